@@ -78,11 +78,11 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
 
 
 def _nearest(word: str, valid: Sequence[str]) -> str:
-    near = get_close_matches(word, valid, n=4, cutoff=0.5)
     leaf = word.rsplit(".", 1)[-1]
-    near += [key for key in valid if key.rsplit(".", 1)[-1] == leaf and key not in near]
+    same_leaf = [key for key in valid if key.rsplit(".", 1)[-1] == leaf]
+    near = dict.fromkeys([*get_close_matches(word, valid, n=4, cutoff=0.5), *same_leaf])
     if near:
-        return f"Nearest: {', '.join(near[:4])}"
+        return f"Nearest: {', '.join(list(near)[:4])}"
     return f"Valid: {', '.join(sorted(valid)[:20])}"
 
 
