@@ -1,0 +1,110 @@
+"""The stages of `scripts/test`: each a command, all run, counted together at the end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+BIN = REPO / ".venv/bin"
+REPORTS = REPO / "build/test-reports"
+
+APART = "site or triton or kernels_interpret or kernels_compile"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the suite; a pytest stage leaves a JUnit report that is counted."""
+
+    name: str
+    argv: tuple[str, ...]
+    fast: bool = False
+
+    @property
+    def report(self) -> Path:
+        return REPORTS / f"{self.name}.xml"
+
+
+def pytest_stage(name: str, *arguments: str, fast: bool = False) -> Stage:
+    report = f"--junitxml={REPORTS / name}.xml"
+    argv = (str(BIN / "python"), "-m", "pytest", "-q", report, *arguments)
+    return Stage(name, argv, fast)
+
+
+STAGES = (
+    Stage("ruff", (str(BIN / "ruff"), "check", "."), fast=True),
+    Stage("format", (str(BIN / "ruff"), "format", "--check", "."), fast=True),
+    Stage("types", (str(BIN / "mypy"),), fast=True),
+    Stage("imports", (str(BIN / "lint-imports"),), fast=True),
+    pytest_stage("unit", "-m", f"not slow and not ({APART})", fast=True),
+    pytest_stage("slow", "-m", f"slow and not ({APART})"),
+    # The interpreter and the compiler cannot share a process: TRITON_INTERPRET is read at import.
+    pytest_stage("kernels-interpret", "tests/kernels", "-m", "kernels_interpret"),
+    pytest_stage("kernels-compile", "tests/kernels", "-m", "kernels_compile"),
+    pytest_stage("triton", "-m", "triton and not site"),
+    pytest_stage("site", "-m", "site"),
+)
+
+
+def counts(report: Path) -> Counter[str]:
+    """Passed, failed and skipped of one JUnit report; a missing report counts as one failure."""
+    if not report.exists():
+        return Counter(failed=1)
+    total: Counter[str] = Counter()
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        total.update(passed=tests - failed - skipped, failed=failed, skipped=skipped)
+    return total
+
+
+def run(stage: Stage) -> Counter[str]:
+    """Run one stage to its end, its output passed through; returns its counts."""
+    print(f"== {stage.name}: {' '.join(stage.argv)}", flush=True)
+    started = time.monotonic()
+    stage.report.unlink(missing_ok=True)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    code = subprocess.run(stage.argv, cwd=REPO, env={**os.environ, "PATH": path}).returncode
+    if "pytest" in stage.argv:
+        total = counts(stage.report)
+        if code and not total["failed"]:
+            total["failed"] += 1
+    else:
+        total = Counter(passed=int(code == 0), failed=int(code != 0))
+    print(f"== {stage.name}: exit {code}, {time.monotonic() - started:.0f} s", flush=True)
+    return total
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="only what needs no daemon: seconds")
+    parser.add_argument("--only", default="", help=f"of {','.join(s.name for s in STAGES)}")
+    options = parser.parse_args(argv)
+    wanted = set(filter(None, options.only.split(",")))
+    unknown = wanted - {stage.name for stage in STAGES}
+    if unknown:
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}")
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    total: Counter[str] = Counter()
+    failed = []
+    for stage in STAGES:
+        if (wanted and stage.name not in wanted) or (options.fast and not stage.fast):
+            continue
+        result = run(stage)
+        total += result
+        failed += [stage.name] if result["failed"] else []
+    if failed:
+        print(f"failed stages: {', '.join(failed)}")
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
