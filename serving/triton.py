@@ -1,0 +1,138 @@
+"""The command line and environment of one tritonserver from the `nvidia-pytriton` wheel.
+
+The box's serving hosts and the release's throw-away server start Triton through this one
+description, so what a release was validated on is what a host runs.
+
+    server = TritonServer(env_dir=Path(".venv-serve"), repository=repo, address="127.0.0.11",
+                          http_port=18000, grpc_port=18001, metrics_port=18002)
+    subprocess.Popen(server.argv(), env=server.environment())
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: What a client of the HTTP port may not reach without the secret header. gRPC carries the same
+#: operations, and is guarded by where it listens: a host's loopback, reached through SSH.
+RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
+SECRET_HEADER = "lockgate-control"
+
+
+class TritonNotInstalled(RuntimeError):
+    """The serving environment lacks Triton or the Python stub; the message says what to run."""
+
+
+@dataclass(frozen=True)
+class TritonServer:
+    """One tritonserver, not yet started.
+
+    `env_dir` is the serving virtual environment, `repository` the model repository. `models` are
+    loaded at start: names, or `("*",)` for every model in the repository. Model control is
+    explicit: nothing else is loaded until somebody says so by gRPC on `address`.
+
+    A model that fails to load at start does not stop the server when `exit_on_error` is False: a
+    host must come back with the models that are good. `http_secret` guards model control on the
+    HTTP port. It appears in this process's command line, which every user of the host can read
+    in /proc unless it is mounted with hidepid: it keeps clients of the network out, not users of
+    the host. The default is drawn at random and told to nobody.
+    """
+
+    env_dir: Path
+    repository: Path
+    address: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    models: tuple[str, ...] = ()
+    exit_timeout_s: int = 30
+    exit_on_error: bool = True
+    http_threads: int = 4
+    http_secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+
+    @property
+    def site_packages(self) -> Path:
+        """Where the wheel is installed in `env_dir`. Raises TritonNotInstalled."""
+        found = sorted(Path(self.env_dir).glob("lib/python3.*/site-packages/pytriton"))
+        if not found:
+            raise TritonNotInstalled(
+                f"no nvidia-pytriton in {self.env_dir}: run scripts/setup to make it"
+            )
+        return found[-1].parent
+
+    @property
+    def home(self) -> Path:
+        """The wheel's tritonserver folder: bin/, backends/, python_backend_stubs/."""
+        return self.site_packages / "pytriton" / "tritonserver"
+
+    def argv(self) -> list[str]:
+        """The command line. Raises TritonNotInstalled."""
+        stub = self.home / "backends" / "python" / "triton_python_backend_stub"
+        if not stub.exists():
+            raise TritonNotInstalled(f"{stub} is missing: run scripts/setup, which puts it there")
+        return [
+            str(self.home / "bin" / "tritonserver"),
+            f"--id={self.address}",
+            f"--model-repository={self.repository}",
+            f"--backend-directory={self.home / 'backends'}",
+            "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in self.models),
+            # With strict readiness one failed load keeps the whole server "not ready" for good.
+            "--strict-readiness=false",
+            f"--exit-on-error={str(self.exit_on_error).lower()}",
+            f"--exit-timeout-secs={self.exit_timeout_s}",
+            f"--http-address={self.address}",
+            f"--http-port={self.http_port}",
+            f"--http-thread-count={self.http_threads}",
+            f"--http-restricted-api={RESTRICTED}:{SECRET_HEADER}={self.http_secret}",
+            f"--grpc-address={self.address}",
+            f"--grpc-port={self.grpc_port}",
+            f"--metrics-address={self.address}",
+            f"--metrics-port={self.metrics_port}",
+            "--metrics-config=summary_latencies=true",
+            "--log-format=ISO8601",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment: nothing of the caller's leaks into the models.
+
+        The Python stub finds its interpreter's packages through the first `python3` on PATH, so
+        the serving environment must come first: with another numpy (2.x) Triton 2.51 answers
+        gRPC with wrong tensors and no error.
+        """
+        return {
+            "PATH": f"{self.env_dir}/bin:/usr/bin:/bin",
+            "VIRTUAL_ENV": str(self.env_dir),
+            "LD_LIBRARY_PATH": str(self.site_packages / "nvidia_pytriton.libs"),
+            "PYTHONNOUSERSITE": "1",
+            # Byte code beside a model's files changes what Triton takes for a changed model.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            "LANG": "C.UTF-8",
+            "HOME": "/nonexistent",
+        }
+
+
+def install_stub(env_dir: Path) -> Path:
+    """Put the Python stub of this interpreter's version where the backend looks for it.
+
+    The wheel carries one stub per Python version beside the backends, and none inside: without
+    this every Python model fails to load. Returns the stub's path; done twice changes nothing.
+    """
+    server = TritonServer(env_dir, Path(), "", 0, 0, 0)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = "triton_python_backend_stub"
+    source = server.home / "python_backend_stubs" / version / name
+    target = server.home / "backends" / "python" / name
+    if not source.exists():
+        have = ", ".join(sorted(path.name for path in source.parent.parent.iterdir()))
+        raise TritonNotInstalled(f"the wheel has no Python stub for {version} (it has {have})")
+    if not target.exists() or target.stat().st_size != source.stat().st_size:
+        partial = target.with_suffix(".partial")
+        partial.write_bytes(source.read_bytes())
+        partial.chmod(0o755)
+        partial.rename(target)
+    return target
+
