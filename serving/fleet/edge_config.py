@@ -1,0 +1,199 @@
+"""The edge of one region as HAProxy reads it: `haproxy_cfg(site, region)` is the whole file.
+
+What the edge promises to clients and to a rollout:
+
+- only inference, readiness and metadata pass; model control, shared memory, trace and statistics
+  of Triton cannot be reached from outside, whatever is sent;
+- a host that dies is left out within `fall x inter`, and a request that could not even be
+  *connected* to it goes to another host; a request that may have been executed is never sent again;
+- a rollout drains, parks and returns a host by the runtime socket, without a reload.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from omegaconf import DictConfig
+
+BACKEND = "triton"
+"""The one backend of every edge; its servers carry the names of the hosts."""
+
+MODEL = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+# One anchored list for both regular expressions: what is not here is answered 403.
+READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})?(/ready)?)$"
+INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
+
+LOG_FIELDS = (
+    '"ts_ms":%Ts%ms,"request_id":"%ID","trace_id":"%[var(txn.tid)]","span_id":"%[var(txn.sid)]",'
+    '"parent_id":"%[var(txn.parent)]","model":"%[var(txn.model),json(utf8s)]",'
+    '"path":"%[capture.req.uri,json(utf8s)]","method":"%[capture.req.method,json(utf8s)]",'
+    '"status":%ST,"term":"%tsc","fe":"%ft","be":"%b","srv":"%s","tq_ms":%TR,"tw_ms":%Tw,'
+    '"tc_ms":%Tc,"tr_ms":%Tr,"ta_ms":%Ta,"retries":"%rc","srv_queue":%sq,"be_queue":%bq,"bytes":%B'
+)
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """What a site may tune at its edges: key `site.edge`, all keys optional."""
+
+    check_interval_ms: int = 500
+    """Time between two liveness checks of a host."""
+    fall: int = 2
+    """Failed checks in a row after which a host is left out."""
+    rise: int = 2
+    """Good checks in a row after which it is asked again."""
+    connect_timeout_ms: int = 1_000
+    """How long a TCP connection to a host may take."""
+    queue_timeout_ms: int = 5_000
+    """How long a request may wait for a free slot before it is answered 503."""
+    server_timeout_ms: int = 120_000
+    """The longest inference: a language model writes for a while."""
+    client_timeout_ms: int = 60_000
+    """How long a client may be silent."""
+    max_connections_per_host: int = 128
+    """Requests in flight at one host; the rest wait at the edge, where the queue can be seen."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"site.edge.{name}: {value!r} is not a whole number above 0.")
+
+
+def haproxy_cfg(site: DictConfig, region: str) -> str:
+    """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
+
+    `site` is the composed `site` group: `edges[region]` (address, http_port, stats_port, socket),
+    `hosts` (address, region), `ports.triton_http`, `ports.edge_log`, `users.deploy`, and
+    optionally `edge` (see `EdgeSettings`). Raises `ValueError` where the region has no edge, no
+    host, or a host outside the United States' regions is listed for it.
+    """
+    if region not in site.edges:
+        raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
+    if not region.startswith("us-"):
+        raise ValueError(f"region {region!r}: models are served from regions of the US only (us-*).")
+    hosts = {name: host for name, host in site.hosts.items() if host.region == region}
+    if not hosts:
+        raise ValueError(f"region {region!r} has no host in site.hosts: nothing to send traffic to.")
+    edge = site.edges[region]
+    settings = EdgeSettings(**_mapping(site.get("edge")))
+    return "\n".join(
+        [
+            *_global(edge.socket, site.ports.edge_log, _mapping(site.get("users")).get("deploy")),
+            *_defaults(settings),
+            *_frontend(f"{_address(edge.address)}:{edge.http_port}"),
+            *_backend({n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
+                      settings),
+            *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
+            "",
+        ]
+    )
+
+
+def _global(socket: str, log_port: int, owner: str | None) -> list[str]:
+    # The socket can take hosts out of service: the deploy identity alone may write to it. Readers
+    # (Prometheus) have the statistics port. Without root there is one user and nothing to hand over.
+    owned = f" user {owner} group {owner}" if owner else ""
+    return [
+        "# Written by serving/fleet/edge_config.py; edit conf/site, not this file.",
+        "global",
+        # UDP: the edge never waits for a reader of its log, nor notices that there is none.
+        f"  log 127.0.0.1:{log_port} len 8192 format raw local0",
+        f"  stats socket {socket}{owned} mode 660 level admin",
+        "  stats timeout 30s",
+    ]
+
+
+def _defaults(settings: EdgeSettings) -> list[str]:
+    return [
+        "defaults",
+        "  mode http",
+        "  log global",
+        f"  timeout connect {settings.connect_timeout_ms}ms",
+        f"  timeout client {settings.client_timeout_ms}ms",
+        f"  timeout server {settings.server_timeout_ms}ms",
+        f"  timeout queue {settings.queue_timeout_ms}ms",
+        "  timeout http-request 10s",
+        f"  timeout check {settings.check_interval_ms}ms",
+    ]
+
+
+def _frontend(bind: str) -> list[str]:
+    return [
+        "frontend infer",
+        f"  bind {bind}",
+        "  unique-id-format %[uuid()]",
+        "  http-request set-header X-Request-Id %[unique-id]",
+        # A well-formed W3C trace context goes on; anything else is replaced by a fresh one.
+        "  acl tp_ok req.hdr(traceparent) -m reg ^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        "  acl tp_zero req.hdr(traceparent) -m reg ^00-0{32}-|-0{16}-",
+        "  http-request set-var(txn.tid) req.hdr(traceparent),field(2,-) if tp_ok !tp_zero",
+        "  http-request set-var(txn.tid) uuid(),regsub(-,,g) unless { var(txn.tid) -m found }",
+        "  http-request set-var(txn.sid) uuid(),regsub(-,,g),bytes(0,16)",
+        "  http-request set-var(txn.fl) req.hdr(traceparent),field(4,-) if tp_ok !tp_zero",
+        "  http-request set-var(txn.fl) str(00) unless { var(txn.fl) -m found }",
+        "  http-request set-var(txn.parent) req.hdr(traceparent),field(3,-) if tp_ok !tp_zero",
+        "  http-request set-header traceparent 00-%[var(txn.tid)]-%[var(txn.sid)]-%[var(txn.fl)]",
+        f"  acl read_path path -m reg {READ_PATHS}",
+        f"  acl infer_path path -m reg {INFER_PATHS}",
+        "  http-request deny deny_status 403 unless read_path or infer_path",
+        "  http-request deny deny_status 405 if read_path !METH_GET",
+        "  http-request deny deny_status 405 if infer_path !METH_POST",
+        "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
+        "  http-after-response set-header X-Request-Id %[unique-id]",
+        f"  log-format '{{{LOG_FIELDS}}}'",
+        f"  default_backend {BACKEND}",
+    ]
+
+
+def _backend(servers: dict[str, str], settings: EdgeSettings) -> list[str]:
+    check = (
+        f"check inter {settings.check_interval_ms}ms fall {settings.fall} rise {settings.rise} "
+        f"maxconn {settings.max_connections_per_host}"
+    )
+    return [
+        f"backend {BACKEND}",
+        # Dynamic, so that weights and states can be set at run time.
+        "  balance leastconn",
+        # Only a connection that was never made may be tried elsewhere: then the host has seen
+        # nothing. An empty response, a reset or a 5xx may come after the model ran, and a POST must
+        # not run twice; a rollout loses nothing by it, because it drains first.
+        "  retries 3",
+        "  retry-on conn-failure",
+        "  option redispatch 1",
+        # Liveness, not /v2/health/ready: that one turns false on every host while any model loads
+        # and stays so after a failed load, so a rollout would empty the region. Whether a version
+        # answers rightly is asked by golden examples, before the host is given back to the edge.
+        # A restarted Triton opens its port only after the models it served are loaded again.
+        "  option httpchk",
+        "  http-check send meth GET uri /v2/health/live",
+        "  http-check expect status 200",
+        # The port that takes requests is the port that is checked: a host in maintenance is not.
+        *(f"  server {name} {target} {check}" for name, target in servers.items()),
+    ]
+
+
+def _prometheus(bind: str) -> list[str]:
+    return [
+        "frontend prometheus",
+        f"  bind {bind}",
+        "  no log",
+        "  http-request use-service prometheus-exporter if { path /metrics }",
+        "  http-request deny deny_status 404",
+    ]
+
+
+def _address(text: Any) -> str:
+    """`text` if it is an IP address or a plain host name: it goes into a config file as it is."""
+    name = str(text)
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        if name and all(part.isalnum() for part in name.replace("-", ".").split(".")):
+            return name
+        raise ValueError(f"{name!r} is neither an IP address nor a host name.") from None
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    return dict(node) if node else {}
