@@ -1,0 +1,1 @@
+"""From a run's candidate to a signed version: gates, number, signature, store."""
