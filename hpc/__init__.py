@@ -1,0 +1,1 @@
+"""The training plane: the command line, jobs on Slurm, data, models, and the training loop."""

@@ -1,0 +1,1 @@
+"""The `lockgate` command: thin verbs that parse, call one function, and print."""

@@ -1,0 +1,1 @@
+"""Jobs: what is frozen at submit (spec, snapshot), how it is sent, and where it stands."""
