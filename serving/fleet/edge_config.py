@@ -65,7 +65,7 @@ def haproxy_cfg(site: DictConfig, region: str) -> str:
     """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
 
     `site` is the composed `site` group: `edges[region]` (address, http_port, stats_port, socket),
-    `hosts` (address, region), `ports.triton_http`, `ports.edge_log`, `users.deploy`, and
+    `hosts` (address, region), `ports.triton_http`, `ports.edge_log`, `groups.edge`, and
     optionally `edge` (see `EdgeSettings`). Raises `ValueError` where the region has no edge, no
     host, or a host outside the United States' regions is listed for it.
     """
@@ -80,7 +80,7 @@ def haproxy_cfg(site: DictConfig, region: str) -> str:
     settings = EdgeSettings(**_mapping(site.get("edge")))
     return "\n".join(
         [
-            *_global(edge.socket, site.ports.edge_log, _mapping(site.get("users")).get("deploy")),
+            *_global(edge.socket, site.ports.edge_log, _mapping(site.get("groups")).get("edge")),
             *_defaults(settings),
             *_frontend(f"{_address(edge.address)}:{edge.http_port}"),
             *_backend({n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
@@ -91,10 +91,10 @@ def haproxy_cfg(site: DictConfig, region: str) -> str:
     )
 
 
-def _global(socket: str, log_port: int, owner: str | None) -> list[str]:
-    # The socket can take hosts out of service: the deploy identity alone may write to it. Readers
-    # (Prometheus) have the statistics port. Without root there is one user and nothing to hand over.
-    owned = f" user {owner} group {owner}" if owner else ""
+def _global(socket: str, log_port: int, group: str | None) -> list[str]:
+    # The socket can take hosts out of service: beside HAProxy only the deploy identity is in this
+    # group. Readers (Prometheus) have the statistics port. Without root there is one user, no group.
+    owned = f" group {group}" if group else ""
     return [
         "# Written by serving/fleet/edge_config.py; edit conf/site, not this file.",
         "global",
@@ -169,7 +169,6 @@ def _backend(servers: dict[str, str], settings: EdgeSettings) -> list[str]:
         "  option httpchk",
         "  http-check send meth GET uri /v2/health/live",
         "  http-check expect status 200",
-        # The port that takes requests is the port that is checked: a host in maintenance is not.
         *(f"  server {name} {target} {check}" for name, target in servers.items()),
     ]
 
