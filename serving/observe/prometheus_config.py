@@ -1,0 +1,182 @@
+"""What Prometheus and Alertmanager of a site read, as text: pure functions of the site.
+
+`prometheus.yml`, `rules.yml` and `alertmanager.yml` lie in one folder; Prometheus finds the rules
+beside its own file. YAML is dumped from plain values, so an odd name cannot break a file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from serving.observe.settings import Settings, load
+
+RULES_FILE = "rules.yml"
+
+
+def prometheus_yml(site: DictConfig, settings: Settings | None = None) -> str:
+    """The Prometheus 2.42 configuration of `site` (the composed group `site`).
+
+    `settings` are those of conf/observe.yaml where not given. Raises `ConfigError` for those.
+    """
+    settings = settings or load()
+    control, ports = settings.control_address, site.ports
+    jobs = [
+        _job("prometheus", [_target(control, ports.prometheus)], settings),
+        _job("alertmanager", [_target(control, ports.alertmanager)], settings),
+        _job("node", _node_targets(site, settings), settings),
+        _job("slurm", [_target(control, ports.slurm_exporter)], settings),
+        _job("lockgate", [_target(control, ports.release_exporter)], settings),
+        _job("triton", _triton_targets(site), settings),
+        _job("haproxy", _edge_targets(site), settings),
+        _training_job(f"http://{control}:{ports.slurm_exporter}/sd/train", settings),
+    ]
+    return _yaml(
+        {
+            "global": {
+                "scrape_interval": f"{settings.scrape.interval_s}s",
+                "scrape_timeout": f"{settings.scrape.timeout_s}s",
+                "evaluation_interval": f"{settings.scrape.interval_s}s",
+                "external_labels": {"site": str(site.name)},
+            },
+            "rule_files": [RULES_FILE],
+            "alerting": {
+                "alertmanagers": [
+                    {"static_configs": [_target(control, ports.alertmanager)]},
+                ]
+            },
+            "scrape_configs": jobs,
+        }
+    )
+
+
+def rules_yml(settings: Settings | None = None) -> str:
+    """Every recording rule and alert (see `serving.observe.rules`), for `RULES_FILE`."""
+    from serving.observe.rules import groups
+
+    return _yaml({"groups": groups(settings or load())})
+
+
+def alertmanager_yml(site: DictConfig, settings: Settings | None = None) -> str:
+    """The Alertmanager 0.25 configuration: pages at once, tickets in batches, notes nowhere.
+
+    `severity` is page, ticket or none. During a rollout (`ReleaseInProgress`) the tickets about
+    versions of that model are held back, because they say what the rollout is doing; pages never.
+    """
+    settings = settings or load()
+    receivers: list[dict[str, Any]] = [{"name": "nobody"}, {"name": "page"}, {"name": "ticket"}]
+    if settings.webhook:
+        for receiver in receivers[1:]:
+            receiver["webhook_configs"] = [{"url": settings.webhook, "send_resolved": True}]
+    return _yaml(
+        {
+            "route": {
+                "receiver": "ticket",
+                "group_by": ["alertname", "model", "region"],
+                "group_wait": "30s",
+                "group_interval": "5m",
+                "repeat_interval": "24h",
+                "routes": [
+                    {"receiver": "nobody", "matchers": ['severity="none"']},
+                    {
+                        "receiver": "page",
+                        "matchers": ['severity="page"'],
+                        "group_wait": "10s",
+                        "repeat_interval": "1h",
+                    },
+                ],
+            },
+            "receivers": receivers,
+            "inhibit_rules": [
+                {
+                    "source_matchers": ['alertname="ReleaseInProgress"'],
+                    "target_matchers": ['severity="ticket"', 'area="rollout"'],
+                    "equal": ["model"],
+                },
+                {
+                    # The target is down: that its series are old or missing is the same fact.
+                    "source_matchers": ['alertname="TargetDown"'],
+                    "target_matchers": ['alertname=~".*Stale"'],
+                    "equal": ["job", "instance"],
+                },
+            ],
+        }
+    )
+
+
+def _job(name: str, targets: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    return {"job_name": name, "static_configs": targets, **_limits(name, settings)}
+
+
+def _training_job(url: str, settings: Settings) -> dict[str, Any]:
+    """Running jobs come and go: they are discovered, and their series end when they leave."""
+    return {
+        "job_name": "train",
+        "http_sd_configs": [
+            {"url": url, "refresh_interval": f"{settings.scrape.training_refresh_s}s"}
+        ],
+        "target_limit": settings.scrape.training_targets,
+        **_limits("train", settings),
+    }
+
+
+def _limits(job: str, settings: Settings) -> dict[str, Any]:
+    scrape = settings.scrape
+    return {
+        "sample_limit": scrape.samples[job],
+        "label_limit": scrape.label_limit,
+        "label_value_length_limit": scrape.label_value_length_limit,
+    }
+
+
+def _node_targets(site: DictConfig, settings: Settings) -> list[dict[str, Any]]:
+    port = site.ports.node_exporter
+    targets = [_target(settings.control_address, port, host="control")]
+    if settings.node_exporter_on_hosts:
+        targets += [
+            _target(host.address, port, host=name, region=host.region)
+            for name, host in site.hosts.items()
+        ]
+    return targets
+
+
+def _triton_targets(site: DictConfig) -> list[dict[str, Any]]:
+    return [
+        _target(host.address, site.ports.triton_metrics, host=name, region=host.region)
+        for name, host in site.hosts.items()
+    ]
+
+
+def _edge_targets(site: DictConfig) -> list[dict[str, Any]]:
+    return [
+        _target(edge.address, edge.stats_port, region=region) for region, edge in site.edges.items()
+    ]
+
+
+def _target(address: Any, port: Any, **labels: Any) -> dict[str, Any]:
+    target: dict[str, Any] = {"targets": [f"{address}:{port}"]}
+    if labels:
+        target["labels"] = {name: str(value) for name, value in labels.items()}
+    return target
+
+
+class _Readable(yaml.SafeDumper):
+    """Long expressions as blocks, lists indented: a person reads these files at night."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Readable.add_representer(str, _text)
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    head = "# Written by serving/observe; edit conf/observe.yaml or conf/site, not this file.\n"
+    return head + yaml.dump(document, Dumper=_Readable, sort_keys=False, width=1000)

@@ -1,0 +1,129 @@
+"""`conf/observe.yaml` as frozen dataclasses: the schema, what each key means, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf import ConfigError, compose
+
+SCRAPED = ("prometheus", "alertmanager", "node", "slurm", "lockgate", "triton", "haproxy", "train")
+"""Every Prometheus job of a site, by the name that its series carry in `job`."""
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """How Prometheus asks its targets."""
+
+    interval_s: int = 15
+    """Seconds between two scrapes of one target, and between two evaluations of the rules."""
+    timeout_s: int = 10
+    """A target that answers later than this is down."""
+    training_refresh_s: int = 15
+    """Seconds between two looks at which training jobs run."""
+    training_targets: int = 200
+    """More running jobs than this are refused as a whole: a loop that submits is not a fleet."""
+    label_limit: int = 40
+    """Labels of one series, the target's own included."""
+    label_value_length_limit: int = 256
+    """Characters of one label value."""
+    samples: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SCRAPED, 5000))
+    """Samples of one scrape, by job. A larger scrape is dropped whole: `up` becomes 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s <= self.interval_s:
+            raise ValueError("scrape.timeout_s must be above 0 and at most scrape.interval_s")
+        if sorted(self.samples) != sorted(SCRAPED):
+            raise ValueError(f"scrape.samples must name exactly {', '.join(SCRAPED)}")
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What clients are promised, over a window of `window_days`."""
+
+    availability: float = 0.999
+    """Share of inference requests that the service did not fail."""
+    latency: float = 0.99
+    """Share of answered requests that took at most `latency_s`."""
+    latency_s: float = 0.3
+    """Seconds from the request's last byte at the edge to the answer's last byte."""
+    window_days: int = 30
+    """Days over which the error budget is counted."""
+    minimum_failures: int = 10
+    """Bad requests in the long window before an alert: one of two failed is not an outage."""
+
+    def __post_init__(self) -> None:
+        for name in ("availability", "latency"):
+            if not 0.5 <= getattr(self, name) < 1:
+                raise ValueError(f"slo.{name} must be at least 0.5 and below 1")
+        if self.minimum_failures < 1:
+            raise ValueError("slo.minimum_failures must be at least 1")
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """How `python -m serving.observe.exporter` looks at the fleet."""
+
+    poll_s: float = 10.0
+    """Seconds between two rounds of asking hosts and reading the journal."""
+    timeout_s: float = 2.0
+    """Seconds for one question to one Triton."""
+    latency_edges_s: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 10.0)
+    """Upper edges of the latency histogram, ascending; one must be slo.latency_s."""
+
+    def __post_init__(self) -> None:
+        if self.poll_s <= 0 or self.timeout_s <= 0:
+            raise ValueError("exporter.poll_s and exporter.timeout_s must be above 0")
+        if list(self.latency_edges_s) != sorted(set(self.latency_edges_s)):
+            raise ValueError("exporter.latency_edges_s must ascend")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of the key `observe`."""
+
+    control_address: str = "127.0.0.1"
+    """Where Prometheus, Alertmanager and the site's exporters listen."""
+    node_exporter_on_hosts: bool = False
+    """True where every serving host runs a node_exporter; the box is one machine and runs one."""
+    webhook: str = ""
+    """Where Alertmanager sends alerts; empty sends them nowhere."""
+    scrape: Scrape = field(default_factory=Scrape)
+    slo: Objectives = field(default_factory=Objectives)
+    exporter: Exporter = field(default_factory=Exporter)
+
+    def __post_init__(self) -> None:
+        if self.slo.latency_s not in self.exporter.latency_edges_s:
+            raise ValueError(
+                f"slo.latency_s={self.slo.latency_s} is not an edge of the histogram: add it to "
+                "exporter.latency_edges_s, or no request can be counted as slower than it"
+            )
+        if self.webhook and urlsplit(self.webhook).scheme not in ("http", "https"):
+            raise ValueError(f"receiver.webhook={self.webhook!r} is not an http or https URL")
+
+
+def load(cfg: DictConfig | None = None) -> Settings:
+    """The settings in `cfg` (composed `observe`); without it, those of conf/observe.yaml.
+
+    Raises `ConfigError` naming the key that is wrong.
+    """
+    cfg = compose("observe") if cfg is None else cfg
+    try:
+        node: Any = OmegaConf.to_container(cfg.observe, resolve=True, throw_on_missing=True)
+        exporter = dict(node["exporter"])
+        exporter["latency_edges_s"] = tuple(float(edge) for edge in exporter["latency_edges_s"])
+        return Settings(
+            control_address=str(node["control_address"]),
+            node_exporter_on_hosts=bool(node["node_exporter_on_hosts"]),
+            webhook=str(node["receiver"]["webhook"]),
+            scrape=Scrape(**node["scrape"]),
+            slo=Objectives(**node["slo"]),
+            exporter=Exporter(**exporter),
+        )
+    except (ValueError, TypeError, KeyError, OmegaConfBaseException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"conf/observe.yaml: {reason}") from error
