@@ -1,0 +1,54 @@
+"""Which implementation runs: Triton, plain torch, or whichever suits the tensor at hand."""
+
+import os
+
+from torch import Tensor
+
+MODES = ("auto", "triton", "torch")
+
+_mode = "auto"
+
+
+class KernelError(ValueError):
+    """A kernel was asked for something it cannot do; the message says what to do instead."""
+
+
+def use(mode: str) -> str:
+    """Choose the implementation for the whole process and return the previous choice.
+
+    "auto": Triton for GPU tensors, plain torch for all others. "triton": Triton always; on CPU
+    tensors that needs the interpreter (TRITON_INTERPRET=1). "torch": plain torch ops always, which
+    is also what an ONNX export needs. Raises KernelError for any other word.
+    """
+    global _mode
+    if mode not in MODES:
+        raise KernelError(f"kernels={mode!r} is not a backend; choose one of {', '.join(MODES)}")
+    previous, _mode = _mode, mode
+    return previous
+
+
+def current() -> str:
+    """The choice in force: "auto", "triton" or "torch"."""
+    return _mode
+
+
+def interpreting() -> bool:
+    """Whether Triton runs its kernels in the interpreter; it decides when it is imported."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def wants_triton(tensor: Tensor) -> bool:
+    """Whether an operator on `tensor` goes to its Triton kernel.
+
+    Raises KernelError when Triton was demanded for a CPU tensor outside the interpreter.
+    """
+    if _mode == "torch":
+        return False
+    if _mode == "auto":
+        return tensor.is_cuda
+    if tensor.device.type == "cpu" and not interpreting():
+        raise KernelError(
+            "kernels=triton cannot run on CPU tensors; use kernels=auto, or set TRITON_INTERPRET=1 "
+            "before Triton is imported to interpret the kernels (slow, for tests)"
+        )
+    return True
