@@ -1,0 +1,100 @@
+"""`lockgate data prepare data=NAME [key=value ...] [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf import ConfigError, compose
+from hpc.data import lineage
+from hpc.data.config import FlightsConfig, WebsterConfig
+from hpc.data.prepare import Config, prepare
+from hpc.data.publish import Published
+from hpc.data.refusal import DataRefused
+
+SCHEMAS: dict[str, type[FlightsConfig] | type[WebsterConfig]] = {
+    "flights": FlightsConfig,
+    "webster": WebsterConfig,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line after `lockgate data`; returns its exit status."""
+    options = _parser().parse_args(argv)
+    name, root = "", Path()
+    try:
+        cfg = compose("data", options.overrides)
+        name, root = str(cfg.data.name), Path(cfg.site.paths.data)
+        config = validated(cfg.data)
+        published = prepare(config, root, say=lambda line: print(f"  {line}", file=sys.stderr))
+    except ConfigError as error:
+        print(f"lockgate: {error}", file=sys.stderr)
+        return 2
+    except (DataRefused, OSError) as error:
+        print(_refusal(name, root, str(error)), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(_refusal(name, root, "interrupted."), file=sys.stderr)
+        return 130
+    print(_as_json(published) if options.json else _as_text(published))
+    return 0
+
+
+def validated(node: DictConfig) -> Config:
+    """The `data` node of a composed config as its dataclass. Raises `ConfigError`."""
+    schema = SCHEMAS.get(str(node.name))
+    if schema is None:
+        raise ConfigError(f"data.name={node.name}: make it one of {', '.join(SCHEMAS)}")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))  # type: ignore[return-value]
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lockgate data", description="Prepare and publish a dataset from its pinned source."
+    )
+    parser.add_argument("verb", choices=["prepare"], help="what to do")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="data=flights or data=webster, and more"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+def _refusal(name: str, root: Path, reason: str) -> str:
+    try:
+        digest = lineage.read(lineage.current(root, name)).digest[:12]
+        before = f"The previous dataset {name}@{digest} is unchanged."
+    except DataRefused:
+        before = "Nothing was published."
+    return f"lockgate: dataset {name!r} was not prepared: {reason}\n{before}"
+
+
+def _as_json(published: Published) -> str:
+    result = {
+        "name": published.name,
+        "state": published.state,
+        "path": str(published.path),
+        "digest": published.lineage.digest,
+        "splits": published.lineage.splits,
+    }
+    return json.dumps(result, indent=2)
+
+
+def _as_text(published: Published) -> str:
+    sizes = [
+        f"{split} {size['rows']:,} rows" if "rows" in size else f"{split} {size['tokens']:,} tokens"
+        for split, size in published.lineage.splits.items()
+        if "rows" in size or "tokens" in size
+    ]
+    state = "is published" if published.state == "published" else "is unchanged"
+    name = f"{published.name}@{published.lineage.digest[:12]}"
+    return f"{name} {state}: {', '.join(sizes)}\n{published.path}"

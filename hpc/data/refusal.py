@@ -1,0 +1,8 @@
+"""The one error of data preparation."""
+
+
+class DataRefused(ValueError):
+    """A source, a column or a published dataset is not what it must be; says what, where, what now.
+
+    Whoever raises it has published nothing: the previous dataset is as it was.
+    """
