@@ -54,7 +54,7 @@ EXIT_CODES = {
 
 #: A manifest lists some tens of files; a signature is a few hundred bytes.
 _MAX_MANIFEST = 16 << 20
-_MAX_SIGNATURE = 64 << 10
+_MAX_SIGNATURE = 4 << 10
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -128,7 +128,7 @@ def check_signature(data: bytes, signature: bytes, allowed_signers: Path) -> Non
         raise Refused("cannot-check", f"there is no list of allowed signers at {allowed_signers}")
     reading, writing = os.pipe()
     try:
-        os.write(writing, signature)  # fits: a pipe holds 64 KiB, and so much is _MAX_SIGNATURE
+        os.write(writing, signature)  # never blocks: a pipe holds at least 4 KiB
         os.close(writing)
         command = ["ssh-keygen", "-Y", "verify", "-f", str(allowed_signers), "-I", IDENTITY]
         command += ["-n", NAMESPACE, "-s", f"/dev/fd/{reading}"]
