@@ -1,0 +1,140 @@
+"""A run's candidate: the portable files of a package that has no number yet.
+
+The training user writes candidates, so nothing here is trusted: files are copied without following
+any link, hashed where they were copied to, and never unpickled or imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.artifact.manifest import DatasetRef, FileEntry, Lineage, Tensor, list_files
+from serving.artifact.schema import SchemaError, build
+from serving.artifact.verify import plain_files
+
+FILE = "candidate.json"
+MAX_FILES = 1000
+
+
+class CandidateError(ValueError):
+    """A run has no candidate that could be released; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """The dataset the run says it was trained on; `path` is where the run read it."""
+
+    name: str
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The content of candidate.json: what the run says about what it made."""
+
+    model: str
+    task: str
+    run: str
+    spec_digest: str
+    source_digest: str
+    dataset: DatasetSource
+    transform_digest: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    metrics: dict[str, float]
+    requires: dict[str, str]
+
+    @property
+    def lineage(self) -> Lineage:
+        dataset = DatasetRef(self.dataset.name, self.dataset.digest)
+        return Lineage(self.run, self.spec_digest, self.source_digest, dataset)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A candidate copied to `folder`, with its files as they were hashed there."""
+
+    folder: Path
+    candidate: Candidate
+    files: tuple[FileEntry, ...]
+
+
+def read(folder: Path) -> Candidate:
+    """The candidate.json in `folder`. Raises CandidateError."""
+    path = Path(folder) / FILE
+    try:
+        candidate: Candidate = build(Candidate, json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CandidateError(_no_candidate(Path(folder))) from None
+    except PermissionError:
+        raise CandidateError(f"{path} is not readable by this user") from None
+    except (SchemaError, ValueError) as error:
+        raise CandidateError(f"{path}: {error}") from None
+    return candidate
+
+
+def take(source: Path, target: Path, max_bytes: int) -> Staged:
+    """Copy the candidate in `source` into the empty folder `target`, and hash the copy.
+
+    Raises CandidateError for more than `max_bytes` or MAX_FILES, `verify.Refused` for a link or a
+    device, ManifestError for a name that a package may not hold.
+    """
+    listed = [(name, path.lstat().st_size) for name, path in plain_files(source)]
+    total = sum(size for _, size in listed)
+    if total > max_bytes or len(listed) > MAX_FILES:
+        raise CandidateError(
+            f"the candidate has {len(listed)} files and {total} bytes; "
+            f"at most {MAX_FILES} and {max_bytes} (hygiene.max_bytes) are released"
+        )
+    root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name, size in listed:
+            _copy(root, name, target / name, size)
+    finally:
+        os.close(root)
+    return Staged(target, read(target), list_files(target))
+
+
+def _copy(root: int, name: str, target: Path, size: int) -> None:
+    """Copy one file below `root`, opening each folder on the way without following a link.
+
+    The run's owner could swap a folder for a link to somewhere only this user may read.
+    """
+    handles = []
+    try:
+        folder = root
+        *parents, last = name.split("/")
+        for part in parents:
+            folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            handles.append(folder)
+        file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        handles.append(file)
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_size != size:
+            raise CandidateError(f"{name} changed while it was copied; is the run still writing?")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as out:
+            while size > 0 and (block := os.read(file, min(size, 1 << 20))):
+                out.write(block)
+                size -= len(block)
+    except OSError as error:
+        raise CandidateError(f"{name} could not be copied: {error.strerror}") from None
+    finally:
+        for handle in reversed(handles):
+            os.close(handle)
+
+
+def _no_candidate(folder: Path) -> str:
+    run = folder.parent
+    if run.is_dir():
+        return f"run {run.name} has no candidate: it did not finish. See lockgate logs {run.name}"
+    if not run.parent.is_dir():
+        return f"there is no runs folder at {run.parent}"
+    known = sorted(path.parent.name for path in run.parent.glob("*/candidate"))
+    have = f"runs with a candidate: {', '.join(known[-4:])}" if known else "no run has a candidate"
+    return f"there is no run {run.name!r}; {have}"

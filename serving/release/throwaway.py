@@ -1,0 +1,155 @@
+"""Throw-away tritonservers: what a release measures is what a host will run.
+
+Each has a model repository of its own, free ports on one address and a process group of its own.
+It is always ended: by the `with` block, and by the kernel when the release itself is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.release.endpoint import Endpoint
+from serving.triton import TritonServer
+
+#: The number a package is served under while nobody has given it one.
+VERSION = 1
+
+
+class ThrowawayError(RuntimeError):
+    """A throw-away server did not come up; the message has the reason from its log."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One throw-away server to start: a package folder, served as `model`/VERSION.
+
+    `work` is a folder that this server may fill; `name` says who it is in messages.
+    """
+
+    name: str
+    package: Path
+    model: str
+    work: Path
+
+
+@dataclass
+class _Process:
+    serving: Serving
+    server: TritonServer
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def serve(
+    servings: list[Serving], env_dir: Path, address: str, start_timeout_s: float
+) -> Iterator[list[Endpoint]]:
+    """Start all `servings` side by side; yields an endpoint each, whose model version is ready.
+
+    Raises ThrowawayError when one ends or is not ready in `start_timeout_s`.
+    """
+    with ExitStack() as stack:
+        processes = []
+        for serving in servings:
+            process = _start(serving, env_dir, address)
+            stack.callback(_end, process)
+            processes.append(process)
+        deadline = time.monotonic() + start_timeout_s
+        endpoints = []
+        for process in processes:
+            url = f"{address}:{process.server.grpc_port}"
+            endpoint = stack.enter_context(Endpoint(url, process.serving.model, VERSION))
+            _wait(process, endpoint, deadline)
+            endpoints.append(endpoint)
+        yield endpoints
+
+
+def layout(package: Path, model: str, repository: Path) -> None:
+    """Make a model repository of one package: config.pbtxt and version/ as VERSION.
+
+    A copy: the Python backend writes byte code beside what it loads.
+    """
+    target = repository / model
+    target.mkdir(parents=True)
+    shutil.copyfile(package / "config.pbtxt", target / "config.pbtxt")
+    shutil.copytree(package / "version", target / str(VERSION), copy_function=shutil.copyfile)
+
+
+def _start(serving: Serving, env_dir: Path, address: str) -> _Process:
+    repository = serving.work / "repository"
+    layout(serving.package, serving.model, repository)
+    http, grpc, metrics = _free_ports(address, 3)
+    server = TritonServer(
+        env_dir=env_dir,
+        repository=repository,
+        address=address,
+        http_port=http,
+        grpc_port=grpc,
+        metrics_port=metrics,
+        models=(serving.model,),
+        exit_timeout_s=2,
+    )
+    log = serving.work / "triton.log"
+    with log.open("wb") as out:
+        # setpriv: SIGTERM from the kernel should this process die without running its clean-up.
+        popen = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *server.argv()],
+            env=server.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=serving.work,
+            start_new_session=True,
+        )
+    return _Process(serving, server, popen, log)
+
+
+def _wait(process: _Process, endpoint: Endpoint, deadline: float) -> None:
+    """Until this version of this model answers ready; the server's own readiness says nothing."""
+    while not endpoint.ready():
+        who = f"the throw-away server of the {process.serving.name}"
+        if process.popen.poll() is not None:
+            reason = f"ended with code {process.popen.returncode}"
+            raise ThrowawayError(f"{who} {reason}: {_reason(process.log)}")
+        if time.monotonic() > deadline:
+            raise ThrowawayError(f"{who} was not ready in time: {_reason(process.log)}")
+        time.sleep(0.05)
+
+
+def _end(process: _Process) -> None:
+    """End the whole process group: a polite signal, a bounded wait, then the other one."""
+    for signum, patience in ((signal.SIGTERM, 6.0), (signal.SIGKILL, 10.0)):
+        try:
+            os.killpg(process.popen.pid, signum)
+        except ProcessLookupError:
+            break
+        try:
+            process.popen.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    process.popen.poll()
+
+
+def _free_ports(address: str, count: int) -> list[int]:
+    """Ports that are free now. Held open together, so that they differ."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((address, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _reason(log: Path) -> str:
+    """The lines of Triton's log that say why, the shortest useful excerpt of them."""
+    lines = log.read_text("utf-8", "replace").splitlines()
+    telling = [line for line in lines if "rror" in line or "failed" in line]
+    return " | ".join((telling or lines or ["its log is empty"])[-3:])[-1500:]
