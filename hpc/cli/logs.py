@@ -1,0 +1,44 @@
+"""`lockgate logs RUN [-f]`: every rank and attempt; -f follows to the run's end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+DESCRIPTION = """\
+Show a run's logs, each line with its attempt and rank. With -f, follow them until the run is over,
+requeues included; then the exit code is 0 if the run finished and 1 if it did not.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `lockgate logs ARGV`."""
+    parser = argparse.ArgumentParser(prog="lockgate logs", description=DESCRIPTION)
+    parser.add_argument("words", nargs="+", metavar="RUN", help="a run's name, its end, or `last`")
+    parser.add_argument("-f", "--follow", action="store_true", help="follow until the run is over")
+    parser.add_argument("--rank", type=int, help="only this rank")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    options = parser.parse_intermixed_args(list(argv))
+    from hpc.cli.site import run_word, runs_folder
+    from hpc.jobs import logs
+    from hpc.jobs.queue import FINISHED, run_state
+    from hpc.jobs.run import find_run
+
+    word, overrides = run_word(options.words)
+    run = find_run(runs_folder(overrides), word)
+    if not options.follow:
+        for line in logs.read(run, options.rank):
+            _print(line, options.json)
+        return 0
+    for line in logs.follow(run, options.rank, lambda: run_state(run)):
+        _print(line, options.json)
+    last = run_state(run)
+    if not options.json:
+        print(f"{run.name} {last.state} {last.detail}".rstrip(), flush=True)
+    return 0 if last.state == FINISHED else 1
+
+
+def _print(line: object, as_json: bool) -> None:
+    stream, text = line.stream, line.text  # type: ignore[attr-defined]
+    print(json.dumps({"stream": stream, "text": text}) if as_json else f"{stream} | {text}", flush=True)

@@ -1,0 +1,76 @@
+"""`lockgate ls`: the runs of a site, newest last."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpc.jobs.queue import RunState
+
+COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "unknown": "yellow"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `lockgate ls ARGV`."""
+    parser = argparse.ArgumentParser(
+        prog="lockgate ls", description="List runs and where they stand, the newest last."
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in site=box")
+    parser.add_argument("-n", type=int, default=20, metavar="N", help="the newest N (default 20)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    options = parser.parse_intermixed_args(list(argv))
+    from hpc.cli.site import runs_folder
+    from hpc.jobs.queue import run_states
+    from hpc.jobs.run import all_runs
+
+    states = run_states(all_runs(runs_folder(options.overrides))[-max(options.n, 1) :])
+    if options.json:
+        print(json.dumps([state.as_dict() for state in states], indent=2))
+    else:
+        _table(states)
+    return 0
+
+
+def _table(states: list[RunState]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if not states:
+        print("no runs yet; start one: lockgate train task=flights")
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("run", "task", "state", "step", "age", "loss", ""):
+        table.add_column(name, no_wrap=name == "run", justify="right" if name == "step" else "left")
+    now = datetime.now(UTC)
+    for state in states:
+        colour = COLOURS.get(state.state, "default")
+        table.add_row(
+            state.run,
+            state.task,
+            f"[{colour}]{state.state}[/]",
+            f"{state.step}/{state.steps}",
+            age(state.submitted, now),
+            "" if state.loss is None else f"{state.loss:.4g}",
+            state.detail.replace("[", "\\["),
+        )
+    # A pipe has no width; whole lines are what grep and people want there.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def age(submitted: str | None, now: datetime) -> str:
+    """How long ago, in the one or two largest units: 45s, 12m, 3h 05m, 2d 04h."""
+    if not submitted:
+        return ""
+    seconds = max(0, int((now - datetime.fromisoformat(submitted)).total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d {hours:02}h"
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m" if minutes else f"{seconds}s"

@@ -1,0 +1,26 @@
+"""Which site a verb speaks of: `site=NAME` and other overrides of conf/site.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf import compose
+
+
+def runs_folder(overrides: Sequence[str]) -> Path:
+    """The folder of all runs of a site; raises `conf.ConfigError`."""
+    return Path(compose("site", list(overrides)).site.paths.runs)
+
+
+def run_word(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Split `RUN [key=value ...]`, in any order, into the run's name and the overrides.
+
+    `run=RUN` names the run too, as `lockgate release run=RUN` does. Raises `ConfigError`.
+    """
+    from conf import ConfigError
+
+    names = [word.removeprefix("run=") for word in words if "=" not in word or word[:4] == "run="]
+    if len(names) != 1 or not names[0]:
+        raise ConfigError("name one run; `lockgate ls` lists them, and `last` is the newest")
+    return names[0], [word for word in words if "=" in word and word[:4] != "run="]

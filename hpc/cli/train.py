@@ -1,0 +1,135 @@
+"""`lockgate train`: compose, freeze, submit; the terminal is free at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from conf import ConfigError
+
+DESCRIPTION = """\
+Submit a training run. Overrides are in Hydra's grammar: task=flights optim.lr=3e-4 cluster=local
+Everything is resolved and frozen now: editing code or config later changes nothing in the job.
+"""
+EPILOG = """\
+examples:
+  lockgate train task=flights
+  lockgate train task=lm cluster.nodes=4 cluster.gpus_per_node=8 cluster.tasks_per_node=8
+  lockgate train task=flights cluster=local          ranks as processes on this machine, no Slurm
+  lockgate train -m task=flights optim.lr=1e-3,3e-4 seed=1,2        four runs
+  lockgate train task=flights --dry-run              the batch script and the spec, nothing sent
+  lockgate train task=flights --cfg job              every key that can be overridden
+
+Secrets never go into overrides: export NAME=..., key='${oc.env:NAME}',
+'cluster.pass_environment=[NAME]'.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `lockgate train ARGV`; returns the exit code, raises what the command line can say."""
+    options = _parser().parse_intermixed_args(list(argv))
+    from conf import compose
+    from hpc.jobs.sweep import is_sweep, trials
+
+    if not options.multirun:
+        for text in options.overrides:
+            if is_sweep(text):
+                raise ConfigError(f"{text} names several values; a sweep wants -m")
+    configs = [compose("train", trial) for trial in trials(options.overrides)]
+    if options.cfg:
+        return _show(configs[0], options.json)
+    return _submit(configs, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lockgate train",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="what to change")
+    parser.add_argument("-m", "--multirun", action="store_true", help="submit a run per combination")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent")
+    parser.add_argument("--cfg", choices=["job"], help="show the composed config and stop")
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+    return parser
+
+
+def _show(config: Any, as_json: bool) -> int:
+    from omegaconf import OmegaConf
+
+    if as_json:
+        print(json.dumps(OmegaConf.to_container(config, resolve=False), indent=2))
+    else:
+        print(OmegaConf.to_yaml(config, resolve=False), end="")
+    return 0
+
+
+def _submit(configs: list[Any], options: argparse.Namespace) -> int:
+    from hpc.jobs.submit import Plan, Submitted, plan, submit
+
+    plans = [plan(config) for config in configs]  # all of a sweep is valid before any of it is sent
+    if options.dry_run:
+        shown = [_plan_fields(ready) for ready in plans]
+        _print(shown, options, "\n".join(_plan_text(ready) for ready in plans))
+        return 0
+    done: list[tuple[Plan, Submitted]] = []
+    try:
+        for ready in plans:
+            done.append((ready, submit(ready)))
+    finally:
+        if done:  # what was sent before something went wrong is sent, and said
+            shown = [_fields(ready, sent) for ready, sent in done]
+            _print(shown, options, "\n".join(_text(ready, sent) for ready, sent in done))
+    return 0
+
+
+def _print(shown: list[dict[str, Any]], options: argparse.Namespace, text: str) -> None:
+    if options.json:
+        print(json.dumps(shown if options.multirun else shown[0], indent=2))
+    else:
+        print(text)
+
+
+def _fields(ready: Any, sent: Any) -> dict[str, Any]:
+    return {
+        "run": sent.run.name,
+        "job_id": sent.job_id,
+        "folder": str(sent.run.folder),
+        "spec_digest": ready.spec.digest,
+        "source_digest": ready.spec.source.digest,
+        "dataset_digest": ready.spec.dataset.digest,
+    }
+
+
+def _plan_fields(ready: Any) -> dict[str, Any]:
+    return {
+        "run": ready.run.name,
+        "spec": ready.spec.content(),
+        "script": ready.script,
+        "variables": sorted(ready.variables),
+    }
+
+
+def _text(ready: Any, sent: Any) -> str:
+    ranks = f"{ready.cluster.nodes} x {ready.cluster.tasks_per_node}"
+    where = f"job {sent.job_id} on {ready.cluster.kind}"
+    edits = " with edits that are not committed" if ready.spec.source.dirty else ""
+    return (
+        f"{sent.run.name}\n"
+        f"  submitted as {where}: {ranks} ranks, {ready.spec.config.steps} steps\n"
+        f"  data {ready.spec.dataset.name}@{ready.spec.dataset.digest[:12]}, "
+        f"source {ready.spec.source.digest[:12]}{edits}\n"
+        f"  follow it: lockgate logs {sent.run.name} -f"
+    )
+
+
+def _plan_text(ready: Any) -> str:
+    names = ", ".join(sorted(ready.variables))
+    return (
+        f"{ready.script}\n# environment: {names}\n"
+        f"# spec of {ready.run.name} (nothing was submitted)\n{ready.spec.text()}"
+    )

@@ -1,0 +1,145 @@
+"""What runs on every rank: check what was frozen, set the stage, train, and end with a code.
+
+submitit calls `run` by reference, so it is imported from the run's source snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from conf import repo_root
+from hpc.jobs import status
+from hpc.jobs.config import cluster_config
+from hpc.jobs.environment import describe, installed
+from hpc.jobs.errors import JobError, SpecMoved
+from hpc.jobs.marker import read_marker
+from hpc.jobs.rank import Rank, this_rank
+from hpc.jobs.run import Run
+from hpc.jobs.snapshot import verify
+from hpc.jobs.spec import JobSpec, read_spec
+from hpc.jobs.stop import Stop
+
+# Exit codes of a rank; sacct shows the highest of a job's ranks.
+TRAINING_FAILED = 1
+REFUSED = 3  # the spec, the snapshot or the dataset is not what was frozen
+TOO_OFTEN = 4  # stopped at its time limit more than cluster.max_requeues times
+TERMINATED = 143  # saved after SIGTERM; whether it goes on is the scheduler's to say
+REQUEUE_LOCAL = 144  # saved, and wants to go on: what submitit's local executor understands
+
+
+class RequeuedTooOften(JobError):
+    """The run needs more time limits than it was given."""
+
+
+def run(spec_path: str, digest: str) -> None:
+    """Run one rank of one attempt. Returns when training finished, else ends the process."""
+    here = Run(Path(spec_path).parent)
+    rank = this_rank(here.logs)
+    _log_to(here.logs / f"{rank.attempt}-{rank.rank}.log")
+    code = _attempt(here, rank, digest)
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: a thread stuck in a collective with a rank that is gone would keep the node.
+        os._exit(code)
+
+
+def _attempt(here: Run, rank: Rank, digest: str) -> int:
+    stop = Stop()
+    stop.listen()
+    try:
+        spec = read_spec(here.spec_path, digest)
+        _check(spec, here)
+        if rank.rank == 0:
+            status.begin(here, rank)
+        _set_stage(spec, rank)
+        from hpc.train.loop import train  # torch and DeepSpeed: only in the job
+
+        outcome = train(spec, here.folder, stop)
+    except JobError as error:
+        print(f"lockgate: {error}", file=sys.stderr)
+        status.fail(here, rank, error)
+        return REFUSED
+    except BaseException as error:  # noqa: BLE001  a rank never ends without saying why
+        traceback.print_exc()
+        status.fail(here, rank, error)
+        return TRAINING_FAILED
+    finally:
+        if rank.rank == 0:
+            here.target.unlink(missing_ok=True)
+    if outcome == "stopped":
+        return _stopped(here, rank, stop, cluster_config(spec.config).max_requeues)
+    if rank.rank == 0:
+        status.end(here, rank, status.FINISHED)
+    return 0
+
+
+def _stopped(here: Run, rank: Rank, stop: Stop, max_requeues: int) -> int:
+    """Training saved and stopped, because this rank or another one was asked to.
+
+    Only rank 0 ends with a code: srun kills the other ranks at the first one that is not 0.
+    """
+    asked = stop.signal.name if stop.signal else "another rank"
+    print(f"lockgate: attempt {rank.attempt} saved and stopped ({asked})")
+    if rank.rank != 0:
+        return 0
+    if stop() and not stop.requeue:
+        status.end(here, rank, status.STOPPED)
+        return TERMINATED
+    if rank.attempt > max_requeues:
+        often = f"stopped at a time limit or preemption {rank.attempt} times; cluster.max_requeues "
+        status.fail(here, rank, RequeuedTooOften(f"{often}allows {max_requeues}"))
+        return TOO_OFTEN
+    status.end(here, rank, status.REQUEUED)
+    if rank.local:
+        return REQUEUE_LOCAL
+    here.wants_requeue(rank.attempt).touch()  # the batch script looks for it
+    return 0
+
+
+def _check(spec: JobSpec, here: Run) -> None:
+    """Raise `SpecMoved` unless code and data are the frozen ones; tell of a moved environment."""
+    snapshot = verify(here.folder.parent / "snapshots", spec.source)
+    if repo_root().resolve() != snapshot.resolve():
+        raise SpecMoved(f"this job runs {repo_root()}, not its snapshot {snapshot}.")
+    lineage = read_marker(Path(spec.dataset.path) / "lineage.json")
+    if lineage.get("digest") != spec.dataset.digest:
+        raise SpecMoved(
+            f"dataset {spec.dataset.name} at {spec.dataset.path} is not the one of the spec "
+            f"({spec.dataset.digest[:12]}); it was removed or replaced. Submit again."
+        )
+    if describe(installed()) != spec.environment:
+        print("lockgate: packages changed since submit; see environment.txt for what was frozen")
+
+
+def _set_stage(spec: JobSpec, rank: Rank) -> None:
+    os.environ.update(rank.variables())
+    os.environ["TRITON_CACHE_DIR"] = str(_compile_cache(Path(spec.config.cluster.scratch)))
+
+
+def _compile_cache(scratch: Path) -> Path:
+    """A folder on this node that only this user can write: compiled kernels are loaded from it."""
+    cache = scratch / f"lockgate-{os.getuid()}" / "triton"
+    try:
+        cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cache.parent.stat().st_uid == os.getuid() and not cache.parent.is_symlink():
+            cache.parent.chmod(0o700)
+            cache.mkdir(exist_ok=True)
+            return cache
+    except OSError:
+        print(f"lockgate: {cache} cannot be used; this job compiles into a folder of its own")
+    return Path(tempfile.mkdtemp(prefix="lockgate-triton-"))
+
+
+def _log_to(path: Path) -> None:
+    """Send what this process and its children print to the rank's own log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)

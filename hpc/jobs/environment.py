@@ -1,0 +1,62 @@
+"""The environment of a run: which packages it sees, and which variables travel to it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+
+from conf import ConfigError
+from hpc.jobs.config import ClusterConfig
+from hpc.jobs.spec import Environment
+from serving.artifact.digest import bytes_sha256
+
+# A login environment in its smallest form; anything else is named in cluster.pass_environment.
+ALWAYS = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ")
+
+
+def installed() -> list[str]:
+    """`name==version` of every installed package, in one order; this repository is not one."""
+    found = {f"{item.name.lower()}=={item.version}" for item in distributions() if item.name}
+    return sorted(line for line in found if not line.startswith("lockgate=="))
+
+
+def describe(packages: list[str]) -> Environment:
+    """The digest that a spec records of `packages` and this interpreter."""
+    python = platform.python_version()
+    return Environment(python=python, digest=bytes_sha256("\n".join([python, *packages]).encode()))
+
+
+def job_variables(
+    cluster: ClusterConfig, snapshot: Path, site_root: str, ambient: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The whole environment that a job starts with; nothing else of the submitter's travels.
+
+    Variables of a surrounding Slurm job (SLURM_*, MASTER_ADDR, ...) are left behind, so that
+    submitting from inside a job works. Raises `ConfigError` for a variable that is named in
+    cluster.pass_environment and not set.
+    """
+    unset = [name for name in cluster.pass_environment if name not in ambient]
+    if unset:
+        raise ConfigError(
+            f"cluster.pass_environment names {', '.join(unset)}, which is not set here. "
+            "Export it before submitting, or take it off the list."
+        )
+    names = (*ALWAYS, *cluster.pass_environment)
+    variables = {name: ambient[name] for name in names if name in ambient}
+    variables |= {
+        "PYTHONPATH": str(snapshot),
+        "PYTHONDONTWRITEBYTECODE": "1",  # the snapshot is read-only, and stays what it is
+        "PYTHONUNBUFFERED": "1",
+        "LOCKGATE_SITE": site_root,
+        "OMP_NUM_THREADS": str(cluster.cpus_per_task),
+        # The Python that submits is the Python that runs, also for programs that a task starts.
+        "PATH": f"{Path(sys.executable).parent}:{variables.get('PATH', os.defpath)}",
+    }
+    slurm_conf = cluster.slurm_conf or ambient.get("SLURM_CONF")
+    if cluster.kind == "slurm" and slurm_conf:
+        variables["SLURM_CONF"] = slurm_conf
+    return variables

@@ -1,0 +1,22 @@
+"""Processes of the local executor, known by pid and start time, since pids are used again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def started_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when it is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The second field is the program's name in parentheses, and may hold spaces.
+    after_name = stat.rsplit(")", 1)[1].split()
+    state, started = after_name[0], int(after_name[19])
+    return None if state in "ZX" else started
+
+
+def is_running(pid: int, started: int | None) -> bool:
+    """Whether the process that started then still runs."""
+    return started is not None and started_ticks(pid) == started

@@ -1,0 +1,113 @@
+"""Who am I in the job: what torch.distributed and DeepSpeed read from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from submitit import JobEnvironment
+
+from hpc.jobs.errors import JobError
+
+# Below the ports that the kernel hands out (32768 and up), so that no connection has taken it.
+PORTS = range(20000, 32000)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a job. `attempt` counts from 1 and is the same on every rank."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    master_addr: str
+    master_port: int
+    job_id: str
+    attempt: int
+    local: bool  # started by the local executor, not by Slurm
+
+    def variables(self, ambient: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """RANK, WORLD_SIZE and their kind; DeepSpeed looks for MPI unless all of them are there."""
+        visible = [gpu for gpu in ambient.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        # Slurm may show each rank only its own GPU; that one is device 0 whatever the local rank.
+        device = 0 if len(visible) == 1 else self.local_rank
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_RANK": str(device),
+            "LOCAL_WORLD_SIZE": str(self.local_world_size),
+            "MASTER_ADDR": self.master_addr,
+            "MASTER_PORT": str(self.master_port),
+        }
+
+
+def this_rank(logs: Path) -> Rank:
+    """Read submitit's environment. `logs` is the run's log folder, which counts local attempts."""
+    job = JobEnvironment()
+    local = job.name() == "local"
+    return Rank(
+        rank=job.global_rank,
+        world_size=job.num_tasks,
+        local_rank=job.local_rank,
+        local_world_size=job.num_tasks // job.num_nodes,
+        master_addr="127.0.0.1" if local else master_address(job.hostnames),
+        master_port=master_port(job.job_id),
+        job_id=job.job_id,
+        attempt=_local_attempt(logs, job.global_rank) if local else _slurm_attempt(),
+        local=local,
+    )
+
+
+def master_port(job_id: str) -> int:
+    """A port that is the same on every rank, and another one for the next job."""
+    number = int(re.sub(r"\D", "", job_id) or 0)
+    return PORTS[number % len(PORTS)]
+
+
+def master_address(hostnames: Sequence[str]) -> str:
+    """Where rank 0 listens: the first node's name, or its NodeAddr where the name is not known.
+
+    Nodes that share a machine have names that only Slurm knows.
+    """
+    name = hostnames[0]
+    try:
+        socket.getaddrinfo(name, None)
+        return name
+    except OSError:
+        return _node_address(name)
+
+
+def node_address(shown: str) -> str | None:
+    """The NodeAddr in what `scontrol show node` printed."""
+    match = re.search(r"\bNodeAddr=(\S+)", shown)
+    return match.group(1) if match else None
+
+
+def _node_address(name: str) -> str:
+    try:
+        shown = subprocess.run(
+            ["scontrol", "show", "node", name], capture_output=True, text=True, timeout=60
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        shown = str(error)
+    address = node_address(shown)
+    if address is None:
+        raise JobError(
+            f"node {name} does not resolve and scontrol does not know its address: the ranks cannot "
+            "find each other. Put the node into DNS or /etc/hosts."
+        )
+    return address
+
+
+def _slurm_attempt() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
+
+
+def _local_attempt(logs: Path, rank: int) -> int:
+    return len(list(logs.glob(f"*-{rank}.log"))) + 1

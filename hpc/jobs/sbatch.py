@@ -1,0 +1,76 @@
+"""The batch script of a run: what submitit is told, and the lines around its srun."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.slurm.slurm import _make_sbatch_string
+
+from hpc.jobs.config import ClusterConfig
+from hpc.jobs.run import Run
+
+NOT_FINISHED = 75  # a job that saved and could not be requeued must not look completed
+
+
+def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
+    """submitit's executor for this run; raises RuntimeError where there is no srun."""
+    made = SlurmExecutor(folder=run.submitit)
+    made.update_parameters(**parameters(cluster, run))
+    return made
+
+
+def script(cluster: ClusterConfig, run: Run) -> str:
+    """The text of the batch script that `executor` sends."""
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(run.submitit))}"
+    return _make_sbatch_string(command=command, folder=run.submitit, **parameters(cluster, run))
+
+
+def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
+    """What submitit makes `#SBATCH` lines of; null settings are left to the cluster."""
+    chosen = {
+        "job_name": run.name,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.tasks_per_node,
+        "cpus_per_task": cluster.cpus_per_task,
+        "gpus_per_node": cluster.gpus_per_node or None,
+        "mem": f"{round(cluster.mem_gb * 1024)}M" if cluster.mem_gb else None,
+        "time": cluster.timeout_min,
+        "signal_delay_s": cluster.signal_delay_s,
+        "exclude": cluster.exclude,
+        "srun_args": [
+            # From Slurm 22.05 srun no longer takes --cpus-per-task from the batch script.
+            f"--cpus-per-task={cluster.cpus_per_task}",
+            # A rank that is gone leaves the others waiting in a collective.
+            "--kill-on-bad-exit=1",
+        ],
+        "teardown": requeue_lines(run),
+        "additional_parameters": {
+            "chdir": str(run.folder),
+            "requeue": True,
+            **cluster.additional_parameters,
+        },
+    }
+    return {name: value for name, value in chosen.items() if value is not None} | {"wckey": None}
+
+
+def requeue_lines(run: Run) -> list[str]:
+    """After srun: requeue a job that saved and wants to go on, and end with srun's exit code.
+
+    Asked for by the batch shell, not by a rank: `scontrol` kills the job that it requeues. Slurm
+    may have requeued it already; then scontrol says so in the log, and nothing else happens.
+    """
+    wanted = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).requeue"
+    return [
+        "code=$?",
+        f'if [ "$code" -eq 0 ] && [ -e {wanted} ]; then',
+        f"  code={NOT_FINISHED}",
+        '  scontrol requeue "$SLURM_JOB_ID"',
+        "fi",
+        'exit "$code"',
+    ]

@@ -1,0 +1,68 @@
+"""Asking Slurm: one place that runs its commands, with a time limit and delimited output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpc.jobs.errors import SchedulerUnavailable
+
+TIMEOUT_S = 20.0
+REMEDY = "Bring the site up (scripts/site up), or run without Slurm: cluster=local."
+
+
+def ask(command: Sequence[str], variables: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> str:
+    """What a Slurm command prints.
+
+    `variables` are added to the environment (SLURM_CONF above all). Raises `SchedulerUnavailable`
+    with the command's own last words when it is missing, fails, or does not answer in time.
+    """
+    program = command[0]
+    if shutil.which(program) is None:
+        raise SchedulerUnavailable(f"{program} is not on this machine. {REMEDY}")
+    try:
+        done = subprocess.run(
+            list(command), capture_output=True, text=True, errors="replace", timeout=timeout_s,
+            env={**_clean(os.environ), **variables}, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerUnavailable(
+            f"{program} did not answer within {timeout_s:.0f} s. {REMEDY}"
+        ) from error
+    if done.returncode != 0:
+        raise SchedulerUnavailable(f"{program}: {last_words(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def require_controller(variables: Mapping[str, str]) -> None:
+    """Raise `SchedulerUnavailable` unless Slurm is installed here and its controller is up."""
+    config = variables.get("SLURM_CONF")
+    if config and not Path(config).is_file():
+        raise SchedulerUnavailable(f"there is no Slurm cluster: {config} does not exist. {REMEDY}")
+    if shutil.which("sbatch") is None:
+        raise SchedulerUnavailable(f"sbatch is not on this machine. {REMEDY}")
+    try:
+        answer = ask(["scontrol", "ping"], variables)
+    except SchedulerUnavailable as error:
+        raise SchedulerUnavailable(f"the Slurm controller does not answer. {REMEDY}") from error
+    if " is UP" not in answer:
+        raise SchedulerUnavailable(f"the Slurm controller is down. {REMEDY}")
+
+
+def last_words(text: str) -> str:
+    """The last line that says something, without the name of the program that says it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].split("error: ", 1)[-1] if lines else "failed without a word"
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without a surrounding job's variables, and without settings that change the output."""
+    formats = ("SQUEUE_", "SINFO_", "SACCT_", "SBATCH_", "SCANCEL_", "SLURM_TIME_FORMAT")
+    return {
+        name: value
+        for name, value in environment.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", *formats))
+    }

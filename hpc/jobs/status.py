@@ -1,0 +1,86 @@
+"""status.json: what the job itself says about its run. Rank 0 writes it; any rank may fail it."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hpc.jobs.marker import read_marker, write_marker
+from hpc.jobs.rank import Rank
+from hpc.jobs.run import Run
+
+RUNNING, FINISHED, FAILED, REQUEUED, STOPPED = "running finished failed requeued stopped".split()
+TAIL_BYTES = 65536
+
+
+def begin(run: Run, rank: Rank) -> None:
+    """A new attempt runs. The first one's start is kept as the run's start."""
+    before = read_marker(run.status)
+    if before.get("attempt") == rank.attempt and before.get("state") == FAILED:
+        return  # another rank was quicker to fail than this one to begin
+    now = _now()
+    content = {
+        "run": run.name,
+        "state": RUNNING,
+        "attempt": rank.attempt,
+        "job_id": rank.job_id,
+        "ranks": rank.world_size,
+        "node": os.environ.get("SLURMD_NODENAME", ""),
+        "started": before.get("started", now),
+        "attempt_started": now,
+        "ended": None,
+    }
+    write_marker(run.status, content)
+
+
+def end(run: Run, rank: Rank, state: str, **fields: Any) -> None:
+    """The attempt is over in `state`; a failure that another rank reported stays."""
+    content = read_marker(run.status)
+    if content.get("attempt") == rank.attempt and content.get("state") == FAILED:
+        return
+    content |= {"run": run.name, "state": state, "attempt": rank.attempt, "job_id": rank.job_id}
+    content |= {"ended": _now(), "metrics": final_metrics(run), **fields}
+    write_marker(run.status, content)
+
+
+def fail(run: Run, rank: Rank, error: BaseException) -> None:
+    """This rank failed, and so did the attempt."""
+    end(run, rank, FAILED, error=describe(error, rank.rank))
+
+
+def describe(error: BaseException, rank: int) -> dict[str, Any]:
+    """A failure for people: its type, its first lines, the rank that saw it."""
+    lines = str(error).strip().splitlines()[:5]
+    return {"type": type(error).__name__, "message": "\n".join(lines), "rank": rank}
+
+
+def final_metrics(run: Run) -> dict[str, Any]:
+    """The validation metrics of the candidate, or else the last line of metrics.jsonl."""
+    candidate = read_marker(run.folder / "candidate" / "candidate.json")
+    return candidate.get("metrics") or last_metrics(run.metrics)
+
+
+def last_metrics(path: Path) -> dict[str, Any]:
+    """The last complete line of metrics.jsonl; empty when nothing was logged."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue  # a line that is being written, or a torn first one
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

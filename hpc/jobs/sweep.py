@@ -1,0 +1,42 @@
+"""Simple sweeps: `lr=1e-3,3e-4 seed=1,2` is four trials, each a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from conf import ConfigError
+
+
+def trials(overrides: Sequence[str]) -> list[list[str]]:
+    """Every combination of the swept values, as lists of overrides, in the order they are written.
+
+    Raises `ConfigError` for an override that does not parse.
+    """
+    return [list(trial) for trial in product(*(_choices(text) for text in overrides))]
+
+
+def is_sweep(override: str) -> bool:
+    """Whether an override names several values, as in `seed=1,2` or `seed=range(1,5)`."""
+    return _parse(override).is_sweep_override()
+
+
+def _choices(text: str) -> list[str]:
+    override = _parse(text)
+    if not override.is_sweep_override():
+        return [text]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(
+            f"override {text!r} does not parse; write key=value (see lockgate train --help)"
+        ) from error
