@@ -1,1 +1,1 @@
-"""Datasets: prepared from pinned sources, schema-checked, content-addressed, never changed after."""
+"""Datasets: prepared from pinned sources, schema-checked, content-addressed, then frozen."""

@@ -70,8 +70,8 @@ class FlightsConfig:
     """Seed of the shuffle of days."""
     min_category_count: int = 50
     """A category seen less often on the training split shares the bucket of unknown ones."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Maps a column we need to its name in the source, where that differs."""
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Per table, maps a column we need to its name in the source, where that differs."""
 
     def __post_init__(self) -> None:
         if set(self.fractions) != {"train", "validation", "holdout"}:

@@ -119,7 +119,7 @@ def _freeze(folder: Path) -> None:
 
 def _points_at(home: Path) -> str | None:
     link = home / "current"
-    return os.readlink(link) if link.is_symlink() else None
+    return str(link.readlink()) if link.is_symlink() else None
 
 
 def _intact(dataset: Path) -> bool:

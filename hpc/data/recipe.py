@@ -9,9 +9,11 @@ from typing import Any
 
 from hpc.data.source import SourceFile, package_version
 from serving import runtime
+from serving.artifact import table
 from serving.artifact.digest import bytes_sha256, canonical_json, file_sha256
 
-CODE = (Path(__file__).parent, Path(runtime.__file__).parent)
+FOLDERS = (Path(__file__).parent, Path(runtime.__file__).parent)
+CODE = (*(file for folder in FOLDERS for file in sorted(folder.glob("*.py"))), Path(table.__file__))
 LIBRARIES = ("numpy", "pyarrow", "tokenizers")
 PLACES = ("path", "folder", "sha256")  # the digests of the sources count, not where they lie
 
@@ -34,11 +36,7 @@ def recipe_digest(config: object, sources: Mapping[str, SourceFile]) -> str:
     ingredients = {
         "config": _without_places(asdict(config)),  # type: ignore[call-overload]
         "sources": {key: asdict(source) for key, source in sources.items()},
-        "code": {
-            f"{folder.name}/{file.name}": file_sha256(file)
-            for folder in CODE
-            for file in sorted(folder.glob("*.py"))
-        },
+        "code": {f"{file.parent.name}/{file.name}": file_sha256(file) for file in CODE},
         "libraries": {name: package_version(name) for name in LIBRARIES},
     }
     return bytes_sha256(canonical_json(ingredients))
