@@ -18,7 +18,6 @@ from serving.fleet.inventory import FleetError
 READY, DRAIN, MAINT = "ready", "drain", "maint"
 
 # Bits of srv_admin_state in `show servers state` (HAProxy management guide, section 9.3).
-_FORCED_MAINT, _FORCED_DRAIN = 0x01, 0x08
 _ANY_MAINT, _ANY_DRAIN = 0x01 | 0x02 | 0x04 | 0x20 | 0x40, 0x08 | 0x10
 _RUNNING = 2
 

@@ -1,0 +1,88 @@
+"""What a rollout carries: one signed version from the store, with what is needed to prove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.artifact import store
+from serving.artifact.digest import bytes_sha256
+from serving.artifact.manifest import Manifest, ManifestError
+from serving.artifact.store import StoreError
+from serving.fleet import golden
+from serving.fleet.inventory import FleetError
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A version on its way. `config` is its config.pbtxt, `size` its bytes in all files.
+
+    The files are not verified here: each host does that, against the signers it trusts.
+    """
+
+    path: Path
+    manifest: Manifest
+    config: str
+    examples: tuple[golden.Example, ...]
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.manifest.model
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return self.manifest.version
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest: what a host must find too."""
+        return self.manifest.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files of the package."""
+        return sum(entry.bytes for entry in self.manifest.files)
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.version}"
+
+
+def read(folder: Path, model: str, version: int | None = None) -> Shipment:
+    """The shipment of `model`'s `version`, the newest when None, from the store in `folder`.
+
+    Raises FleetError when the store lacks it, or when the two files that the controller itself
+    uses (config.pbtxt, golden.json) are not those of the manifest.
+    """
+    try:
+        package = store.get(folder, model, version)
+    except (StoreError, ManifestError) as error:
+        raise FleetError(str(error)) from error
+    except PermissionError as error:
+        raise FleetError(
+            f"the store {folder} cannot be read ({error.strerror}). Run fab as the deploy identity: "
+            "scripts/site as deploy fab ..."
+        ) from error
+    config = _own(package.path, package.manifest, "config.pbtxt").decode()
+    _own(package.path, package.manifest, "golden.json")
+    return Shipment(
+        package.path, package.manifest, config, golden.read(package.path / "golden.json")
+    )
+
+
+def _own(folder: Path, manifest: Manifest, name: str) -> bytes:
+    where = f"{manifest.model}/{manifest.version} in the store"
+    listed = {entry.path: entry.sha256 for entry in manifest.files}
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise FleetError(
+            f"{where} lacks {name}: {error.strerror}. Nothing was changed; release it again."
+        ) from error
+    if listed.get(name) != bytes_sha256(content):
+        raise FleetError(
+            f"{where}: {name} is not the one that was released (sha256 differs from the manifest). "
+            "Nothing was changed; release it again."
+        )
+    return content
