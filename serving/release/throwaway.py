@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +58,10 @@ def serve(
     Raises ThrowawayError when one ends or is not ready in `start_timeout_s`.
     """
     with ExitStack() as stack:
-        processes = []
+        processes: list[_Process] = []
+        stack.callback(_end_all, processes)
         for serving in servings:
-            process = _start(serving, env_dir, address)
-            stack.callback(_end, process)
-            processes.append(process)
+            processes.append(_start(serving, env_dir, address))
         deadline = time.monotonic() + start_timeout_s
         endpoints = []
         for process in processes:
@@ -125,18 +124,16 @@ def _wait(process: _Process, endpoint: Endpoint, deadline: float) -> None:
         time.sleep(0.05)
 
 
-def _end(process: _Process) -> None:
-    """End the whole process group: a polite signal, a bounded wait, then the other one."""
+def _end_all(processes: list[_Process]) -> None:
+    """End the whole process groups: a polite signal to all, a bounded wait, then the other one."""
     for signum, patience in ((signal.SIGTERM, 6.0), (signal.SIGKILL, 10.0)):
-        try:
-            os.killpg(process.popen.pid, signum)
-        except ProcessLookupError:
-            break
-        try:
-            process.popen.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-    process.popen.poll()
+        running = [process.popen for process in processes if process.popen.poll() is None]
+        for popen in running:
+            with suppress(ProcessLookupError):
+                os.killpg(popen.pid, signum)
+        for popen in running:
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(patience)
 
 
 def _free_ports(address: str, count: int) -> list[int]:

@@ -1,0 +1,155 @@
+"""How fast a package answers, at low and at higher concurrency, beside the version in production.
+
+A batching policy that is quick under load can wait half a second for one client: both ends are
+measured, with p99 as what counts. Candidate and production take turns, round by round, so that
+what else the machine does meanwhile falls on both.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.artifact.manifest import GateRecord
+from serving.release.endpoint import Arrays, AskError, Endpoint
+from serving.release.gate import at_most, unknown
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is borne at one concurrency, in milliseconds."""
+
+    clients: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class LatencyGate:
+    """`conf/gates/*.yaml: latency`."""
+
+    required: bool
+    low: Limits
+    high: Limits
+    rounds: int
+    round_s: float
+    min_requests: int
+    max_ratio: float
+    slack_ms: float
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.round_s <= 0:
+            raise ValueError("latency.rounds and latency.round_s must be above 0")
+        if self.low.clients < 1 or self.high.clients < self.low.clients:
+            raise ValueError(
+                "latency.high.clients must be at least latency.low.clients, and that 1"
+            )
+
+
+@dataclass
+class Latencies:
+    """Seconds of each answered request, and how many failed."""
+
+    seconds: list[float] = field(default_factory=list)
+    failed: int = 0
+
+    def ms(self, quantile: float) -> float:
+        return float(np.quantile(self.seconds, quantile) * 1000) if self.seconds else float("nan")
+
+    def __str__(self) -> str:
+        shown = f"p50 {self.ms(0.5):.1f} ms, p99 {self.ms(0.99):.1f} ms of {len(self.seconds)}"
+        return f"{shown}, {self.failed} failed" if self.failed else shown
+
+
+def names(gate: LatencyGate, with_production: bool) -> tuple[str, ...]:
+    """The gates that `judge` will judge."""
+    found = []
+    for limits in (gate.low, gate.high):
+        found += [f"latency.p50.c{limits.clients}", f"latency.p99.c{limits.clients}"]
+        found += [f"latency.vs_production.c{limits.clients}"] if with_production else []
+    return tuple(found)
+
+
+def judge(
+    gate: LatencyGate, payloads: Sequence[Arrays], candidate: Endpoint, production: Endpoint | None
+) -> Iterator[GateRecord]:
+    """Measure at both concurrencies, and judge against the limits and against production."""
+    if not payloads:
+        raise ValueError("there is no request to measure with: golden.json is empty")
+    endpoints = [candidate] if production is None else [candidate, production]
+    for limits in (gate.low, gate.high):
+        found = interleaved(endpoints, payloads, limits.clients, gate.rounds, gate.round_s)
+        yield from _judge_one(gate, limits, found[0], found[1] if production else None)
+
+
+def interleaved(
+    endpoints: Sequence[Endpoint],
+    payloads: Sequence[Arrays],
+    clients: int,
+    rounds: int,
+    round_s: float,
+) -> list[Latencies]:
+    """Load each endpoint in turn, `rounds` times, with `clients` at a time; one result each."""
+    for endpoint in endpoints:
+        _load(endpoint, payloads, clients, round_s / 4)  # warm: first calls are nobody's latency
+    found = [Latencies() for _ in endpoints]
+    for _ in range(rounds):
+        for endpoint, total in zip(endpoints, found, strict=True):
+            one = _load(endpoint, payloads, clients, round_s)
+            total.seconds += one.seconds
+            total.failed += one.failed
+    return found
+
+
+def _load(
+    endpoint: Endpoint, payloads: Sequence[Arrays], clients: int, seconds: float
+) -> Latencies:
+    total, lock = Latencies(), threading.Lock()
+    stop = time.monotonic() + seconds
+
+    def client(number: int) -> None:
+        mine, turn = Latencies(), number
+        while time.monotonic() < stop:
+            started = time.monotonic()
+            try:
+                endpoint.ask(payloads[turn % len(payloads)])
+                mine.seconds.append(time.monotonic() - started)
+            except AskError:
+                mine.failed += 1
+            turn += clients
+        with lock:
+            total.seconds += mine.seconds
+            total.failed += mine.failed
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return total
+
+
+def _judge_one(
+    gate: LatencyGate, limits: Limits, found: Latencies, production: Latencies | None
+) -> Iterator[GateRecord]:
+    for quantile, limit in ((0.5, limits.p50_ms), (0.99, limits.p99_ms)):
+        name = f"latency.p{quantile * 100:.0f}.c{limits.clients}"
+        if found.failed:
+            yield unknown(name, f"{found.failed} requests failed while it was measured")
+        elif len(found.seconds) < gate.min_requests:
+            yield unknown(name, f"{len(found.seconds)} answers are fewer than {gate.min_requests}")
+        else:
+            yield at_most(name, found.ms(quantile), limit, f"ms; {found}")
+    if production is None:
+        return
+    name = f"latency.vs_production.c{limits.clients}"
+    if min(len(found.seconds), len(production.seconds)) < gate.min_requests:
+        yield unknown(name, f"too few answers: {len(found.seconds)}, {len(production.seconds)}")
+        return
+    allowed = gate.max_ratio * production.ms(0.99) + gate.slack_ms
+    detail = f"ms p99; production {production}; allowed {gate.max_ratio:g}x + {gate.slack_ms:g} ms"
+    yield at_most(name, found.ms(0.99), allowed, detail)

@@ -1,0 +1,70 @@
+"""One release of a model at a time: a lock that the kernel takes back when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+LOCKS = ".locks"
+
+
+class Locked(RuntimeError):
+    """Somebody else is releasing this model; the message says who, where and since when."""
+
+
+@contextmanager
+def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
+    """Hold `<store>/.locks/<model>`; raises Locked at once when another process holds it.
+
+    The file says who holds it, for people; what counts is the flock on it, so a killed release
+    leaves no lock behind.
+    """
+    path = Path(store) / LOCKS / model
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise Locked(
+                f"{model} is being released by {_holder(file.read())}. Wait for it."
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps(_me(run)) + "\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _me(run: str) -> dict[str, object]:
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "user": user,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "run": run,
+        "since": since,
+    }
+
+
+def _holder(text: str) -> str:
+    try:
+        who = json.loads(text)
+        return (
+            f"{who['user']}@{who['host']} (pid {who['pid']}, run {who['run']}) since {who['since']}"
+        )
+    except (ValueError, KeyError, TypeError):
+        return "a release that has just begun"
