@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +75,19 @@ class Shell:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             local = probe.getsockname()[1]
-        with self.connection.forward_local(
+        from invoke.exceptions import ThreadException
+
+        tunnel = self.connection.forward_local(
             local, remote_port=port, remote_host=self.host.address, local_host="127.0.0.1"
-        ):
+        )
+        tunnel.__enter__()
+        try:
             yield f"127.0.0.1:{local}"
+        finally:
+            with suppress(ThreadException):
+                # Raised when the far end went away before the tunnel did (Triton was restarted):
+                # whoever used it has been told by then.
+                tunnel.__exit__(None, None, None)
 
     def channel(self, port: int, timeout_s: float) -> Any:
         """A socket-like channel to `port` of the host's Triton address; the caller closes it.

@@ -158,6 +158,7 @@ def accept_command(host: Host, model: str, version: int) -> str:
         [
             "set -e",
             f"mkdir -p {_q(host.packages / model)}",
+            discard_command(host.packages / model / str(version)),
             f"find {_q(staged)} -mindepth 1 -type d -exec chmod 555 {{}} +",
             f"mv -T {_q(staged)} {_q(host.packages / model / str(version))}",
             # A folder's owner needs the right to write in it to move it: last, therefore.

@@ -1,0 +1,142 @@
+"""What a rollout would do, as a value: from the fleet as it is, without touching it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.fleet import model_config
+from serving.fleet.edge import READY
+from serving.fleet.inventory import Fleet, FleetError, Host
+from serving.fleet.journal import Before, Unfinished
+from serving.fleet.shipment import Shipment
+from serving.fleet.world import HostState
+
+
+@dataclass(frozen=True)
+class Change:
+    """One host to change: from `before` to serving `versions`, whose config.pbtxt is `config`."""
+
+    host: Host
+    before: Before
+    versions: tuple[int, ...]
+    config: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Waves of changes (the first is the canary) and the hosts that need none, with the reason.
+
+    `inherited` are hosts that an unfinished rollout began to change, as they were before it.
+    """
+
+    shipment: Shipment
+    waves: tuple[tuple[Change, ...], ...]
+    unchanged: tuple[tuple[Host, str], ...]
+    inherited: dict[str, Before]
+    resumes: str | None
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Every change, in order."""
+        return tuple(change for wave in self.waves for change in wave)
+
+
+def served_set(target: int, before: tuple[int, ...], keep_previous: bool) -> tuple[int, ...]:
+    """The versions to have ready: the target, and the one before it for a warm way back.
+
+    Never one above the target: requests without a version go to the highest that is ready.
+    """
+    older = [version for version in before if version < target]
+    return (max(older), target) if older and keep_previous else (target,)
+
+
+def make(
+    fleet: Fleet,
+    shipment: Shipment,
+    states: Mapping[str, HostState],
+    unfinished: Unfinished | None,
+    strategy: str,
+    parallel: int,
+) -> Plan:
+    """Decide what to do. Raises FleetError when a host cannot be read, or may not be changed."""
+    problems = [state.problem for state in states.values() if state.problem]
+    if problems:
+        raise FleetError(f"{' '.join(problems)} Nothing was changed.")
+    inherited = dict(unfinished.touched) if unfinished else {}
+    changes: list[Change] = []
+    unchanged: list[tuple[Host, str]] = []
+    for host in fleet.hosts:
+        state = states[host.name]
+        before = inherited.get(host.name) or as_it_is(state)
+        change = _change(host, shipment, state, before)
+        if change.reason:
+            changes.append(change)
+        else:
+            left = "" if before.edge == READY else f", left in {before.edge} as it was"
+            unchanged.append((host, f"already serves {shipment.version}{left}"))
+    if strategy == "restart":
+        _never_empty(fleet, changes)
+    # A host that was left half way comes first: until it is whole, its region is a host short.
+    changes.sort(key=lambda change: change.host.name not in inherited)
+    return Plan(
+        shipment,
+        waves(changes, parallel),
+        tuple(unchanged),
+        inherited,
+        unfinished.rollout if unfinished else None,
+    )
+
+
+def as_it_is(state: HostState) -> Before:
+    """What an undo has to bring back. A Triton that is down counts for what it would serve."""
+    served = state.serving if state.alive else model_config.versions_in(state.config)
+    return Before(served, state.config, state.edge)
+
+
+def waves(changes: Sequence[Change], parallel: int) -> tuple[tuple[Change, ...], ...]:
+    """One canary, then as many at a time as `parallel` says, but never two of one region."""
+    left = list(changes)
+    made: list[tuple[Change, ...]] = []
+    while left:
+        wave: list[Change] = []
+        for change in list(left):
+            regions = {other.host.region for other in wave}
+            if len(wave) < (parallel if made else 1) and change.host.region not in regions:
+                wave.append(change)
+                left.remove(change)
+        made.append(tuple(wave))
+    return tuple(made)
+
+
+def _change(host: Host, shipment: Shipment, state: HostState, before: Before) -> Change:
+    keep = before.config is not None and model_config.same_interface(before.config, shipment.config)
+    versions = served_set(shipment.version, before.served, keep)
+    config = model_config.with_versions(shipment.config, versions)
+    reason = ""
+    if not state.alive:
+        reason = "its Triton does not answer"
+    elif state.serving != versions:
+        reason = f"serves {_list(state.serving)}, shall serve {_list(versions)}"
+    elif dict(state.packages).get(shipment.version) != shipment.digest:
+        reason = f"its package {shipment} is not the released one"
+    elif state.config != config:
+        reason = "would not serve this after a restart of its Triton"
+    elif state.edge != before.edge:
+        reason = f"was left in {state.edge} by an unfinished rollout"
+    return Change(host, before, versions, config, reason)
+
+
+def _never_empty(fleet: Fleet, changes: Sequence[Change]) -> None:
+    for change in changes:
+        if len(fleet.region_of(change.host).hosts) < 2 and change.before.edge == READY:
+            raise FleetError(
+                f"{change.host.name} is the only host of {change.host.region}: restarting its Triton "
+                "would leave the region without answers. Use --set rollout.strategy=load, or add a "
+                "host. Nothing was changed."
+            )
+
+
+def _list(versions: tuple[int, ...]) -> str:
+    return " and ".join(str(version) for version in versions) if versions else "nothing"
