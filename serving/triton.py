@@ -67,6 +67,11 @@ class TritonServer:
         """The wheel's tritonserver folder: bin/, backends/, python_backend_stubs/."""
         return self.site_packages / "pytriton" / "tritonserver"
 
+    @property
+    def shm_prefix(self) -> str:
+        """How the names of this server's regions in /dev/shm begin."""
+        return f"lockgate_{self.address}_{self.http_port}_"
+
     def argv(self) -> list[str]:
         """The command line. Raises TritonNotInstalled."""
         stub = self.home / "backends" / "python" / "triton_python_backend_stub"
@@ -92,6 +97,8 @@ class TritonServer:
             f"--metrics-address={self.address}",
             f"--metrics-port={self.metrics_port}",
             "--metrics-config=summary_latencies=true",
+            # A killed Triton leaves its shared memory behind; a name says whose it was.
+            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             "--log-format=ISO8601",
         ]
 

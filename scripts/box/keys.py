@@ -1,0 +1,63 @@
+"""The keys of the site: made once, kept, and pinned from the files, never learned over a network."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from pathlib import Path
+
+from scripts.box.files import write_atomically
+
+SIGNING_NAMESPACE = "lockgate-release"
+SIGNER = "release@lockgate"
+
+
+def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str:
+    """One pinned host: by its name and by its address, on its own port."""
+    algorithm, body = public_key.split()[:2]
+    return f"[{name}]:{port},[{address}]:{port} {algorithm} {body}\n"
+
+
+def allowed_signers(public_key: str) -> str:
+    """Whose signature on a manifest counts, and for that purpose only."""
+    algorithm, body = public_key.split()[:2]
+    return f'{SIGNER} namespaces="{SIGNING_NAMESPACE}" {algorithm} {body}\n'
+
+
+def authorized_key(public_key: str, forwards: list[str]) -> str:
+    """What the deploy key may do on a host: run commands and sftp, and reach the host's Triton.
+
+    `forwards` are the `address:port` it may forward to. No terminal, no agent, no other forward.
+    """
+    algorithm, body = public_key.split()[:2]
+    options = ",".join(["restrict", "port-forwarding", *(f'permitopen="{to}"' for to in forwards)])
+    return f"{options} {algorithm} {body} deploy@lockgate\n"
+
+
+def ensure_ed25519(path: Path, owner: str, comment: str) -> str:
+    """Make the key pair at `path` unless it is there; returns the public key's line.
+
+    The public half is put in place first: whoever sees the private key finds both.
+    """
+    public = path.with_name(path.name + ".pub")
+    if not path.exists():
+        new = path.with_name(f".{path.name}.new")
+        new.unlink(missing_ok=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(new)],
+            check=True, capture_output=True, stdin=subprocess.DEVNULL,
+        )
+        made = new.with_name(new.name + ".pub")
+        write_atomically(public, made.read_bytes(), "root", "root", 0o644)
+        made.unlink()
+        write_atomically(path, new.read_bytes(), owner, "root", 0o600)
+        new.unlink()
+    return public.read_text()
+
+
+def ensure_secret(path: Path, owner: str, bytes_: int, text: bool) -> bytes:
+    """A random secret in a file that `owner` alone can read; made once."""
+    if not path.exists():
+        value = secrets.token_hex(bytes_).encode() if text else secrets.token_bytes(bytes_)
+        write_atomically(path, value, owner, "root", 0o400)
+    return path.read_bytes()

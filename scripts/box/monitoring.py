@@ -1,0 +1,88 @@
+"""Prometheus, Alertmanager, node_exporter, and Lockgate's own exporters.
+
+What is scraped and what is alerted on is `serving.observe`'s to say; this is only where it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scripts.box import slurm
+from scripts.box.identity import REPO, environment
+from scripts.box.probe import http_ok
+from scripts.box.program import File, Folder, Port, Program
+from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
+
+LOOPBACK = "127.0.0.1"
+
+
+def folders(site: Any) -> list[Folder]:
+    user = str(site.users.observe)
+    return [Folder(Path(site.root) / name, user, user) for name in ("prometheus", "alertmanager")]
+
+
+def programs(site: Any) -> list[Program]:
+    etc, user, ports = Path(site.paths.etc), str(site.users.observe), site.ports
+    prometheus = File(etc / "prometheus.yml", prometheus_yml(site))
+    rules = File(etc / "rules.yml", rules_yml())
+    alerts = File(etc / "alertmanager.yml", alertmanager_yml(site))
+    return [
+        Program(
+            name="prometheus",
+            argv=(
+                "/usr/bin/prometheus",
+                f"--config.file={prometheus.path}",
+                f"--web.listen-address={LOOPBACK}:{ports.prometheus}",
+                f"--storage.tsdb.path={Path(site.root) / 'prometheus'}",
+                f"--storage.tsdb.retention.time={site.prometheus.retention}",
+            ),
+            user=user,
+            files=(prometheus, rules),
+            ports=(Port(LOOPBACK, ports.prometheus, "site.ports.prometheus"),),
+            probe=http_ok(f"http://{LOOPBACK}:{ports.prometheus}/-/ready"),
+            stop_wait_s=30,
+        ),
+        Program(
+            name="alertmanager",
+            argv=(
+                "/usr/bin/prometheus-alertmanager",
+                f"--config.file={alerts.path}",
+                f"--web.listen-address={LOOPBACK}:{ports.alertmanager}",
+                f"--storage.path={Path(site.root) / 'alertmanager'}",
+                "--cluster.listen-address=",  # alone: no gossip port
+            ),
+            user=user,
+            files=(alerts,),
+            ports=(Port(LOOPBACK, ports.alertmanager, "site.ports.alertmanager"),),
+            probe=http_ok(f"http://{LOOPBACK}:{ports.alertmanager}/-/ready"),
+        ),
+        Program(
+            name="node_exporter",
+            argv=(
+                "/usr/bin/prometheus-node-exporter",
+                f"--web.listen-address={LOOPBACK}:{ports.node_exporter}",
+            ),
+            user=user,
+            ports=(Port(LOOPBACK, ports.node_exporter, "site.ports.node_exporter"),),
+            probe=http_ok(f"http://{LOOPBACK}:{ports.node_exporter}/metrics"),
+        ),
+        *_exporter(site, "slurm-exporter", "hpc.jobs.exporter", "slurm_exporter"),
+        *_exporter(site, "release-exporter", "serving.observe.exporter", "release_exporter"),
+    ]
+
+
+def _exporter(site: Any, name: str, module: str, port_key: str) -> list[Program]:
+    if not (REPO / module.replace(".", "/")).with_suffix(".py").exists():
+        return []
+    port = site.ports[port_key]
+    return [Program(
+        name=name,
+        argv=(str(REPO / ".venv/bin/python"), "-m", module),
+        user=str(site.users.observe),
+        env={**environment(site, "observe"), **slurm.client_env(site)},
+        ports=(Port(LOOPBACK, port, f"site.ports.{port_key}"),),
+        probe=http_ok(f"http://{LOOPBACK}:{port}/metrics"),
+        kills_group=True,
+    )]
+

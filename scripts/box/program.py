@@ -1,0 +1,73 @@
+"""What the box is made of: programs to run, files to write, ports to hold. Values, no effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Asked whether a daemon does its work. Returns "" for yes, or the reason why not.
+Probe = Callable[[], str]
+
+
+class Refusal(RuntimeError):
+    """The box cannot be brought up as asked; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A TCP port that a program listens on, and the config key that a site changes to move it."""
+
+    address: str
+    number: int
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.number}"
+
+
+@dataclass(frozen=True)
+class File:
+    """A generated file. It is written only where its text, owner or mode differs."""
+
+    path: Path
+    text: str
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the site with the identity that owns it."""
+
+    path: Path
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o755
+
+
+@dataclass(frozen=True)
+class Program:
+    """One daemon.
+
+    `needs` are programs that must be healthy before this one is started; `before` is then run
+    once, just before the start. `files` are the configs that the daemon reads at start: when one
+    changes, the daemon is restarted. `under` names the program whose supervisor runs this one
+    (empty: the box's own), at the unix socket `socket`.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    probe: Probe
+    user: str = "root"
+    env: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    files: tuple[File, ...] = ()
+    needs: tuple[str, ...] = ()
+    before: Callable[[], None] | None = None
+    under: str = ""
+    socket: Path | None = None
+    log: Path | None = None
+    stop_wait_s: int = 10
+    kills_group: bool = False

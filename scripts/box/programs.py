@@ -1,0 +1,77 @@
+"""The whole box as a value: every folder, file and program of a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scripts.box import edge, hosts, identity, mariadb, mlflow, monitoring, munge, slurm
+from scripts.box.program import File, Folder, Program
+
+
+def all_programs(site: Any) -> list[Program]:
+    """Every daemon, in an order in which each comes after what it needs."""
+    return [
+        *munge.programs(site),
+        *mariadb.programs(site),
+        *hosts.programs(site),
+        *edge.programs(site),
+        *mlflow.programs(site),
+        *slurm.programs(site),
+        *monitoring.programs(site),
+    ]
+
+
+def all_folders(site: Any) -> list[Folder]:
+    """Every folder of the site with its owner, parents first."""
+    root, paths, users = Path(site.root), site.paths, site.users
+
+    def owned(path: Any, role: str) -> Folder:
+        return Folder(Path(path), str(users[role]), str(users[role]))
+
+    return [
+        Folder(root),
+        Folder(Path(paths.etc)),
+        Folder(Path(paths.log)),
+        Folder(Path(paths.run)),
+        owned(paths.data, "train"),
+        owned(paths.runs, "train"),
+        owned(paths.store, "release"),
+        owned(paths.journal, "deploy"),
+        Folder(root / "keys"),
+        # The folders of the keys are root's: an identity can use its key, not replace it.
+        Folder(Path(paths.release_key).parent),
+        Folder(Path(paths.deploy_key).parent),
+        *identity.folders(site),
+        *munge.folders(site),
+        *mariadb.folders(site),
+        *slurm.folders(site),
+        *hosts.folders(site),
+        *edge.folders(site),
+        *mlflow.folders(site),
+        *monitoring.folders(site),
+    ]
+
+
+def all_files(site: Any, programs: list[Program]) -> list[File]:
+    """Every generated config: those that programs read, and Slurm's, which clients read too."""
+    by_path = {file.path: file for program in programs for file in program.files}
+    by_path.update({file.path: file for file in slurm.files(site)})
+    return list(by_path.values())
+
+
+def stop_order(programs: list[Program]) -> list[list[Program]]:
+    """The programs in waves: those of one wave may stop together, each after all that need it.
+
+    Edges are in the first wave and Triton in the second: nothing is sent to a host that goes away.
+    """
+    waves: list[list[Program]] = []
+    left = list(programs)
+    while left:
+        needed = {name for program in left for name in program.needs}
+        wave = [program for program in left if program.name not in needed]
+        if not wave:
+            raise ValueError(f"programs need each other in a circle: {[p.name for p in left]}")
+        waves.append(wave)
+        left = [program for program in left if program not in wave]
+    return waves

@@ -1,0 +1,237 @@
+"""Slurm: slurmdbd, slurmctld, and one slurmd per node, all on this machine, with fake GPUs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from scripts.box import mariadb, munge
+from scripts.box.probe import answers, succeeds
+from scripts.box.program import File, Folder, Port, Program, Refusal
+
+
+def nodes(site: Any) -> list[str]:
+    """The node names: n1, n2, ..."""
+    return [f"n{k}" for k in range(1, site.slurm.nodes + 1)]
+
+
+def etc(site: Any) -> Path:
+    return Path(site.paths.slurm_conf).parent
+
+
+def state(site: Any) -> Path:
+    return Path(site.root) / "slurm"
+
+
+def client_env(site: Any) -> dict[str, str]:
+    """How a Slurm command finds this cluster."""
+    return {"SLURM_CONF": str(site.paths.slurm_conf)}
+
+
+def slurm_conf(site: Any, hostname: str) -> str:
+    """slurm.conf of the box, on the machine called `hostname`."""
+    slurm = site.slurm
+    lines = [
+        "# Written by scripts/site up; edit conf/site, not this file.",
+        f"ClusterName={slurm.cluster}",
+        f"SlurmctldHost={hostname}({slurm.node_address})",
+        f"SlurmUser={site.users.slurm}",
+        "SlurmdUser=root",
+        f"SlurmctldPort={site.ports.slurmctld}",
+        # The controller listens on its own address only, not on every network of the machine.
+        "CommunicationParameters=NoCtldInAddrAny",
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={munge.socket(site)}",
+        # Not a password: which munged clients of slurmdbd ask. AuthInfo does not reach them.
+        f"AccountingStoragePass={munge.socket(site)}",
+        "CredType=cred/munge",
+        f"StateSaveLocation={state(site) / 'state'}",
+        f"SlurmdSpoolDir={state(site) / 'spool'}/%n",
+        f"SlurmctldPidFile={Path(site.paths.run) / 'slurm' / 'slurmctld.pid'}",
+        f"SlurmdPidFile={Path(site.paths.run) / 'slurm'}/slurmd-%n.pid",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "JobAcctGatherType=jobacct_gather/linux",
+        "JobAcctGatherFrequency=task=5",
+        "MpiDefault=none",
+        "MailProg=/bin/true",
+        # A job must not inherit the odd limits of the shell that it was submitted from.
+        "PropagateResourceLimits=NONE",
+        "ReturnToService=2",
+        "SlurmdParameters=config_overrides",
+        f"KillWait={slurm.kill_wait_s}",
+        "JobRequeue=1",
+        "MinJobAge=3600",
+        "SchedulerType=sched/backfill",
+        "SchedulerParameters=bf_interval=5,sched_interval=10",
+        "SelectType=select/cons_tres",
+        # Cores and GPUs are handed out; memory is not, so that a job need not ask for any.
+        "SelectTypeParameters=CR_Core",
+        "AccountingStorageType=accounting_storage/slurmdbd",
+        f"AccountingStorageHost={slurm.node_address}",
+        f"AccountingStoragePort={site.ports.slurmdbd}",
+        "AccountingStorageTRES=gres/gpu",
+        "GresTypes=gpu",
+    ]
+    lines += [
+        f"NodeName={node} NodeHostname={hostname} NodeAddr={slurm.node_address} "
+        f"Port={site.ports.slurmd_base + k} CPUs={slurm.cpus_per_node} "
+        f"RealMemory={slurm.memory_mb_per_node} Gres=gpu:{slurm.gpus_per_node} State=UNKNOWN"
+        for k, node in enumerate(nodes(site), 1)
+    ]
+    lines.append(
+        f"PartitionName={slurm.partition} Nodes={','.join(nodes(site))} Default=YES "
+        "MaxTime=INFINITE State=UP"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def slurmdbd_conf(site: Any) -> str:
+    """slurmdbd.conf. The database's socket is told by MYSQL_UNIX_PORT: there is no key for it."""
+    return "\n".join(
+        [
+            "# Written by scripts/site up; edit conf/site, not this file.",
+            "AuthType=auth/munge",
+            f"AuthInfo=socket={munge.socket(site)}",
+            f"DbdHost=localhost\nDbdAddr={site.slurm.node_address}",
+            f"DbdPort={site.ports.slurmdbd}",
+            f"SlurmUser={site.users.slurm}",
+            f"PidFile={Path(site.paths.run) / 'slurm' / 'slurmdbd.pid'}",
+            "StorageType=accounting_storage/mysql",
+            "StorageHost=localhost",
+            f"StorageUser={site.users.slurm}",
+            f"StorageLoc={site.slurm.db}",
+            "",
+        ]
+    )
+
+
+def gres_conf(site: Any) -> str:
+    """The fake GPUs: character devices, so that Slurm sets CUDA_VISIBLE_DEVICES."""
+    last = site.slurm.gpus_per_node - 1
+    return (
+        "# Written by scripts/site up; edit conf/site, not this file.\nAutoDetect=off\n"
+        f"NodeName={','.join(nodes(site))} Name=gpu File={state(site) / 'gpu'}/gpu[0-{last}]\n"
+    )
+
+
+CGROUP_CONF = """\
+# Written by scripts/site up. No cgroup is used (proctrack/linuxproc, task/none); without this line
+# Slurm looks for systemd's cgroup v2 and gives up where there is none.
+CgroupPlugin=cgroup/v1
+"""
+
+
+def files(site: Any) -> list[File]:
+    user = str(site.users.slurm)
+    return [
+        File(etc(site) / "slurm.conf", slurm_conf(site, _hostname())),
+        File(etc(site) / "gres.conf", gres_conf(site)),
+        File(etc(site) / "cgroup.conf", CGROUP_CONF),
+        # slurmdbd insists on this mode and owner.
+        File(etc(site) / "slurmdbd.conf", slurmdbd_conf(site), user, user, 0o600),
+    ]
+
+
+def folders(site: Any) -> list[Folder]:
+    user = str(site.users.slurm)
+    return [
+        Folder(etc(site)),
+        Folder(state(site)),
+        Folder(state(site) / "state", user, user, 0o700),
+        Folder(state(site) / "gpu"),
+        Folder(state(site) / "spool"),
+        *(Folder(state(site) / "spool" / node) for node in nodes(site)),
+        Folder(Path(site.paths.run) / "slurm", user, user),
+    ]
+
+
+def ensure_gpus(site: Any) -> None:
+    """Make the fake GPU devices: copies of /dev/null (character device 1:3)."""
+    for k in range(site.slurm.gpus_per_node):
+        device = state(site) / "gpu" / f"gpu{k}"
+        if not device.exists():
+            try:
+                os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            except OSError as error:
+                raise Refusal(
+                    f"cannot make the device {device} ({error.strerror}): the box's fake GPUs need "
+                    "mknod (CAP_MKNOD) and a file system that is not mounted nodev."
+                ) from error
+
+
+def register(site: Any) -> None:
+    """Make the cluster known to slurmdbd; slurmctld's jobs are not recorded before that."""
+    env = {**os.environ, **client_env(site)}
+    listed = subprocess.run(
+        ["sacctmgr", "-nP", "list", "cluster", "format=cluster"],
+        env=env, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    if site.slurm.cluster not in listed:
+        subprocess.run(
+            ["sacctmgr", "-i", "add", "cluster", str(site.slurm.cluster)],
+            env=env, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+
+
+def programs(site: Any) -> list[Program]:
+    env = client_env(site)
+    conf = {file.path.name: file for file in files(site)}
+    shared = (conf["slurm.conf"], conf["gres.conf"], conf["cgroup.conf"])
+    slurm, address = str(site.users.slurm), str(site.slurm.node_address)
+    return [
+        Program(
+            name="slurmdbd",
+            argv=("/usr/sbin/slurmdbd", "-D"),
+            user=slurm,
+            env={**env, "MYSQL_UNIX_PORT": str(mariadb.socket(site))},
+            files=(conf["slurmdbd.conf"], conf["slurm.conf"]),
+            ports=(Port(address, site.ports.slurmdbd, "site.ports.slurmdbd"),),
+            needs=("munged", "mariadbd"),
+            before=lambda: mariadb.ensure_grants(site),
+            probe=succeeds(["sacctmgr", "-nP", "list", "qos", "format=name"], "normal", env),
+            stop_wait_s=20,
+        ),
+        Program(
+            name="slurmctld",
+            argv=("/usr/sbin/slurmctld", "-D"),
+            user=slurm,
+            env=env,
+            files=shared,
+            ports=(Port(address, site.ports.slurmctld, "site.ports.slurmctld"),),
+            needs=("munged", "slurmdbd"),
+            before=lambda: register(site),
+            probe=succeeds(["scontrol", "ping"], "is UP", env),
+            stop_wait_s=20,
+        ),
+        *(
+            Program(
+                name=f"slurmd-{node}",
+                argv=("/usr/sbin/slurmd", "-D", "-N", node),
+                env=env,
+                files=shared,
+                ports=(Port(address, site.ports.slurmd_base + k, "site.ports.slurmd_base"),),
+                needs=("slurmctld",),
+                probe=answers(
+                    ["sinfo", "--noheader", "--format=%T|%E", f"--nodes={node}"], judge_node, env
+                ),
+            )
+            for k, node in enumerate(nodes(site), 1)
+        ),
+    ]
+
+
+def judge_node(said: str) -> str:
+    """What is wrong with a node, from `sinfo -o '%T|%E'` ("idle|none"); "" for nothing."""
+    state, _, reason = said.splitlines()[0].partition("|") if said else ("unknown", "", "")
+    if state in ("idle", "mixed", "allocated", "completing", "planned", "reserved"):
+        return ""
+    return f"node is {state}" + (f" ({reason})" if reason not in ("", "none") else "")
+
+
+def _hostname() -> str:
+    return socket.gethostname().split(".")[0]

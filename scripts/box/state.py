@@ -1,0 +1,60 @@
+"""What runs now: each program of the box with the state that its supervisor reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.box import supervisor
+from scripts.box.program import Program
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One program as found. `fault` is "" when its probe was satisfied."""
+
+    program: Program
+    state: str
+    pid: int
+    since: int
+    fault: str
+    log: Path
+
+    @property
+    def healthy(self) -> bool:
+        return self.state in supervisor.RUNNING and not self.fault
+
+
+def socket_of(site: Any, program: Program) -> Path:
+    """The supervisor that runs `program`."""
+    return program.socket or supervisor.socket(site)
+
+
+def name_at(program: Program) -> str:
+    """What `program` is called at its supervisor: on a host, Triton is simply `triton`."""
+    return program.name.removesuffix(program.under.removeprefix("supervisor")) if program.under else program.name
+
+
+def observe(site: Any, programs: Sequence[Program], probe: bool = True) -> list[Daemon]:
+    """Ask every supervisor, then every program that runs, all probes in parallel."""
+    sockets = {socket_of(site, program) for program in programs}
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        known = dict(zip(sockets, pool.map(supervisor.processes, sockets), strict=True))
+
+        def look(program: Program) -> Daemon:
+            info = known[socket_of(site, program)].get(name_at(program), {})
+            state = str(info.get("statename", "ABSENT"))
+            fault = ""
+            if state not in supervisor.RUNNING:
+                fault = str(info.get("spawnerr") or "") or f"is {state}"
+            elif probe:
+                fault = program.probe()
+            return Daemon(
+                program, state, int(info.get("pid", 0)), int(info.get("start", 0)), fault,
+                supervisor.log_of(site, program),
+            )  # fmt: skip
+
+        return list(pool.map(look, programs))
