@@ -1,0 +1,154 @@
+"""What `scripts/quickstart` shows at its end: what was trained, how good, what is served where."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from serving.traffic.plan import Result
+
+PROMPT = "Canal, n. [F. canal, from L. canalis"
+NEW_TOKENS = 48
+
+
+@dataclass
+class Facts:
+    """What the tour saw on its way."""
+
+    site: DictConfig
+    task: str
+    dataset: dict[str, Any] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    releases: list[dict[str, Any]] = field(default_factory=list)
+    traffic: Result | None = None
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The version that the tour released last."""
+        return int(self.releases[-1]["version"])
+
+
+def ask_every_region(site: DictConfig, store: Path, model: str, version: int) -> dict[str, Any]:
+    """One real request through each region's HAProxy: region -> the decoded answer."""
+    example = json.loads((store / model / str(version) / "golden.json").read_text())[0]
+    inputs = {name: (t["dtype"], t["shape"], t["data"]) for name, t in example["inputs"].items()}
+    if model == "lm":
+        inputs["text"] = ("BYTES", inputs["text"][1], [PROMPT])
+        inputs["max_new_tokens"] = ("INT32", inputs["max_new_tokens"][1], [NEW_TOKENS])
+    body = {
+        "inputs": [
+            {"name": name, "datatype": dtype, "shape": shape, "data": data}
+            for name, (dtype, shape, data) in inputs.items()
+        ]
+    }
+    answers = {}
+    for region, edge in site.edges.items():
+        url = f"http://{edge.address}:{edge.http_port}/v2/models/{model}/infer"
+        request = urllib.request.Request(
+            url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            answers[str(region)] = json.load(reply)
+    return answers
+
+
+def scrape_targets(site: DictConfig) -> dict[str, str]:
+    """Prometheus' view of its own targets: scrape URL -> health."""
+    with urllib.request.urlopen(f"{site.prometheus_url}/api/v1/targets", timeout=10) as reply:
+        targets = json.load(reply)["data"]["activeTargets"]
+    return {target["scrapeUrl"]: target["health"] for target in targets}
+
+
+def report(console: Console, facts: Facts) -> int:
+    """Print the closing table; returns 0, or 1 where something is not as it must be."""
+    console.print()
+    console.print(_releases(facts))
+    console.print(_served(facts))
+    wrong = problems(facts)
+    for region, answer in facts.answers.items() if facts.task == "lm" else ():
+        text = next(o["data"][0] for o in answer["outputs"] if o["name"] == "completion")
+        console.print(f"[bold]{region}[/bold] was asked {PROMPT!r} and wrote:\n  {text!r}")
+    console.print(_urls(facts.site))
+    for problem in wrong:
+        console.print(f"[bold red]not as it must be:[/bold red] {problem}")
+    return 1 if wrong else 0
+
+
+def problems(facts: Facts) -> list[str]:
+    """What a person should not overlook, as sentences; empty when all is well."""
+    found = [
+        f"{region} answered with version {answer.get('model_version')}, not {facts.version}"
+        for region, answer in facts.answers.items()
+        if str(answer.get("model_version")) != str(facts.version)
+    ]
+    if facts.traffic is not None and facts.traffic.failed:
+        found.append(
+            f"{facts.traffic.failed} requests failed during the roll: {facts.traffic.line()}"
+        )
+    found += [
+        f"Prometheus target {url} is {how}" for url, how in facts.targets.items() if how == "down"
+    ]
+    return found
+
+
+def _releases(facts: Facts) -> Table:
+    table = Table(title="What was trained and released", box=box.SIMPLE, title_justify="left")
+    for name in ("version", "run", "gate", "verdict", "value", "threshold", "detail"):
+        table.add_column(name)
+    for release in facts.releases:
+        for gate in release.get("gates", []):
+            table.add_row(
+                f"{release['model']} {release['version']}",
+                release.get("run", ""),
+                gate["name"],
+                gate["verdict"] + ("" if gate.get("required", True) else " (reported)"),
+                _number(gate.get("value")),
+                _number(gate.get("threshold")),
+                gate.get("detail", ""),
+            )
+    return table
+
+
+def _served(facts: Facts) -> Table:
+    table = Table(title="What is served", box=box.SIMPLE, title_justify="left", show_header=False)
+    for region, answer in facts.answers.items():
+        edge = facts.site.edges[region]
+        where = f"http://{edge.address}:{edge.http_port}/v2/models/{facts.task}/infer"
+        table.add_row(region, f"{facts.task} version {answer.get('model_version')}", where)
+    if facts.traffic is not None:
+        table.add_row("live traffic", f"{facts.traffic.sent} requests", facts.traffic.line())
+    up = sum(how == "up" for how in facts.targets.values())
+    table.add_row("Prometheus", f"{up}/{len(facts.targets)} targets up", facts.site.prometheus_url)
+    return table
+
+
+def _urls(site: DictConfig) -> str:
+    alerts = f"http://127.0.0.1:{site.ports.alertmanager}"
+    query = urllib.parse.quote("lockgate_model_served_info")
+    return "\n".join(
+        (
+            f"Runs and models   {site.mlflow_uri}",
+            f"Metrics           {site.prometheus_url}/graph?g0.expr={query}&g0.tab=1",
+            f"Alerts            {alerts}",
+            *(
+                f"HAProxy {region:9} http://{edge.address}:{edge.stats_port}/metrics"
+                for region, edge in site.edges.items()
+            ),
+            "Next: scripts/site as deploy fab status | fab rollback; scripts/site down ends it all.",
+        )
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
