@@ -1,0 +1,235 @@
+"""What `fab` does, as functions of a composed config that return reports: no printing here."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from serving.artifact import store
+from serving.fleet import plan as planning
+from serving.fleet import shipment as shipping
+from serving.fleet.inventory import Fleet, FleetError, fleet_from
+from serving.fleet.journal import Journal, history
+from serving.fleet.lease import Lease, hold
+from serving.fleet.live import LiveWorld
+from serving.fleet.plan import Plan
+from serving.fleet.production import point_alias
+from serving.fleet.rollout import Outcome, RolloutConfig, Say, roll
+from serving.fleet.shipment import Shipment
+
+EXIT = {"unchanged": 0, "done": 0, "rolled-back": 1, "refused": 2, "needs-a-person": 3}
+"""Exit codes: 0 as wished, 1 failed and undone, 2 refused with nothing changed, 3 look at it."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a controller works with."""
+
+    fleet: Fleet
+    store: Path
+    journal: Journal
+    config: RolloutConfig
+    mlflow_uri: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a deployment or a rollback ended. `previous` was in production before, `seconds` long
+    it took; `warning` is a sentence about what did not work beside the fleet."""
+
+    outcome: Outcome
+    model: str
+    version: int
+    digest: str
+    previous: int | None
+    rollout: str
+    hosts: tuple[str, ...]
+    seconds: float
+    warning: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """For the shell; see `EXIT`."""
+        return EXIT[self.outcome.kind]
+
+
+def controls(config: DictConfig) -> Controls:
+    """From a composed `rollout` config. Raises FleetError for a key that cannot be."""
+    values: Any = OmegaConf.to_container(config.rollout, resolve=True)
+    try:
+        rollout = RolloutConfig(**values)
+    except TypeError as error:
+        raise FleetError(f"conf/rollout.yaml: {error}.") from error
+    return Controls(
+        fleet_from(config),
+        Path(config.site.paths.store),
+        Journal(Path(config.site.paths.journal)),
+        rollout,
+        str(config.site.mlflow_uri),
+    )
+
+
+def production(journal: Journal, model: str) -> int | None:
+    """The version of `model` that the ledger calls production."""
+    stack = history(journal.productions(model))
+    return stack[-1] if stack else None
+
+
+def only_model(folder: Path, model: str | None) -> str:
+    """`model`, or the only one in the store. Raises FleetError naming the choices."""
+    if model:
+        return model
+    try:
+        known = store.models(folder)
+    except PermissionError as error:
+        raise FleetError(
+            f"the store {folder} cannot be read ({error.strerror}). Run fab as the deploy identity: "
+            "scripts/site as deploy fab ..."
+        ) from error
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise FleetError(f"the store {folder} has no versions yet. Release one: lockgate release.")
+    raise FleetError(f"the store has {', '.join(known)}: say which, as in --model {known[0]}.")
+
+
+def preview(on: Controls, model: str | None, version: int | None) -> Plan:
+    """What `deploy` would do; nothing is touched and no lock is taken."""
+    shipment = shipping.read(on.store, only_model(on.store, model), version)
+    with LiveWorld(on.fleet, shipment.model, on.store, on.config) as world:
+        return _plan(on, shipment, world)
+
+
+def deploy(on: Controls, model: str | None, version: int | None, say: Say) -> Report:
+    """Bring the fleet to `version` (the newest in the store when None).
+
+    Raises FleetError when nothing was done: a version below production, a host that cannot be
+    read, a fleet that somebody else works on.
+    """
+    shipment = shipping.read(on.store, only_model(on.store, model), version)
+    current = production(on.journal, shipment.model)
+    if current is not None and shipment.version < current:
+        raise FleetError(
+            f"{shipment} is older than {shipment.model}/{current}, which is in production. To go back "
+            f"say so: fab rollback --model {shipment.model} --version {shipment.version}."
+        )
+    return _carry_out(on, shipment, "deploy", say)
+
+
+def rollback(on: Controls, model: str | None, version: int | None, say: Say) -> Report:
+    """Bring the fleet back to `version`; without one, to where the last deployment started.
+
+    That is the version in production before, or production itself while a deployment is
+    unfinished. Raises FleetError when there is nothing to go back to.
+    """
+    model = only_model(on.store, model)
+    stack = history(on.journal.productions(model))
+    unfinished = on.journal.unfinished(model)
+    if version is None:
+        if unfinished and stack and unfinished.version != stack[-1]:
+            version = stack[-1]
+        elif len(stack) < 2:
+            raise FleetError(
+                f"{model} has no earlier production version in the ledger to go back to"
+                f"{f' from {model}/{stack[-1]}' if stack else ''}. Name one: --version N."
+            )
+        else:
+            version = stack[-2]
+    elif stack and version > stack[-1]:
+        raise FleetError(
+            f"{model}/{version} is newer than {model}/{stack[-1]} in production: that is a deployment. "
+            f"fab deploy --model {model} --version {version}."
+        )
+    return _carry_out(on, shipping.read(on.store, model, version), "rollback", say)
+
+
+def heal(on: Controls, model: str | None, say: Say) -> Report:
+    """Bring every host back to the version in production. Raises FleetError without one."""
+    model = only_model(on.store, model)
+    current = production(on.journal, model)
+    if current is None:
+        raise FleetError(f"the ledger has no production version of {model}: fab deploy first.")
+    return _carry_out(on, shipping.read(on.store, model, current), "heal", say)
+
+
+def _carry_out(on: Controls, shipment: Shipment, action: str, say: Say) -> Report:
+    began = time.monotonic()
+    rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
+    previous = production(on.journal, shipment.model)
+    with (
+        _held(on, f"{action} {shipment}") as lease,
+        _signals_stop(),
+        LiveWorld(on.fleet, shipment.model, on.store, on.config) as world,
+    ):
+        plan = _plan(on, shipment, world)
+        outcome = roll(on.fleet, plan, world, on.journal, lease, rollout, on.config, say)
+        warning = ""
+        if EXIT[outcome.kind] == 0 and previous != shipment.version:
+            on.journal.enter(
+                "deploy" if action == "heal" else action, rollout, model=shipment.model,
+                version=shipment.version, digest=shipment.digest, previous=previous,
+            )  # fmt: skip
+            warning = point_alias(on.mlflow_uri, shipment.model, shipment.version)
+    return Report(
+        outcome,
+        shipment.model,
+        shipment.version,
+        shipment.digest,
+        previous,
+        rollout,
+        tuple(change.host.name for change in plan.changes),
+        round(time.monotonic() - began, 2),
+        warning,
+    )
+
+
+def _plan(on: Controls, shipment: Shipment, world: LiveWorld) -> Plan:
+    return planning.make(
+        on.fleet,
+        shipment,
+        world.read_all(),
+        on.journal.unfinished(shipment.model),
+        on.config.strategy,
+        on.config.parallel,
+    )
+
+
+@contextmanager
+def _held(on: Controls, what: str) -> Iterator[Lease]:
+    try:
+        with hold(on.journal.folder, what, on.config.lock_ttl_s) as lease:
+            yield lease
+    except PermissionError as error:
+        raise FleetError(
+            f"the journal {on.journal.folder} cannot be written ({error.strerror}). Run fab as the "
+            "deploy identity: scripts/site as deploy fab ..."
+        ) from error
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a closed terminal) stop and undo, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+
+
