@@ -18,7 +18,7 @@ from serving.artifact.manifest import Manifest, load
 from serving.artifact.verify import MANIFEST, SIGNATURE, safe_path
 
 STAGING = ".staging"
-_NOT_MODELS = ("reports",)
+REPORTS = "reports"
 _NUMBER = re.compile(r"[1-9][0-9]*\Z")
 
 
@@ -39,7 +39,7 @@ def models(store: Path) -> list[str]:
     if not Path(store).is_dir():
         return []
     names = (path.name for path in Path(store).iterdir() if path.is_dir())
-    candidates = [name for name in names if safe_path(name) and name not in _NOT_MODELS]
+    candidates = [name for name in names if safe_path(name) and name != REPORTS]
     return sorted(name for name in candidates if versions(store, name))
 
 

@@ -12,9 +12,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.artifact import store
 from serving.artifact.manifest import DatasetRef, FileEntry, Lineage, Tensor, list_files
 from serving.artifact.schema import SchemaError, build
-from serving.artifact.verify import plain_files
+from serving.artifact.verify import plain_files, safe_path
 
 FILE = "candidate.json"
 MAX_FILES = 1000
@@ -48,6 +49,11 @@ class Candidate:
     outputs: tuple[Tensor, ...]
     metrics: dict[str, float]
     requires: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for name, value in (("model", self.model), ("run", self.run), ("task", self.task)):
+            if not safe_path(value) or "/" in value or value == store.REPORTS:
+                raise SchemaError(f"{name} is {value!r}, which cannot name a folder")
 
     @property
     def lineage(self) -> Lineage:

@@ -28,27 +28,27 @@ class Registry:
     def number_for(self, model: str, digest: str, run: str, store: Mapping[int, str]) -> int:
         """The version number for the candidate with this content `digest`.
 
-        `store` are the versions that are in the store, number -> content digest. An unpublished
-        number that was given to the same content is used again; other unpublished ones are
-        deleted (MLflow never gives a number twice). A number that the store already has, as after
-        the registry was lost, is registered for what the store holds, and the next one is drawn.
-        Raises RegistryError.
+        `store` are the versions that are in the store, number -> content digest. A number that a
+        killed release of the same content was given is used again; other numbers of killed
+        releases are deleted (MLflow never gives a number twice). After the registry was lost, the
+        versions that the store holds are registered again first. Raises RegistryError.
         """
-        reuse = None
+        newest, reuse = max(store, default=0), None
         for version in self._versions(model):
             number = int(version.version)
-            if number in store:
+            if number in store or RUN_TAG not in version.tags:
                 continue
-            if version.tags.get(DIGEST_TAG) == digest and reuse is None:
+            if version.tags.get(DIGEST_TAG) == digest and number > newest and reuse is None:
                 reuse = number
             else:
                 self._call("delete_model_version", model, str(number))
         if reuse is not None:
             return reuse
-        while (number := self._create(model, digest, run)) in store:
-            self._call("set_model_version_tag", model, str(number), DIGEST_TAG, store[number])
-        if store and number < max(store):
-            return self.number_for(model, digest, run, store)
+        while (number := self._create(model, digest, run)) <= newest:
+            if number in store:
+                self.describe(model, number, {DIGEST_TAG: store[number]})
+            else:
+                self._call("delete_model_version", model, str(number))
         return number
 
     def describe(self, model: str, version: int, tags: Mapping[str, str]) -> None:

@@ -1,0 +1,32 @@
+"""The dataset that a candidate was trained on, found by its digest and proven by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serving.artifact.digest import short, tree_digest
+from serving.artifact.manifest import DatasetRef
+
+
+class DatasetError(ValueError):
+    """The dataset is not there, or is not what it was; the message says what to do."""
+
+
+def find(data_root: Path, wanted: DatasetRef) -> Path:
+    """The folder of `wanted`, all its files hashed. Raises DatasetError.
+
+    The folder is found by name and digest, never by the path that a run says it read.
+    """
+    folder = Path(data_root) / wanted.name / short(wanted.digest)
+    if not folder.is_dir():
+        raise DatasetError(
+            f"dataset {wanted.name}@{short(wanted.digest)} is not in {data_root}, so nothing can "
+            f"be judged on its hold-out. Prepare it: lockgate data prepare data={wanted.name}"
+        )
+    found = tree_digest(folder)
+    if found != wanted.digest:
+        raise DatasetError(
+            f"dataset {folder} has digest {short(found)}, not {short(wanted.digest)}: its files "
+            f"were changed. Prepare it again: lockgate data prepare data={wanted.name}"
+        )
+    return folder

@@ -1,0 +1,136 @@
+"""The language model's gates: bits per byte on the held-out text, through the served package.
+
+A language model is a compressor, and compressors are its honest baseline: `gzip -9` and `xz -9e`
+of the very same bytes. The text is sent in chunks, as score-only requests (max_new_tokens = 0).
+Inside a chunk the package slides its own context window; nothing is carried from one chunk to the
+next, and a chunk's first token, which the package does not score, is charged as if every token
+were equally likely. So each byte is counted once and the number can only be too high.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from serving.artifact.manifest import GateRecord
+from serving.release.endpoint import Endpoint
+from serving.release.gate import at_most, holds
+
+
+@dataclass(frozen=True)
+class BaselineGate:
+    """`gzip`, `xz` and `production`: the model must need at most `ratio` times its bits per byte."""
+
+    required: bool
+    ratio: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The file of held-out text in the dataset, and how it is sent."""
+
+    file: str
+    chunk_bytes: int
+    in_flight: int
+
+    def __post_init__(self) -> None:
+        if self.chunk_bytes < 4 or self.in_flight < 1:
+            raise ValueError("holdout.chunk_bytes must be at least 4, holdout.in_flight at least 1")
+
+
+@dataclass(frozen=True)
+class Bits:
+    """What a text costs: `nats` as scored, `first_nats` charged for first tokens, and its size."""
+
+    nats: float
+    first_nats: float
+    bytes: int
+    tokens: int
+    chunks: int
+
+    @property
+    def per_byte(self) -> float:
+        return (self.nats + self.first_nats) / math.log(2) / self.bytes
+
+    def __str__(self) -> str:
+        return f"{self.per_byte:.4f} bits per byte of {self.bytes} ({self.chunks} chunks)"
+
+
+def chunks(text: bytes, size: int) -> Iterator[bytes]:
+    """Cut UTF-8 `text` into pieces of at most `size` bytes that are UTF-8 themselves.
+
+    After a line end where there is one in the second half of a piece; joined, they are the text.
+    """
+    at = 0
+    while at < len(text):
+        stop = min(at + size, len(text))
+        if stop < len(text):
+            line_end = text.rfind(b"\n", at + size // 2, stop)
+            if line_end >= 0:
+                stop = line_end + 1
+            while stop > at + 1 and text[stop] & 0xC0 == 0x80:  # inside a character
+                stop -= 1
+        yield text[at:stop]
+        at = stop
+
+
+def score(endpoint: Endpoint, text: bytes, held_out: HeldOut, vocabulary: int) -> Bits:
+    """The bits that the served package needs for `text`. Raises ValueError for a senseless answer."""
+    pieces = list(chunks(text, held_out.chunk_bytes))
+    shape = (1, 1) if endpoint.max_batch() else (1,)
+    requests = (_request(piece, shape) for piece in pieces)
+    nats, tokens = 0.0, 0
+    for answer in endpoint.ask_all(requests, held_out.in_flight):
+        found = float(answer["nats"].reshape(-1)[0])
+        if not (math.isfinite(found) and found >= 0):
+            raise ValueError(f"the package scored a chunk with {found} nats")
+        nats += found
+        tokens += int(answer["tokens"].reshape(-1)[0])
+    return Bits(nats, len(pieces) * math.log(vocabulary), len(text), tokens, len(pieces))
+
+
+def baselines(text: bytes) -> dict[str, float]:
+    """Bits per byte of `gzip -9` and `xz -9e` of `text`."""
+    return {
+        "gzip": 8 * len(gzip.compress(text, 9, mtime=0)) / len(text),
+        "xz": 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text),
+    }
+
+
+def against(name: str, gate: BaselineGate, model: Bits, baseline: float) -> GateRecord:
+    """At most `gate.ratio` times the baseline's bits per byte."""
+    detail = f"bits per byte; {name} needs {baseline:.4f}, the model {model}"
+    return at_most(f"bits.vs_{name}", model.per_byte, gate.ratio * baseline, detail)
+
+
+def lossless(version: Path, text: bytes) -> GateRecord:
+    """The tokenizer gives back every byte: one that drops some makes a text cheaper than it is."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(version / "tokenizer.json"))
+    wanted = text.decode("utf-8")
+    ids = tokenizer.encode(wanted, add_special_tokens=False).ids
+    got = tokenizer.decode(ids, skip_special_tokens=False)
+    detail = f"{len(text)} bytes to {len(ids)} tokens and back"
+    return holds("bits.lossless", got == wanted, detail)
+
+
+def vocabulary_size(version: Path) -> int:
+    """How many tokens the package's tokenizer knows, added ones included."""
+    content = json.loads((version / "tokenizer.json").read_text(encoding="utf-8"))
+    known = set(content["model"]["vocab"])
+    return len(known | {token["content"] for token in content.get("added_tokens", [])})
+
+
+def _request(text: bytes, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {
+        "text": np.array([text], dtype=object).reshape(shape),
+        "max_new_tokens": np.zeros(shape, dtype=np.int32),
+    }
