@@ -1,0 +1,1 @@
+"""Training: the loop, its checkpoints, its ranks and what it tells about itself."""

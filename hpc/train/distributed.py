@@ -1,0 +1,103 @@
+"""The ranks of a job: which device each one computes on, and the few things they agree about.
+
+The process environment (RANK, WORLD_SIZE, ...) is set by `hpc.jobs.entry` before training starts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+# A rank may wait this long in a collective: long enough for rank 0 to evaluate and export alone.
+PATIENCE = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """This rank among all, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 writes what there is one of: metrics, manifests, the candidate."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def total(self, values: list[float]) -> list[float]:
+        """The sums of `values` over all ranks, the same bits on each."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def from_leader(self, value: int) -> int:
+        """Rank 0's `value`, on every rank."""
+        tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
+        dist.broadcast(tensor, src=0)
+        return int(tensor.item())
+
+
+@contextmanager
+def join() -> Iterator[World]:
+    """Join the job's process group, and leave it at the end.
+
+    NCCL and the GPU LOCAL_RANK where there is one, gloo and the CPU otherwise.
+    """
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read when DeepSpeed is first imported
+        keep_freed_memory()
+    import deepspeed
+
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, timeout=PATIENCE
+    )
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32 there, not merely emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16"}) or (
+        platform.machine() == "aarch64" and "bf16" in words
+    )
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: a training step asks for the same large blocks again.
+
+    By default each of them is mapped and unmapped, and every page is faulted in anew: a fifth of a
+    step of a small model. Another C library is left as it is.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)

@@ -1,0 +1,93 @@
+"""The DeepSpeed engine of a run: its config from ours, and whole fp32 weights back out of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from conf import ConfigError
+from hpc.jobs.config import RunConfig, run_config
+from hpc.train.distributed import World, computes_in_bf16
+from hpc.train.optimizer import OptimConfig, build, optim_config
+
+
+def deepspeed_config(run: RunConfig, bf16: bool, world_size: int) -> dict[str, Any]:
+    """What `deepspeed.initialize` is told; everything else keeps DeepSpeed's default."""
+    batch = run.micro_batch_size * run.gradient_accumulation_steps * world_size
+    return {
+        "train_batch_size": batch,
+        "train_micro_batch_size_per_gpu": run.micro_batch_size,
+        "gradient_accumulation_steps": run.gradient_accumulation_steps,
+        "gradient_clipping": run.gradient_clipping,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {"stage": run.zero_stage, "overlap_comm": False},
+        # Muon is DeepSpeed's own, but it is handed over as an object, with groups of ours.
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31 - 1,  # the loop prints
+        "wall_clock_breakdown": False,
+    }
+
+
+def start(config: DictConfig, model: nn.Module, world: World) -> Any:
+    """The engine that trains `model` as `config` says; a collective call."""
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    run, optim = run_config(config), optim_config(config)
+    _check(run, optim)
+    model = model.to(world.device)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=build(optim, model),
+        config=deepspeed_config(run, uses_bf16(run, world), world.size),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def _check(run: RunConfig, optim: OptimConfig) -> None:
+    if optim.name == "muon" and run.gradient_clipping and run.zero_stage:
+        raise ConfigError(
+            f"gradient_clipping={run.gradient_clipping} with optim=muon: ZeRO would clip Muon's "
+            "orthogonal update, whose size is its point, not the gradient. Set gradient_clipping=0."
+        )
+
+
+def uses_bf16(run: RunConfig, world: World) -> bool:
+    """Whether this run computes in bf16 (with fp32 master weights); the same on every rank."""
+    if run.precision != "auto":
+        return run.precision == "bf16"
+    able = world.total([float(computes_in_bf16(world.device))])[0]
+    return able == world.size
+
+
+def describe(engine: Any, world: World) -> str:
+    """One line for the log: how big, how exact, on how many ranks."""
+    count = sum(_shape(parameter).numel() for parameter in engine.module.parameters())
+    exactness = "bf16 with fp32 master weights" if engine.bfloat16_enabled() else "fp32"
+    return (
+        f"{count:,} parameters, {exactness}, ZeRO-{engine.zero_optimization_stage()}, "
+        f"{world.size} ranks on {world.device.type}, {torch.get_num_threads()} threads each"
+    )
+
+
+def whole_weights(engine: Any) -> dict[str, Tensor]:
+    """All weights in fp32 on the CPU, put together from the ranks' parts; a collective call."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    weights: dict[str, Tensor] = {}
+    for name, parameter in engine.module.named_parameters():
+        full = safe_get_full_fp32_param(parameter)
+        full = parameter if full is None else full  # without ZeRO the parameter is the master
+        weights[name] = full.detach().to("cpu", torch.float32, copy=True).view(_shape(parameter))
+    for name, buffer in engine.module.named_buffers():
+        weights[name] = buffer.detach().to("cpu", copy=True)
+    return weights
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 keeps it apart

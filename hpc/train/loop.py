@@ -1,0 +1,149 @@
+"""The training loop, top to bottom. It runs on every rank of a job, in the job's source snapshot."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import kernels
+from hpc import tasks
+from hpc.jobs.config import RunConfig, run_config
+from hpc.jobs.run import Run
+from hpc.jobs.spec import JobSpec
+from hpc.train import distributed, engine, finish, randomness
+from hpc.train.checkpoint import Checkpoints
+from hpc.train.distributed import World
+from hpc.train.errors import Diverged
+from hpc.train.optimizer import optim_config
+from hpc.train.report import Report, reporting
+from hpc.train.schedule import Rates
+
+KERNELS = {"auto": "auto", "triton": "triton", "reference": "torch"}  # ours -> kernels.use
+
+
+def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
+    """Train what `spec` says, from the newest good checkpoint of `run_dir` on.
+
+    Returns "finished" with `run_dir/candidate` written, or "stopped" with a checkpoint written, at
+    the end of the step in which `stop()` became true on any rank. Raises `Diverged`,
+    `CheckpointError`, and `ConfigError` for settings that do not fit together.
+    """
+    run = run_config(spec.config)
+    kernels.use(KERNELS[run.kernels])
+    task = tasks.load(spec.task)
+    with distributed.join() as world:
+        randomness.seed(run.seed)  # every rank makes the same model
+        model = engine.start(spec.config, task.model(spec.config, Path(spec.dataset.path)), world)
+        randomness.seed(run.seed + 1 + world.rank)  # and draws its own numbers from here on
+        rates = Rates(model.optimizer, optim_config(spec.config).schedule, run.steps)
+        checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
+        done = checkpoints.resume(model, world)
+        with reporting(spec, Run(run_dir), done) if world.leads else nullcontext() as report:
+            if report:
+                report.begin(engine.describe(model, world), done)
+            job = Job(spec, run, task, model, rates, world, checkpoints, report)
+            outcome = _steps(job, done, stop)
+            if outcome == "finished":
+                finish.finish(job, run_dir / "candidate")
+            if report:
+                report.outcome = outcome
+    return outcome
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the steps of one attempt work with. `report` is there on rank 0 only."""
+
+    spec: JobSpec
+    run: RunConfig
+    task: Any
+    model: Any  # the DeepSpeed engine
+    rates: Rates
+    world: World
+    checkpoints: Checkpoints
+    report: Report | None
+
+    @property
+    def dataset(self) -> Path:
+        return Path(self.spec.dataset.path)
+
+
+def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
+    """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective."""
+    run, world, report = job.run, job.world, job.report
+    batches = job.task.batches(
+        job.spec.config, job.dataset, "train", world.rank, world.size, run.seed,
+        done * run.gradient_accumulation_steps,
+    )
+    job.model.train()
+    saved = done
+    while done < run.steps:
+        began = time.perf_counter()
+        rate = job.rates.set(done)
+        loss, seen = _optimizer_step(job, batches)
+        # One message a step: the mean loss, and whether any rank was asked to stop.
+        total, seen, asked = world.total([loss, seen, float(stop())])
+        loss = total / world.size
+        done += 1
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss became {loss} in step {done}, at learning rate {rate:.3g}. The newest "
+                f"checkpoint is of step {saved}. Try a lower optim.lr, a longer "
+                "optim.schedule.warmup_steps, or precision=fp32."
+            )
+        if report:
+            report.step(done, loss, rate, seen, time.perf_counter() - began)
+        if not asked and _due(done, run.eval_interval) and done < run.steps:
+            _evaluate(job, done)
+        if asked or _due(done, run.checkpoint_interval) or done == run.steps:
+            folder = job.checkpoints.save(job.model, world, done)
+            saved = done
+            if report:
+                report.saved(done, folder)
+        if asked:
+            return "stopped"
+    return "finished"
+
+
+def _optimizer_step(job: Job, batches: Iterator[dict[str, Tensor]]) -> tuple[float, float]:
+    """One update from `gradient_accumulation_steps` micro-steps: (mean loss, tokens or rows)."""
+    micro_steps = job.run.gradient_accumulation_steps
+    losses, seen = [], 0
+    for _ in range(micro_steps):
+        batch = {
+            name: values.to(job.world.device, non_blocking=True)
+            for name, values in next(batches).items()
+        }
+        loss = job.task.loss(job.model, batch)
+        job.model.backward(loss)
+        job.model.step()  # DeepSpeed updates at the last micro-step
+        losses.append(loss.detach())
+        seen += batch["tokens"].numel() if "tokens" in batch else len(next(iter(batch.values())))
+    return float(torch.stack(losses).float().mean()), float(seen)
+
+
+def _evaluate(job: Job, done: int) -> None:
+    """Evaluate the model as it is, on rank 0, while the others wait; collective.
+
+    With ZeRO-3 no rank has a whole model in between: only the end of a run is evaluated.
+    """
+    if job.report and job.run.zero_stage < 3:
+        model = job.model.module
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng():
+            metrics = job.task.evaluate(model, job.spec.config, job.dataset)
+        model.train()
+        job.report.evaluated(done, metrics)
+    job.world.barrier()
+
+
+def _due(done: int, interval: int) -> bool:
+    return interval > 0 and done % interval == 0

@@ -1,0 +1,80 @@
+"""A checkpoint's manifest: written last, so that a folder with one is whole, and checkable.
+
+    checkpoints/<step>/   deepspeed/*  random-<rank>.json  model.safetensors  manifest.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from serving.artifact.digest import canonical_json, file_sha256
+
+FILE = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint holds. `files` maps a relative path to (bytes, sha256)."""
+
+    step: int
+    world_size: int
+    spec_digest: str
+    files: Mapping[str, tuple[int, str]]
+    format: int = FORMAT
+
+
+def seal(folder: Path, step: int, world_size: int, spec_digest: str) -> None:
+    """Make every file of `folder` durable, and then write its manifest, durably too."""
+    files = {}
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        sync(path)
+        files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
+    for inner in sorted(item for item in folder.rglob("*") if item.is_dir()):
+        sync(inner)
+    manifest = Manifest(step, world_size, spec_digest, files)
+    path = folder / FILE
+    path.write_bytes(canonical_json(asdict(manifest)))
+    sync(path)
+    sync(folder)
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of `folder`. Raises OSError, ValueError or TypeError where there is none."""
+    content = json.loads((folder / FILE).read_text())
+    if content.get("format") != FORMAT:
+        raise ValueError(f"manifest format {content.get('format')}, this code reads {FORMAT}")
+    content["files"] = {name: (size, digest) for name, (size, digest) in content["files"].items()}
+    return Manifest(**content)
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with the checkpoint in `folder`, in words; None for a good one."""
+    try:
+        manifest = read(folder)
+        if manifest.step != int(folder.name):
+            return f"its manifest is of step {manifest.step}"
+        for name, (size, digest) in manifest.files.items():
+            path = folder / name
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size} bytes, not {size}"
+            if file_sha256(path) != digest:
+                return f"{name} is not what was written (sha256 differs)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"it cannot be read: {error}"
+    return None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

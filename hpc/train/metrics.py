@@ -1,0 +1,79 @@
+"""What a training run shows Prometheus: rank 0 serves it, `metrics_target.json` says where."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from hpc.jobs.marker import write_marker
+
+STEP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+
+
+class TrainMetrics:
+    """The series of one run. All of them are shown from the start, before the first step."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.loss = self._gauge("loss", "Training loss of the last logged step, mean over ranks.")
+        self.rate = self._gauge("learning_rate", "Learning rate of the first parameter group.")
+        self.step = self._gauge("step", "Optimizer steps done.")
+        self.steps = self._gauge("steps", "Optimizer steps of the whole run.")
+        self.validation = Gauge(
+            "lockgate_train_validation", "Last evaluation on the validation split, by metric.",
+            ["metric"], registry=self.registry,
+        )
+        self.tokens = Counter(
+            "lockgate_train_tokens", "Training examples seen by all ranks: tokens of a text, rows of a table.",
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "lockgate_train_step_seconds", "Wall time of one optimizer step.",
+            buckets=STEP_SECONDS, registry=self.registry,
+        )
+        self._saved = time.time()
+        self._gauge(
+            "checkpoint_age_seconds", "Seconds since the last checkpoint, or since the start."
+        ).set_function(lambda: time.time() - self._saved)
+
+    def saved(self) -> None:
+        """A checkpoint was just written."""
+        self._saved = time.time()
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(f"lockgate_train_{name}", meaning, registry=self.registry)
+
+
+@contextmanager
+def served(target: Path, run: str, task: str) -> Iterator[TrainMetrics]:
+    """Serve metrics on a free port of this node, and write its address to `target` meanwhile.
+
+    The address is the one under which the other ranks find rank 0. A node where it cannot be
+    opened trains without the endpoint, and says so.
+    """
+    metrics = TrainMetrics()
+    address = os.environ.get("MASTER_ADDR", "127.0.0.1")
+    try:
+        server, _ = start_http_server(0, addr=_bindable(address), registry=metrics.registry)
+    except OSError as error:
+        print(f"no metrics endpoint on {address}: {error}. Training goes on without it.", flush=True)
+        yield metrics
+        return
+    try:
+        port = server.server_port
+        write_marker(target, {"target": f"{address}:{port}", "run": run, "task": task})
+        yield metrics
+    finally:
+        target.unlink(missing_ok=True)
+        server.shutdown()
+        server.server_close()
+
+
+def _bindable(address: str) -> str:
+    return socket.getaddrinfo(address, None, socket.AF_INET)[0][4][0]  # type: ignore[return-value]

@@ -1,0 +1,51 @@
+"""The random state of one rank, as JSON: what a resumed run must continue with."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def seed(number: int) -> None:
+    """Seed every generator that training code may draw from."""
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number)
+
+
+def write(path: Path) -> None:
+    """Write the state of this process's generators, its GPU's included."""
+    version, internal, gauss = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)
+    content = {
+        "python": [version, list(internal), gauss],
+        "numpy": {**numpy_state, "state": _plain(numpy_state["state"])},  # type: ignore[arg-type]
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": torch.cuda.get_rng_state().numpy().tobytes().hex() if torch.cuda.is_available() else None,
+    }
+    path.write_text(json.dumps(content))
+
+
+def restore(path: Path) -> None:
+    """Continue from what `write` wrote."""
+    content = json.loads(path.read_text())
+    version, internal, gauss = content["python"]
+    random.setstate((version, tuple(internal), gauss))
+    state = content["numpy"]
+    key = np.array(state["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**state, "state": {**state["state"], "key": key}})
+    torch.set_rng_state(_bytes(content["torch"]))
+    if content["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_bytes(content["cuda"]))
+
+
+def _plain(state: dict[str, object]) -> dict[str, object]:
+    return {key: np.asarray(value).tolist() for key, value in state.items()}
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

@@ -1,0 +1,45 @@
+"""metrics.jsonl: one line per logged step, whatever else is up or down."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def rewind(path: Path, step: int) -> None:
+    """Forget lines after `step`: the run goes on from there and would log them a second time."""
+    lines = [line for line in read(path) if line["step"] <= step]
+    temporary = path.with_name(f".{path.name}.rewound")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    temporary.replace(path)
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add one line. Numbers that JSON does not know (nan, inf) become null."""
+    known = {key: None if _unknown(value) else value for key, value in line.items()}
+    with path.open("a") as file:
+        file.write(json.dumps(known) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a torn last one, of a killed job, is left out."""
+    lines = []
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return [line for line in lines if isinstance(line, dict) and "step" in line]
+
+
+def _unknown(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,126 @@
+"""What rank 0 tells about a run while it goes: log lines, metrics.jsonl, Prometheus, MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from hpc.jobs.run import Run
+from hpc.jobs.spec import JobSpec
+from hpc.train import record
+from hpc.train.metrics import TrainMetrics, served
+from hpc.train.tracking import Tracking, flat
+
+NOT_SETTINGS = ("site", "cluster")  # where it ran, not what it learned from
+MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+@dataclass
+class Report:
+    """Told of every step, it logs every `interval`-th; of evaluations and checkpoints, all."""
+
+    path: Path
+    steps: int
+    interval: int
+    shown: TrainMetrics
+    tracking: Tracking
+    outcome: str = field(default="failed", init=False)
+    _since: float = field(default_factory=time.perf_counter, init=False)
+    _seen: float = field(default=0.0, init=False)
+    _steps_since: int = field(default=0, init=False)
+
+    def begin(self, words: str, done: int) -> None:
+        """The attempt starts with `done` steps behind it."""
+        print(f"{words}\n" + (f"resumed after step {done}" if done else "a new run"), flush=True)
+        self.resumed()
+
+    def step(self, step: int, loss: float, rate: float, seen: float, seconds: float) -> None:
+        """Step `step` (from 1) took `seconds` and learned from `seen` tokens or rows, all ranks."""
+        self.shown.seconds.observe(seconds)
+        self.shown.step.set(step)
+        self.shown.tokens.inc(seen)
+        self._seen += seen
+        self._steps_since += 1
+        if step % self.interval and step != self.steps:
+            return
+        self.shown.loss.set(loss)
+        self.shown.rate.set(rate)
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
+        speed, each = self._seen / elapsed, elapsed / self._steps_since
+        left = (self.steps - step) * each
+        self._line(
+            {"step": step, "loss": loss, "lr": rate, "tokens_per_second": round(speed, 1),
+             "step_seconds": round(each, 5)},
+            f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  {speed:,.0f}/s  "
+            f"{_minutes(left)} left",
+        )
+        self.resumed()
+
+    def resumed(self) -> None:
+        """Speed is counted from now on; evaluating or saving is not training."""
+        self._since, self._seen, self._steps_since = time.perf_counter(), 0.0, 0
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The validation split was evaluated after step `step`."""
+        for name, value in metrics.items():
+            self.shown.validation.labels(name).set(value)
+        words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        line = {f"validation_{name}": value for name, value in metrics.items()}
+        self._line({"step": step, **line}, f"validation after step {step}  {words}")
+        self.resumed()
+
+    def saved(self, step: int, folder: Path) -> None:
+        """A checkpoint of step `step` is on the disk."""
+        self.shown.saved()
+        print(f"checkpoint {folder.name} written after step {step}", flush=True)
+        self.resumed()
+
+    def exported(self, candidate: Path) -> None:
+        """The candidate was written."""
+        print(f"candidate written to {candidate}", flush=True)
+
+    def _line(self, content: dict[str, Any], words: str) -> None:
+        print(words, flush=True)
+        line = {"time": round(time.time(), 3), **content}
+        record.append(self.path, line)
+        self.tracking.log(line)
+
+
+@contextmanager
+def reporting(spec: JobSpec, run: Run, done: int) -> Iterator[Report]:
+    """Open everything a run reports to, as of step `done`; rank 0 only."""
+    record.rewind(run.metrics, done)
+    config = OmegaConf.to_container(spec.config, resolve=True)
+    assert isinstance(config, dict)
+    settings = {str(key): value for key, value in config.items() if key not in NOT_SETTINGS}
+    tracking = Tracking(
+        uri=spec.config.site.mlflow_uri,
+        experiment=spec.task,
+        run=run.name,
+        metrics=run.metrics,
+        tags={
+            "lockgate.spec": spec.digest,
+            "lockgate.source": spec.source.digest,
+            "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
+        },
+        parameters=flat(settings),
+    )
+    tracking.begin()
+    with served(run.target, run.name, spec.task) as shown:
+        shown.step.set(done)
+        shown.steps.set(spec.config.steps)
+        report = Report(run.metrics, spec.config.steps, spec.config.log_interval, shown, tracking)
+        try:
+            yield report
+        finally:
+            tracking.end(MLFLOW_STATUS[report.outcome])
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

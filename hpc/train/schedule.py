@@ -1,0 +1,68 @@
+"""The learning rate as a pure function of the step: resuming needs nothing but the step number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from conf import ConfigError
+
+KINDS = ("constant", "linear", "cosine", "wsd")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm up, then decay; see `conf/optim/*.yaml`. Raises `ConfigError` for what cannot be."""
+
+    kind: str
+    """constant, linear, cosine, or wsd: warm up, stay, then decay linearly."""
+    warmup_steps: int
+    """Steps of linear growth from nearly 0; at most a tenth of the run is used."""
+    decay_fraction: float
+    """wsd: the last part of the run, in which the rate falls."""
+    final: float
+    """What is left of the rate after the last step, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"optim.schedule.kind={self.kind}: choose one of {', '.join(KINDS)}")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"optim.schedule.warmup_steps={self.warmup_steps}: must be 0 or more")
+        for name in ("decay_fraction", "final"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: is a share, 0 to 1")
+
+    def factor(self, step: int, steps: int) -> float:
+        """What the peak rate is multiplied with in step `step` (from 0) of `steps`: in (0, 1]."""
+        warmup = min(self.warmup_steps, steps // 10)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.kind == "constant":
+            return 1.0
+        start = max(warmup, steps - round(self.decay_fraction * steps)) if self.kind == "wsd" else warmup
+        if step < start:
+            return 1.0
+        # The step after the last one would have reached `final`: no step is taken at rate 0.
+        progress = (step - start) / max(steps - start, 1)
+        shape = (1 + math.cos(math.pi * progress)) / 2 if self.kind == "cosine" else 1 - progress
+        return self.final + (1 - self.final) * shape
+
+
+class Rates:
+    """Sets the learning rates of an optimizer's groups, each from its own peak.
+
+    Make it before a checkpoint is loaded: the rates in a checkpoint are those of its last step.
+    """
+
+    def __init__(self, optimizer: Any, schedule: Schedule, steps: int) -> None:
+        self.optimizer, self.schedule, self.steps = optimizer, schedule, steps
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+
+    def set(self, step: int) -> float:
+        """Set all rates for step `step` (from 0); returns that of the first group."""
+        factor = self.schedule.factor(step, self.steps)
+        groups = self.optimizer.param_groups
+        for group, peak in zip(groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        return float(groups[0]["lr"])

@@ -1,0 +1,119 @@
+"""MLflow: a mirror of metrics.jsonl. It may be down; training goes on, and it catches up later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc.train import record
+
+RUN_TAG = "lockgate.run"  # how everybody else finds the MLflow run of a run
+BATCH = 900  # MLflow takes 1000 metrics at once
+PARAM_BATCH, PARAM_LENGTH = 90, 500
+
+
+@dataclass
+class Tracking:
+    """One run in MLflow, found by its tag, so that a requeued job continues the same one."""
+
+    uri: str
+    experiment: str
+    run: str
+    metrics: Path  # metrics.jsonl
+    tags: Mapping[str, str]
+    parameters: Mapping[str, Any]
+    _id: str | None = field(default=None, init=False)
+    _behind: bool = field(default=False, init=False)
+
+    def begin(self) -> None:
+        self._attempt(self._find_or_create)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Send one line of metrics.jsonl; once something went wrong, all waits for the end."""
+        if not self._behind:
+            self._attempt(lambda: self._send([line]))
+
+    def end(self, status: str) -> None:
+        """Say how it ended (FINISHED, FAILED, KILLED), after sending what has not arrived."""
+        late, self._behind = self._behind, False
+        if late:
+            self._attempt(lambda: self._send(record.read(self.metrics)))
+        if not self._behind:
+            self._attempt(lambda: self._client().set_terminated(self._known(), status))
+        if late and not self._behind:
+            print(f"MLflow at {self.uri} is back and has all metrics of {self.run}", flush=True)
+
+    def _attempt(self, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  whatever MLflow does, training goes on
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            print(
+                f"MLflow at {self.uri} does not take metrics ({reason}). Training goes on; "
+                f"{self.metrics.name} has everything, and MLflow is tried again at the end.",
+                flush=True,
+            )
+            self._behind = True
+
+    def _client(self) -> Any:
+        # Without these a dead server holds training up for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri)
+
+    def _known(self) -> str:
+        if self._id is None:
+            self._find_or_create()
+        assert self._id is not None
+        return self._id
+
+    def _find_or_create(self) -> None:
+        client = self._client()
+        experiment = client.get_experiment_by_name(self.experiment)
+        number = experiment.experiment_id if experiment else client.create_experiment(self.experiment)
+        found = client.search_runs([number], f"tags.`{RUN_TAG}` = '{self.run}'", max_results=1)
+        if found:
+            self._id = found[0].info.run_id
+            client.update_run(self._id, status="RUNNING")
+            return
+        tags = {**self.tags, RUN_TAG: self.run}
+        self._id = client.create_run(number, tags=tags, run_name=self.run).info.run_id
+        self._send_parameters(client)
+
+    def _send_parameters(self, client: Any) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in self.parameters.items()]
+        for start in range(0, len(params), PARAM_BATCH):
+            client.log_batch(self._id, params=params[start : start + PARAM_BATCH])
+
+    def _send(self, lines: list[Mapping[str, Any]]) -> None:
+        """Idempotent: a metric with the same step, time and value is one metric for MLflow."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, float(value), round(line["time"] * 1000), line["step"])
+            for line in lines
+            for key, value in line.items()
+            if key not in ("step", "time") and isinstance(value, int | float)
+        ]
+        client, run_id = self._client(), self._known()
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b.c` -> value, as they are typed on the command line."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
