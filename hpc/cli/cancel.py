@@ -14,7 +14,9 @@ def main(argv: Sequence[str]) -> int:
         description="End a run. Its ranks are asked to save first; comes back when it is gone.",
     )
     parser.add_argument("words", nargs="+", metavar="RUN", help="a run's name, its end, or `last`")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait (default 120)")
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, help="seconds to wait (default 120)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import run_word, runs_folder

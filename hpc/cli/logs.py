@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpc.jobs.logs import Line
 
 DESCRIPTION = """\
 Show a run's logs, each line with its attempt and rank. With -f, follow them until the run is over,
@@ -39,6 +44,6 @@ def main(argv: Sequence[str]) -> int:
     return 0 if last.state == FINISHED else 1
 
 
-def _print(line: object, as_json: bool) -> None:
-    stream, text = line.stream, line.text  # type: ignore[attr-defined]
-    print(json.dumps({"stream": stream, "text": text}) if as_json else f"{stream} | {text}", flush=True)
+def _print(line: Line, as_json: bool) -> None:
+    shown = json.dumps(asdict(line)) if as_json else f"{line.stream} | {line.text}"
+    print(shown, flush=True)

@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="what to change")
-    parser.add_argument("-m", "--multirun", action="store_true", help="submit a run per combination")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="submit a run per combination"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent")
     parser.add_argument("--cfg", choices=["job"], help="show the composed config and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON value")

@@ -65,7 +65,8 @@ def _end_local(pid: int, started: int | None, timeout_s: float) -> None:
         return not is_running(pid, started)
 
     # The run's parent leads a session of its own, so its group is the run and nothing else.
-    for number, patience in ((signal.SIGTERM, min(LOCAL_GRACE_S, timeout_s)), (signal.SIGKILL, 5.0)):
+    grace = min(LOCAL_GRACE_S, timeout_s)
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
         if gone():
             return
         with contextlib.suppress(ProcessLookupError):

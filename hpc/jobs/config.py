@@ -50,8 +50,8 @@ class ClusterConfig:
             )
         if self.signal_delay_s >= self.timeout_min * 60:
             raise ConfigError(
-                f"cluster.signal_delay_s={self.signal_delay_s}: the signal to save comes before the "
-                f"job starts; it must be less than timeout_min ({self.timeout_min} min)"
+                f"cluster.signal_delay_s={self.signal_delay_s}: the signal to save comes before "
+                f"the job starts; it must be less than timeout_min ({self.timeout_min} min)"
             )
 
     @property
@@ -107,7 +107,7 @@ def _checked(schema: type[Any], config: Any, prefix: str) -> Any:
             config = OmegaConf.to_container(config, resolve=True)
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
     except OmegaConfBaseException as error:
-        key = f"{prefix}{error.full_key}" if getattr(error, "full_key", None) else prefix.rstrip(".")
+        key = f"{prefix}{getattr(error, 'full_key', None) or ''}".rstrip(".")
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{key}: {reason}") from error
 

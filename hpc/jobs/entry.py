@@ -23,12 +23,13 @@ from hpc.jobs.snapshot import verify
 from hpc.jobs.spec import JobSpec, read_spec
 from hpc.jobs.stop import Stop
 
-# Exit codes of a rank; sacct shows the highest of a job's ranks.
+# Exit codes of a job, as sacct shows them.
 TRAINING_FAILED = 1
 REFUSED = 3  # the spec, the snapshot or the dataset is not what was frozen
 TOO_OFTEN = 4  # stopped at its time limit more than cluster.max_requeues times
 TERMINATED = 143  # saved after SIGTERM; whether it goes on is the scheduler's to say
-REQUEUE_LOCAL = 144  # saved, and wants to go on: what submitit's local executor understands
+REQUEUE = 75  # saved, and wants to go on later; the batch script asks Slurm for it
+REQUEUE_LOCAL = 144  # the same, as submitit's local executor understands it
 
 
 class RequeuedTooOften(JobError):
@@ -42,6 +43,7 @@ def run(spec_path: str, digest: str) -> None:
     _log_to(here.logs / f"{rank.attempt}-{rank.rank}.log")
     code = _attempt(here, rank, digest)
     if code:
+        _say_first(here.exit_code(rank.attempt), code)
         sys.stdout.flush()
         sys.stderr.flush()
         # Not sys.exit: a thread stuck in a collective with a rank that is gone would keep the node.
@@ -95,10 +97,19 @@ def _stopped(here: Run, rank: Rank, stop: Stop, max_requeues: int) -> int:
         status.fail(here, rank, RequeuedTooOften(f"{often}allows {max_requeues}"))
         return TOO_OFTEN
     status.end(here, rank, status.REQUEUED)
-    if rank.local:
-        return REQUEUE_LOCAL
-    here.wants_requeue(rank.attempt).touch()  # the batch script looks for it
-    return 0
+    return REQUEUE_LOCAL if rank.local else REQUEUE
+
+
+def _say_first(path: Path, code: int) -> None:
+    """Leave the job's exit code for the batch script, unless another rank has.
+
+    srun kills the other ranks when one has failed, and would then report their signal.
+    """
+    try:
+        with path.open("x") as file:
+            file.write(f"{code}\n")
+    except FileExistsError:
+        return
 
 
 def _check(spec: JobSpec, here: Run) -> None:

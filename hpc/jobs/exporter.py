@@ -36,7 +36,7 @@ class Latest(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by each scrape; reads memory only."""
         now = self.look
-        success = _gauge("collector_success", "1 if the last poll of this collector worked", "collector")
+        success = _gauge("collector_success", "1 if the collector's last poll worked", "collector")
         last = _gauge(
             "last_success_timestamp_seconds", "when this collector last worked", "collector"
         )

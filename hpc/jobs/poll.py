@@ -71,7 +71,7 @@ def look(before: Look, ask: Ask, runs: Path, clock: Callable[[], float] = time.t
     return Look(
         jobs=None if queue is None else count_jobs(queue, partitions),
         nodes=None if nodes is None else nodes[0],
-        # Prometheus keeps the last list too, but only as long as it gets an error, not an empty one.
+        # An empty list would end every series; Prometheus only keeps the old one on an error.
         targets=before.targets if targets is None else targets,
         health=health,
     )

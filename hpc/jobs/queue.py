@@ -17,8 +17,8 @@ from hpc.jobs.process import is_running
 from hpc.jobs.run import Run
 from hpc.jobs.scheduler import ask
 
-QUEUED, RUNNING, REQUEUED, ENDING = "queued running requeued ending".split()
-FINISHED, FAILED, CANCELLED, STOPPED = "finished failed cancelled stopped".split()
+QUEUED, RUNNING, REQUEUED, ENDING = "queued", "running", "requeued", "ending"
+FINISHED, FAILED, CANCELLED, STOPPED = "finished", "failed", "cancelled", "stopped"
 UNKNOWN, NOT_SUBMITTED = "unknown", "not submitted"
 OVER = (FINISHED, FAILED, CANCELLED, STOPPED, NOT_SUBMITTED)
 
@@ -133,7 +133,7 @@ def parse_squeue(text: str) -> list[JobState]:
     """Lines of `%i|%j|%T|%r`."""
     jobs = []
     for line in text.splitlines():
-        job_id, name, state, reason = (line.split("|", 3) + ["", "", ""])[:4]
+        job_id, name, state, reason = [*line.split("|", 3), "", "", ""][:4]
         if job_id and name:
             jobs.append(JobState(job_id, name, state, _plain(reason), "squeue"))
     return jobs
@@ -161,7 +161,7 @@ def parse_sacct(text: str) -> list[JobState]:
     """Lines of `JobID|JobName|State|ExitCode`; a state may be `CANCELLED by 1000`."""
     jobs = []
     for line in text.splitlines():
-        job_id, name, state, code = (line.split("|") + ["", "", ""])[:4]
+        job_id, name, state, code = [*line.split("|"), "", "", ""][:4]
         if job_id and name and "." not in job_id:
             detail = f"exit code {code.split(':')[0]}" if code not in ("", "0:0") else ""
             jobs.append(JobState(job_id, name, state.split()[0] if state else "", detail, "sacct"))
@@ -225,7 +225,7 @@ def judge(
         if ours == QUEUED and said:
             return REQUEUED, job.reason, job.source
         if ours == FINISHED:
-            return FAILED, "the job ended well, but training never said that it finished", job.source
+            return FAILED, "the job ended, but training never said that it finished", job.source
         if ours == FAILED:
             return FAILED, f"{job.state.lower().replace('_', ' ')} {job.reason}".strip(), job.source
         return ours, job.reason, job.source

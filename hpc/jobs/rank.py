@@ -99,8 +99,8 @@ def _node_address(name: str) -> str:
     address = node_address(shown)
     if address is None:
         raise JobError(
-            f"node {name} does not resolve and scontrol does not know its address: the ranks cannot "
-            "find each other. Put the node into DNS or /etc/hosts."
+            f"node {name} does not resolve and scontrol does not know its address: the ranks "
+            "cannot find each other. Put the node into DNS or /etc/hosts."
         )
     return address
 

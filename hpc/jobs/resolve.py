@@ -45,7 +45,7 @@ def resolve(config: DictConfig, passed: Collection[str]) -> dict[str, Any]:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).strip().splitlines()[0]) from error
-    assert isinstance(plain, dict)
+    assert isinstance(plain, dict)  # the config of a run is a mapping at its top
     kept: dict[str, str] = {}  # the secret's value -> where it was referred to
     for path, value in list(_leaves(plain)):
         if not isinstance(value, str) or not value:
@@ -58,7 +58,8 @@ def resolve(config: DictConfig, passed: Collection[str]) -> dict[str, Any]:
                     f"travel there. Add it: 'cluster.pass_environment=[{reference}]'"
                 )
             branch = _at(plain, path[:-1])
-            branch[path[-1] if isinstance(branch, dict) else int(path[-1])] = f"${{oc.env:{reference}}}"
+            place = path[-1] if isinstance(branch, dict) else int(path[-1])
+            branch[place] = f"${{oc.env:{reference}}}"
             kept[value] = ".".join(path)
         elif SECRET_NAME.search(path[-1]) or SECRET_VALUE.search(value):
             raise SecretInConfig(
@@ -70,7 +71,7 @@ def resolve(config: DictConfig, passed: Collection[str]) -> dict[str, Any]:
         for secret, origin in kept.items():
             if isinstance(value, str) and len(secret) >= SHORTEST and secret in value:
                 raise SecretInConfig(f"{'.'.join(path)} would repeat the secret of {origin}")
-    return plain
+    return {str(key): value for key, value in plain.items()}
 
 
 def _reference(value: Any) -> str | None:

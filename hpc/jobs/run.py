@@ -52,9 +52,9 @@ class Run:
         """Marker of `lockgate cancel`: who asked, when."""
         return self.folder / "cancelled.json"
 
-    def wants_requeue(self, attempt: int) -> Path:
-        """Written by rank 0 when an attempt saved and wants to go on later."""
-        return self.logs / f"{attempt}.requeue"
+    def exit_code(self, attempt: int) -> Path:
+        """The code that the attempt ends with, from the first rank that had something to say."""
+        return self.logs / f"{attempt}.exit"
 
     @property
     def metrics(self) -> Path:

@@ -10,9 +10,8 @@ from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
 from hpc.jobs.config import ClusterConfig
+from hpc.jobs.entry import REQUEUE
 from hpc.jobs.run import Run
-
-NOT_FINISHED = 75  # a job that saved and could not be requeued must not look completed
 
 
 def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
@@ -24,7 +23,7 @@ def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
 
 def script(cluster: ClusterConfig, run: Run) -> str:
     """The text of the batch script that `executor` sends."""
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(run.submitit))}"
+    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(run.submitit)])
     return _make_sbatch_string(command=command, folder=run.submitit, **parameters(cluster, run))
 
 
@@ -49,7 +48,7 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
             # A rank that is gone leaves the others waiting in a collective.
             "--kill-on-bad-exit=1",
         ],
-        "teardown": requeue_lines(run),
+        "teardown": ending(run),
         "additional_parameters": {
             "chdir": str(run.folder),
             "requeue": True,
@@ -59,18 +58,17 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None} | {"wckey": None}
 
 
-def requeue_lines(run: Run) -> list[str]:
-    """After srun: requeue a job that saved and wants to go on, and end with srun's exit code.
+def ending(run: Run) -> list[str]:
+    """After srun: end with the code that the ranks left, and requeue a job that wants to go on.
 
-    Asked for by the batch shell, not by a rank: `scontrol` kills the job that it requeues. Slurm
-    may have requeued it already; then scontrol says so in the log, and nothing else happens.
+    Asked for by the batch shell, not by a rank: `scontrol requeue` kills the job. Where Slurm has
+    requeued it already, scontrol says so in the log and nothing else happens; and a job that could
+    not be requeued ends with a code, so that it does not look completed.
     """
-    wanted = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).requeue"
+    said = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
     return [
         "code=$?",
-        f'if [ "$code" -eq 0 ] && [ -e {wanted} ]; then',
-        f"  code={NOT_FINISHED}",
-        '  scontrol requeue "$SLURM_JOB_ID"',
-        "fi",
+        f"if [ -e {said} ]; then code=$(cat {said}); fi",
+        f'if [ "$code" -eq {REQUEUE} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
         'exit "$code"',
     ]

@@ -53,9 +53,10 @@ def require_controller(variables: Mapping[str, str]) -> None:
 
 
 def last_words(text: str) -> str:
-    """The last line that says something, without the name of the program that says it."""
+    """What a failed command complained of, in one line, without its own name before each part."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].split("error: ", 1)[-1] if lines else "failed without a word"
+    errors = [line.split("error: ", 1)[1] for line in lines if "error: " in line]
+    return "; ".join(dict.fromkeys(errors or lines[-1:])) or "failed without a word"
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:

@@ -72,8 +72,8 @@ def verify(snapshots: Path, source: Source) -> Path:
     folder = snapshots / source.digest
     if not _intact(folder, source.digest):
         raise SpecMoved(
-            f"the source snapshot {folder} is missing or was changed after submit. Nothing was run; "
-            "submit again: lockgate train takes a new snapshot."
+            f"the source snapshot {folder} is missing or was changed after submit. Nothing was "
+            "run; submit again: lockgate train takes a new snapshot."
         )
     return folder
 

@@ -61,7 +61,7 @@ class JobSpec:
 
     @cached_property
     def digest(self) -> str:
-        """The sha256 of the spec's canonical form; raises `ConfigError` for what JSON cannot say."""
+        """The sha256 of the canonical form; raises `ConfigError` for what JSON cannot say."""
         return _digest(self.content())
 
     def content(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from hpc.jobs.marker import read_marker, write_marker
 from hpc.jobs.rank import Rank
 from hpc.jobs.run import Run
 
-RUNNING, FINISHED, FAILED, REQUEUED, STOPPED = "running finished failed requeued stopped".split()
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+REQUEUED, STOPPED = "requeued", "stopped"  # saved after a signal; only the first wants to go on
 TAIL_BYTES = 65536
 
 

@@ -7,9 +7,10 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -130,12 +131,16 @@ def _send(ready: Plan) -> str:
     if ready.cluster.kind == "local":
         return _start_local(ready)
     try:
-        with _environment(ready.variables):
+        # submitit prints what sbatch says; we say it in our own sentence.
+        with _environment(ready.variables), redirect_stderr(StringIO()):
             job = sbatch.executor(ready.cluster, ready.run).submit(
                 entry.run, str(ready.run.spec_path), ready.spec.digest
             )
     except (FailedJobError, FailedSubmissionError) as error:
-        raise SubmitRefused(f"sbatch refused the job: {last_words(str(error))}") from error
+        raise SubmitRefused(
+            f"sbatch refused the job: {last_words(str(error))}. Nothing was submitted; the job's "
+            "size and place are set by cluster.* (lockgate train --cfg job shows them)."
+        ) from error
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"submitit refused the settings of the cluster: {error}") from error
     return job.job_id

@@ -1,66 +1,20 @@
-"""A small checkout with a task that needs no torch: all of hpc.jobs is real, training is not."""
+"""A checkout with a stand-in task, and a site beside it, for runs on this machine."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hpc.jobs.run import Run
-from serving.artifact.digest import tree_digest
-
-REPO = Path(__file__).resolve().parents[3]
-
-STAND_IN_LOOP = '''
-"""Counts steps. What it does beside that is said by config.task.behaviour."""
-import json, os, time
-from pathlib import Path
-
-WORD = "as submitted"
-
-
-def train(spec, run_dir: Path, stop) -> str:
-    rank = int(os.environ["RANK"])
-    seen = {"word": WORD, "greeting": spec.config.task.greeting, "environment": dict(os.environ)}
-    (run_dir / f"seen-{rank}.json").write_text(json.dumps(seen))
-    print(f"rank {rank} begins", flush=True)
-    behaviour = spec.config.task.behaviour
-    if behaviour == "fail" and rank == int(os.environ["WORLD_SIZE"]) - 1:
-        raise FloatingPointError("loss is nan at step 3")
-    saved = run_dir / "checkpoints"
-    resumed = saved.exists()
-    for step in range(1, spec.config.steps + 1):
-        if rank == 0:
-            with (run_dir / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, "loss": 1 / step}) + "\\n")
-        while (behaviour == "wait" and not resumed) or behaviour == "hang" or (
-            behaviour == "fail"  # the ranks that did not fail wait for the one that did
-        ):
-            if stop() and behaviour != "fail":
-                saved.mkdir(exist_ok=True)
-                return "stopped"
-            time.sleep(0.02)
-    return "finished"
-'''
-
-STAND_IN_TASK = """\
-# @package _global_
-task:
-  name: standin
-  dataset: toy
-  behaviour: finish  # finish, fail, wait (finishes after it was stopped once) or hang
-  greeting: hello
-  api_token: null
-steps: 5
-"""
+from tests.hpc.jobs.standin import make_checkout, publish_toy
 
 
 @dataclass(frozen=True)
@@ -100,38 +54,11 @@ class Checkout:
 
 
 @pytest.fixture()
-def checkout(tmp_path: Path) -> Any:
-    root, site = tmp_path / "checkout", tmp_path / "site"
-    for part in ("conf", "hpc", "serving"):
-        shutil.copytree(REPO / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPO / "pyproject.toml", root)
-    loop = root / "hpc" / "train"
-    shutil.rmtree(loop, ignore_errors=True)
-    loop.mkdir()
-    (loop / "__init__.py").write_text("")
-    (loop / "loop.py").write_text(STAND_IN_LOOP)
-    (root / "conf" / "task").mkdir(exist_ok=True)
-    (root / "conf" / "task" / "standin.yaml").write_text(STAND_IN_TASK)
-    publish_toy(site)
-    made = Checkout(root, site)
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    made = Checkout(make_checkout(tmp_path / "checkout"), tmp_path / "site")
+    publish_toy(made.site)
     yield made
     _end_all(made)
-
-
-def publish_toy(site: Path) -> Path:
-    """A dataset folder as `lockgate data prepare` leaves it."""
-    staged = site / "data" / "toy" / "staged"
-    staged.mkdir(parents=True)
-    (staged / "train.txt").write_text("one two three")
-    digest = tree_digest(staged)
-    lineage = {
-        "name": "toy", "digest": digest, "source": {}, "schema": {}, "transform_digest": "",
-        "splits": {}, "notes": {}, "recipe": "", "created": "",
-    }  # fmt: skip
-    (staged / "lineage.json").write_text(json.dumps(lineage))
-    folder = staged.rename(staged.parent / digest[:12])
-    (folder.parent / "current").symlink_to(folder.name)
-    return folder
 
 
 def _end_all(made: Checkout) -> None:

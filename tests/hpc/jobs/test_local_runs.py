@@ -158,7 +158,9 @@ def test_only_named_variables_travel(checkout):
 def test_a_secret_reaches_the_job_and_is_written_nowhere(checkout):
     canary = "canary-7f3a9c1e55"
     run = checkout.train(
-        "task.api_token='${oc.env:MY_TOKEN}'", "cluster.pass_environment=[MY_TOKEN]", MY_TOKEN=canary
+        "task.api_token='${oc.env:MY_TOKEN}'",
+        "cluster.pass_environment=[MY_TOKEN]",
+        MY_TOKEN=canary,
     )
     assert checkout.wait(run).returncode == 0
     assert seen(run, 0)["environment"]["MY_TOKEN"] == canary
@@ -170,7 +172,13 @@ def test_a_secret_reaches_the_job_and_is_written_nowhere(checkout):
 
 def test_a_sweep_is_runs_of_their_own(checkout):
     done = checkout.lockgate(
-        "train", "-m", "task=standin", "cluster=local", "seed=1,2", "cluster.tasks_per_node=1", "--json"
+        "train",
+        "-m",
+        "task=standin",
+        "cluster=local",
+        "seed=1,2",
+        "cluster.tasks_per_node=1",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     trials = json.loads(done.stdout)
