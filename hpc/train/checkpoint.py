@@ -79,7 +79,7 @@ class Checkpoints:
         return step
 
     def newest(self) -> int:
-        """The step of the newest checkpoint that verifies, 0 when there is none; says what failed."""
+        """The step of the newest checkpoint that verifies, 0 for none; says why others do not."""
         for folder in sorted(self._all(), reverse=True):
             fault = manifest.fault(folder)
             if fault is None:

@@ -62,6 +62,8 @@ def join() -> Iterator[World]:
         keep_freed_memory()
     import deepspeed
 
+    # An all-reduce for inference on one node; it would be compiled from C++ at the first start.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)

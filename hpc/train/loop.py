@@ -1,4 +1,4 @@
-"""The training loop, top to bottom. It runs on every rank of a job, in the job's source snapshot."""
+"""The training loop, top to bottom. It runs on every rank of a job, from the source snapshot."""
 
 from __future__ import annotations
 
@@ -80,7 +80,12 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
     """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective."""
     run, world, report = job.run, job.world, job.report
     batches = job.task.batches(
-        job.spec.config, job.dataset, "train", world.rank, world.size, run.seed,
+        job.spec.config,
+        job.dataset,
+        "train",
+        world.rank,
+        world.size,
+        run.seed,
         done * run.gradient_accumulation_steps,
     )
     job.model.train()

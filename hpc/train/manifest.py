@@ -1,6 +1,6 @@
 """A checkpoint's manifest: written last, so that a folder with one is whole, and checkable.
 
-    checkpoints/<step>/   deepspeed/*  random-<rank>.json  model.safetensors  manifest.json
+checkpoints/<step>/   deepspeed/*  random-<rank>.json  model.safetensors  manifest.json
 """
 
 from __future__ import annotations

@@ -26,16 +26,21 @@ class TrainMetrics:
         self.step = self._gauge("step", "Optimizer steps done.")
         self.steps = self._gauge("steps", "Optimizer steps of the whole run.")
         self.validation = Gauge(
-            "lockgate_train_validation", "Last evaluation on the validation split, by metric.",
-            ["metric"], registry=self.registry,
+            "lockgate_train_validation",
+            "Last evaluation on the validation split, by metric.",
+            ["metric"],
+            registry=self.registry,
         )
         self.tokens = Counter(
-            "lockgate_train_tokens", "Training examples seen by all ranks: tokens of a text, rows of a table.",
+            "lockgate_train_tokens",
+            "What all ranks have learned from: tokens of a text, rows of a table.",
             registry=self.registry,
         )
         self.seconds = Histogram(
-            "lockgate_train_step_seconds", "Wall time of one optimizer step.",
-            buckets=STEP_SECONDS, registry=self.registry,
+            "lockgate_train_step_seconds",
+            "Wall time of one optimizer step.",
+            buckets=STEP_SECONDS,
+            registry=self.registry,
         )
         self._saved = time.time()
         self._gauge(
@@ -62,7 +67,7 @@ def served(target: Path, run: str, task: str) -> Iterator[TrainMetrics]:
     try:
         server, _ = start_http_server(0, addr=_bindable(address), registry=metrics.registry)
     except OSError as error:
-        print(f"no metrics endpoint on {address}: {error}. Training goes on without it.", flush=True)
+        print(f"no metrics endpoint on {address}: {error}. Training goes on.", flush=True)
         yield metrics
         return
     try:

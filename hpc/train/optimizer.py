@@ -37,7 +37,7 @@ class OptimConfig:
         if self.name not in NAMES:
             raise ConfigError(f"optim.name={self.name}: choose one of {', '.join(NAMES)}")
         if self.lr <= 0 or (self.adam_lr is not None and self.adam_lr <= 0):
-            raise ConfigError(f"optim.lr={self.lr}, optim.adam_lr={self.adam_lr}: rates are above 0")
+            raise ConfigError(f"optim.lr={self.lr}, optim.adam_lr={self.adam_lr}: must be above 0")
         if not (0 <= self.momentum < 1 and all(0 <= beta < 1 for beta in self.betas)):
             raise ConfigError("optim.momentum and optim.betas: must be from 0 to less than 1")
 
@@ -52,7 +52,10 @@ def optim_config(config: DictConfig) -> OptimConfig:
         betas = tuple(plain.pop("betas"))
         return OptimConfig(**plain, betas=betas, schedule=schedule)  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"optim does not have the keys of optim={plain.get('name')}: {error}") from error
+        name = plain.get("name")
+        raise ConfigError(
+            f"optim does not have the keys of conf/optim/{name}.yaml: {error}"
+        ) from error
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -95,7 +98,10 @@ def _muon(
     for weight in hidden:
         weight.use_muon = True  # type: ignore[attr-defined]  # ZeRO looks for it
     muon = {
-        "params": hidden, "use_muon": True, "lr": config.lr, "momentum": config.momentum,
+        "params": hidden,
+        "use_muon": True,
+        "lr": config.lr,
+        "momentum": config.momentum,
         "weight_decay": config.weight_decay,
         "ns_method": "standard",  # bf16; "gram" computes in fp16, which CPUs emulate
     }

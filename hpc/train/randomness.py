@@ -20,12 +20,13 @@ def seed(number: int) -> None:
 def write(path: Path) -> None:
     """Write the state of this process's generators, its GPU's included."""
     version, internal, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     numpy_state = np.random.get_state(legacy=False)
     content = {
         "python": [version, list(internal), gauss],
         "numpy": {**numpy_state, "state": _plain(numpy_state["state"])},  # type: ignore[arg-type]
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
-        "cuda": torch.cuda.get_rng_state().numpy().tobytes().hex() if torch.cuda.is_available() else None,
+        "cuda": None if cuda is None else cuda.numpy().tobytes().hex(),
     }
     path.write_text(json.dumps(content))
 

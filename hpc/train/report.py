@@ -55,8 +55,13 @@ class Report:
         speed, each = self._seen / elapsed, elapsed / self._steps_since
         left = (self.steps - step) * each
         self._line(
-            {"step": step, "loss": loss, "lr": rate, "tokens_per_second": round(speed, 1),
-             "step_seconds": round(each, 5)},
+            {
+                "step": step,
+                "loss": loss,
+                "lr": rate,
+                "tokens_per_second": round(speed, 1),
+                "step_seconds": round(each, 5),
+            },
             f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  {speed:,.0f}/s  "
             f"{_minutes(left)} left",
         )

@@ -31,7 +31,7 @@ class Schedule:
             raise ConfigError(f"optim.schedule.warmup_steps={self.warmup_steps}: must be 0 or more")
         for name in ("decay_fraction", "final"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: is a share, 0 to 1")
+                raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: a share, 0 to 1")
 
     def factor(self, step: int, steps: int) -> float:
         """What the peak rate is multiplied with in step `step` (from 0) of `steps`: in (0, 1]."""
@@ -40,7 +40,9 @@ class Schedule:
             return (step + 1) / (warmup + 1)
         if self.kind == "constant":
             return 1.0
-        start = max(warmup, steps - round(self.decay_fraction * steps)) if self.kind == "wsd" else warmup
+        start = warmup
+        if self.kind == "wsd":
+            start = max(warmup, steps - round(self.decay_fraction * steps))
         if step < start:
             return 1.0
         # The step after the last one would have reached `final`: no step is taken at rate 0.

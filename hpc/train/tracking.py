@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ class Tracking:
 
     def _find_or_create(self) -> None:
         client = self._client()
-        experiment = client.get_experiment_by_name(self.experiment)
-        number = experiment.experiment_id if experiment else client.create_experiment(self.experiment)
+        known = client.get_experiment_by_name(self.experiment)
+        number = known.experiment_id if known else client.create_experiment(self.experiment)
         found = client.search_runs([number], f"tags.`{RUN_TAG}` = '{self.run}'", max_results=1)
         if found:
             self._id = found[0].info.run_id
@@ -93,7 +93,7 @@ class Tracking:
         for start in range(0, len(params), PARAM_BATCH):
             client.log_batch(self._id, params=params[start : start + PARAM_BATCH])
 
-    def _send(self, lines: list[Mapping[str, Any]]) -> None:
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Idempotent: a metric with the same step, time and value is one metric for MLflow."""
         from mlflow.entities import Metric
 
