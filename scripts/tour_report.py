@@ -145,7 +145,7 @@ def _urls(site: DictConfig) -> str:
                 f"HAProxy {region:9} http://{edge.address}:{edge.stats_port}/metrics"
                 for region, edge in site.edges.items()
             ),
-            "Next: scripts/site as deploy fab status | fab rollback; scripts/site down ends it all.",
+            "Next              scripts/site as deploy fab status; scripts/site down ends it all",
         )
     )
 
