@@ -7,9 +7,11 @@ known output tells. The release and every serving host compare with this one fun
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,8 @@ class GoldenError(ValueError):
 
 @dataclass(frozen=True)
 class GoldenTensor:
-    """One tensor as JSON: `data` is flat, in row-major order; text as strings."""
+    """One tensor as JSON: `data` in row-major order, flat or nested; text as strings, and null for
+    the NaN that JSON does not have."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -47,11 +50,13 @@ class GoldenTensor:
         """The tensor as numpy, text as bytes objects. Raises ValueError when it does not fit."""
         if self.dtype not in NUMPY:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(NUMPY)}")
+        values = list(_flat(self.data))
         if self.dtype == "BYTES":
-            flat = np.empty(len(self.data), dtype=object)
-            flat[:] = [str(text).encode() for text in self.data]
-            return flat.reshape(self.shape)
-        return np.array(self.data, dtype=NUMPY[self.dtype]).reshape(self.shape)
+            texts = np.empty(len(values), dtype=object)
+            texts[:] = [str(text).encode() for text in values]
+            return texts.reshape(self.shape)
+        numbers = [math.nan if value is None else value for value in values]
+        return np.array(numbers, dtype=NUMPY[self.dtype]).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -108,3 +113,11 @@ def differences(example: Example, answer: Mapping[str, np.ndarray]) -> list[str]
             allowed = f"atol {example.atol:g}, rtol {example.rtol:g}"
             found.append(f"{name} is off by {worst} ({allowed})")
     return found
+
+
+def _flat(data: list) -> Iterator[Any]:
+    for item in data:
+        if isinstance(item, list):
+            yield from _flat(item)
+        else:
+            yield item

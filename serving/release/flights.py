@@ -1,8 +1,8 @@
 """The flights gates: is the served package clearly better than the base rate, and not worse than
 a logistic regression or the version in production?
 
-Scores come through the served package, in batches over gRPC: what is judged is what will run. Nothing
-is tuned on the hold-out. Every comparison is paired and has an interval over whole days.
+Scores come through the served package, in batches over gRPC: what is judged is what will run.
+Nothing is tuned on the hold-out. Every comparison is paired and has an interval over whole days.
 """
 
 from __future__ import annotations

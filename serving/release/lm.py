@@ -26,7 +26,7 @@ from serving.release.gate import at_most, holds
 
 @dataclass(frozen=True)
 class BaselineGate:
-    """`gzip`, `xz` and `production`: the model must need at most `ratio` times its bits per byte."""
+    """`gzip`, `xz`, `production`: the model needs at most `ratio` times their bits per byte."""
 
     required: bool
     ratio: float
@@ -82,7 +82,7 @@ def chunks(text: bytes, size: int) -> Iterator[bytes]:
 
 
 def score(endpoint: Endpoint, text: bytes, held_out: HeldOut, vocabulary: int) -> Bits:
-    """The bits that the served package needs for `text`. Raises ValueError for a senseless answer."""
+    """The bits that the served package needs for `text`. Raises ValueError for nonsense."""
     pieces = list(chunks(text, held_out.chunk_bytes))
     shape = (1, 1) if endpoint.max_batch() else (1,)
     requests = (_request(piece, shape) for piece in pieces)

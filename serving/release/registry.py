@@ -100,7 +100,7 @@ class Registry:
             reason = str(error).splitlines()[0][:300]
             raise RegistryError(
                 f"the MLflow registry at {self.uri} did not do {method}: {reason}. "
-                "Is it up (scripts/site status)? Nothing was published."
+                "Is it up (scripts/site status)?"
             ) from None
 
 

@@ -1,0 +1,238 @@
+"""A release from end to end: take, judge, number, sign, publish, point.
+
+Killed anywhere and run again it ends well: what is not yet a version is only a staging folder or an
+unpublished number, both found and used or removed by the next release, and what is a version is
+found by its run and content, and only has its alias set again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from serving.artifact import store
+from serving.artifact.digest import pairs_digest
+from serving.artifact.manifest import FileEntry, GateRecord, Manifest
+from serving.artifact.signature import check_signature, sign
+from serving.artifact.store import Package
+from serving.artifact.verify import FORMAT, verify
+from serving.release import candidate, dataset, report, throwaway
+from serving.release.candidate import Staged
+from serving.release.checks import Served, Subject, all_checks, remembered
+from serving.release.gate import judge_all, may_release
+from serving.release.lock import release_lock
+from serving.release.registry import CANDIDATE, PRODUCTION, Registry
+from serving.release.report import Report
+from serving.release.settings import Settings
+from serving.release.throwaway import Serving
+
+Say = Callable[[str], None]
+
+
+class ReleaseError(RuntimeError):
+    """The release could not be done for a reason that is no gate's; nothing was published."""
+
+
+def release(settings: Settings, say: Say, dry_run: bool = False) -> Report:
+    """Release the candidate of `settings.run`; returns what happened, a refusal included.
+
+    Raises CandidateError, Refused, Locked, RegistryError, SigningError, StoreError, OSError; the
+    store then holds what it held before. With `dry_run` the gates are judged and nothing is kept.
+    """
+    found = candidate.read(settings.candidate)
+    if found.task != settings.gates.task:
+        raise ReleaseError(
+            f"run {settings.run} is of task {found.task}; gates={settings.gates.task} are not its"
+        )
+    with release_lock(settings.store, found.model, settings.run), ExitStack() as stack:
+        _sweep(settings.store, found.model)
+        work = store.stage(settings.store, f"{found.model}.work")
+        stack.callback(store.discard, work)
+        package = store.stage(settings.store, f"{found.model}.package")
+        stack.callback(_discard_if_there, package)
+        say(f"take {settings.run}")
+        staged = candidate.take(settings.candidate, package, settings.gates.hygiene.max_bytes)
+        _check_run(staged, settings.run, found.model)
+        registry = Registry(settings.mlflow_uri)
+        production = _production(settings, registry, found.model)
+        done = _released(settings.store, staged)
+        if done is not None and not dry_run:
+            return _unchanged(done, registry, production, found.model)
+        if not dry_run:
+            _prove_key(settings)
+        started, clock = _now(), time.monotonic()
+        gates = judge(settings, staged, production, work, say)
+        passed = may_release(gates)
+        result = Report(
+            outcome="passed" if passed else "refused",
+            model=found.model,
+            version=None,
+            run=settings.run,
+            digest=None,
+            production=production.manifest.version if production else None,
+            started=started,
+            seconds=round(time.monotonic() - clock, 1),
+            gates=gates,
+        )
+        if passed and not dry_run:
+            result = _publish(settings, staged, registry, result, say)
+        if not dry_run:
+            report.keep(result, settings.store)
+        return result
+
+
+def judge(
+    settings: Settings, staged: Staged, production: Package | None, work: Path, say: Say
+) -> tuple[GateRecord, ...]:
+    """Every gate's record; throw-away servers are started for it and ended."""
+    model, records = staged.candidate.model, []
+    with ExitStack() as stack:
+
+        def start() -> Served:
+            servings = [Serving("candidate", staged.folder, model, work / "candidate")]
+            if production is not None:
+                servings.append(Serving("production", production.path, model, work / "production"))
+            for serving in servings:
+                serving.work.mkdir()
+            say(f"start {len(servings)} throw-away tritonserver(s)")
+            endpoints = stack.enter_context(
+                throwaway.serve(
+                    servings,
+                    settings.serving_env,
+                    settings.throwaway.address,
+                    settings.throwaway.start_timeout_s,
+                )
+            )
+            return Served(endpoints[0], endpoints[1] if production is not None else None)
+
+        subject = Subject(
+            staged=staged,
+            production=production,
+            allow_breaking=settings.allow_breaking,
+            serving_env=settings.serving_env,
+            served=remembered(start),
+            dataset=remembered(
+                lambda: dataset.find(settings.data, staged.candidate.lineage.dataset)
+            ),
+        )
+        for record in judge_all(all_checks(settings.gates, subject)):
+            say(f"{record.verdict:7} {record.name}: {record.detail}")
+            records.append(record)
+    return tuple(records)
+
+
+def _publish(
+    settings: Settings, staged: Staged, registry: Registry, result: Report, say: Say
+) -> Report:
+    """Number, sign, publish, point. Each step may be the last one that happens."""
+    model, content = result.model, _content(staged.files)
+    number = registry.number_for(model, content, result.run, _contents(settings.store, model))
+    say(f"number {model}/{number}")
+    manifest = Manifest(
+        format=FORMAT,
+        model=model,
+        version=number,
+        task=staged.candidate.task,
+        created=_now(),
+        files=staged.files,
+        inputs=staged.candidate.inputs,
+        outputs=staged.candidate.outputs,
+        transform_digest=staged.candidate.transform_digest,
+        lineage=staged.candidate.lineage,
+        requires=staged.candidate.requires,
+        metrics=staged.candidate.metrics,
+        gates=result.gates,
+        previous=result.production,
+    )
+    say("sign")
+    signature = sign(manifest.to_bytes(), settings.release_key)
+    path = store.publish(settings.store, staged.folder, manifest, signature)
+    say(f"published {path}")
+    _register(registry, manifest)
+    released = {"outcome": "released", "version": number, "digest": manifest.digest}
+    return Report(**{**vars(result), **released, "path": str(path)})  # type: ignore[arg-type]
+
+
+def _unchanged(done: Package, registry: Registry, production: Package | None, model: str) -> Report:
+    """What was released before, its registration completed where a kill had cut it short."""
+    manifest = done.manifest
+    if manifest.version == max(store.versions(done.path.parents[1], model)):
+        _register(registry, manifest)
+    return Report(
+        outcome="unchanged",
+        model=model,
+        version=manifest.version,
+        run=manifest.lineage.run,
+        digest=manifest.digest,
+        production=production.manifest.version if production else None,
+        started=_now(),
+        seconds=0.0,
+        gates=manifest.gates,
+        path=str(done.path),
+    )
+
+
+def _register(registry: Registry, manifest: Manifest) -> None:
+    tags = {
+        "lockgate.manifest": manifest.digest,
+        "lockgate.dataset": manifest.lineage.dataset.digest,
+    }
+    registry.describe(manifest.model, manifest.version, tags)
+    registry.point(manifest.model, CANDIDATE, manifest.version)
+
+
+def _production(settings: Settings, registry: Registry, model: str) -> Package | None:
+    """The version in production, verified before anything of it is run."""
+    number = registry.version_of(model, PRODUCTION)
+    if number is None:
+        return None
+    package = store.get(settings.store, model, number)
+    verify(package.path, settings.allowed_signers, model, number)
+    return package
+
+
+def _released(root: Path, staged: Staged) -> Package | None:
+    """The version made of this run with exactly these files, if there is one."""
+    done = store.find_run(root, staged.candidate.model, staged.candidate.run)
+    return done if done is not None and done.manifest.files == staged.files else None
+
+
+def _contents(root: Path, model: str) -> dict[int, str]:
+    numbers = store.versions(root, model)
+    return {number: _content(store.get(root, model, number).manifest.files) for number in numbers}
+
+
+def _content(files: tuple[FileEntry, ...]) -> str:
+    return pairs_digest((entry.path, entry.sha256) for entry in files)
+
+
+def _prove_key(settings: Settings) -> None:
+    """Sign nothing, and check it as a host will: before minutes of gates, not after them."""
+    check_signature(b"", sign(b"", settings.release_key), settings.allowed_signers)
+
+
+def _check_run(staged: Staged, run: str, model: str) -> None:
+    found = staged.candidate
+    if (found.run, found.model) != (run, model):
+        raise ReleaseError(
+            f"the candidate in run {run} says it is {found.model} of run {found.run!r}; it was "
+            "copied from elsewhere or changed while it was read"
+        )
+
+
+def _discard_if_there(folder: Path) -> None:
+    if folder.exists():  # it has become a version otherwise
+        store.discard(folder)
+
+
+def _sweep(root: Path, model: str) -> None:
+    """Remove what a killed release of this model left; the lock proves that it is dead."""
+    for folder in (Path(root) / store.STAGING).glob(f"{model}.*"):
+        store.discard(folder)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

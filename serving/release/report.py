@@ -1,0 +1,112 @@
+"""What a release found: a table for people, one JSON object for machines, kept in the store."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from serving.artifact.manifest import GateRecord
+from serving.artifact.store import REPORTS, sync
+from serving.release.gate import refused
+
+Outcome = Literal["released", "unchanged", "refused", "passed"]
+_COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One release: `passed` is a dry run whose gates all passed. `digest` is the version's."""
+
+    outcome: Outcome
+    model: str
+    version: int | None
+    run: str
+    digest: str | None
+    production: int | None
+    started: str
+    seconds: float
+    gates: tuple[GateRecord, ...]
+    path: str | None = None
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.outcome == "refused" else 0
+
+
+def keep(report: Report, store: Path) -> Path:
+    """Write the report to `<store>/reports/`, whole or not at all; returns the file."""
+    folder = Path(store) / REPORTS
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = report.started.replace(":", "").replace("-", "")
+    path = folder / f"{report.model}-{report.run}-{stamp}.json"
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    partial.write_text(report.as_json() + "\n", encoding="utf-8")
+    sync(partial)
+    partial.rename(path)
+    sync(folder)
+    return path
+
+
+def table(records: tuple[GateRecord, ...], title: str) -> Table:
+    """The gates as a table: what was judged, the number against its threshold, and why."""
+    shown = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for name in ("gate", "verdict", "value", "threshold", "by"):
+        shown.add_column(name, justify="right" if name in ("value", "threshold", "by") else "left")
+    shown.add_column("detail", overflow="fold")
+    for record in records:
+        verdict = Text(record.verdict, _COLOURS[record.verdict])
+        verdict.append("" if record.required else " (reported)", "dim")
+        shown.add_row(
+            record.name,
+            verdict,
+            number(record.value),
+            number(record.threshold),
+            number(shortfall(record)),
+            Text(record.detail),
+        )
+    return shown
+
+
+def show(report: Report, console: Console) -> None:
+    """Print what happened, the failed gates first where there are any."""
+    bad = tuple(refused(report.gates))
+    if bad:
+        console.print(table(bad, f"Not released: {len(bad)} of {len(report.gates)} gates failed"))
+    console.print(table(report.gates, "All gates"))
+    console.print(_sentence(report), highlight=False)
+
+
+def shortfall(record: GateRecord) -> float | None:
+    """By how much a failed gate missed its threshold."""
+    if record.verdict != "fail" or record.value is None or record.threshold is None:
+        return None
+    return abs(record.value - record.threshold)
+
+
+def number(value: float | None) -> str:
+    """Short enough for a column: five digits."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.5g}"
+
+
+def _sentence(report: Report) -> str:
+    if report.outcome == "refused":
+        return f"{report.model} of {report.run} was not released; nothing was registered."
+    if report.outcome == "passed":
+        return f"{report.model} of {report.run} passed every required gate (dry run)."
+    before = f"production is {report.production}" if report.production else "none is in production"
+    which = f"{report.model}/{report.version} sha256:{(report.digest or '')[:12]}"
+    verb = "was released already: unchanged" if report.outcome == "unchanged" else "is released"
+    return f"{which} of {report.run} {verb}; {before}. Next: fab plan"
