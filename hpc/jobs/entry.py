@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from conf import repo_root
+from conf import ConfigError, repo_root
 from hpc.jobs import status
 from hpc.jobs.config import cluster_config
 from hpc.jobs.environment import describe, installed
@@ -62,10 +62,10 @@ def _attempt(here: Run, rank: Rank, digest: str) -> int:
         from hpc.train.loop import train  # torch and DeepSpeed: only in the job
 
         outcome = train(spec, here.folder, stop)
-    except JobError as error:
+    except (JobError, ConfigError) as error:  # a sentence for people; the stack adds nothing
         print(f"lockgate: {error}", file=sys.stderr)
         status.fail(here, rank, error)
-        return REFUSED
+        return REFUSED if isinstance(error, SpecMoved) else TRAINING_FAILED
     except BaseException as error:  # noqa: BLE001  a rank never ends without saying why
         traceback.print_exc()
         status.fail(here, rank, error)

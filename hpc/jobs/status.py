@@ -59,13 +59,13 @@ def describe(error: BaseException, rank: int) -> dict[str, Any]:
 
 
 def final_metrics(run: Run) -> dict[str, Any]:
-    """The validation metrics of the candidate, or else the last line of metrics.jsonl."""
+    """The validation metrics of the candidate, or else what was logged last."""
     candidate = read_marker(run.folder / "candidate" / "candidate.json")
     return candidate.get("metrics") or last_metrics(run.metrics)
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
-    """The last complete line of metrics.jsonl; empty when nothing was logged."""
+    """The newest value of each metric in metrics.jsonl; empty when nothing was logged."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -73,14 +73,15 @@ def last_metrics(path: Path) -> dict[str, Any]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return {}
-    for line in reversed(lines):
+    newest: dict[str, Any] = {}
+    for line in lines:
         try:
             content = json.loads(line)
         except ValueError:
             continue  # a line that is being written, or a torn first one
         if isinstance(content, dict):
-            return content
-    return {}
+            newest |= content
+    return newest
 
 
 def _now() -> str:

@@ -1,0 +1,100 @@
+"""`lockgate doctor`: what a training run needs, looked at in a second, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: fine, or what is wrong in a sentence."""
+
+    name: str
+    fine: bool
+    detail: str
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `lockgate doctor ARGV`; 0 when everything is fine, else 3."""
+    parser = argparse.ArgumentParser(
+        prog="lockgate doctor", description="Look at what a training run needs here."
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in site=box")
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    options = parser.parse_intermixed_args(list(argv))
+    from conf import compose
+
+    findings = look(compose("site", options.overrides).site)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.fine else 'LOOK'}  {finding.name}: {finding.detail}")
+    return 0 if all(finding.fine for finding in findings) else 3
+
+
+def look(site: Any) -> list[Finding]:
+    """Everything that is looked at, in the order in which a run needs it."""
+    variables = {"SLURM_CONF": str(site.paths.slurm_conf)}
+    return [
+        _finding("data", lambda: _datasets(Path(site.paths.data))),
+        _finding("runs", lambda: _writable(Path(site.paths.runs))),
+        _finding("Slurm controller", lambda: _controller(variables)),
+        _finding("Slurm nodes", lambda: _nodes(variables)),
+        _finding("Slurm accounting", lambda: _accounting(variables)),
+    ]
+
+
+def _finding(name: str, read: Callable[[], str]) -> Finding:
+    from hpc.jobs.errors import JobError
+
+    try:
+        return Finding(name, True, read())
+    except (JobError, OSError) as error:
+        return Finding(name, False, str(error))
+
+
+def _datasets(data: Path) -> str:
+    from hpc.jobs.errors import DatasetMissing
+
+    published = sorted(link.parent.name for link in data.glob("*/current"))
+    if not published:
+        raise DatasetMissing(f"none in {data}. Make one: lockgate data prepare data=flights")
+    return ", ".join(published)
+
+
+def _writable(runs: Path) -> str:
+    from hpc.jobs.errors import PersonsMistake
+
+    if not os.access(runs, os.W_OK):
+        raise PersonsMistake(f"{runs} is not there, or not yours to write; runs go there")
+    return str(runs)
+
+
+def _controller(variables: dict[str, str]) -> str:
+    from hpc.jobs.scheduler import require_controller
+
+    require_controller(variables)
+    return "up"
+
+
+def _nodes(variables: dict[str, str]) -> str:
+    from hpc.jobs.poll import SINFO, parse_nodes
+    from hpc.jobs.scheduler import ask
+
+    nodes, partitions = parse_nodes(ask(SINFO, variables))
+    counted = ", ".join(f"{count} {state}" for state, count in nodes.items() if count)
+    return f"{counted or 'none'} in {', '.join(sorted(partitions)) or 'no partition'}"
+
+
+def _accounting(variables: dict[str, str]) -> str:
+    from hpc.jobs.scheduler import ask
+
+    ask(["sacct", "--noheader", "--starttime=now"], variables)
+    return "answers"

@@ -1,0 +1,76 @@
+"""Make a run's candidate again from its newest checkpoint, with the run's own code.
+
+`export_again` starts `python -m hpc.jobs.candidate SPEC DIGEST` in the run's source snapshot, so
+that the candidate's lineage stays true.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hpc.jobs.config import cluster_config
+from hpc.jobs.environment import job_variables
+from hpc.jobs.errors import JobError
+from hpc.jobs.run import Run
+from hpc.jobs.scheduler import last_words
+from hpc.jobs.snapshot import verify
+from hpc.jobs.spec import read_spec
+
+
+class NotExported(JobError):
+    """There is nothing to export, or exporting failed; the old candidate is as it was."""
+
+
+def export_again(run: Run) -> Path:
+    """Replace `run`'s candidate; returns its folder. Needs no Slurm and one CPU.
+
+    Raises `SpecMoved` for a run whose spec or snapshot was changed, and `NotExported`.
+    """
+    spec = run.spec
+    snapshot = verify(run.folder.parent / "snapshots", spec.source)
+    variables = job_variables(cluster_config(spec.config), snapshot, str(spec.config.site.root))
+    done = subprocess.run(
+        [sys.executable, "-m", "hpc.jobs.candidate", str(run.spec_path), spec.digest],
+        env=variables, cwd=run.folder, stdin=subprocess.DEVNULL, stdout=sys.stderr,
+        stderr=subprocess.PIPE, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise NotExported(f"{run.name} was not exported: {last_words(done.stderr)}")
+    return run.folder / "candidate"
+
+
+def main(argv: list[str]) -> int:
+    """In the snapshot: the newest good checkpoint's weights, evaluated and exported."""
+    spec_path, digest = argv
+    run = Run(Path(spec_path).parent)
+    spec = read_spec(run.spec_path, digest)
+    import torch
+    from safetensors.torch import load_file
+
+    import kernels
+    from hpc import tasks
+    from hpc.train.checkpoint import WEIGHTS, Checkpoints
+
+    checkpoints = Checkpoints(run.folder / "checkpoints", 1, spec.digest)
+    step = checkpoints.newest()
+    if step != spec.config.steps:
+        print(
+            f"error: its newest good checkpoint is of step {step} and the run ends at step "
+            f"{spec.config.steps}; only a finished run has a candidate",
+            file=sys.stderr,
+        )
+        return 1
+    task, dataset = tasks.load(spec.task), Path(spec.dataset.path)
+    model = task.model(spec.config, dataset)
+    model.load_state_dict(load_file(checkpoints.folder / f"{step:08d}" / WEIGHTS))
+    model.eval()
+    kernels.use("torch")  # ONNX knows plain torch operations only
+    with torch.no_grad():
+        task.export(model, spec.config, spec, run.folder / "candidate")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
