@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from serving.fleet.inventory import FleetError, Host, Ssh
 
 if TYPE_CHECKING:
     from fabric import Connection
+
+# Whatever paramiko logs reaches us as an exception too; a person reads one sentence, not both.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class Unreachable(FleetError):

@@ -2,8 +2,9 @@
 
 The order is the safety: bytes arrive in `staging/`, which nobody trusts; the host's own verifier
 and the host's own list of signers, both root's, judge them; only then are they made read-only and
-renamed into `packages/`. Triton sees a version directory appear whole, as hard links of verified
-files.
+renamed into `packages/`. Triton sees a version directory appear whole, as a copy of verified files.
+Nothing is hard-linked: a link is a second way to write to a file that was found good, and the
+verifier refuses it.
 """
 
 from __future__ import annotations
@@ -125,9 +126,9 @@ def ssh_command(ssh: Ssh) -> str:
 
 
 def rsync_argv(
-    source: Path, host: Host, ssh: Ssh, target: Path, link_dest: Path | None, kib_s: int
+    source: Path, host: Host, ssh: Ssh, target: Path, copy_dest: Path | None, kib_s: int
 ) -> list[str]:
-    """Send a package folder. Files that `link_dest` has with the same bytes are linked, not sent.
+    """Send a package folder. What `copy_dest` on the host has of the same bytes is not sent again.
 
     By checksum, not by time and size: two versions' files may well share both.
     """
@@ -137,7 +138,7 @@ def rsync_argv(
         "rsync", "--recursive", "--links", "--times", "--checksum", "--delete", "--partial",
         "--chmod=D755,F444", "--protect-args", "--timeout=60", "--stats",
         *([f"--bwlimit={kib_s}"] if kib_s else []),
-        *([f"--link-dest={link_dest}"] if link_dest else []),
+        *([f"--copy-dest={copy_dest}"] if copy_dest else []),
         "--rsh", ssh_command(ssh),
         "--", f"{source}/", f"{user}{address}:{target}/",
     ]  # fmt: skip
@@ -168,7 +169,7 @@ def accept_command(host: Host, model: str, version: int) -> str:
 
 
 def install_command(host: Host, model: str, version: int) -> str:
-    """Give Triton the version: hard links of the verified files, moved in whole.
+    """Give Triton the version: a copy of the verified files, moved in whole.
 
     What is there and equal stays as it is; what is there and differs is replaced.
     """
@@ -183,7 +184,7 @@ def install_command(host: Host, model: str, version: int) -> str:
             f"  chmod 555 {_q(target)}; exit 0; fi",
             discard_command(staged, old),
             f"mkdir -p {_q(target.parent)}",
-            f"cp -al {_q(verified)} {_q(staged)}",
+            f"cp -a --reflink=auto {_q(verified)} {_q(staged)}",
             f"chmod 755 {_q(staged)}",
             f"if [ -e {_q(target)} ]; then chmod 755 {_q(target)}; mv -T {_q(target)} {_q(old)}; fi",
             f"mv -T {_q(staged)} {_q(target)}",
@@ -231,8 +232,7 @@ def prune_command(host: Host, model: str, packages: tuple[int, ...], installed: 
 
 
 def discard_command(*folders: Path) -> str:
-    """Remove trees that may be read-only. Only folders are made writable: files may be links
-    that a verified package shares."""
+    """Remove trees that may be read-only."""
     names = " ".join(_q(folder) for folder in folders)
     return (
         f"for d in {names}; do if [ -e \"$d\" ]; then "
@@ -267,14 +267,15 @@ def stage(shell: Shell, shipment: Shipment, limits: Limits) -> str:
             _verify(shell, kept, shipment)
             return "already there and verified"
         except Refused:
-            # Changed on the host since it was accepted: not to be trusted, not to be linked from.
+            # Changed on the host since it was accepted: not to be trusted, not to be copied from.
             shell.run(discard_command(kept))
-    check_room(host.name, facts, shipment.size, limits)
+    # Twice: once in packages/, once as Triton's copy of the version directory.
+    check_room(host.name, facts, 2 * shipment.size, limits)
     staged = host.staging / f"{model}-{version}"
     others = [number for number in facts.packages if number != version]
-    link_dest = host.packages / model / str(max(others)) if others else None
+    copy_dest = host.packages / model / str(max(others)) if others else None
     shell.run(f"mkdir -p {_q(staged)}")
-    sent = _rsync(rsync_argv(shipment.path, host, shell.ssh, staged, link_dest, limits.transfer_kib_s))
+    sent = _rsync(rsync_argv(shipment.path, host, shell.ssh, staged, copy_dest, limits.transfer_kib_s))
     try:
         _verify(shell, staged, shipment)
     except Refused:

@@ -1,0 +1,369 @@
+"""A small real fleet for tests: sshd, supervisord, tritonserver and HAProxy on loopback.
+
+Everything is started by the test, lives in one folder and is stopped by `Bed.down`. Packages are
+tiny, made by hand and truly signed; the model multiplies by a number from its version folder.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from serving.artifact import store
+from serving.artifact.manifest import (
+    DatasetRef,
+    Lineage,
+    Manifest,
+    Tensor,
+    list_files,
+)
+from serving.artifact.signature import allowed_signer, sign
+from serving.fleet.edge import Edge
+from serving.fleet.edge_config import haproxy_cfg
+from serving.triton import TritonServer
+
+REPO = Path(__file__).resolve().parents[3]
+MODEL = "toy"
+
+MODEL_PY = """\
+import json
+import os
+import time
+
+import numpy
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        folder = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(folder, "transform.json")) as stream:
+            self.transform = json.load(stream)
+        if self.transform.get("broken"):
+            raise RuntimeError("this version cannot start")
+        time.sleep(self.transform.get("load_s", 0))
+
+    def execute(self, requests):
+        time.sleep(self.transform.get("infer_s", 0.002))
+        answers = []
+        for request in requests:
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
+        return answers
+"""
+
+CONFIG = """\
+name: "toy"
+backend: "python"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 100 }
+"""
+
+
+def serving_env() -> Path | None:
+    """The environment that Triton runs from, or None where it was not set up."""
+    named = os.environ.get("LOCKGATE_SERVING_ENV")
+    folder = Path(named) if named else REPO / ".venv-serve"
+    return folder if (folder / "bin" / "python").exists() else None
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+def make_key(path: Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path.with_name(path.name + ".pub").read_text()
+
+
+def publish(folder: Path, key: Path, version: int, factor: float, **options: object) -> Path:
+    """Put a signed `toy` version into the store; its answer to x is `factor * x`.
+
+    `golden` (an option) makes the golden examples expect another factor.
+    """
+    golden = options.pop("golden", factor)
+    staged = store.stage(folder, f"toy-{version}")
+    (staged / "version").mkdir()
+    (staged / "config.pbtxt").write_text(str(options.pop("config", CONFIG)))
+    (staged / "version" / "model.py").write_text(MODEL_PY)
+    (staged / "version" / "transform.json").write_text(json.dumps({"factor": factor, **options}))
+    (staged / "version" / "weights.bin").write_bytes(b"\0" * (1 << 20))
+    examples = [
+        {
+            "inputs": {"x": {"dtype": "FP32", "shape": [2, 1], "data": [n, n + 0.5]}},
+            "outputs": {"y": {"dtype": "FP32", "shape": [2, 1],
+                              "data": [n * golden, (n + 0.5) * golden]}},
+            "atol": 1e-6, "rtol": 1e-6,
+        }
+        for n in range(8)
+    ]  # fmt: skip
+    (staged / "golden.json").write_text(json.dumps(examples))
+    manifest = Manifest(
+        format="lockgate-package/1", model=MODEL, version=version, task="toy",
+        created="2026-01-01T00:00:00Z", files=list_files(staged),
+        inputs=(Tensor("x", "FP32", (-1, 1)),), outputs=(Tensor("y", "FP32", (-1, 1)),),
+        transform_digest="0" * 64, requires={"triton": ">=2.51", "numpy": "<2", "python": "3.11"},
+        lineage=Lineage("toy-run", "0" * 64, "0" * 64, DatasetRef("toy", "0" * 64)),
+        metrics={}, gates=(), previous=version - 1 or None,
+    )  # fmt: skip
+    return store.publish(folder, staged, manifest, sign(manifest.to_bytes(), key))
+
+
+@dataclass
+class Bed:
+    """`hosts` serving hosts in us-east (named a, b, ...) and one in us-west (w) if asked for."""
+
+    root: Path
+    config: DictConfig
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def edge(self, region: str = "us-east") -> Edge:
+        return Edge(region, Path(self.config.site.edges[region].socket))
+
+    def url(self, region: str = "us-east") -> str:
+        edge = self.config.site.edges[region]
+        return f"http://{edge.address}:{edge.http_port}"
+
+    def publish(self, version: int, factor: float, **options: object) -> Path:
+        key = options.pop("key", "release")
+        return publish(self.store, self.root / "keys" / str(key), version, factor, **options)
+
+    def ask(self, x: float, region: str = "us-east", version: int | None = None) -> float:
+        """One inference through the edge. Raises OSError for anything but 200."""
+        path = f"/v2/models/{MODEL}{f'/versions/{version}' if version else ''}/infer"
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [x]}
+        request = urllib.request.Request(
+            self.url(region) + path, json.dumps({"inputs": [tensor]}).encode(), method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return float(json.load(answer)["outputs"][0]["data"][0])
+
+    def repository(self, host: str) -> Path:
+        return self.root / "hosts" / host / "model-repository"
+
+    def down(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in reversed(self.processes):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        subprocess.run(["chmod", "-R", "u+w", str(self.root)], check=False)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def bed_up(hosts: int = 2, west: int = 0) -> Bed:
+    """Start a fleet; it serves nothing yet. The caller must call `down`."""
+    env = serving_env()
+    assert env is not None
+    # Not pytest's tmp_path: Triton runs as another user, who could not enter it.
+    root = Path(tempfile.mkdtemp(prefix="lockgate-bed-"))
+    root.chmod(0o755)
+    names = [*"abcdef"[:hosts], *[f"w{n}" for n in range(west)]]
+    base = os.getpid() % 200 + 30
+    addresses = {name: f"127.0.{base}.{number + 11}" for number, name in enumerate(names)}
+    ports = {name: free_port(addresses[names[0]]) for name in ("ssh", "http", "grpc", "metrics")}
+    regions = {"us-east": names[:hosts], **({"us-west": names[hosts:]} if west else {})}
+    config = OmegaConf.create(
+        {
+            "site": {
+                "name": "bed",
+                "root": str(root),
+                "paths": {"store": str(root / "store"), "journal": str(root / "journal"),
+                          "hosts": str(root / "hosts")},
+                "mlflow_uri": f"sqlite:///{root}/mlflow.db",
+                "hosts": {n: {"address": addresses[n], "region": r}
+                          for r, members in regions.items() for n in members},
+                "edges": {r: {"address": "127.0.0.1", "http_port": free_port(),
+                              "stats_port": free_port(), "socket": str(root / f"{r}.sock")}
+                          for r in regions},
+                "ports": {"ssh": ports["ssh"], "triton_http": ports["http"],
+                          "triton_grpc": ports["grpc"], "triton_metrics": ports["metrics"],
+                          "edge_log": free_port()},
+            },
+            "fleet": {
+                "name": "bed",
+                "hosts": "${site.hosts}",
+                "edges": "${site.edges}",
+                "ssh": {"user": getpass.getuser(), "port": "${site.ports.ssh}",
+                        "key": str(root / "keys" / "deploy"),
+                        "known_hosts": str(root / "keys" / "known_hosts"),
+                        "connect_timeout_s": 5, "command_timeout_s": 60},
+                "triton": {"http_port": "${site.ports.triton_http}",
+                           "grpc_port": "${site.ports.triton_grpc}",
+                           "load_timeout_s": 60, "infer_timeout_s": 20},
+                "root": "${site.paths.hosts}/{host}",
+                "python": "/usr/bin/python3",
+                "restart": f"{env}/bin/supervisorctl -c ${{fleet.root}}/etc/supervisord.conf "
+                           "restart triton",
+            },
+            "rollout": {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16,
+                        "lock_ttl_s": 30},
+        }
+    )  # fmt: skip
+    bed = Bed(root, config)
+    try:
+        _start(bed, env, addresses, ports)
+    except BaseException:
+        bed.down()
+        raise
+    return bed
+
+
+def _start(bed: Bed, env: Path, addresses: dict[str, str], ports: dict[str, int]) -> None:
+    root = bed.root
+    for name in ("keys", "store", "journal"):
+        (root / name).mkdir()
+    deploy, release = make_key(root / "keys" / "deploy"), make_key(root / "keys" / "release")
+    make_key(root / "keys" / "foreign")
+    known = ""
+    for name, address in addresses.items():
+        known += _start_host(bed, env, name, address, ports, deploy, release)
+    (root / "keys" / "known_hosts").write_text(known)
+    for region in bed.config.site.edges:
+        path = root / f"haproxy-{region}.cfg"
+        path.write_text(haproxy_cfg(bed.config.site, region))
+        _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
+    for region in bed.config.site.edges:
+        wait_for(lambda region=region: all(s.up for s in bed.edge(region).states().values()), 60)
+
+
+def _start_host(
+    bed: Bed, env: Path, name: str, address: str, ports: dict[str, int], deploy: str, release: str
+) -> str:
+    home = bed.root / "hosts" / name
+    for folder in ("etc", "staging", "packages", "model-repository", "log", "run"):
+        (home / folder).mkdir(parents=True)
+    host_key = make_key(home / "etc" / "host_key")
+    (home / "etc" / "authorized_keys").write_text(deploy)
+    (home / "etc" / "allowed_signers").write_text(allowed_signer(release))
+    shutil.copy(REPO / "serving" / "artifact" / "verify.py", home / "etc" / "verify.py")
+    (home / "etc" / "sshd_config").write_text(
+        f"Port {ports['ssh']}\nListenAddress {address}\nHostKey {home}/etc/host_key\n"
+        f"PidFile {home}/run/sshd.pid\nAuthorizedKeysFile {home}/etc/authorized_keys\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+        "MaxSessions 40\nSubsystem sftp internal-sftp\n"
+    )
+    server = TritonServer(
+        env, home / "model-repository", address, ports["http"], ports["grpc"], ports["metrics"],
+        models=("*",), exit_timeout_s=10, exit_on_error=False, http_threads=4,
+    )  # fmt: skip
+    environment = ",".join(f'{key}="{value}"' for key, value in server.environment().items())
+    # As root, Python would write byte code into read-only version folders; a host's Triton cannot.
+    user = "user=nobody\n" if os.geteuid() == 0 else ""
+    (home / "etc" / "supervisord.conf").write_text(
+        f"[supervisord]\nnodaemon=true\nlogfile={home}/log/supervisord.log\n"
+        f"pidfile={home}/run/supervisord.pid\n"
+        f"[unix_http_server]\nfile={home}/run/s.sock\n"
+        "[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+        f"[supervisorctl]\nserverurl=unix://{home}/run/s.sock\n"
+        f"[program:triton]\ncommand={' '.join(server.argv())}\nenvironment={environment}\n{user}"
+        f"autorestart=true\nstopwaitsecs=15\nredirect_stderr=true\n"
+        f"stdout_logfile={home}/log/triton.log\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    _spawn(bed, ["/usr/sbin/sshd", "-D", "-e", "-f", str(home / "etc" / "sshd_config")],
+           home / "log" / "sshd.log")  # fmt: skip
+    _spawn(bed, [str(env / "bin" / "supervisord"), "-c", str(home / "etc" / "supervisord.conf")],
+           home / "log" / "supervisor.out")  # fmt: skip
+    return f"[{address}]:{ports['ssh']} {' '.join(host_key.split()[:2])}\n"
+
+
+def _spawn(bed: Bed, argv: list[str], log: Path) -> None:
+    with log.open("wb") as stream:
+        bed.processes.append(
+            subprocess.Popen(argv, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        )
+
+
+def wait_for(condition, timeout_s: float) -> None:
+    """Wait until `condition()` is true; an OSError or a FleetError counts as not yet."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if condition():
+                return
+        except (OSError, ValueError):
+            pass
+        assert time.monotonic() < deadline, "the bed did not come up"
+        time.sleep(0.05)
+
+
+class Load:
+    """Clients that ask the edge without pause, each on a kept-alive connection; bounded in rate.
+
+    `failures` holds everything that was not a 200 with an answer of one of `factors`.
+    """
+
+    def __init__(self, bed: Bed, factors: tuple[float, ...], clients: int = 3, pause: float = 0.01):
+        self.bed, self.factors, self.pause = bed, factors, pause
+        self.sent, self.failures, self.seen = 0, [], set()  # type: ignore[var-annotated]
+        self.latencies: list[float] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        import http.client
+
+        edge = self.bed.config.site.edges["us-east"]
+        connection = http.client.HTTPConnection(edge.address, edge.http_port, timeout=30)
+        x = 3.0
+        body = json.dumps(
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [x]}]}
+        )
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                connection.request("POST", f"/v2/models/{MODEL}/infer", body)
+                answer = connection.getresponse()
+                text = answer.read()
+                factor = json.loads(text)["outputs"][0]["data"][0] / x if answer.status == 200 else None
+                if factor not in self.factors:
+                    self.failures.append((answer.status, text[:200]))
+                else:
+                    self.seen.add(factor)
+            except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
+                self.failures.append(("broken", repr(error)))
+                connection.close()
+            self.sent += 1
+            self.latencies.append(time.monotonic() - began)
+            time.sleep(self.pause)
+
+
+PYTHON = sys.executable
