@@ -142,4 +142,3 @@ def install_stub(env_dir: Path) -> Path:
         partial.chmod(0o755)
         partial.rename(target)
     return target
-

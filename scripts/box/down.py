@@ -15,14 +15,14 @@ from rich.console import Console
 
 from scripts.box import hosts, processes, slurm, supervisor
 from scripts.box.preflight import refuse_without_root
-from scripts.box.program import Program
+from scripts.box.program import Program, Refusal
 from scripts.box.programs import all_programs, stop_order
-from scripts.box.state import name_at, socket_of
+from scripts.box.state import socket_of
 from scripts.box.up import exclusive
 
 
 def down(site: Any, console: Console) -> None:
-    """Stop everything of the site. Returns when no process of it is left; raises Refusal.
+    """Stop everything of the site. Raises Refusal where a process cannot be ended.
 
     Data stays. A box that is down already stays so, and what a killed `up` left is ended.
     """
@@ -31,7 +31,8 @@ def down(site: Any, console: Console) -> None:
         console.print("nothing is there to stop")
         return
     with exclusive(site):
-        if not supervisor.answers_at(supervisor.socket(site))():
+        supervised = not supervisor.answers_at(supervisor.socket(site))()
+        if supervised:
             programs = all_programs(site)
             with console.status("cancelling jobs"):
                 cancel_jobs(site)
@@ -40,15 +41,18 @@ def down(site: Any, console: Console) -> None:
                     _stop(site, wave)
             with console.status("stopping supervisord"):
                 _shut_down(site)
-        for line in processes.end(processes.of_site(site)):
+        ended = processes.end(processes.of_site(site))
+        if ended and not supervised:
+            console.print(f"no supervisord answered; ended {len(ended)} processes it had left")
+        for line in ended if supervised else []:
             console.print(f"did not stop by itself, ended: {line}")
         sweep(site)
-        left = processes.of_site(site)
-        for process in left:
-            console.print(f"still there: {processes.describe(process)}")
         for process in processes.strangers(site):
             console.print(f"not the box's, but works in {site.root}: {processes.describe(process)}")
-    console.print("down" if not left else "not quite down")
+        left = [processes.describe(process) for process in processes.of_site(site)]
+    if left:
+        raise Refusal(f"could not be ended: {'; '.join(left)}")
+    console.print("down; no process is left, the data stays")
 
 
 def cancel_jobs(site: Any) -> None:
@@ -72,15 +76,15 @@ def _stop(site: Any, wave: Sequence[Program]) -> None:
     deadline = time.monotonic() + patience
     for program in wave:
         try:
-            supervisor.connect(socket_of(site, program)).stopProcess(name_at(program), False)
+            supervisor.connect(socket_of(site, program)).stopProcess(program.called, False)
         except (OSError, xmlrpc.client.Error):
-            continue  # it does not run, or its supervisor is gone: the sweep below has the last word
+            continue  # it does not run, or its supervisor is gone: the last look ends it
     stopped = ("STOPPED", "EXITED", "FATAL", "ABSENT")
     while time.monotonic() < deadline:
         sockets = {socket_of(site, program) for program in wave}
         known = {path: supervisor.processes(path) for path in sockets}
         states = [
-            known[socket_of(site, program)].get(name_at(program), {}).get("statename", "ABSENT")
+            known[socket_of(site, program)].get(program.called, {}).get("statename", "ABSENT")
             for program in wave
         ]
         if all(state in stopped for state in states):

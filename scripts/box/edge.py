@@ -11,9 +11,10 @@ from serving.fleet.edge_config import haproxy_cfg
 
 
 def folders(site: Any) -> list[Folder]:
-    # HAProxy makes its runtime socket here and hands it to the edge group, of which it is a member.
-    sockets = {Path(edge.socket).parent for edge in site.edges.values()}
-    return [Folder(path, str(site.users.haproxy), str(site.groups.edge)) for path in sorted(sockets)]
+    # HAProxy makes its runtime socket here and hands it to the edge group, being a member.
+    user, group = str(site.users.haproxy), str(site.groups.edge)
+    parents = sorted({Path(edge.socket).parent for edge in site.edges.values()})
+    return [Folder(path, user, group) for path in parents]
 
 
 def programs(site: Any) -> list[Program]:

@@ -54,6 +54,7 @@ def sshd_config(site: Any, host: str) -> str:
         "PATH": f"{site.serving_env}/bin:/usr/bin:/bin",
         "HOME": str(Path(site.root) / "home" / "host"),
         "LANG": "C.UTF-8",
+        supervisor.MARK: str(site.root),
     }
     return "\n".join(
         [
@@ -136,6 +137,7 @@ def ensure_keys(site: Any) -> None:
         etc = home(site, host) / "etc"
         public = keys.ensure_ed25519(etc / "ssh_host_ed25519_key", "root", f"host@{host}")
         known += keys.known_hosts_line(host, spec.address, site.ports.ssh, public)
+        keys.ensure_secret(secret_file(site, host), "root", 16, text=True)
         pinned += [
             File(etc / "authorized_keys", keys.authorized_key(deploy, forwards(site, host))),
             # The verifier too is installed with the host and never by a deployment.
@@ -153,11 +155,15 @@ def ensure_keys(site: Any) -> None:
 def secret(site: Any, host: str) -> str:
     """The host's secret for model control over HTTP, which no client of ours uses.
 
-    The file is root's alone. Triton takes the secret only as an argument, so users of the host
+    The file is root's alone, and made with the host's keys. Triton takes the secret only as an argument, so users of the host
     itself can see it in /proc; see `serving.triton.TritonServer`.
     """
-    path = home(site, host) / "etc" / "triton-http-secret"
-    return keys.ensure_secret(path, "root", 16, text=True).decode()
+    path = secret_file(site, host)
+    return path.read_text() if path.exists() else ""
+
+
+def secret_file(site: Any, host: str) -> Path:
+    return home(site, host) / "etc" / "triton-http-secret"
 
 
 def programs(site: Any) -> list[Program]:
@@ -198,8 +204,8 @@ def programs(site: Any) -> list[Program]:
                     Port(address, ports.triton_metrics, "site.ports.triton_metrics"),
                 ),
                 needs=(f"supervisor-{host}",),
-                under=f"supervisor-{host}",
                 socket=supervisor.host_socket(here),
+                alias="triton",
                 log=here / "log" / "triton.log",
                 probe=http_ok(f"http://{address}:{ports.triton_http}/v2/health/live"),
                 stop_wait_s=site.triton.exit_timeout_s + 10,

@@ -55,7 +55,7 @@ def command(site: Any, role: str, argv: Sequence[str], caller: Mapping[str, str]
 
 
 def run_as(site: Any, role: str, argv: Sequence[str]) -> None:
-    """Become `role` and run `argv` in place of this process. Raises Refusal where that cannot be."""
+    """Become `role` and run `argv` in place of this process. Raises Refusal where it cannot."""
     line = command(site, role, argv, os.environ)
     user = str(site.users[role])
     try:

@@ -1,4 +1,4 @@
-"""The keys of the site: made once, kept, and pinned from the files, never learned over a network."""
+"""The keys of the site: made once, kept, pinned from the files, never learned over a network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def ensure_ed25519(path: Path, owner: str, comment: str) -> str:
         new.unlink(missing_ok=True)
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(new)],
-            check=True, capture_output=True, stdin=subprocess.DEVNULL,
+            check=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
         )
         made = new.with_name(new.name + ".pub")
         write_atomically(public, made.read_bytes(), "root", "root", 0o644)

@@ -53,7 +53,10 @@ def ensure_grants(site: Any) -> None:
     """Give slurmdbd its database; MariaDB must be up. Done twice changes nothing."""
     subprocess.run(
         ["mariadb", "--no-defaults", f"--socket={socket(site)}", "--user=root"],
-        input=grants(site), text=True, check=True, capture_output=True,
+        input=grants(site),
+        text=True,
+        check=True,
+        capture_output=True,
     )
 
 

@@ -76,13 +76,14 @@ def _exporter(site: Any, name: str, module: str, port_key: str) -> list[Program]
     if not (REPO / module.replace(".", "/")).with_suffix(".py").exists():
         return []
     port = site.ports[port_key]
-    return [Program(
-        name=name,
-        argv=(str(REPO / ".venv/bin/python"), "-m", module),
-        user=str(site.users.observe),
-        env={**environment(site, "observe"), **slurm.client_env(site)},
-        ports=(Port(LOOPBACK, port, f"site.ports.{port_key}"),),
-        probe=http_ok(f"http://{LOOPBACK}:{port}/metrics"),
-        kills_group=True,
-    )]
-
+    return [
+        Program(
+            name=name,
+            argv=(str(REPO / ".venv/bin/python"), "-m", module),
+            user=str(site.users.observe),
+            env={**environment(site, "observe"), **slurm.client_env(site)},
+            ports=(Port(LOOPBACK, port, f"site.ports.{port_key}"),),
+            probe=http_ok(f"http://{LOOPBACK}:{port}/metrics"),
+            kills_group=True,
+        )
+    ]

@@ -28,9 +28,7 @@ def is_free(port: Port) -> bool:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            raise Refusal(
-                f"cannot listen on {port} ({port.key}): {error.strerror}."
-            ) from error
+            raise Refusal(f"cannot listen on {port} ({port.key}): {error.strerror}.") from error
     return True
 
 

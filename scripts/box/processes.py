@@ -12,18 +12,22 @@ import psutil
 from scripts.box.supervisor import MARK
 
 STEP = "slurmstepd"
+RETITLED = (STEP, "sshd")
 
 
 def of_site(site: Any) -> list[psutil.Process]:
     """Every process that the box started, or that a process of it started, whoever owns it now.
 
-    Daemons and their children carry the site's mark in their environment. Slurm's job steps write
-    over their environment; they are known by their spool folder or log, and with them their jobs.
+    Daemons and their children carry the site's mark in their environment. sshd and Slurm's job
+    steps write their title over it; they are known by the site's folder in their command line or
+    as where they work, and with them all that they run.
     """
     mark = f"{MARK}={site.root}".encode()
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
-        if _marked(process.pid, mark) or (_is_step(process) and _names(process, str(site.root))):
+        if _marked(process.pid, mark) or (
+            _is_called(process, RETITLED) and _names(process, str(site.root))
+        ):
             found[process.pid] = process
             found.update({child.pid: child for child in _children(process)})
     found.pop(os.getpid(), None)
@@ -32,7 +36,7 @@ def of_site(site: Any) -> list[psutil.Process]:
 
 def jobs_of(site: Any) -> list[psutil.Process]:
     """The job steps that run on the site's nodes, and all that runs in them."""
-    steps = [process for process in of_site(site) if _is_step(process)]
+    steps = [process for process in of_site(site) if _is_called(process, (STEP,))]
     inside = {process.pid: process for process in steps}
     for step in steps:
         inside.update({child.pid: child for child in _children(step)})
@@ -56,10 +60,24 @@ def end(processes: Iterable[psutil.Process], patience_s: float = 10) -> list[str
     for process in processes:
         _signal(process, process.terminate)
     _, left = psutil.wait_procs(processes, timeout=patience_s)
+    left = _freeze(left)
     for process in left:
         _signal(process, process.kill)
     psutil.wait_procs(left, timeout=5)
     return ended
+
+
+def _freeze(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Stop the processes and all their children, so that none can start another one meanwhile."""
+    frozen: dict[int, psutil.Process] = {}
+    while processes:
+        for process in processes:
+            _signal(process, process.suspend)
+            frozen[process.pid] = process
+        processes = [
+            child for parent in processes for child in _children(parent) if child.pid not in frozen
+        ]
+    return list(frozen.values())
 
 
 def describe(process: psutil.Process) -> str:
@@ -85,23 +103,19 @@ def _marked(pid: int, mark: bytes) -> bool:
         return False
 
 
-def _is_step(process: psutil.Process) -> bool:
+def _is_called(process: psutil.Process, names: tuple[str, ...]) -> bool:
     try:
-        return process.name() == STEP
+        return process.name() in names
     except psutil.Error:
         return False
 
 
 def _names(process: psutil.Process, root: str) -> bool:
     try:
-        words = [process.cwd(), *process.cmdline(), *(file.path for file in _open_files(process))]
+        words = [process.cwd(), *process.cmdline()]
     except psutil.Error:
         return False
     return any(word == root or f"{root}/" in word for word in words)
-
-
-def _open_files(process: psutil.Process) -> list[Any]:
-    return process.open_files() if _is_step(process) else []
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

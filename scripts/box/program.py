@@ -53,8 +53,8 @@ class Program:
 
     `needs` are programs that must be healthy before this one is started; `before` is then run
     once, just before the start. `files` are the configs that the daemon reads at start: when one
-    changes, the daemon is restarted. `under` names the program whose supervisor runs this one
-    (empty: the box's own), at the unix socket `socket`.
+    changes, the daemon is restarted. A program that a serving host's own supervisor runs has that
+    one's `socket`, and the name it goes by there as `alias`.
     """
 
     name: str
@@ -66,8 +66,13 @@ class Program:
     files: tuple[File, ...] = ()
     needs: tuple[str, ...] = ()
     before: Callable[[], None] | None = None
-    under: str = ""
     socket: Path | None = None
+    alias: str = ""
     log: Path | None = None
     stop_wait_s: int = 10
     kills_group: bool = False
+
+    @property
+    def called(self) -> str:
+        """Its name at the supervisor that runs it."""
+        return self.alias or self.name

@@ -33,11 +33,6 @@ def socket_of(site: Any, program: Program) -> Path:
     return program.socket or supervisor.socket(site)
 
 
-def name_at(program: Program) -> str:
-    """What `program` is called at its supervisor: on a host, Triton is simply `triton`."""
-    return program.name.removesuffix(program.under.removeprefix("supervisor")) if program.under else program.name
-
-
 def observe(site: Any, programs: Sequence[Program], probe: bool = True) -> list[Daemon]:
     """Ask every supervisor, then every program that runs, all probes in parallel."""
     sockets = {socket_of(site, program) for program in programs}
@@ -45,7 +40,7 @@ def observe(site: Any, programs: Sequence[Program], probe: bool = True) -> list[
         known = dict(zip(sockets, pool.map(supervisor.processes, sockets), strict=True))
 
         def look(program: Program) -> Daemon:
-            info = known[socket_of(site, program)].get(name_at(program), {})
+            info = known[socket_of(site, program)].get(program.called, {})
             state = str(info.get("statename", "ABSENT"))
             fault = ""
             if state not in supervisor.RUNNING:

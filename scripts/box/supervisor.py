@@ -73,7 +73,7 @@ def site_conf(site: Any, programs: Sequence[Program]) -> str:
         *_control(socket(site), "root:root", "0700"),
     ]
     for program in programs:
-        if not program.under:
+        if not program.socket:
             lines += ["", *_program(site, program)]
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,7 @@ from scripts.box.identity import REPO
 from scripts.box.ports import refuse_taken
 from scripts.box.program import File, Program, Refusal
 from scripts.box.programs import all_files, all_folders, all_programs
-from scripts.box.state import Daemon, name_at, observe, socket_of
+from scripts.box.state import Daemon, observe, socket_of
 
 POLL_S = 0.3
 
@@ -77,7 +77,8 @@ def _supervise(site: Any, programs: Sequence[Program], console: Console) -> None
     control = supervisor.connect(supervisor.socket(site))
     added, changed, removed = control.reloadConfig()[0]
     for name in [*changed, *removed]:
-        console.print(f"{name}: {'config changed' if name in changed else 'no longer wanted'}, stopping")
+        reason = "config changed" if name in changed else "no longer wanted"
+        console.print(f"{name}: {reason}, stopping")
         control.stopProcessGroup(name)
         control.removeProcessGroup(name)
     for name in [*added, *changed]:
@@ -89,12 +90,14 @@ def _clear_orphans(site: Any, console: Console) -> None:
     """End daemons whose supervisor is gone. Jobs are left alone: they outlive a slurmd."""
     jobs = {process.pid for process in processes.jobs_of(site)}
     orphans = [process for process in processes.of_site(site) if process.pid not in jobs]
-    for line in processes.end(orphans):
-        console.print(f"left over from before, ended: {line}")
+    ended = processes.end(orphans)
+    if ended:
+        console.print(f"ended what a supervisord that is gone had left: {len(ended)} processes")
 
 
 def _refuse_taken(site: Any, programs: Sequence[Program]) -> None:
-    idle = [d.program for d in observe(site, programs, probe=False) if d.state not in supervisor.RUNNING]
+    found = observe(site, programs, probe=False)
+    idle = [daemon.program for daemon in found if daemon.state not in supervisor.RUNNING]
     refuse_taken(port for program in idle for port in program.ports)
 
 
@@ -156,7 +159,7 @@ def _begin(site: Any, daemon: Daemon) -> bool:
     if program.before:
         program.before()
     try:
-        supervisor.connect(socket_of(site, program)).startProcess(name_at(program), False)
+        supervisor.connect(socket_of(site, program)).startProcess(program.called, False)
     except xmlrpc.client.Fault as fault:
         if fault.faultCode != ALREADY_STARTED:
             raise

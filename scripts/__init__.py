@@ -1,0 +1,1 @@
+"""What a person types at a checkout: setup, site, quickstart, test, bench."""
