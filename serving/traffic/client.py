@@ -1,0 +1,90 @@
+"""One client: a connection that is kept or not, one request, and what came of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import select
+import time
+from dataclasses import dataclass, replace
+
+from serving.traffic.golden import Example, verdict
+
+# HAProxy closes a connection that was idle for 10 s; a client that writes at that moment would
+# count a failure that is nobody's. Nothing idle this long is used again.
+MAX_IDLE_S = 4.0
+WRONG = "wrong answer"
+
+
+@dataclass
+class Connection:
+    http: http.client.HTTPConnection
+    used: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    region: str
+    version: str = ""
+    failure: str = ""
+    """Empty where the request was answered and the answer is not known to be wrong."""
+    detail: str = ""
+    request_id: str = ""
+    checked: bool = False
+    reusable: bool = False
+    latency_s: float = 0.0
+
+
+def send(connection: Connection, region: str, model: str, example: Example, due: float) -> Seen:
+    """One request and what came of it; `due` is when it was to be sent, on the monotonic clock."""
+    seen = Seen(region)
+    try:
+        path, headers = f"/v2/models/{model}/infer", {"Content-Type": "application/json"}
+        connection.http.request("POST", path, body=example.body, headers=headers)
+        reply = connection.http.getresponse()
+        seen = replace(seen, request_id=reply.getheader("X-Request-Id") or "")
+        body = reply.read()
+        seen = replace(seen, reusable=not reply.will_close)
+        if reply.status != 200:
+            detail = body[:200].decode("utf-8", "replace")
+            seen = replace(seen, failure=f"http {reply.status}", detail=detail)
+        else:
+            answer = json.loads(body)
+            version = str(answer["model_version"])
+            right, detail = verdict(example, version, answer)
+            failure = WRONG if right is False else ""
+            seen = replace(
+                seen, version=version, failure=failure, detail=detail, checked=right is not None
+            )
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        seen = replace(seen, failure=_reason(error), detail=detail, reusable=False)
+    connection.used = time.monotonic()
+    return replace(seen, latency_s=connection.used - due)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, ConnectionError | http.client.HTTPException):
+        return "connection lost"
+    return "unreachable" if isinstance(error, OSError) else "bad reply"
+
+
+def connect(address: str, port: int, timeout_s: float) -> Connection:
+    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
+    return Connection(connection, time.monotonic())
+
+
+def usable(connection: Connection | None) -> Connection | None:
+    """The kept connection, unless it is old or the other side has closed it meanwhile."""
+    if connection is None:
+        return None
+    sock = connection.http.sock
+    closed = sock is None or bool(select.select([sock], [], [], 0)[0])
+    if closed or time.monotonic() - connection.used > MAX_IDLE_S:
+        connection.http.close()
+        return None
+    return connection
