@@ -49,6 +49,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'kernels' has no attribute {name!r}; it has {sorted(__all__)}")
+        raise AttributeError(
+            f"module 'kernels' has no attribute {name!r}; it has {sorted(__all__)}"
+        )
     value = globals()[name] = getattr(import_module(_HOME[name]), name)
     return value

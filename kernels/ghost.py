@@ -1,0 +1,248 @@
+"""GPUs that are not there: compile for them, record what would be launched, run nothing.
+
+Inside `with Ghost("sm_90") as gpu:` the launchers of this package accept meta tensors; each kernel
+is specialised and compiled exactly as on the device, and `gpu.launches` lists what it was given.
+This is the one module that touches Triton's private driver interface; it is pinned to the Triton
+version of scripts/lock/train.txt and fails loudly with another one.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from kernels.backend import KernelError, interpreting
+
+SUPPORTED = "3.9."
+
+# Shared memory of one thread block (bytes), as the driver would report it.
+SHARED = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
+BIN = Path(triton.__file__).parent / "backends/nvidia/bin"
+
+
+def target(arch: str) -> GPUTarget:
+    """Triton's name for an architecture of the settings table."""
+    if arch.startswith("sm_"):
+        return GPUTarget("cuda", int(arch[3:]), 32)
+    return GPUTarget("hip", arch, 64)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the compiler made of one kernel.
+
+    registers: per thread. spills: instructions that reach local memory (CUDA) or spilled vector
+    registers (HIP). shared: bytes. loads, stores: how many global accesses of each width in bits.
+    hot_loads, hot_stores: the same for the innermost code, the loops or, without one, all of it.
+    clusters: instructions that synchronise a cluster. atomics: global atomics.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    loads: dict[int, int] = field(default_factory=dict)
+    stores: dict[int, int] = field(default_factory=dict)
+    hot_loads: dict[int, int] = field(default_factory=dict)
+    hot_stores: dict[int, int] = field(default_factory=dict)
+    clusters: int = 0
+    atomics: int = 0
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One recorded launch."""
+
+    name: str
+    grid: tuple[int, int, int]
+    warps: int
+    ctas: int
+    kernel: Any  # triton's CompiledKernel
+
+
+class Ghost:
+    """A Triton driver without a device, to be used as a context manager.
+
+    Raises KernelError under the interpreter and with a Triton it was not written for.
+    """
+
+    def __init__(self, arch: str):
+        if interpreting():
+            raise KernelError(
+                "TRITON_INTERPRET=1: nothing can be compiled in this process; unset it"
+            )
+        if not triton.__version__.startswith(SUPPORTED):
+            raise KernelError(
+                f"kernels.ghost knows Triton {SUPPORTED}x, not {triton.__version__}; "
+                "install the version of scripts/lock/train.txt"
+            )
+        self.arch = arch
+        self.launches: list[Launched] = []
+        self.utils = self
+        self._outer: Any = None
+
+    def __enter__(self) -> "Ghost":
+        self._outer = driver._active
+        driver.set_active(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        driver._active = self._outer
+
+    # What triton.runtime.jit and triton.compiler ask of a driver.
+
+    def get_current_device(self) -> int:
+        return int(re.sub(r"\D", "", self.arch))  # the JIT keeps one cache of binaries per device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return target(self.arch)
+
+    def get_active_torch_device(self):
+        import torch
+
+        return torch.device("meta")
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {
+            "max_shared_mem": SHARED[self.arch],
+            "multiprocessor_count": 132,
+            "max_num_regs": 65536,
+            "warpSize": target(self.arch).warp_size,
+        }
+
+    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple:
+        return 1, 1, 0, 0, 1024  # module, function, registers, spills, most threads
+
+    def unload_module(self, module: Any) -> None:
+        """Nothing was loaded."""
+
+    def launcher_cls(self, src: Any, metadata: Any):
+        def record(g0, g1, g2, *_: Any) -> None:
+            ghost = driver._active  # binaries outlive the ghost that compiled them
+            kernel = next(k for k in compiled(src.fn, ghost) if k.metadata.hash == metadata.hash)
+            ctas = getattr(metadata, "num_ctas", 1)
+            ghost.launches.append(
+                Launched(metadata.name, (g0, g1, g2), metadata.num_warps, ctas, kernel)
+            )
+
+        return record
+
+
+def compiled(fn: Any, ghost: Ghost) -> list[Any]:
+    """The binaries that `fn` (a triton.jit function) has by now for the ghost's architecture."""
+    return list(fn.device_caches[ghost.get_current_device()][0].values())
+
+
+_known: dict[str, Facts] = {}
+
+
+def facts(kernel: Any) -> Facts:
+    """The facts of one compiled kernel; disassembled once."""
+    key = kernel.metadata.hash
+    if key not in _known:
+        text = kernel.asm.get("amdgcn")
+        _known[key] = _hip_facts(kernel, text) if text else _cuda_facts(kernel)
+    return _known[key]
+
+
+def _cuda_facts(kernel: Any) -> Facts:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "-res-usage", file.name)
+        sass = _tool("nvdisasm", "-c", file.name)
+    registers = re.search(r"REG:(\d+)", usage)
+    if registers is None:
+        raise KernelError(f"cuobjdump said nothing of registers: {usage[:200]!r}")
+    code, hot = instructions(sass)
+    names = [name for name, _ in code]
+    return Facts(
+        registers=int(registers[1]),
+        spills=sum(name.startswith(("STL", "LDL")) for name in names),
+        shared=kernel.metadata.shared,
+        loads=_widths("LDG", names),
+        stores=_widths("STG", names),
+        hot_loads=_widths("LDG", hot),
+        hot_stores=_widths("STG", hot),
+        clusters=sum(name.startswith("UCGABAR") for name in names),
+        atomics=sum(name.startswith(("ATOM", "RED.")) for name in names),
+    )
+
+
+def _tool(name: str, *arguments: str) -> str:
+    run = subprocess.run([BIN / name, *arguments], capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def instructions(sass: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """(every (name, line) of a disassembly, names inside loops or all when there is no loop)."""
+    code: list[tuple[str, int]] = []
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for number, line in enumerate(sass.splitlines()):
+        if label := re.match(r"\s*(\.L_\S+):", line):
+            labels[label[1]] = number
+        pattern = r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)"
+        if op := re.match(pattern, line):
+            code.append((op[1], number))
+            back = re.search(r"`\((\.L_\w+)\)", line)
+            # the last instruction is a branch to itself that pads the program
+            if op[1].startswith("BRA") and back and labels.get(back[1], number) < number - 1:
+                loops.append((labels[back[1]], number))
+    inside = [name for name, at in code if any(a <= at <= b for a, b in loops)]
+    reaches = any(name.startswith(("LDG", "STG")) for name in inside)
+    return code, inside if reaches else [name for name, _ in code]
+
+
+def _widths(kind: str, names: list[str]) -> dict[int, int]:
+    found: Counter[int] = Counter()
+    for name in names:
+        if name.split(".")[0] == kind:
+            bits = re.search(r"\.(?:[US](8|16)|(64|128|256))\b", name + ".")
+            found[int(bits[1] or bits[2]) if bits else 32] += 1
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _hip_facts(kernel: Any, text: str) -> Facts:
+    def number(pattern: str) -> int:
+        match = re.search(pattern, text)
+        return int(match[1]) if match else 0
+
+    def widths(kind: str) -> dict[int, int]:
+        found: Counter[int] = Counter()
+        size = {"dwordx4": 128, "dwordx3": 96, "dwordx2": 64, "dword": 32, "ushort": 16,
+                "short": 16, "ubyte": 8, "byte": 8}  # fmt: skip
+        for word in re.findall(rf"\b(?:global|buffer)_{kind}_(\w+)", text):
+            word = word.replace("short_d16_hi", "short").replace("short_d16", "short")
+            found[size.get(word, 32)] += 1
+        return dict(sorted(found.items(), reverse=True))
+
+    return Facts(
+        registers=number(r"\.vgpr_count:\s+(\d+)"),
+        spills=number(r"\.vgpr_spill_count:\s+(\d+)"),
+        shared=kernel.metadata.shared,
+        loads=widths("load"),
+        stores=widths("store"),
+        hot_loads=widths("load"),
+        hot_stores=widths("store"),
+        atomics=len(re.findall(r"\bglobal_atomic", text)),
+    )
+
+
+@cache
+def occupancy(registers: int, shared: int, warps: int, arch: str) -> int:
+    """Thread blocks of a kernel that one multiprocessor holds at once."""
+    per_warp = -(-registers * 32 // 256) * 256
+    by_registers = 65536 // (per_warp * warps)
+    by_shared = (SHARED[arch] + 1024) // (shared + 1024)
+    return min(by_registers, by_shared, 64 // warps, 32)

@@ -1,0 +1,27 @@
+"""How tensors are handed to a kernel: as rows, with the widest loads their addresses allow."""
+
+from torch import Tensor, float64
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """`x` (..., N) as (M, N) with unit stride inside a row; copies only where strides forbid."""
+    flat = x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
+    return flat if flat.stride(1) == 1 or flat.shape[1] == 1 else flat.contiguous()
+
+
+def row_stride(rows: Tensor) -> int:
+    """Elements from one row to the next. A single row says N: its stride may be any number, and
+    an odd one would cost a second, slower binary."""
+    return rows.stride(0) if rows.shape[0] > 1 else rows.shape[1]
+
+
+def vector(x: Tensor) -> int:
+    """Elements in 128 bits, the widest load of every architecture."""
+    return 16 // x.element_size()
+
+
+def wide(x: Tensor):
+    """The Triton type that sums are kept in: fp32, and fp64 so that gradients can be checked."""
+    import triton.language as tl
+
+    return tl.float64 if x.dtype == float64 else tl.float32

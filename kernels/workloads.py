@@ -1,0 +1,165 @@
+"""Each operator's launcher at a given size, on tensors of any device: what the tuner compiles, the
+report prints and the bench times. Meta tensors do where nothing runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from kernels import addnorm, crossentropy, gated, linear_crossentropy, rmsnorm, rotary
+
+HIDDEN = (1024, 2048, 4096, 8192, 16384, 32768)
+FEED_FORWARD = (11008, 14336, 53248)
+HEAD = (64, 128, 256)
+VOCABULARY = (32000, 32001, 50257, 65536, 128256, 131072, 262144)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One operator in one direction.
+
+    sizes: the shipped sizes, what a size is: the length of a row (hidden, head or vocabulary).
+    run: called with (rows, size, dtype, device), launches the operator's kernels once.
+    minimum: bytes that must move for (rows, size, bytes of an element), as the operator's
+    docstring states it, without the vectors that every row shares.
+    target_loads: 64-bit loads of a row's target that a kernel without loops shows among its own.
+    """
+
+    kernel: str
+    sizes: tuple[int, ...]
+    run: Callable[[int, int, torch.dtype, str], object]
+    minimum: Callable[[int, int, int], int]
+    target_loads: int = 0
+
+
+def _tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
+    if device == "meta":
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.randn(shape, device=device).to(dtype)
+
+
+def _targets(m: int, v: int, device: str) -> torch.Tensor:
+    if device == "meta":
+        return torch.empty(m, dtype=torch.int64, device=device)
+    return torch.randint(0, v, (m,), device=device)
+
+
+def _rms_norm_fwd(m, n, dtype, device):
+    x, w = _tensor(dtype, device, m, n), _tensor(dtype, device, n)
+    return rmsnorm.forward(x, w, 1e-6)
+
+
+def _rms_norm_bwd(m, n, dtype, device):
+    x, dy, w = (_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
+    rstd = _tensor(torch.float32, device, m)
+    return rmsnorm.backward(dy, x, w, rstd, None)
+
+
+def _add_rms_norm_fwd(m, n, dtype, device):
+    x, r, w = (_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
+    return addnorm.forward(x, r, w, 1e-6)
+
+
+def _add_rms_norm_bwd(m, n, dtype, device):
+    x, dy, ds, w = (_tensor(dtype, device, *s) for s in ((m, n), (m, n), (m, n), (n,)))
+    return rmsnorm.backward(dy, x, w, _tensor(torch.float32, device, m), ds)
+
+
+Q_HEADS, K_HEADS = 32, 8
+
+
+def _rope_inputs(m, d, dtype, device):
+    q, k = _tensor(dtype, device, 1, m, Q_HEADS, d), _tensor(dtype, device, 1, m, K_HEADS, d)
+    angles = _tensor(torch.float32, device, m, d // 2)
+    return q, k, angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rope(m, d, dtype, device):
+    return rotary.forward(*_rope_inputs(m, d, dtype, device), None, None, 1e-6, False)
+
+
+def _rope_norm_fwd(m, d, dtype, device):
+    w = _tensor(dtype, device, d)
+    return rotary.forward(*_rope_inputs(m, d, dtype, device), w, w, 1e-6, False)
+
+
+def _rope_norm_bwd(m, d, dtype, device):
+    q, k, cos, sin = _rope_inputs(m, d, dtype, device)
+    w = _tensor(dtype, device, d)
+    return rotary.backward(q.clone(), k.clone(), q, k, cos, sin, w, w, 1e-6)
+
+
+def _glu_fwd(gelu):
+    def run(m, n, dtype, device):
+        gate, up = _tensor(dtype, device, m, n), _tensor(dtype, device, m, n)
+        return gated.forward(gate, up, gelu)
+
+    return run
+
+
+def _glu_bwd(gelu):
+    def run(m, n, dtype, device):
+        dout, gate, up = (_tensor(dtype, device, m, n) for _ in range(3))
+        return gated.backward(dout, gate, up, gelu)
+
+    return run
+
+
+def _cross_entropy_fwd(m, v, dtype, device):
+    logits, targets = _tensor(dtype, device, m, v), _targets(m, v, device)
+    return crossentropy.forward(logits, targets, None, -100, 0.1, 1e-4, None)
+
+
+def _cross_entropy_bwd(m, v, dtype, device):
+    logits, targets = _tensor(dtype, device, m, v), _targets(m, v, device)
+    lse, g = _tensor(torch.float32, device, m), _tensor(torch.float32, device, m)
+    return crossentropy.backward(g, logits, targets, lse, None, -100, 0.1, 1e-4, None)
+
+
+def _linear_cross_entropy(m, v, dtype, device):
+    logits = linear_crossentropy.logits_buffer(_tensor(dtype, device, 1, 1), m, v)
+    losses = _tensor(torch.float32, device, m)
+    g = torch.ones((), device=device)
+    criterion = linear_crossentropy.Criterion(label_smoothing=0.1, z_loss=1e-4)
+    return linear_crossentropy.loss_and_gradient(
+        logits, _targets(m, v, device), None, criterion, g, losses
+    )
+
+
+def _rope_bytes(m, d, e):
+    return 2 * m * (Q_HEADS + K_HEADS) * d * e
+
+
+WORKLOADS = {
+    "rms_norm_fwd": Workload(
+        "rms_norm_fwd", HIDDEN, _rms_norm_fwd, lambda m, n, e: 2 * m * n * e + 4 * m
+    ),
+    "rms_norm_bwd": Workload(
+        "rms_norm_bwd", HIDDEN, _rms_norm_bwd, lambda m, n, e: 3 * m * n * e + 4 * m
+    ),
+    "add_rms_norm_fwd": Workload(
+        "add_rms_norm_fwd", HIDDEN, _add_rms_norm_fwd, lambda m, n, e: 4 * m * n * e + 4 * m
+    ),
+    "add_rms_norm_bwd": Workload(
+        "add_rms_norm_bwd", HIDDEN, _add_rms_norm_bwd, lambda m, n, e: 4 * m * n * e + 4 * m
+    ),
+    "rope": Workload("rope", HEAD, _rope, _rope_bytes),
+    "rope_norm_fwd": Workload("rope", HEAD, _rope_norm_fwd, _rope_bytes),
+    "rope_norm_bwd": Workload(
+        "rope_norm_bwd", HEAD, _rope_norm_bwd, lambda m, d, e: 3 * _rope_bytes(m, d, e) // 2
+    ),
+    "swiglu_fwd": Workload("glu_fwd", FEED_FORWARD, _glu_fwd(False), lambda m, n, e: 3 * m * n * e),
+    "swiglu_bwd": Workload("glu_bwd", FEED_FORWARD, _glu_bwd(False), lambda m, n, e: 5 * m * n * e),
+    "geglu_fwd": Workload("glu_fwd", FEED_FORWARD, _glu_fwd(True), lambda m, n, e: 3 * m * n * e),
+    "geglu_bwd": Workload("glu_bwd", FEED_FORWARD, _glu_bwd(True), lambda m, n, e: 5 * m * n * e),
+    "cross_entropy_fwd": Workload(
+        "cross_entropy_fwd", VOCABULARY, _cross_entropy_fwd, lambda m, v, e: m * v * e + 16 * m
+    ),
+    "cross_entropy_bwd": Workload(
+        "cross_entropy_bwd", VOCABULARY, _cross_entropy_bwd, lambda m, v, e: 2 * m * v * e + 16 * m
+    ),
+    "linear_cross_entropy": Workload(
+        "linear_cross_entropy", VOCABULARY, _linear_cross_entropy,
+        lambda m, v, e: 2 * m * (-(-v * e // 16) * 16) + 12 * m + 4, 1,
+    ),
+}  # fmt: skip
