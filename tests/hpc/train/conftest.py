@@ -1,0 +1,125 @@
+"""A tiny text dataset, a spec for it, and real training on two ranks with gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from conf import compose
+from hpc.data.lineage import FILE, Lineage
+from hpc.jobs.spec import DatasetRef, Environment, JobSpec, Source, frozen
+
+REPO = Path(__file__).resolve().parents[3]
+VOCABULARY = 48
+TINY = [
+    "task=lm",
+    "model.width=32",
+    "model.layers=2",
+    "model.heads=2",
+    "model.hidden=64",
+    "model.context=16",
+    "steps=8",
+    "micro_batch_size=2",
+    "log_interval=1",
+    "eval_interval=4",
+    "checkpoint_interval=4",
+    "task.eval_tokens=null",
+    "site.mlflow_uri=http://127.0.0.1:9",  # nobody listens there
+]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the ranks of one attempt ended: exit codes and what rank 0 printed."""
+
+    codes: list[int]
+    log: str
+
+
+@pytest.fixture(scope="session")
+def text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4,000 tokens with a pattern in them."""
+    folder = tmp_path_factory.mktemp("data") / "toytext"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    tokens = ((np.arange(4000) * 7 + draw.integers(0, 3, 4000)) % VOCABULARY).astype("<u2")
+    splits = {"train": tokens[:3000], "validation": tokens[3000:]}
+    for name, part in splits.items():
+        part.tofile(folder / f"{name}.bin")
+    (folder / "transform.json").write_text(json.dumps({"vocab_size": VOCABULARY, "end_id": 0}))
+    sizes = {
+        name: {"file": f"{name}.bin", "tokens": len(part), "bytes": 3 * len(part), "sha256": ""}
+        for name, part in splits.items()
+    }
+    lineage = Lineage("toytext", "0" * 64, {}, {}, "", sizes, {}, "", "")
+    (folder / FILE).write_text(json.dumps(lineage.as_dict()))
+    return folder
+
+
+@pytest.fixture
+def new_run(tmp_path: Path, text_dataset: Path) -> Callable[..., Path]:
+    """new_run(name, *overrides): a run folder with its spec, as `lockgate train` leaves it."""
+
+    def make(name: str, *overrides: str) -> Path:
+        config = OmegaConf.to_container(compose("train", [*TINY, *overrides]), resolve=True)
+        spec = JobSpec(
+            task="lm",
+            config=frozen(config),
+            source=Source("0" * 64, None, False),
+            dataset=DatasetRef("toytext", "0" * 64, str(text_dataset)),
+            environment=Environment("", ""),
+        )
+        folder = tmp_path / name
+        folder.mkdir()
+        spec.write(folder / "spec.yaml")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def attempt() -> Callable[..., Ended]:
+    """attempt(run, *arguments of rank 0, then of rank 1): one attempt of two ranks, to its end."""
+
+    def start(run: Path, first: Sequence[str] = (), second: Sequence[str] = ()) -> Ended:
+        port = _free_port()
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("rank.py")), str(run), *arguments],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(REPO),
+                    "OMP_NUM_THREADS": "1",
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": "2",
+                    "LOCAL_WORLD_SIZE": "2",
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank, arguments in enumerate((first, second))
+        ]
+        logs = [rank.communicate(timeout=240)[0] for rank in ranks]
+        return Ended([rank.returncode for rank in ranks], logs[0])
+
+    return start
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

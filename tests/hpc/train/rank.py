@@ -1,0 +1,54 @@
+"""One rank of a training job, run as a program: what `hpc.jobs.entry` does, without a scheduler.
+
+    RANK=0 WORLD_SIZE=2 ... python rank.py RUN_DIR [stop|kill STEP]
+
+The export of the language model has tests of its own; here it leaves a note instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import hpc.tasks.lm as lm
+from hpc.jobs.errors import JobError
+from hpc.jobs.spec import read_spec
+from hpc.train.loop import train
+
+
+def note_export(model: nn.Module, cfg: object, spec: object, out_dir: Path) -> Path:
+    out_dir.mkdir(exist_ok=True)
+    names = sorted(name for name, _ in model.named_parameters())
+    (out_dir / "exported.txt").write_text("\n".join(names))
+    return out_dir
+
+
+class Trigger:
+    """Asked once a step; acts when it is asked for the `step`-th time."""
+
+    def __init__(self, action: str, step: int) -> None:
+        self.action, self.left = action, step
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left == 0 and self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.left <= 0 and self.action == "stop"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    lm.export = note_export
+    run_dir = Path(sys.argv[1])
+    action, step = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 3 else ("run", 0)
+    try:
+        print("outcome:", train(read_spec(run_dir / "spec.yaml"), run_dir, Trigger(action, step)))
+    except JobError as error:
+        print(f"lockgate: {error}")
+        sys.stdout.flush()
+        os._exit(3)

@@ -1,0 +1,91 @@
+"""Kill it, stop it, damage its newest checkpoint: the run ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc.train import manifest, record
+
+pytestmark = pytest.mark.slow
+
+LAST = "checkpoints/00000008/model.safetensors"
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [
+        (line["step"], line["loss"])
+        for line in record.read(run / "metrics.jsonl")
+        if "loss" in line
+    ]
+
+
+def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
+    new_run: Callable[..., Path], attempt: Callable
+) -> None:
+    whole = new_run("whole")
+    ended = attempt(whole)
+    assert ended.codes == [0, 0], ended.log
+    assert "outcome: finished" in ended.log
+    assert "MLflow at http://127.0.0.1:9 does not take metrics" in ended.log  # once, at the start
+    assert ended.log.count("does not take metrics") == 2  # and when it was tried at the end
+    assert [step for step, _ in losses(whole)] == list(range(1, 9))
+    assert (whole / "candidate" / "exported.txt").is_file()
+    assert not (whole / "metrics_target.json").exists()
+
+    broken = new_run("broken")
+    ended = attempt(broken, second=("stop", "3"))  # only one of the ranks is told
+    assert ended.codes == [0, 0], ended.log
+    assert "outcome: stopped" in ended.log
+    assert manifest.fault(broken / "checkpoints" / "00000003") is None
+    assert losses(broken) == losses(whole)[:3]
+
+    ended = attempt(broken, ("kill", "3"), ("kill", "3"))  # in step 6, after the save of step 4
+    assert ended.codes == [-9, -9], ended.log
+    assert "resumed after step 3" in ended.log
+    newest = (broken / "checkpoints" / "latest").read_text().strip()
+    assert newest == "00000004"
+
+    # What a kill in the middle of a save leaves behind.
+    shutil.copytree(broken / "checkpoints" / newest, broken / "checkpoints" / ".staging-5")
+    damaged = broken / "checkpoints" / newest / "random-00001.json"
+    damaged.write_text(damaged.read_text().replace("1", "2", 1))
+    ended = attempt(broken)
+    assert ended.codes == [0, 0], ended.log
+    assert "checkpoint 00000004 is not used: random-00001.json is not what was" in ended.log
+    assert "resumed after step 3" in ended.log
+    assert losses(broken) == losses(whole)
+    assert (broken / LAST).read_bytes() == (whole / LAST).read_bytes()
+    assert sorted(item.name for item in (broken / "checkpoints").iterdir()) == [
+        "00000004",
+        "00000008",
+        "latest",
+    ]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(
+    new_run: Callable[..., Path], attempt: Callable
+) -> None:
+    run = new_run("wild", "optim=adamw", "optim.lr=1e30", "precision=fp32", "zero_stage=1")
+    ended = attempt(run)
+    assert ended.codes == [3, 3], ended.log
+    assert "lockgate: the loss became" in ended.log
+    assert "Try a lower optim.lr" in ended.log
+    assert not (run / "candidate").exists()
+
+
+def test_other_ranks_than_before_are_refused(
+    new_run: Callable[..., Path], attempt: Callable
+) -> None:
+    run = new_run("grown")
+    assert attempt(run, ("stop", "1")).codes == [0, 0]
+    newest = run / "checkpoints" / "00000001"
+    content = json.loads((newest / manifest.FILE).read_text())
+    (newest / manifest.FILE).write_text(json.dumps({**content, "world_size": 4}))
+    ended = attempt(run)
+    assert ended.codes == [3, 3], ended.log
+    assert "was written by 4 ranks and this job has 2" in ended.log
