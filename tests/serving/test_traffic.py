@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from conf import repo_root
+from serving.artifact import golden as golden_examples
+from serving.artifact.golden import GoldenTensor
 from serving.traffic import Example, GoldenError, Plan, TrafficError, read_examples, start
 from serving.traffic.golden import request_body, verdict
 
@@ -93,7 +95,7 @@ def server() -> Iterator[Server]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
     state.port = http.server_address[1]
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield state
     http.shutdown()
@@ -149,7 +151,7 @@ def test_wrong_numbers_are_failures(server: Server, store: Path) -> None:
     server.version = "2"  # but it adds 1, as version 1 does
     result = start(plan(server, store)).wait()
     assert (result.ok, result.wrong, result.failures) == (0, 50, {"wrong answer": 50})
-    assert "version 2 must say" in result.examples_of_failure[0]["detail"]
+    assert "version 2: y is off by 1" in result.examples_of_failure[0]["detail"]
     assert result.examples_of_failure[0]["request_id"] == "r-1"
     assert result.p50_ms is None
 
@@ -258,23 +260,42 @@ def test_golden_examples_of_all_versions_are_put_together(store: Path) -> None:
         read_examples(store, "adder")
 
 
-def test_verdict_on_text_nan_shape_and_missing_outputs(store: Path) -> None:
-    def example(data: list[Any]) -> Example:
-        entry = {"outputs": {"y": {"data": data}}, "atol": 0.0, "rtol": 0.01}
-        return Example(request_body({}), {"1": entry})
+def example(dtype: str, data: list[Any]) -> Example:
+    tensor = GoldenTensor(dtype, (len(data), 1), data)
+    whole = golden_examples.Example({"x": tensor}, {"x": tensor}, atol=0.0, rtol=0.01)
+    return Example(request_body(whole.inputs), {"1": whole})
 
-    def answer(data: list[Any], name: str = "y") -> dict[str, Any]:
-        return {"outputs": [{"name": name, "data": data}]}
 
-    assert verdict(example(["a b"]), "1", answer(["a b"]))[0] is True
-    assert verdict(example(["a b"]), "1", answer(["a c"]))[0] is False
-    assert verdict(example([float("nan")]), "1", answer([float("nan")]))[0] is True
-    assert verdict(example([float("nan")]), "1", answer([0.0]))[0] is False
-    assert verdict(example([100.0]), "1", answer([100.9]))[0] is True
-    assert verdict(example([100.0]), "1", answer([101.1]))[0] is False
-    assert verdict(example([[1.0], [2.0]]), "1", answer([1.0]))[1] == "y has 1 values, not 2"
-    assert verdict(example([1.0]), "1", answer([1.0], "z"))[1] == "output y is missing"
-    assert verdict(example([1.0]), "9", answer([5.0]))[0] is None
+def answer(dtype: str, data: list[Any], name: str = "x") -> dict[str, Any]:
+    output = {"name": name, "datatype": dtype, "shape": [len(data), 1], "data": data}
+    return {"outputs": [output]}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "want", "have", "right"),
+    [
+        ("BYTES", ["a b", "ü"], ["a b", "ü"], True),
+        ("BYTES", ["a b"], ["a c"], False),
+        ("FP32", [None, 1.0], [float("nan"), 1.0], True),
+        ("FP32", [None], [0.0], False),
+        ("FP64", [100.0], [100.9], True),
+        ("FP64", [100.0], [101.1], False),
+        ("FP64", [1.0, 2.0], [1.0], False),
+        ("INT32", [3], [3], True),
+    ],
+)
+def test_the_verdict_on_an_answer(
+    dtype: str, want: list[Any], have: list[Any], right: bool
+) -> None:
+    asked = example(dtype, want)
+    assert verdict(asked, "1", answer(dtype, have))[0] is right
+    assert verdict(asked, "2", answer(dtype, have))[0] is None
+    assert verdict(asked, "1", answer(dtype, have, "y")) == (False, "version 1: x is missing")
+
+
+def test_missing_numbers_and_text_travel_as_triton_reads_them() -> None:
+    assert b'"data": [NaN, 1.0]' in example("FP32", [None, 1.0]).body
+    assert json.loads(example("BYTES", ["ü"]).body)["inputs"][0]["data"] == ["ü"]
 
 
 @dataclass(frozen=True)
