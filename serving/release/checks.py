@@ -186,11 +186,7 @@ def _lm(gates: LmGates, subject: Subject) -> list[Check]:
     text = remembered(lambda: (subject.dataset() / gates.holdout.file).read_bytes())
     baselines = remembered(lambda: lm.baselines(text()))
 
-    def through(endpoint: Endpoint, package: Path) -> lm.Bits:
-        vocabulary = lm.vocabulary_size(package / "version")
-        return lm.score(endpoint, text(), gates.holdout, vocabulary)
-
-    model = remembered(lambda: through(subject.served().candidate, subject.staged.folder))
+    model = remembered(lambda: lm.score(subject.served().candidate, text(), gates.holdout))
 
     def against(name: str, gate: lm.BaselineGate) -> list[GateRecord]:
         return [lm.against(name, gate, model(), baselines()[name])]
@@ -198,8 +194,10 @@ def _lm(gates: LmGates, subject: Subject) -> list[Check]:
     def against_production() -> list[GateRecord]:
         endpoint, package = subject.served().production, subject.production
         assert endpoint is not None and package is not None
-        other = through(endpoint, package.path)
-        return [lm.against("production", gates.production, model(), other.per_byte)]
+        digest = subject.staged.candidate.dataset.digest
+        before = lm.measured(package.manifest, digest)
+        before = before or lm.score(endpoint, text(), gates.holdout).per_byte
+        return [lm.against("production", gates.production, model(), before)]
 
     checks = [
         Check(("bits.lossless",),

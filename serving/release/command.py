@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from conf import ConfigError, compose
 
 #: 1: could not be done; 2: wrong usage; 3: a gate failed.
@@ -19,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
 
     0 released, unchanged, or passed a dry run; 3 a gate failed.
     """
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)
     try:
         cfg = compose("release", _with_gates(options.overrides))
         if options.cfg:
@@ -28,8 +30,6 @@ def main(argv: Sequence[str]) -> int:
             print(OmegaConf.to_yaml(cfg), end="")
             return 0
         # Heavy (numpy, scikit-learn, gRPC), so not before the command line is known to be right.
-        from rich.console import Console
-
         from serving.release import pipeline, report, settings
 
         wanted = settings.load(cfg)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(result.as_json())
     if not options.json or result.exit_code:
-        report.show(result, Console(stderr=options.json))
+        report.show(result, _console(options.json))
     return result.exit_code
 
 
@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
     return parser
+
+
+def _console(to_stderr: bool) -> Console:
+    """A table needs room: a pipe, which has no width, gets 140 columns."""
+    console = Console(stderr=to_stderr)
+    return console if console.is_terminal else Console(stderr=to_stderr, width=140)
 
 
 def _say(line: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -67,6 +69,24 @@ class Endpoint:
             self.model, str(self.version), client_timeout=self.timeout_s
         )
         return int(config.config.max_batch_size)
+
+    @contextmanager
+    def instances(self, count: int) -> Iterator[None]:
+        """Serve with `count` instances inside the block, with as many as configured after it."""
+        configured = self._client.get_model_config(
+            self.model, str(self.version), as_json=True, client_timeout=self.timeout_s
+        )["config"]
+        groups = [{**group, "count": count} for group in configured.get("instance_group", [])]
+        self._load({**configured, "instance_group": groups})
+        try:
+            yield
+        finally:
+            self._load(configured)
+
+    def _load(self, config: Mapping[str, Any]) -> None:
+        self._client.load_model(
+            self.model, config=json.dumps(config), client_timeout=self.timeout_s
+        )
 
     def ask(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """One request; all outputs by name. Raises AskError."""

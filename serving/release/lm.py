@@ -2,24 +2,24 @@
 
 A language model is a compressor, and compressors are its honest baseline: `gzip -9` and `xz -9e`
 of the very same bytes. The text is sent in chunks, as score-only requests (max_new_tokens = 0).
-Inside a chunk the package slides its own context window; nothing is carried from one chunk to the
-next, and a chunk's first token, which the package does not score, is charged as if every token
-were equally likely. So each byte is counted once and the number can only be too high.
+Inside a chunk the package slides its own context window (`serving.runtime.lm_model`); nothing is
+carried from one chunk to the next, and a chunk's first token is charged as if every token were
+equally likely. So each byte is counted once, and cutting can only make the number too high.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import lzma
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from serving.artifact.manifest import GateRecord
+from serving.artifact.manifest import GateRecord, Manifest
 from serving.release.endpoint import Endpoint
 from serving.release.gate import at_most, holds
 
@@ -34,33 +34,32 @@ class BaselineGate:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The file of held-out text in the dataset, and how it is sent."""
+    """The file of held-out text in the dataset, and how it is sent; 0 `instances`: one per CPU."""
 
     file: str
     chunk_bytes: int
-    in_flight: int
+    instances: int
 
     def __post_init__(self) -> None:
-        if self.chunk_bytes < 4 or self.in_flight < 1:
-            raise ValueError("holdout.chunk_bytes must be at least 4, holdout.in_flight at least 1")
+        if self.chunk_bytes < 4 or self.instances < 0:
+            raise ValueError("holdout.chunk_bytes must be at least 4, holdout.instances at least 0")
+
+    @property
+    def parallel(self) -> int:
+        return self.instances or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
 class Bits:
-    """What a text costs: `nats` as scored, `first_nats` charged for first tokens, and its size."""
+    """What a text costs in nats, and its size."""
 
     nats: float
-    first_nats: float
     bytes: int
-    tokens: int
     chunks: int
 
     @property
     def per_byte(self) -> float:
-        return (self.nats + self.first_nats) / math.log(2) / self.bytes
-
-    def __str__(self) -> str:
-        return f"{self.per_byte:.4f} bits per byte of {self.bytes} ({self.chunks} chunks)"
+        return self.nats / math.log(2) / self.bytes
 
 
 def chunks(text: bytes, size: int) -> Iterator[bytes]:
@@ -81,19 +80,23 @@ def chunks(text: bytes, size: int) -> Iterator[bytes]:
         at = stop
 
 
-def score(endpoint: Endpoint, text: bytes, held_out: HeldOut, vocabulary: int) -> Bits:
-    """The bits that the served package needs for `text`. Raises ValueError for nonsense."""
+def score(endpoint: Endpoint, text: bytes, held_out: HeldOut) -> Bits:
+    """The bits that the served package needs for `text`. Raises ValueError for nonsense.
+
+    For this the package gets more instances than it is configured with: what it answers does not
+    depend on how many there are, and how long a megabyte takes does.
+    """
     pieces = list(chunks(text, held_out.chunk_bytes))
     shape = (1, 1) if endpoint.max_batch() else (1,)
     requests = (_request(piece, shape) for piece in pieces)
-    nats, tokens = 0.0, 0
-    for answer in endpoint.ask_all(requests, held_out.in_flight):
-        found = float(answer["nats"].reshape(-1)[0])
-        if not (math.isfinite(found) and found >= 0):
-            raise ValueError(f"the package scored a chunk with {found} nats")
-        nats += found
-        tokens += int(answer["tokens"].reshape(-1)[0])
-    return Bits(nats, len(pieces) * math.log(vocabulary), len(text), tokens, len(pieces))
+    nats = 0.0
+    with endpoint.instances(held_out.parallel):
+        for answer in endpoint.ask_all(requests, held_out.parallel):
+            found = float(answer["nats"].reshape(-1)[0])
+            if not (math.isfinite(found) and found >= 0):
+                raise ValueError(f"the package scored a chunk with {found} nats")
+            nats += found
+    return Bits(nats, len(text), len(pieces))
 
 
 def baselines(text: bytes) -> dict[str, float]:
@@ -106,7 +109,8 @@ def baselines(text: bytes) -> dict[str, float]:
 
 def against(name: str, gate: BaselineGate, model: Bits, baseline: float) -> GateRecord:
     """At most `gate.ratio` times the baseline's bits per byte."""
-    detail = f"bits per byte; {name} needs {baseline:.4f}, the model {model}"
+    needs = f"the model needs {model.per_byte:.4f}, {name} {baseline:.4f}"
+    detail = f"bits per byte: {needs}; {model.bytes} bytes in {model.chunks} chunks"
     return at_most(f"bits.vs_{name}", model.per_byte, gate.ratio * baseline, detail)
 
 
@@ -122,11 +126,14 @@ def lossless(version: Path, text: bytes) -> GateRecord:
     return holds("bits.lossless", got == wanted, detail)
 
 
-def vocabulary_size(version: Path) -> int:
-    """How many tokens the package's tokenizer knows, added ones included."""
-    content = json.loads((version / "tokenizer.json").read_text(encoding="utf-8"))
-    known = set(content["model"]["vocab"])
-    return len(known | {token["content"] for token in content.get("added_tokens", [])})
+def measured(manifest: Manifest, dataset_digest: str) -> float | None:
+    """The bits per byte of a released version on the same text, as its signed manifest says it.
+
+    None when it was judged on another dataset, or not in bits.
+    """
+    if manifest.lineage.dataset.digest != dataset_digest:
+        return None
+    return next((one.value for one in manifest.gates if one.name == "bits.vs_gzip"), None)
 
 
 def _request(text: bytes, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -119,7 +119,7 @@ def judge(
             ),
         )
         for record in judge_all(all_checks(settings.gates, subject)):
-            say(f"{record.verdict:7} {record.name}: {record.detail}")
+            say(report.line(record))
             records.append(record)
     return tuple(records)
 

@@ -62,7 +62,8 @@ def table(records: tuple[GateRecord, ...], title: str) -> Table:
     """The gates as a table: what was judged, the number against its threshold, and why."""
     shown = Table(title=title, box=box.SIMPLE, title_justify="left")
     for name in ("gate", "verdict", "value", "threshold", "by"):
-        shown.add_column(name, justify="right" if name in ("value", "threshold", "by") else "left")
+        numeric = name in ("value", "threshold", "by")
+        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     shown.add_column("detail", overflow="fold")
     for record in records:
         verdict = Text(record.verdict, _COLOURS[record.verdict])
@@ -79,12 +80,18 @@ def table(records: tuple[GateRecord, ...], title: str) -> Table:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print what happened, the failed gates first where there are any."""
+    """Print what happened; of the gates only those that stopped it, each was told as it came."""
     bad = tuple(refused(report.gates))
     if bad:
         console.print(table(bad, f"Not released: {len(bad)} of {len(report.gates)} gates failed"))
-    console.print(table(report.gates, "All gates"))
-    console.print(_sentence(report), highlight=False)
+    console.print(_sentence(report), highlight=False, soft_wrap=True)
+
+
+def line(record: GateRecord) -> str:
+    """One gate as a line of progress."""
+    verdict = record.verdict if record.required else f"({record.verdict})"
+    against = "" if record.threshold is None else f" [{number(record.threshold)}]"
+    return f"{verdict:9} {record.name:28} {number(record.value)}{against} {record.detail}".rstrip()
 
 
 def shortfall(record: GateRecord) -> float | None:
