@@ -37,10 +37,10 @@ def resolve(config: DictConfig, passed: Collection[str]) -> dict[str, Any]:
     secret in plain text, and `ConfigError` for an interpolation that leads nowhere or a value that
     was not given.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(f"{missing[0]}: needs a value, as in {missing[0]}=...")
     raw = OmegaConf.to_container(config, resolve=False)
+    for path, value in _leaves(raw):
+        if value == "???":
+            raise ConfigError(f"{'.'.join(path)}: needs a value, as in {'.'.join(path)}=...")
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:

@@ -1,0 +1,28 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --chdir=/runs/flights-20260102-030405-abcdef
+#SBATCH --cpus-per-task=3
+#SBATCH --error=/runs/flights-20260102-030405-abcdef/submitit/%j_0_log.err
+#SBATCH --gpus-per-node=1
+#SBATCH --job-name=flights-20260102-030405-abcdef
+#SBATCH --mem=1536M
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/flights-20260102-030405-abcdef/submitit/%j_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=60
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /runs/flights-20260102-030405-abcdef/submitit/%j_%t_log.out --error /runs/flights-20260102-030405-abcdef/submitit/%j_%t_log.err --cpus-per-task=3 --kill-on-bad-exit=1 /venv/bin/python -u -m submitit.core._submit /runs/flights-20260102-030405-abcdef/submitit
+
+
+# teardown
+code=$?
+if [ -e /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
+if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"

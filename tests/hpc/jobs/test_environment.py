@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf import ConfigError
+from hpc.jobs.config import ClusterConfig
+from hpc.jobs.environment import describe, installed, job_variables
+
+SNAPSHOT = Path("/runs/snapshots/abc")
+
+
+def variables(cluster=None, **ambient: str) -> dict[str, str]:
+    return job_variables(cluster or ClusterConfig(), SNAPSHOT, "/site", {"PATH": "/bin", **ambient})
+
+
+def test_a_job_starts_with_nothing_of_the_submitters_but_what_is_named():
+    cluster = ClusterConfig(pass_environment=["WANTED"])
+    got = variables(cluster, WANTED="yes", UNWANTED="no", HOME="/home/me", PYTHONPATH="/mine")
+    assert got["WANTED"] == "yes"
+    assert got["HOME"] == "/home/me"
+    assert "UNWANTED" not in got
+    assert got["PYTHONPATH"] == str(SNAPSHOT)
+
+
+def test_submitting_from_inside_a_job_leaves_that_job_behind_but_not_the_cluster():
+    got = variables(
+        SLURM_JOB_ID="1", SLURM_CPU_BIND="x", SBATCH_PARTITION="p", RANK="1", SLURM_CONF="/etc/s"
+    )
+    assert not {"SLURM_JOB_ID", "SLURM_CPU_BIND", "SBATCH_PARTITION", "RANK"} & set(got)
+    assert got["SLURM_CONF"] == "/etc/s"
+
+
+def test_the_clusters_own_slurm_conf_comes_first():
+    assert variables(ClusterConfig(slurm_conf="/box"), SLURM_CONF="/etc/s")["SLURM_CONF"] == "/box"
+    assert "SLURM_CONF" not in variables(ClusterConfig(kind="local"), SLURM_CONF="/etc/s")
+
+
+def test_a_variable_that_is_not_set_is_named():
+    with pytest.raises(ConfigError, match="names MISSING, which is not set here"):
+        variables(ClusterConfig(pass_environment=["MISSING"]))
+
+
+def test_threads_follow_the_cores_of_a_rank():
+    assert variables(ClusterConfig(cpus_per_task=7))["OMP_NUM_THREADS"] == "7"
+
+
+def test_the_environment_is_known_by_its_packages():
+    packages = installed()
+    assert "submitit==" in "\n".join(packages)
+    assert describe(packages) == describe(list(packages))
+    assert describe(packages) != describe([*packages, "left-pad==1.0"])
