@@ -1,0 +1,47 @@
+"""Whoever runs a command as an identity gets that identity's environment, and nothing of theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scripts.box.identity import command, environment
+from scripts.box.program import Refusal
+from scripts.box.users import useradd, wanted
+
+
+def test_the_environment_is_clean(site: Any) -> None:
+    caller = {
+        "AWS_SECRET_ACCESS_KEY": "canary",
+        "PATH": "/evil",
+        "TERM": "xterm",
+        "PYTHONPATH": "x",
+    }
+    env = environment(site, "train", caller)
+    assert "canary" not in " ".join(env.values())
+    assert "/evil" not in env["PATH"]
+    assert "PYTHONPATH" not in env
+    assert env["TERM"] == "xterm"
+    assert env["HOME"] == f"{site.root}/home/train"
+    assert env["LOCKGATE_SITE"] == site.root
+    assert env["SLURM_CONF"] == site.paths.slurm_conf
+    assert env["PATH"].split(":")[0].endswith("/.venv/bin")
+
+
+def test_a_command_runs_as_the_identitys_user(site: Any) -> None:
+    line = command(site, "deploy", ["fab", "plan"], {})
+    assert line[:6] == ["runuser", "-u", "lg-deploy", "--", "env", "-i"]
+    assert line[-2:] == ["fab", "plan"]
+
+
+def test_an_unknown_identity_is_answered_with_those_there_are(site: Any) -> None:
+    with pytest.raises(Refusal, match="there are train, release, deploy, host, triton, observe"):
+        command(site, "root", ["id"], {})
+    with pytest.raises(Refusal, match="Name the command"):
+        command(site, "train", [], {})
+
+
+def test_only_the_host_account_has_a_shell(site: Any) -> None:
+    shells = {name: useradd(name, login)[-4] for name, login in wanted(site)}
+    assert [name for name, shell in shells.items() if shell == "/bin/bash"] == ["lg-host"]

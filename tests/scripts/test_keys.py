@@ -1,0 +1,95 @@
+"""Keys: made once, pinned by name and address, good for one purpose."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paramiko.hostkeys import HostKeys
+
+from scripts.box import hosts, keys
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
+
+
+def generate(path: Path) -> str:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", str(path)], check=True
+    )
+    return path.with_suffix(".pub").read_text()
+
+
+def sign(key: Path, message: Path, namespace: str) -> Path:
+    signature = message.with_name(message.name + ".sig")
+    signature.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", namespace, str(message)]
+    subprocess.run(command, check=True, capture_output=True)
+    return signature
+
+
+def verified(signers: Path, message: Path, signature: Path, namespace: str) -> bool:
+    with message.open() as text:
+        command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", keys.SIGNER,
+                   "-n", namespace, "-s", str(signature)]  # fmt: skip
+        return subprocess.run(command, stdin=text, capture_output=True).returncode == 0
+
+
+def test_a_host_is_pinned_by_its_name_and_its_address(tmp_path: Path) -> None:
+    public = generate(tmp_path / "host")
+    line = keys.known_hosts_line("use1-a", "127.0.0.11", 2222, public)
+    (tmp_path / "known_hosts").write_text(line)
+    known = HostKeys(str(tmp_path / "known_hosts"))
+    for name in ("[use1-a]:2222", "[127.0.0.11]:2222"):
+        assert known.lookup(name)["ssh-ed25519"].get_base64() == public.split()[1]
+    assert known.lookup("[127.0.0.12]:2222") is None
+
+
+def test_the_signer_counts_for_releases_only(tmp_path: Path) -> None:
+    public = generate(tmp_path / "release")
+    signers = tmp_path / "allowed_signers"
+    signers.write_text(keys.allowed_signers(public))
+    message = tmp_path / "manifest.json"
+    message.write_text("{}\n")
+    good = sign(tmp_path / "release", message, keys.SIGNING_NAMESPACE)
+    assert verified(signers, message, good, keys.SIGNING_NAMESPACE)
+    other = sign(tmp_path / "release", message, "git")
+    assert not verified(signers, message, other, "git")
+    generate(tmp_path / "stranger")
+    foreign = sign(tmp_path / "stranger", message, keys.SIGNING_NAMESPACE)
+    assert not verified(signers, message, foreign, keys.SIGNING_NAMESPACE)
+
+
+def test_the_deploy_key_may_reach_its_hosts_triton_and_nothing_else(site: Any) -> None:
+    line = keys.authorized_key("ssh-ed25519 AAAA x", hosts.forwards(site, "use1-b"))
+    options = line.split(" ")[0].split(",")
+    assert options[0] == "restrict"
+    assert 'permitopen="127.0.0.12:18001"' in options
+    assert not [option for option in options if "127.0.0.11" in option or option == "pty"]
+    assert "AllowTcpForwarding local" in hosts.sshd_config(site, "use1-b")
+
+
+@needs_root
+def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "id_ed25519"
+    first = keys.ensure_ed25519(path, "root", "c")
+    private = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.ensure_ed25519(path, "root", "c") == first
+    assert path.read_text() == private
+    derived = subprocess.run(
+        ["ssh-keygen", "-y", "-f", str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert derived.split()[:2] == first.split()[:2]
+
+
+@needs_root
+def test_a_key_that_was_half_made_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / ".id_ed25519.new").write_text("half")
+    (tmp_path / ".id_ed25519.new.pub").write_text("half")
+    (tmp_path / "id_ed25519.pub").write_text("of a private key that never came")
+    public = keys.ensure_ed25519(tmp_path / "id_ed25519", "root", "c")
+    assert public.startswith("ssh-ed25519 ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["id_ed25519", "id_ed25519.pub"]

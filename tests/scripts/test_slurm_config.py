@@ -1,0 +1,72 @@
+"""Slurm's config text: what a site sets is what Slurm is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conf import compose
+from scripts.box import slurm
+
+
+def settings(text: str) -> dict[str, str]:
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_nodes_and_partition(site: Any) -> None:
+    text = slurm.slurm_conf(site, "vm")
+    assert (
+        "NodeName=n2 NodeHostname=vm NodeAddr=127.0.0.1 Port=16822 CPUs=2 RealMemory=8192 "
+        "Gres=gpu:2 State=UNKNOWN\n"
+    ) in text
+    assert "PartitionName=gpu Nodes=n1,n2 Default=YES" in text
+
+
+def test_more_nodes_by_config(site: Any) -> None:
+    bigger = compose("site", ["site.slurm.nodes=4", "site.ports.slurmd_base=26820"]).site
+    text = slurm.slurm_conf(bigger, "vm")
+    assert [line.split()[0] for line in text.splitlines() if line.startswith("NodeName")] == [
+        "NodeName=n1", "NodeName=n2", "NodeName=n3", "NodeName=n4",
+    ]  # fmt: skip
+    assert "NodeName=n4 NodeHostname=vm NodeAddr=127.0.0.1 Port=26824 " in text
+    assert len([p for p in slurm.programs(bigger) if p.name.startswith("slurmd-")]) == 4
+
+
+def test_every_client_asks_the_boxs_own_munged(site: Any) -> None:
+    socket = f"{site.root}/run/munge/munge.sock"
+    conf = settings(slurm.slurm_conf(site, "vm"))
+    assert conf["AuthInfo"] == f"socket={socket}"
+    assert conf["AccountingStoragePass"] == socket
+    assert settings(slurm.slurmdbd_conf(site))["AuthInfo"] == f"socket={socket}"
+
+
+def test_the_database_has_no_password_and_one_owner(site: Any) -> None:
+    conf = settings(slurm.slurmdbd_conf(site))
+    assert conf["StorageUser"] == "slurm"
+    assert "StoragePass" not in conf
+    secret = next(file for file in slurm.files(site) if file.path.name == "slurmdbd.conf")
+    assert (secret.owner, secret.mode) == ("slurm", 0o600)
+
+
+def test_fake_gpus_are_files(site: Any) -> None:
+    assert slurm.gres_conf(site).endswith(
+        f"NodeName=n1,n2 Name=gpu File={site.root}/slurm/gpu/gpu[0-1]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("idle|none", ""),
+        ("mixed|none", ""),
+        ("idle*|none", "node is idle*"),
+        ("drained|gres/gpu count reported lower than configured",
+         "node is drained (gres/gpu count reported lower than configured)"),
+        ("down*|Not responding", "node is down* (Not responding)"),
+        ("", "node is unknown"),
+    ],
+)  # fmt: skip
+def test_a_nodes_state_is_judged(said: str, fault: str) -> None:
+    assert slurm.judge_node(said) == fault
