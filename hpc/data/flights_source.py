@@ -48,7 +48,7 @@ def lookup(keys: pa.ChunkedArray, table: pa.Table, table_keys: pa.ChunkedArray) 
 
 
 def unique(keys: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    """`keys` as they are; raises `DataRefused` when one occurs twice, for a join would be a guess."""
+    """`keys` as they are; raises `DataRefused` for one that occurs twice: a join would guess."""
     distinct = pc.count_distinct(keys).as_py()
     if distinct != len(keys):
         raise DataRefused(f"{what} occurs {len(keys) - distinct} times more than once")

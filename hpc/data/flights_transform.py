@@ -1,4 +1,4 @@
-"""Fit the flights transform: vocabularies, means and scales of the training split, and nothing else."""
+"""Fit the flights transform: vocabularies, means and scales of the training split, no more."""
 
 from __future__ import annotations
 

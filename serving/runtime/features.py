@@ -86,7 +86,7 @@ class Angle:
         return _in_range(self.name, raw, self.low, self.high, self.nullable)
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
-        """[batch] raw degrees -> float32 [batch, 2 or 3]: sine, cosine, and if nullable `missing`."""
+        """[batch] degrees -> float32 [batch, 2 or 3]: sine, cosine, and if nullable `missing`."""
         degrees = self.known(raw)
         missing = np.isnan(degrees)
         radians = np.deg2rad(np.where(missing, 0.0, degrees))

@@ -1,0 +1,82 @@
+"""How good the language model is on the validation split, in bits per byte of text."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from tokenizers import Tokenizer
+from torch import nn
+
+from hpc.data import lineage
+from hpc.tasks.lm.data import read
+from serving.runtime.windows import Window, windows
+
+BATCH = 16
+EVAL_TOKENS = 65_536  # of the validation split, where the task does not say
+
+
+def evaluate(
+    model: nn.Module, cfg: DictConfig, dataset: Path, split: str = "validation"
+) -> dict[str, float]:
+    """`bits_per_byte` and `nats_per_token` of a split, over at most `task.eval_tokens` tokens.
+
+    The windows and the price of the first token (log of the vocabulary) are those of the served
+    model's `nats`, so that this number and the gate's mean the same.
+    """
+    tokens, text_bytes = leading(cfg, dataset, split)
+    context = int(cfg.model.context)
+    vocabulary = int(model.config.vocabulary)  # type: ignore[union-attr,arg-type]
+    nats = math.log(vocabulary) + score(model, tokens, context, stride=max(1, context // 2))
+    return {
+        "bits_per_byte": nats / math.log(2) / text_bytes,
+        "nats_per_token": nats / len(tokens),
+    }
+
+
+def leading(cfg: DictConfig, dataset: Path, split: str) -> tuple[np.ndarray, int]:
+    """The first `task.eval_tokens` tokens of a split (all, if 0), and the bytes of their text."""
+    tokens = read(dataset, split)
+    limit = int(cfg.task.get("eval_tokens", EVAL_TOKENS)) or len(tokens)
+    if limit >= len(tokens):
+        return tokens, int(lineage.read(Path(dataset)).splits[split]["bytes"])
+    tokenizer = Tokenizer.from_file(str(Path(dataset) / "tokenizer.json"))
+    return tokens[:limit], len(tokenizer.decode(tokens[:limit].tolist()).encode())
+
+
+def score(model: nn.Module, tokens: np.ndarray, context: int, stride: int) -> float:
+    """Summed negative log-likelihood in nats of every token but the first."""
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    with torch.no_grad():
+        batch: list[Window] = []
+        for window in windows(len(tokens), context, stride):
+            if batch and window.stop - window.start != batch[0].stop - batch[0].start:
+                total += _score_batch(model, tokens, batch)
+                batch = []
+            batch.append(window)
+            if len(batch) == BATCH:
+                total += _score_batch(model, tokens, batch)
+                batch = []
+        if batch:
+            total += _score_batch(model, tokens, batch)
+    model.train(was_training)
+    return total
+
+
+def _score_batch(model: nn.Module, tokens: np.ndarray, batch: list[Window]) -> float:
+    """The windows of one batch all have the same length."""
+    device = next(model.parameters()).device
+    rows = np.stack([np.asarray(tokens[one.start : one.stop + 1]) for one in batch])
+    ids = torch.from_numpy(rows.astype(np.int64)).to(device)
+    logits = model(ids[:, :-1]).float()
+    losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    scored = torch.zeros_like(losses)
+    for row, window in enumerate(batch):
+        scored[row, window.skip :] = 1
+    return float((losses * scored).double().sum())

@@ -1,0 +1,124 @@
+"""The layout of a candidate: the files of a package, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.artifact import golden
+from serving.artifact.digest import canonical_json, file_sha256
+from serving.artifact.golden import Example
+from serving.artifact.triton_config import TritonConfig, config_pbtxt
+
+RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
+REQUIRES = {"triton": ">=2.51", "numpy": "<2", "python": "3.11"}
+
+MODEL_PY = '''\
+"""Triton's way in. The model itself is the package beside this file, lockgate_runtime."""
+
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # a version folder is what its manifest says, and nothing more
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from lockgate_runtime.triton_model import TritonPythonModel  # noqa: E402, F401
+'''
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a candidate comes from: the run and everything that decided its result."""
+
+    task: str
+    run: str
+    spec_digest: str
+    source_digest: str
+    dataset: Mapping[str, str]
+    """name, digest and path of the dataset."""
+
+
+def fresh_version(out_dir: Path) -> Path:
+    """A path beside the candidate folder `out_dir` for `write_version`, with nothing there.
+
+    What a killed export left beside it goes away.
+    """
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    for stale in out_dir.parent.glob(f".{out_dir.name}-version-*"):
+        shutil.rmtree(stale)
+    return out_dir.with_name(f".{out_dir.name}-version-{os.getpid()}")
+
+
+def write_version(version: Path, files: Mapping[str, Path], runtime: Path = RUNTIME) -> None:
+    """Fill the new folder `version`: Triton's entry, the runtime's copy, and `files` by name."""
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(MODEL_PY)
+    (version / "lockgate_runtime").mkdir()
+    for source in sorted(runtime.glob("*.py")):
+        shutil.copyfile(source, version / "lockgate_runtime" / source.name)
+    for name, source in files.items():
+        shutil.copyfile(source, version / name)
+
+
+def write_candidate(
+    out_dir: Path,
+    *,
+    version: Path,
+    config: TritonConfig,
+    origin: Origin,
+    examples: Sequence[Example],
+    reference: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> Path:
+    """Write the candidate folder `out_dir`, taking over the folder made by `write_version`.
+
+    `version` must lie beside `out_dir`. A candidate that was there is replaced whole, at the end;
+    a killed writer leaves it as it was. Returns `out_dir`.
+    """
+    staged = _fresh(out_dir.with_name(f".{out_dir.name}-staging-{os.getpid()}"))
+    version.rename(staged / "version")
+    (staged / "config.pbtxt").write_text(config_pbtxt(config))
+    (staged / golden.FILE).write_bytes(canonical_json([asdict(one) for one in examples]))
+    (staged / "reference.json").write_bytes(canonical_json(reference))
+    content = {
+        "model": config.model,
+        **asdict(origin),
+        "transform_digest": file_sha256(staged / "version" / "transform.json"),
+        "inputs": [asdict(one) for one in config.inputs],
+        "outputs": [asdict(one) for one in config.outputs],
+        "metrics": dict(metrics),
+        "requires": REQUIRES,
+    }
+    (staged / "candidate.json").write_bytes(canonical_json(content))
+    for path in sorted(staged.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(staged)
+    replaced = out_dir.with_name(f".{out_dir.name}-replaced-{os.getpid()}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if out_dir.exists():
+        out_dir.rename(replaced)
+    staged.rename(out_dir)
+    _sync(out_dir.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return out_dir
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder; what a killed writer left beside it under the same prefix goes away."""
+    prefix = folder.name.rsplit("-", 1)[0]
+    for stale in folder.parent.glob(f"{prefix}-*"):
+        shutil.rmtree(stale)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
