@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 
 class Task(Protocol):
-    """What a task module offers. `cfg` is the whole training config, `dataset` a dataset's folder."""
+    """What a task module offers. `cfg` is the whole training config, `dataset` a folder."""
 
     def model(self, cfg: DictConfig, dataset: Path) -> nn.Module:
         """A fresh model on the CPU in fp32, sized for the dataset (its vocabularies).

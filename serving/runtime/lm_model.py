@@ -32,10 +32,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Continuation:
-    """New tokens, and the smallest gap in logits between a chosen token and the next best one."""
+    """New tokens, and for each the gap in logits between it and the next best one."""
 
     tokens: list[int]
-    margin: float
+    margins: list[float]
 
 
 class LmModel:
@@ -99,14 +99,14 @@ class LmModel:
 
     def generate(self, ids: Sequence[int], new_tokens: int) -> Continuation:
         """Take the likeliest token, again and again; the oldest tokens slide out of the context."""
-        tokens, margin = list(ids), math.inf
+        tokens, margins = list(ids), []
         for _ in range(new_tokens):
             logits = self._logits(np.asarray(tokens[-self.context :], dtype=np.int64))[-1]
             best = int(np.argmax(logits))
             second = np.partition(logits, -2)[-2]
-            margin = min(margin, float(logits[best] - second))
+            margins.append(float(logits[best] - second))
             tokens.append(best)
-        return Continuation(tokens[len(ids) :], margin)
+        return Continuation(tokens[len(ids) :], margins)
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         """int64 (T,) -> float32 (T, vocabulary)."""

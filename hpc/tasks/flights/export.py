@@ -1,4 +1,4 @@
-"""A trained flights model as a candidate: ONNX, transform, golden examples, reference statistics."""
+"""A trained flights model as a candidate: ONNX, transform, golden examples, reference shares."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def triton_config(serve: FlightsServe, transform: FlightsTransform) -> TritonCon
 
 
 def golden_examples(served: FlightsModel, rows: dict[str, np.ndarray]) -> list[Example]:
-    """Real rows alone and as a batch, then the edges: unknown categories, nothing known, outliers."""
+    """Real rows alone and as a batch, then the edges: unknown words, nothing known, limits."""
     count = len(next(iter(rows.values())))
     picked = np.linspace(0, count - 1, 6).astype(int)
     requests = [_take(rows, [row]) for row in picked] + [_take(rows, list(picked))]
