@@ -50,7 +50,7 @@ class Objectives:
     latency: float = 0.99
     """Share of answered requests that took at most `latency_s`."""
     latency_s: float = 0.3
-    """Seconds from the request's last byte at the edge to the answer's last byte."""
+    """Seconds from a request's first byte at the edge to its answer's last."""
     window_days: int = 30
     """Days over which the error budget is counted."""
     minimum_failures: int = 10

@@ -1,0 +1,76 @@
+"""What every host serves, asked of each Triton over its read-only HTTP, with a time-out each."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["ready", "loading", "absent", "unreachable"]
+STATES: tuple[State, ...] = ("ready", "loading", "absent", "unreachable")
+_MAX_PARALLEL = 16
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model on one host. `version` answers requests that name none; None where none is ready.
+
+    State: ready; loading (known to the host, not ready); absent (unknown to it); unreachable (the
+    host did not answer, or not in Triton's way).
+    """
+
+    state: State
+    version: str | None = None
+
+
+def ask_fleet(
+    hosts: Mapping[str, tuple[str, int]], models: Iterable[str], timeout_s: float
+) -> dict[tuple[str, str], Served]:
+    """What each host (name -> address, HTTP port) serves of each model, by (host, model)."""
+    names = tuple(models)
+    if not hosts or not names:
+        return {}
+    with ThreadPoolExecutor(min(_MAX_PARALLEL, len(hosts))) as pool:
+        answers = pool.map(lambda host: ask_host(*hosts[host], names, timeout_s), hosts)
+    return {
+        (host, model): served
+        for host, answer in zip(hosts, answers, strict=True)
+        for model, served in answer.items()
+    }
+
+
+def ask_host(address: str, port: int, models: Iterable[str], timeout_s: float) -> dict[str, Served]:
+    """Each model's state on one host; never raises for what the host does or does not say."""
+    found = dict.fromkeys(models, Served("unreachable"))
+    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
+    try:
+        for model in found:
+            found[model] = _ask_model(connection, model)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        pass  # what was not answered stays unreachable, which is what is shown
+    finally:
+        connection.close()
+    return found
+
+
+def _ask_model(connection: http.client.HTTPConnection, model: str) -> Served:
+    status, body = _get(connection, f"/v2/models/{model}")
+    if status in (400, 404):
+        return Served("absent")
+    if status != 200:
+        return Served("unreachable")
+    versions = sorted((int(version) for version in json.loads(body)["versions"]), reverse=True)
+    for version in versions:
+        status, _ = _get(connection, f"/v2/models/{model}/versions/{version}/ready")
+        if status == 200:
+            return Served("ready", str(version))
+    return Served("loading")
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    return reply.status, reply.read(1 << 20)
