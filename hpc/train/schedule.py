@@ -9,6 +9,7 @@ from typing import Any
 from conf import ConfigError
 
 KINDS = ("constant", "linear", "cosine", "wsd")
+EARLY_MOMENTUM = 0.85
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,15 @@ class Schedule:
     final: float
     """What is left of the rate after the last step, as a share of the peak."""
 
+    momentum_warmup_steps: int = 0
+    """Steps in which Muon's momentum grows to its value: early gradients are soon out of date."""
+
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"optim.schedule.kind={self.kind}: choose one of {', '.join(KINDS)}")
-        if self.warmup_steps < 0:
-            raise ConfigError(f"optim.schedule.warmup_steps={self.warmup_steps}: must be 0 or more")
+        for name in ("warmup_steps", "momentum_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: must be 0 or more")
         for name in ("decay_fraction", "final"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: a share, 0 to 1")
@@ -50,9 +55,15 @@ class Schedule:
         shape = (1 + math.cos(math.pi * progress)) / 2 if self.kind == "cosine" else 1 - progress
         return self.final + (1 - self.final) * shape
 
+    def momentum(self, target: float, step: int) -> float:
+        """Muon's momentum in step `step`: from `EARLY_MOMENTUM` in a line to `target`."""
+        if step >= self.momentum_warmup_steps or target <= EARLY_MOMENTUM:
+            return target
+        return EARLY_MOMENTUM + (target - EARLY_MOMENTUM) * step / self.momentum_warmup_steps
+
 
 class Rates:
-    """Sets the learning rates of an optimizer's groups, each from its own peak.
+    """Sets the rates of an optimizer's groups, each from its own peak, and Muon's momentum.
 
     Make it before a checkpoint is loaded: the rates in a checkpoint are those of its last step.
     """
@@ -60,11 +71,15 @@ class Rates:
     def __init__(self, optimizer: Any, schedule: Schedule, steps: int) -> None:
         self.optimizer, self.schedule, self.steps = optimizer, schedule, steps
         self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.momenta = [group.get("momentum") for group in optimizer.param_groups]
 
     def set(self, step: int) -> float:
-        """Set all rates for step `step` (from 0); returns that of the first group."""
+        """Set everything for step `step` (from 0); returns the rate of the first group."""
         factor = self.schedule.factor(step, self.steps)
         groups = self.optimizer.param_groups
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * factor
+        for group, momentum in zip(groups, self.momenta, strict=True):
+            if momentum is not None:
+                group["momentum"] = self.schedule.momentum(momentum, step)
         return float(groups[0]["lr"])

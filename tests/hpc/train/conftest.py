@@ -33,7 +33,7 @@ TINY = [
     "log_interval=1",
     "eval_interval=4",
     "checkpoint_interval=4",
-    "task.eval_tokens=null",
+    "task.eval_tokens=0",
     "site.mlflow_uri=http://127.0.0.1:9",  # nobody listens there
 ]
 

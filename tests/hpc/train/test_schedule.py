@@ -57,6 +57,18 @@ def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
         Schedule("step", 0, 0.0, 0.0)
 
 
+def test_momentum_warms_up_in_muons_groups_only() -> None:
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1, "momentum": 0.95}, {"lr": 0.01}])
+    schedule = Schedule("constant", 0, 0.0, 0.0, momentum_warmup_steps=10)
+    rates = Rates(optimizer, schedule, steps=100)
+    seen = []
+    for step in (0, 5, 10, 99):
+        rates.set(step)
+        seen.append(optimizer.param_groups[0]["momentum"])
+    assert seen == pytest.approx([0.85, 0.9, 0.95, 0.95])
+    assert "momentum" not in optimizer.param_groups[1]
+
+
 def test_each_group_keeps_its_own_peak_whatever_a_checkpoint_put_there() -> None:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.01}])
     rates = Rates(optimizer, Schedule("linear", 0, 0.0, 0.0), steps=10)
