@@ -33,7 +33,8 @@ POLL_SECONDS = 3.0
 TRAFFIC = {"rate": 20.0, "duration_s": 900.0}  # an upper bound: it is stopped when the roll ends
 TRAFFIC_MARGIN_SECONDS = 3.0
 
-console = Console(highlight=False)
+# A pipe has no width; whole lines are what a log and a person want there.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 class StepFailed(RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from serving.artifact import golden
+from serving.traffic.golden import request_body
 from serving.traffic.plan import Result
 
 PROMPT = "Canal, n. [F. canal, from L. canalis"
@@ -41,23 +43,15 @@ class Facts:
 
 def ask_every_region(site: DictConfig, store: Path, model: str, version: int) -> dict[str, Any]:
     """One real request through each region's HAProxy: region -> the decoded answer."""
-    example = json.loads((store / model / str(version) / "golden.json").read_text())[0]
-    inputs = {name: (t["dtype"], t["shape"], t["data"]) for name, t in example["inputs"].items()}
+    inputs = dict(golden.load(store / model / str(version))[0].inputs)
     if model == "lm":
-        inputs["text"] = ("BYTES", inputs["text"][1], [PROMPT])
-        inputs["max_new_tokens"] = ("INT32", inputs["max_new_tokens"][1], [NEW_TOKENS])
-    body = {
-        "inputs": [
-            {"name": name, "datatype": dtype, "shape": shape, "data": data}
-            for name, (dtype, shape, data) in inputs.items()
-        ]
-    }
+        inputs["text"] = replace(inputs["text"], data=[PROMPT])
+        inputs["max_new_tokens"] = replace(inputs["max_new_tokens"], data=[NEW_TOKENS])
+    body = request_body(inputs)
     answers = {}
     for region, edge in site.edges.items():
         url = f"http://{edge.address}:{edge.http_port}/v2/models/{model}/infer"
-        request = urllib.request.Request(
-            url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as reply:
             answers[str(region)] = json.load(reply)
     return answers
