@@ -103,5 +103,3 @@ def restore(world: World, host: Host, before: Before, note: Note) -> None:
 
 def _list(versions: tuple[int, ...]) -> str:
     return " and ".join(str(version) for version in versions) if versions else "nothing"
-
-

@@ -221,7 +221,9 @@ def _signals_stop() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -231,5 +233,3 @@ def _signals_stop() -> Iterator[None]:
 
 def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
-
-

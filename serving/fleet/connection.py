@@ -70,7 +70,9 @@ class Shell:
             raise Unreachable(f"{self.host.name}: the connection was lost ({error}).") from error
         answer = Answer(result.exited, result.stdout, result.stderr)
         if check and answer.code != 0:
-            raise RemoteError(_sentence(self.host, command, answer, limit), answer.code, answer.stdout)
+            raise RemoteError(
+                _sentence(self.host, command, answer, limit), answer.code, answer.stdout
+            )
         return answer
 
     @contextmanager
@@ -171,7 +173,9 @@ def open_shell(host: Host, ssh: Ssh) -> Shell:
             ) from error
         raise Unreachable(f"{where} did not complete the SSH handshake: {error}.") from error
     except (OSError, EOFError) as error:
-        raise Unreachable(f"{where} does not answer SSH: {error or type(error).__name__}.") from error
+        raise Unreachable(
+            f"{where} does not answer SSH: {error or type(error).__name__}."
+        ) from error
     return Shell(host, ssh, connection)
 
 

@@ -139,7 +139,9 @@ class Edge:
         self.tell(set_state(host, state))
         now = self.state(host).admin
         if now != state:
-            raise EdgeError(f"the edge of {self.region} was told {state} for {host}, but it is {now}.")
+            raise EdgeError(
+                f"the edge of {self.region} was told {state} for {host}, but it is {now}."
+            )
 
     def wait_idle(self, host: str, timeout_s: float) -> None:
         """Return when `host` has nothing in flight. Raises EdgeError after `timeout_s`."""
@@ -157,7 +159,9 @@ class Edge:
         deadline = time.monotonic() + timeout_s
         while not self.state(host).up:
             if time.monotonic() > deadline:
-                raise EdgeError(f"the edge of {self.region} has not seen {host} up in {timeout_s:g} s.")
+                raise EdgeError(
+                    f"the edge of {self.region} has not seen {host} up in {timeout_s:g} s."
+                )
             time.sleep(0.05)
 
 

@@ -72,19 +72,25 @@ def haproxy_cfg(site: DictConfig, region: str) -> str:
     if region not in site.edges:
         raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
     if not region.startswith("us-"):
-        raise ValueError(f"region {region!r}: models are served from regions of the US only (us-*).")
+        raise ValueError(
+            f"region {region!r}: models are served from regions of the US only (us-*)."
+        )
     hosts = {name: host for name, host in site.hosts.items() if host.region == region}
     if not hosts:
-        raise ValueError(f"region {region!r} has no host in site.hosts: nothing to send traffic to.")
+        raise ValueError(
+            f"region {region!r} has no host in site.hosts: nothing to send traffic to."
+        )
     edge = site.edges[region]
     settings = EdgeSettings(**_mapping(site.get("edge")))
     return "\n".join(
         [
             *_global(edge.socket, site.ports.edge_log, _mapping(site.get("groups")).get("edge")),
             *_defaults(settings),
-            *_frontend(f"{_address(edge.address)}:{edge.http_port}"),
-            *_backend({n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
-                      settings),
+            *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region)),
+            *_backend(
+                {n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
+                settings,
+            ),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
             "",
         ]
@@ -119,7 +125,7 @@ def _defaults(settings: EdgeSettings) -> list[str]:
     ]
 
 
-def _frontend(bind: str) -> list[str]:
+def _frontend(bind: str, region: str) -> list[str]:
     return [
         "frontend infer",
         f"  bind {bind}",
@@ -142,7 +148,8 @@ def _frontend(bind: str) -> list[str]:
         "  http-request deny deny_status 405 if infer_path !METH_POST",
         "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
         "  http-after-response set-header X-Request-Id %[unique-id]",
-        f"  log-format '{{{LOG_FIELDS}}}'",
+        # The region is in every line: all edges of a site may log to one reader.
+        f'  log-format \'{{"region":"{region}",{LOG_FIELDS}}}\'',
         f"  default_backend {BACKEND}",
     ]
 

@@ -65,20 +65,19 @@ class Lease:
 
     def check(self) -> None:
         """Raises LeaseLost when another controller has taken over."""
-        if self.lost.is_set() or not self._renew():
+        current = None if self.lost.is_set() else _read(self.path)
+        if current is None or current.token != self.holder.token:
             self.lost.set()
             raise LeaseLost(
                 "another controller has taken over this fleet; this one stopped where it was and "
                 "left the rest to it. See fab status."
             )
 
-    def _renew(self) -> bool:
+    def renew(self) -> None:
+        """Put the end of the lease off by its time to live. Raises LeaseLost."""
         with _exclusive(self.path):
-            current = _read(self.path)
-            if current is None or current.token != self.holder.token:
-                return False
+            self.check()
             _write(self.path, Holder(**{**asdict(self.holder), "renewed": time.time()}))
-        return True
 
 
 @contextmanager
@@ -91,7 +90,15 @@ def hold(folder: Path, what: str, ttl_s: float) -> Iterator[Lease]:
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     mine = Holder(
-        secrets.token_hex(8), who(), what, _boot(), os.getpid(), _start(os.getpid()), now, now, ttl_s
+        secrets.token_hex(8),
+        who(),
+        what,
+        _boot(),
+        os.getpid(),
+        _start(os.getpid()),
+        now,
+        now,
+        ttl_s,
     )
     with _exclusive(path):
         current = _read(path)
@@ -121,9 +128,9 @@ def hold(folder: Path, what: str, ttl_s: float) -> Iterator[Lease]:
 def _keep(lease: Lease, stop: threading.Event, every_s: float) -> None:
     while not stop.wait(every_s):
         try:
-            lease.check()
+            lease.renew()
         except LeaseLost:
-            return
+            return  # `check` tells the one who works, before the next step
 
 
 @contextmanager
@@ -147,10 +154,8 @@ def _read(path: Path) -> Holder | None:
 
 def _write(path: Path, holder: Holder) -> None:
     partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(asdict(holder), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    # Not fsynced: a lease that a power cut swallowed belonged to a controller that is gone too.
+    partial.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     partial.rename(path)
 
 

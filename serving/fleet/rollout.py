@@ -95,7 +95,7 @@ def roll(
         journal.record("step", rollout, **about, host=host.name, step=step, detail=detail)
         say(host.name, step, detail)
 
-    if not plan.changes and not plan.inherited:
+    if not plan.changes and plan.resumes is None:
         return Outcome("unchanged", f"every host already serves {shipment}")
     journal.record(
         "started", rollout, **about, digest=shipment.digest, strategy=config.strategy,

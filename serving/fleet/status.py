@@ -70,10 +70,14 @@ def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str
     if not state.alive:
         found.append("its Triton does not answer")
     elif state.answers != wanted:
-        found.append(f"answers with {state.answers or 'nothing'}, production is {wanted or 'nothing'}")
+        found.append(
+            f"answers with {state.answers or 'nothing'}, production is {wanted or 'nothing'}"
+        )
     have = dict(state.packages).get(wanted) if wanted else None
     if wanted and digest and have != digest:
-        found.append(f"its package {wanted} is {have[:12] if have else 'missing'}, not {digest[:12]}")
+        found.append(
+            f"its package {wanted} is {have[:12] if have else 'missing'}, not {digest[:12]}"
+        )
     if state.alive and model_config.versions_in(state.config) != state.serving:
         found.append("would serve something else after a restart of its Triton")
     if state.edge != READY:

@@ -114,7 +114,9 @@ def _report_text(report: Report) -> list[str]:
     what = f"{report.model}/{report.version}"
     before = f" (before: {report.model}/{report.previous})" if report.previous else ""
     lines = {
-        "done": [f"{what} is in production{before}: {len(report.hosts)} hosts in {report.seconds} s."],
+        "done": [
+            f"{what} is in production{before}: {len(report.hosts)} hosts in {report.seconds} s."
+        ],
         "unchanged": [f"no change: {report.outcome.reason}."],
         "refused": [f"{what} was refused; nothing was activated. {report.outcome.reason}"],
         "rolled-back": [

@@ -67,7 +67,7 @@ def facts_command(host: Host, model: str) -> str:
             f"for d in model-repository/{model}/[0-9]*; do",
             '  [ -d "$d" ] && echo "installed ${d##*/}"; done',
             f"c=model-repository/{model}/config.pbtxt",
-            "[ -f \"$c\" ] && sed 's/^/config /' \"$c\"",
+            '[ -f "$c" ] && sed \'s/^/config /\' "$c"',
             "true",
         ]
     )
@@ -224,7 +224,9 @@ def persist_command(host: Host, model: str, config: str | None) -> str:
     )
 
 
-def prune_command(host: Host, model: str, packages: tuple[int, ...], installed: tuple[int, ...]) -> str:
+def prune_command(
+    host: Host, model: str, packages: tuple[int, ...], installed: tuple[int, ...]
+) -> str:
     """Remove packages and version directories by number."""
     folders = [host.packages / model / str(number) for number in packages]
     folders += [host.repository / model / str(number) for number in installed]
@@ -235,7 +237,7 @@ def discard_command(*folders: Path) -> str:
     """Remove trees that may be read-only."""
     names = " ".join(_q(folder) for folder in folders)
     return (
-        f"for d in {names}; do if [ -e \"$d\" ]; then "
+        f'for d in {names}; do if [ -e "$d" ]; then '
         'find "$d" -type d -exec chmod u+w {} +; rm -rf "$d"; fi; done'
     )
 
@@ -275,7 +277,9 @@ def stage(shell: Shell, shipment: Shipment, limits: Limits) -> str:
     others = [number for number in facts.packages if number != version]
     copy_dest = host.packages / model / str(max(others)) if others else None
     shell.run(f"mkdir -p {_q(staged)}")
-    sent = _rsync(rsync_argv(shipment.path, host, shell.ssh, staged, copy_dest, limits.transfer_kib_s))
+    sent = _rsync(
+        rsync_argv(shipment.path, host, shell.ssh, staged, copy_dest, limits.transfer_kib_s)
+    )
     try:
         _verify(shell, staged, shipment)
     except Refused:
@@ -301,7 +305,10 @@ def _verify(shell: Shell, directory: Path, shipment: Shipment) -> None:
         reason = str(verdict.get("refused"))
         raise Refused(f"{where}: {reason}: {verdict.get('detail')}", reason)
     if verdict.get("digest") != shipment.digest:
-        raise Refused(f"{where}: changed-manifest: it is signed, but not what was read here", "changed-manifest")
+        raise Refused(
+            f"{where}: changed-manifest: it is signed, but not what was read here",
+            "changed-manifest",
+        )
 
 
 def _rsync(argv: list[str]) -> int:

@@ -128,7 +128,9 @@ class Triton:
                     answer = connection.getresponse()
                     body = answer.read()
                 except (OSError, http.client.HTTPException) as error:
-                    raise TritonError(f"{host.name}: {path} broke off over HTTP: {error!r}") from error
+                    raise TritonError(
+                        f"{host.name}: {path} broke off over HTTP: {error!r}"
+                    ) from error
                 if answer.status != 200:
                     said = body[:200].decode("utf-8", "replace")
                     raise TritonError(f"{host.name}: {path} answered {answer.status}: {said}")

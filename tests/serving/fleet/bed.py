@@ -298,7 +298,9 @@ def _start_host(
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:
     with log.open("wb") as stream:
         bed.processes.append(
-            subprocess.Popen(argv, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            subprocess.Popen(
+                argv, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
         )
 
 
@@ -353,7 +355,9 @@ class Load:
                 connection.request("POST", f"/v2/models/{MODEL}/infer", body)
                 answer = connection.getresponse()
                 text = answer.read()
-                factor = json.loads(text)["outputs"][0]["data"][0] / x if answer.status == 200 else None
+                factor = (
+                    json.loads(text)["outputs"][0]["data"][0] / x if answer.status == 200 else None
+                )
                 if factor not in self.factors:
                     self.failures.append((answer.status, text[:200]))
                 else:

@@ -1,0 +1,261 @@
+"""The walk through the fleet, with every step failing in turn, on a simulated fleet."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.fleet import plan as planning
+from serving.fleet.inventory import FleetError
+from serving.fleet.journal import Journal
+from serving.fleet.lease import hold
+from serving.fleet.rollout import Outcome, RolloutConfig, roll
+
+
+def _beside(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sim = _beside("simulated")
+
+
+@contextmanager
+def journal_folder():
+    """A folder for one example; in memory where that can be, for every event is fsynced."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path():
+    with journal_folder() as folder:
+        yield folder
+
+
+def deploy(world, folder: Path, version: int, rollout: str = "r1", **options) -> Outcome:
+    config = RolloutConfig(**{"settle_s": 0, **options})
+    journal = Journal(folder)
+    shipment = sim.shipment(version)
+    with hold(folder, f"deploy {version}", 30) as lease:
+        plan = planning.make(
+            world.fleet, shipment, world.read_all(), journal.unfinished("toy"),
+            config.strategy, config.parallel,
+        )  # fmt: skip
+        return roll(world.fleet, plan, world, journal, lease, rollout, config, lambda *_: None)
+
+
+def serving(world) -> set[tuple[int, ...]]:
+    return {machine.serving for machine in world.machines.values()}
+
+
+@pytest.mark.parametrize("strategy", ["load", "restart"])
+def test_every_host_ends_with_the_new_version_and_the_one_before(tmp_path, strategy):
+    world = sim.serving_fleet((1,))
+    assert deploy(world, tmp_path, 2, strategy=strategy).kind == "done"
+    assert serving(world) == {(1, 2)}
+    assert {machine.edge for machine in world.machines.values()} == {"ready"}
+    assert world.outages == []
+    for machine in world.machines.values():
+        assert planning.model_config.versions_in(machine.config) == (1, 2)
+
+
+def test_the_canary_is_whole_before_any_other_host_is_touched(tmp_path):
+    world = sim.serving_fleet((1,))
+    deploy(world, tmp_path, 2)
+    changes = [change for change in world.changes if not change.startswith("stage")]
+    assert {change.split()[-1] for change in changes[: changes.index("watch e0") + 1]} == {"e0"}
+
+
+def test_a_second_run_changes_nothing_and_says_so(tmp_path):
+    world = sim.serving_fleet((1,))
+    deploy(world, tmp_path, 2)
+    world.arm(None)
+    assert deploy(world, tmp_path, 2, "r2").kind == "unchanged"
+    assert world.changes == []
+
+
+def test_a_refused_package_touches_no_host(tmp_path):
+    world = sim.serving_fleet((1,))
+    before = world.snapshot()
+    world.arm(3)
+    outcome = deploy(world, tmp_path, 2)
+    assert outcome.kind == "refused" and "stage failed" in outcome.reason
+    assert world.snapshot() == before
+    assert all(change.startswith("stage") for change in world.changes)
+    assert Journal(tmp_path).unfinished("toy") is None
+
+
+def test_wrong_answers_on_the_canary_bring_it_back_and_spare_the_rest(tmp_path):
+    world = sim.serving_fleet((1,))
+    before = world.snapshot()
+    world.wrong = {2}
+    outcome = deploy(world, tmp_path, 2)
+    assert outcome.kind == "rolled-back" and "golden example" in outcome.reason
+    assert world.snapshot() == before
+    touched = {c.split()[-1] for c in world.changes if not c.startswith("stage")}
+    assert touched == {"e0"}
+
+
+def test_a_host_that_an_operator_took_out_stays_out(tmp_path):
+    world = sim.serving_fleet((1,))
+    world.machines["e1"].edge = "maint"
+    assert deploy(world, tmp_path, 2).kind == "done"
+    assert world.machines["e1"].edge == "maint"
+    assert world.machines["e1"].serving == (1, 2)
+
+
+def test_the_last_host_of_a_region_is_loaded_without_being_drained(tmp_path):
+    world = sim.serving_fleet((1,), east=1, west=0)
+    assert deploy(world, tmp_path, 2).kind == "done"
+    assert world.outages == [] and "drain e0" not in world.changes
+
+
+def test_the_last_host_of_a_region_is_never_restarted(tmp_path):
+    world = sim.serving_fleet((1,), east=1, west=0)
+    with pytest.raises(FleetError, match="only host of us-east"):
+        deploy(world, tmp_path, 2, strategy="restart")
+    assert serving(world) == {(1,)}
+
+
+def test_a_host_whose_triton_is_down_is_restarted_and_healed(tmp_path):
+    world = sim.serving_fleet((1, 2))
+    world.machines["w1"].alive = False
+    assert deploy(world, tmp_path, 2).kind == "done"
+    assert world.machines["w1"].alive and world.machines["w1"].serving == (1, 2)
+
+
+def test_the_first_deployment_of_a_model_is_undone_to_nothing(tmp_path):
+    world = sim.serving_fleet(())
+    world.wrong = {1}
+    assert deploy(world, tmp_path, 1).kind == "rolled-back"
+    assert serving(world) == {()}
+    assert {machine.config for machine in world.machines.values()} == {None}
+
+
+def test_a_host_that_cannot_be_brought_back_is_named_and_the_next_run_tries_again(tmp_path):
+    world = sim.serving_fleet((1,))
+    before = world.snapshot()
+    world.wrong = {1, 2}
+    outcome = deploy(world, tmp_path, 2)
+    assert outcome.kind == "needs-a-person" and list(outcome.stuck) == ["e0"]
+    assert world.machines["e0"].edge != "ready"
+    world.wrong = set()
+    assert deploy(world, tmp_path, 1, "r2").kind == "done"
+    assert world.snapshot() == before
+
+
+steps = st.integers(1, 80)
+strategies = st.sampled_from(["load", "restart"])
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    step=steps, late=st.booleans(), strategy=strategies, before=st.sampled_from([(), (1,), (1, 2)])
+)
+def test_whatever_fails_the_fleet_is_as_before_or_done(step, late, strategy, before):
+    with journal_folder() as folder:
+        world = sim.serving_fleet(before)
+        first = world.snapshot()
+        world.arm(step, late)
+        outcome = deploy(world, folder, 3, strategy=strategy)
+        if world.fail_at is None:
+            assert outcome.kind in ("refused", "rolled-back")
+            assert world.snapshot() == first
+        else:
+            assert outcome.kind == "done"
+            assert {max(versions) for versions in serving(world)} == {3}
+        assert {machine.edge for machine in world.machines.values()} == {"ready"}
+        assert world.outages == []
+        assert Journal(folder).unfinished("toy") is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(step=steps, late=st.booleans(), strategy=strategies, again=strategies)
+def test_a_killed_controller_is_continued_by_running_again(step, late, strategy, again):
+    with journal_folder() as folder:
+        world = sim.serving_fleet((1,))
+        world.arm(step, late, kill=True)
+        try:
+            deploy(world, folder, 2, strategy=strategy, parallel=1)
+        except sim.Killed:
+            world.arm(None)
+            assert deploy(world, folder, 2, "r2", strategy=again, parallel=1).kind in (
+                "done",
+                "unchanged",
+            )
+        assert serving(world) == {(1, 2)}
+        assert {machine.edge for machine in world.machines.values()} == {"ready"}
+        assert world.outages == []
+        assert Journal(folder).unfinished("toy") is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(step=steps, late=st.booleans(), then=steps, strategy=strategies)
+def test_killed_and_then_failed_goes_back_to_before_the_first_try(step, late, then, strategy):
+    with journal_folder() as folder:
+        world = sim.serving_fleet((1,))
+        first = world.snapshot()
+        world.arm(step, late, kill=True)
+        try:
+            deploy(world, folder, 2, strategy=strategy, parallel=1)
+        except sim.Killed:
+            world.arm(then)
+            outcome = deploy(world, folder, 2, "r2", strategy=strategy, parallel=1)
+            if world.fail_at is None and outcome.kind != "unchanged":
+                assert outcome.kind in ("refused", "rolled-back")
+                assert world.snapshot() == first
+            assert {machine.edge for machine in world.machines.values()} == {"ready"}
+
+
+@settings(max_examples=50, deadline=None)
+@given(step=steps, late=st.booleans())
+def test_killed_and_then_another_version_is_deployed(step, late):
+    with journal_folder() as folder:
+        world = sim.serving_fleet((1,))
+        world.arm(step, late, kill=True)
+        try:
+            deploy(world, folder, 2, parallel=1)
+        except sim.Killed:
+            world.arm(None)
+            assert deploy(world, folder, 1, "r2").kind in ("done", "unchanged")
+            assert serving(world) == {(1,)}
+            assert {machine.edge for machine in world.machines.values()} == {"ready"}
+            assert Journal(folder).unfinished("toy") is None
+
+
+def test_two_controllers_are_told_apart(tmp_path):
+    from serving.fleet.lease import Locked
+
+    world = sim.serving_fleet((1,))
+    with hold(tmp_path, "deploy toy/9", 30), pytest.raises(Locked, match="toy/9"):
+        deploy(world, tmp_path, 2)
+    assert world.changes == []
+
+
+def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
+    from serving.fleet.lease import LeaseLost
+
+    world = sim.serving_fleet((1,))
+    drain = world.drain
+
+    def taken_over(host):
+        drain(host)
+        (tmp_path / "lease.json").unlink()
+
+    world.drain = taken_over
+    with pytest.raises(LeaseLost):
+        deploy(world, tmp_path, 2)
+    assert world.machines["e0"].edge == "drain"
+    assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
