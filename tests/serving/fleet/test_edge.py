@@ -1,0 +1,147 @@
+"""The edge: its config as text, its runtime commands to the letter, what it says read right."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from omegaconf import OmegaConf
+
+from serving.fleet import edge
+from serving.fleet.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+
+
+def site(**changes):
+    made = OmegaConf.create(
+        {
+            "hosts": {
+                "a": {"address": "127.0.0.11", "region": "us-east"},
+                "b": {"address": "127.0.0.12", "region": "us-east"},
+                "w": {"address": "127.0.0.13", "region": "us-west"},
+            },
+            "edges": {
+                region: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
+                         "socket": f"/run/{region}.sock"}
+                for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
+            },
+            "ports": {"triton_http": 18000, "edge_log": 15140},
+            "groups": {"edge": "root"},
+        }
+    )  # fmt: skip
+    made = OmegaConf.merge(made, changes)
+    OmegaConf.set_struct(made, True)
+    return made
+
+
+def test_a_region_sends_traffic_to_its_own_hosts_only():
+    text = haproxy_cfg(site(), "us-east")
+    servers = re.findall(r"^  server (\S+) (\S+) check", text, re.MULTILINE)
+    assert servers == [("a", "127.0.0.11:18000"), ("b", "127.0.0.12:18000")]
+    assert "stats socket /run/us-east.sock group root mode 660 level admin" in text
+    assert "/v2/health/live" in text and "/v2/health/ready\n" not in text
+
+
+def test_a_post_that_may_have_run_is_never_sent_again():
+    lines = haproxy_cfg(site(), "us-east").splitlines()
+    assert [line.split() for line in lines if "retry-on" in line] == [["retry-on", "conn-failure"]]
+
+
+@pytest.mark.parametrize(
+    ("region", "sentence"),
+    [("us-north", "has no edge"), ("us-empty", "no host"), ("eu-west", "US only")],
+)
+def test_a_region_that_cannot_be_is_refused(region, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        haproxy_cfg(site(), region)
+
+
+def test_a_host_address_cannot_smuggle_configuration():
+    with pytest.raises(ValueError, match="neither an IP address"):
+        haproxy_cfg(site(hosts={"a": {"address": "127.0.0.11\n  bind *:1"}}), "us-east")
+
+
+def test_settings_of_the_site_reach_the_config_and_are_checked():
+    text = haproxy_cfg(
+        site(edge={"check_interval_ms": 250, "max_connections_per_host": 7}), "us-east"
+    )
+    assert "check inter 250ms fall 2 rise 2 maxconn 7" in text
+    with pytest.raises(ValueError, match="site.edge.fall"):
+        haproxy_cfg(site(edge={"fall": 0}), "us-east")
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+def test_haproxy_accepts_the_config(tmp_path):
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(haproxy_cfg(site(), "us-west"))
+    done = subprocess.run(["haproxy", "-c", "-f", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "infer", "read"),
+    [
+        ("/v2/models/flights/infer", True, False),
+        ("/v2/models/flights/versions/12/infer", True, False),
+        ("/v2/models/flights/versions/12/ready", False, True),
+        ("/v2/models/flights", False, True),
+        ("/v2/models/flights/versions/3", False, True),
+        ("/v2/health/live", False, True),
+        ("/v2/repository/models/flights/load", False, False),
+        ("/v2/repository/index", False, False),
+        ("/v2/models/flights/config", False, False),
+        ("/v2/models/flights/stats", False, False),
+        ("/v2/models/flights/trace/setting", False, False),
+        ("/v2/systemsharedmemory/status", False, False),
+        ("/v2/models/../infer", False, False),
+        ("/v2/models/flights/infer/../../../repository/index", False, False),
+        ("/v2/models/%2e%2e/infer", False, False),
+        ("/v2/models/flights/versions/x/infer", False, False),
+        ("//v2/models/flights/infer", False, False),
+        ("/v2/models/flights/infer\n", False, False),
+    ],
+)
+def test_what_passes_the_edge(path, infer, read):
+    # HAProxy's regexes have no multi-line mode: `$` is the very end there.
+    assert bool(re.match(INFER_PATHS.replace("$", r"\Z"), path)) is infer
+    assert bool(re.match(READ_PATHS.replace("$", r"\Z"), path)) is read
+
+
+def test_commands_to_the_letter():
+    assert edge.set_state("use1-a", "drain") == "set server triton/use1-a state drain"
+    with pytest.raises(ValueError, match="unknown edge state"):
+        edge.set_state("use1-a", "down")
+
+
+SERVERS = """\
+1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight
+3 triton 1 a 127.0.0.11 2 0 1
+3 triton 2 b 127.0.0.12 2 8 1
+3 triton 3 c 127.0.0.13 0 1 1
+3 triton 4 d 127.0.0.14 0 0 1
+"""
+STAT = """\
+# pxname,svname,qcur,scur,stot,econ,eresp,hrsp_5xx
+triton,a,0,3,100,1,2,4
+triton,b,1,0,50,0,0,0
+triton,BACKEND,0,3,150,1,2,4
+"""
+
+
+def test_states_and_counters_are_joined():
+    states = edge.parse_states(SERVERS, STAT)
+    assert {n: (s.admin, s.up, s.takes_traffic) for n, s in states.items()} == {
+        "a": ("ready", True, True),
+        "b": ("drain", True, False),
+        "c": ("maint", False, False),
+        "d": ("ready", False, False),
+    }
+    assert (states["a"].sessions, states["a"].requests, states["a"].errors) == (3, 100, 7)
+    assert states["b"].queued == 1
+
+
+def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
+    with pytest.raises(edge.EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
+        edge.Edge("us-east", tmp_path / "none.sock").ask("show stat")

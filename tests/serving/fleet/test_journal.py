@@ -1,0 +1,128 @@
+"""The journal after a crash, the ledger's way back, and who holds the fleet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from serving.fleet import lease
+from serving.fleet.journal import ROLLOUTS, Before, Journal, history
+from serving.fleet.lease import Holder, LeaseLost, Locked, hold
+
+
+def test_half_a_line_of_a_killed_writer_is_skipped_and_closed(tmp_path):
+    journal = Journal(tmp_path)
+    journal.record("started", "r1", model="toy", version=2)
+    with (tmp_path / ROLLOUTS).open("a") as stream:
+        stream.write('{"event":"before","rollo')
+    journal.record("done", "r1", model="toy", version=2)
+    assert [event["event"] for event in journal.events("toy")] == ["started", "done"]
+    assert all(event["who"] and event["at"] for event in journal.events())
+
+
+def test_an_open_rollout_is_found_with_its_hosts_as_they_were(tmp_path):
+    journal = Journal(tmp_path)
+    first, second = Before((1,), "c1", "ready"), Before((1, 2), "c2", "drain")
+    journal.record("started", "r1", model="toy", version=2)
+    journal.record("before", "r1", model="toy", version=2, host="a", before=first.as_json())
+    journal.record("started", "r2", model="toy", version=3)
+    journal.record("before", "r2", model="toy", version=3, host="a", before=second.as_json())
+    journal.record("started", "other", model="lm", version=1)
+    open_one = journal.unfinished("toy")
+    assert (open_one.rollout, open_one.version) == ("r2", 3)
+    assert open_one.touched == {"a": first}, "what was before the first try counts"
+    journal.record("rolled-back", "r2", model="toy", version=3)
+    assert journal.unfinished("toy") is None
+    assert journal.unfinished("lm").rollout == "other"
+
+
+def test_an_undo_that_did_not_succeed_stays_open(tmp_path):
+    journal = Journal(tmp_path)
+    journal.record("started", "r1", model="toy", version=2)
+    journal.record("needs-a-person", "r1", model="toy", version=2)
+    assert journal.unfinished("toy").rollout == "r1"
+
+
+@pytest.mark.parametrize(
+    ("entries", "stack"),
+    [
+        ([], []),
+        ([("deploy", 1), ("deploy", 2)], [1, 2]),
+        ([("deploy", 1), ("deploy", 2), ("rollback", 1)], [1]),
+        ([("deploy", 1), ("deploy", 2), ("rollback", 1), ("deploy", 3)], [1, 3]),
+        ([("deploy", 1), ("deploy", 2), ("deploy", 3), ("rollback", 2), ("rollback", 1)], [1]),
+        ([("deploy", 2), ("rollback", 1)], [2, 1]),
+        ([("deploy", 2), ("deploy", 2)], [2]),
+    ],
+)
+def test_the_way_back_never_leads_to_what_a_rollback_left(entries, stack):
+    assert history([{"action": a, "version": v} for a, v in entries]) == stack
+
+
+def holder(**changes) -> Holder:
+    values = dict(token="t", who="eve@far", what="deploy toy/2", boot="b1", pid=1, start="5",
+                  since=100.0, renewed=100.0, ttl_s=60.0)  # fmt: skip
+    return Holder(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("held", "now", "boot", "alive", "is_free"),
+    [
+        (None, 0, "b1", False, True),
+        (holder(), 130, "b1", True, False),
+        (holder(), 130, "b2", False, False),  # of another machine: its process cannot be seen
+        (holder(), 130, "b1", False, True),  # killed on this machine
+        (holder(), 161, "b2", True, True),  # ran out
+    ],
+)
+def test_when_a_lease_may_be_taken(held, now, boot, alive, is_free):
+    assert lease.free(held, now, boot, alive) is is_free
+
+
+def test_the_second_controller_is_told_who_is_first(tmp_path):
+    with hold(tmp_path, "deploy toy/2", 60):
+        with pytest.raises(Locked, match=r"at work on this fleet since .*deploy toy/2"):
+            with hold(tmp_path, "deploy toy/3", 60):
+                pytest.fail("two controllers at once")
+    with hold(tmp_path, "deploy toy/3", 60) as mine:
+        assert mine.took_over is None
+
+
+def test_a_killed_holder_of_this_machine_is_replaced_at_once(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from serving.fleet.lease import hold\n"
+        "with hold(Path(sys.argv[1]), 'deploy toy/2', 600):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(Locked), hold(tmp_path, "deploy toy/3", 60):
+        pytest.fail("the holder is alive")
+    process.kill()
+    process.wait()
+    with hold(tmp_path, "deploy toy/3", 60) as mine:
+        assert mine.took_over.what == "deploy toy/2"
+
+
+def test_a_lease_is_renewed_while_its_holder_works(tmp_path):
+    with hold(tmp_path, "deploy toy/2", 0.6) as mine:
+        deadline = time.monotonic() + 20
+        first = json.loads((tmp_path / lease.LEASE).read_text())["renewed"]
+        while json.loads((tmp_path / lease.LEASE).read_text())["renewed"] == first:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        mine.check()
+
+
+def test_who_lost_the_lease_finds_out_and_leaves_the_new_one_alone(tmp_path):
+    with hold(tmp_path, "deploy toy/2", 60) as mine:
+        (tmp_path / lease.LEASE).write_text(json.dumps(vars(holder())))
+        with pytest.raises(LeaseLost, match="taken over"):
+            mine.check()
+    assert json.loads((tmp_path / lease.LEASE).read_text())["token"] == "t"
