@@ -4,6 +4,9 @@ import os
 
 from torch import Tensor
 
+# The Triton whose private parts kernels.ghost and kernels.interpreter know.
+TRITON_VERSION = "3.9."
+
 MODES = ("auto", "triton", "torch")
 
 _mode = "auto"

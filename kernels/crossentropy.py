@@ -417,7 +417,8 @@ def backward(
         g = dlosses.flatten() if dlosses.dim() != 1 else dlosses
         cross_entropy_bwd_kernel[(m,)](
             rows, targets.contiguous(), *class_arguments(class_weight, logits), lse, g, dlogits,
-            row_stride(rows), n, ignore_index, 0, n, g.stride(0), label_smoothing, z_loss, softcap or 1.0,
+            row_stride(rows), n, ignore_index, 0, n, g.stride(0), label_smoothing, z_loss,
+            softcap or 1.0,
             class_weight is not None, softcap is not None, wide(logits), vector(logits),
             how.block, **how.options,
         )  # fmt: skip

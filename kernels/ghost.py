@@ -2,8 +2,8 @@
 
 Inside `with Ghost("sm_90") as gpu:` the launchers of this package accept meta tensors; each kernel
 is specialised and compiled exactly as on the device, and `gpu.launches` lists what it was given.
-This is the one module that touches Triton's private driver interface; it is pinned to the Triton
-version of scripts/lock/train.txt and fails loudly with another one.
+This module alone touches Triton's private driver interface (and kernels.interpreter its private
+interpreter); both fail loudly with a Triton they were not written for.
 """
 
 import re
@@ -19,9 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from kernels.backend import KernelError, interpreting
-
-SUPPORTED = "3.9."
+from kernels.backend import TRITON_VERSION, KernelError, interpreting
 
 # Shared memory of one thread block (bytes), as the driver would report it.
 SHARED = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
@@ -78,9 +76,9 @@ class Ghost:
             raise KernelError(
                 "TRITON_INTERPRET=1: nothing can be compiled in this process; unset it"
             )
-        if not triton.__version__.startswith(SUPPORTED):
+        if not triton.__version__.startswith(TRITON_VERSION):
             raise KernelError(
-                f"kernels.ghost knows Triton {SUPPORTED}x, not {triton.__version__}; "
+                f"kernels.ghost knows Triton {TRITON_VERSION}x, not {triton.__version__}; "
                 "install the version of scripts/lock/train.txt"
             )
         self.arch = arch

@@ -86,15 +86,15 @@ def linear_cross_entropy(
     needs = hidden.requires_grad, weight.requires_grad
     on_triton = wants_triton(hidden)
     if group is not None:
-        if not fused and torch.is_grad_enabled():
+        if reduction not in ("mean", "sum"):
             raise KernelError("linear_cross_entropy: a split vocabulary needs a mean or a sum")
         from kernels.vocab_parallel import vocab_parallel_op
 
-        losses = vocab_parallel_op(
-            rows, weight, flat, class_weight, *options, reduction == "mean", *needs, on_triton,
+        wanted = [needed and torch.is_grad_enabled() for needed in needs]
+        return vocab_parallel_op(
+            rows, weight, flat, class_weight, *options, reduction == "mean", *wanted, on_triton,
             group.group_name,
         )[0]  # fmt: skip
-        return losses
     if fused and any(needs):
         return linear_cross_entropy_op(
             rows, weight, flat, class_weight, *options, reduction == "mean", *needs, on_triton
@@ -309,7 +309,7 @@ def fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Walk the chunks; returns the loss, dh (M, N) and dW (V, N) in the wide type, each empty
     when it is not needed."""
-    m, n = hidden.shape
+    m = hidden.shape[0]
     wide_dtype = statistics_dtype(hidden)
     losses = hidden.new_empty(m, dtype=wide_dtype)
     dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)

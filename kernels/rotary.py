@@ -313,14 +313,15 @@ def backward(
     q_weight: Tensor,
     k_weight: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Launch the backward of rotation and QK-norm; returns gradients of q, k and both weights."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the backward of rotation and QK-norm; returns dq, dk and the gradients of q_weight
+    and k_weight (2, D) in the wide type."""
     dq_out, dk_out, q, k = _heads(dq_out), _heads(dk_out), _heads(q), _heads(k)
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
     dk = torch.empty_like(k, memory_format=torch.contiguous_format)
     batch, tokens, q_heads, dim = q.shape
     if not (batch and tokens and dim):
-        return dq, dk, torch.zeros_like(q_weight), torch.zeros_like(k_weight)
+        return dq, dk, q.new_zeros(2, dim, dtype=statistics_dtype(q))
     how = launch("rope_norm_bwd", q, dim)
     grid = triton.cdiv(tokens, how.rows), batch, triton.cdiv(q_heads + k.shape[2], HEADS)
     programs = grid[0] * grid[1] * grid[2]
@@ -331,8 +332,7 @@ def backward(
         *_strides(dq_out), *_strides(dk_out), *_strides(q), *_strides(k), eps,
         wide(q), dim // 2, HEADS, how.rows, how.block, **how.options,
     )  # fmt: skip
-    dweights = column_sum(partial, partial.dtype)
-    return dq, dk, dweights[:dim].to(q_weight.dtype), dweights[dim:].to(k_weight.dtype)
+    return dq, dk, column_sum(partial, partial.dtype).view(2, dim)
 
 
 @torch.library.custom_op("lockgate::rope", mutates_args=())
@@ -369,15 +369,16 @@ def rope_norm_backward_op(
     q_weight: Tensor,
     k_weight: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The backward of `rope` with QK-norm; returns (dq, dk, dq_weight, dk_weight)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The backward of `rope` with QK-norm; returns (dq, dk, gradients of both weights (2, D))."""
     return backward(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, eps)
 
 
 @rope_norm_backward_op.register_fake
 def _(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, eps):
-    shape = torch.contiguous_format
-    return tuple(torch.empty_like(t, memory_format=shape) for t in (q, k, q_weight, k_weight))
+    dq = torch.empty_like(q, memory_format=torch.contiguous_format)
+    dk = torch.empty_like(k, memory_format=torch.contiguous_format)
+    return dq, dk, q.new_empty(2, q.shape[3], dtype=statistics_dtype(q))
 
 
 def _setup_context(ctx, inputs, output):
@@ -393,8 +394,11 @@ def _backward(ctx, dq_out, dk_out):
         dq, dk = rope_op(dq_out, dk_out, cos, sin, None, None, ctx.eps, not ctx.inverse)
         return dq, dk, None, None, None, None, None, None
     q, k, q_weight, k_weight = kept
-    grads = rope_norm_backward_op(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, ctx.eps)
-    return grads[0], grads[1], None, None, grads[2], grads[3], None, None
+    dq, dk, dweights = rope_norm_backward_op(
+        dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, ctx.eps
+    )
+    dw_q, dw_k = dweights[0].to(q_weight.dtype), dweights[1].to(k_weight.dtype)
+    return dq, dk, None, None, dw_q, dw_k, None, None
 
 
 rope_op.register_autograd(_backward, setup_context=_setup_context)

@@ -26,7 +26,7 @@ from kernels.workloads import HEAD, HIDDEN, WORKLOADS
 PROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "gfx942": 304}
 ROWS_IN_REGISTERS = (1024, 4096, 16384, 32768, 65536, 131072, 262144)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-HEADER = '''"""Launch settings by (kernel, architecture, dtype, size): written by `python -m kernels.tune`."""
+HEADER = '''"""Launch settings by (kernel, architecture, dtype, size), from `python -m kernels.tune`."""
 
 from kernels.settings import ANY, Launch
 
