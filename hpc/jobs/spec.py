@@ -78,7 +78,8 @@ class JobSpec:
     def text(self) -> str:
         """What spec.yaml holds."""
         document = {"digest": self.digest, "spec": self.content()}
-        return HEADING + yaml.safe_dump(document, sort_keys=True, allow_unicode=True)
+        # Escaped to ASCII: YAML folds line breaks that only Unicode knows, such as U+0085.
+        return HEADING + yaml.safe_dump(document, sort_keys=True)
 
     def write(self, path: Path) -> None:
         """Write the spec, readable by all and writable by nobody."""

@@ -12,7 +12,9 @@ def run_with(tmp_path, **files: str) -> Run:
     run.submitit.mkdir()
     for name, text in files.items():
         folder = run.submitit if name.startswith("e") else run.logs
-        name = {"e": "7_0_log.err", "launcher": "launcher.log"}.get(name, name[1:].replace("_", "-"))
+        name = {"e": "7_0_log.err", "launcher": "launcher.log"}.get(
+            name, name[1:].replace("_", "-")
+        )
         (folder / (name if "." in name else f"{name}.log")).write_text(text)
     return run
 

@@ -36,7 +36,13 @@ def slurm(state: str, reason: str = "") -> JobState:
         ("finished", False, slurm("COMPLETING"), None, ("finished", "")),
         ("failed", False, None, None, ("failed", "Diverged: loss is nan (rank 1)")),
         ("failed", True, None, None, ("cancelled", "Diverged: loss is nan (rank 1)")),
-        ("running", False, slurm("TIMEOUT", "exit code 0"), None, ("failed", "timeout exit code 0")),
+        (
+            "running",
+            False,
+            slurm("TIMEOUT", "exit code 0"),
+            None,
+            ("failed", "timeout exit code 0"),
+        ),
         # Slurm calls a job completed that never said so: that is no success.
         ("running", False, slurm("COMPLETED"), None, ("failed", "never said")),
         # Not knowing is said, never guessed.

@@ -47,7 +47,7 @@ def test_a_secret_in_plain_text_is_refused_without_repeating_it(name):
     ],
 )
 def test_what_has_the_shape_of_a_secret_is_refused_under_any_name(value):
-    with pytest.raises(SecretInConfig, match="^note looks like a secret"):
+    with pytest.raises(SecretInConfig, match=r"^note looks like a secret"):
         resolve(config(note=value), [])
 
 

@@ -81,9 +81,7 @@ def test_the_same_source_is_the_same_snapshot(checkout, snapshots):
 
 
 @pytest.mark.parametrize("damage", ["edit", "add", "remove"])
-def test_a_damaged_snapshot_is_refused_by_a_job_and_mended_by_a_submit(
-    checkout, snapshots, damage
-):
+def test_a_damaged_snapshot_is_refused_by_a_job_and_mended_by_a_submit(checkout, snapshots, damage):
     read = read_checkout(checkout)
     folder = take(read, snapshots)
     for path in (folder, folder / "hpc", folder / "hpc" / "loop.py"):

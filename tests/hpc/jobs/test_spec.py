@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from conf import ConfigError
@@ -75,7 +75,9 @@ def test_code_data_and_environment_are_part_of_the_digest(change):
     assert spec_of({"a": 1}, **change).digest != spec_of({"a": 1}).digest
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(CONFIGS)
+@example({"note": "a\x85line"})
 def test_what_is_written_reads_back_with_the_same_digest(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("run") / "spec.yaml"
     spec = spec_of(config)
