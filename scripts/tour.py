@@ -140,7 +140,7 @@ def roll(model: str, version: int, *, traffic: bool) -> Result | None:
     return seen
 
 
-def tour(task: str, facts: Facts, record: Record) -> None:
+def tour(task: str, extra: Sequence[str], facts: Facts, record: Record) -> None:
     """The main job, end to end; fills `facts` as it goes."""
     with step("1. The site: Slurm, SSH hosts, Triton, HAProxy, Prometheus, MLflow"):
         typed(None, SITE, "up", show=True)
@@ -148,10 +148,12 @@ def tour(task: str, facts: Facts, record: Record) -> None:
         facts.dataset = answer("train", "lockgate", "data", "prepare", f"data={DATA[task]}")
     for number, overrides in enumerate(VERSIONS[task], start=1):
         with step(f"3.{number} Train on Slurm through DeepSpeed"):
-            facts.runs.append(train(task, f"{task}-{number}", overrides, record))
+            facts.runs.append(train(task, f"{task}-{number}", [*overrides, *extra], record))
         with step(f"4.{number} Gates, signature, registry"):
             run = facts.runs[-1]["run"]
             facts.releases.append(answer("release", "lockgate", "release", f"run={run}"))
+        if f"{task}-{number + 1}" in record.runs:
+            continue  # an earlier tour had rolled this version out before it went on to the next
         live = number > 1
         with step(f"5.{number} Roll out, host by host{', under live traffic' if live else ''}"):
             facts.traffic = roll(task, facts.version, traffic=live)
@@ -164,6 +166,9 @@ def tour(task: str, facts: Facts, record: Record) -> None:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
     parser.add_argument("--task", choices=sorted(DATA), default="flights")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for lockgate train, as in steps=2000"
+    )
     options = parser.parse_args(argv)
     site = compose("site").site
     root = Path(site.root)
@@ -171,7 +176,7 @@ def main(argv: list[str]) -> int:
     record = Record(root / f"tour-{options.task}.json")
     facts = Facts(site=site, task=options.task)
     try:
-        tour(options.task, facts, record)
+        tour(options.task, options.overrides, facts, record)
     except StepFailed as failure:
         console.print(f"[bold red]quickstart stopped:[/bold red] {failure}")
         console.print("What was done stays done; run it again to continue.")

@@ -20,6 +20,8 @@ from serving.traffic.plan import Result
 
 PROMPT = "Canal, n. [F. canal, from L. canalis"
 NEW_TOKENS = 48
+# Gates that say a package is whole; the table at the end is about how good and how fast it is.
+ASIDE = ("hygiene.", "interface.", "golden.", "latency.p50", "latency.vs")
 
 
 @dataclass
@@ -97,20 +99,21 @@ def problems(facts: Facts) -> list[str]:
 
 
 def _releases(facts: Facts) -> Table:
+    """A line for each gate on quality or speed; the other gates are counted."""
     table = Table(title="What was trained and released", box=box.SIMPLE, title_justify="left")
-    for name in ("version", "run", "gate", "verdict", "value", "threshold", "detail"):
+    for name in ("version", "gate", "verdict", "detail"):
         table.add_column(name)
     for release in facts.releases:
-        for gate in release.get("gates", []):
-            table.add_row(
-                f"{release['model']} {release['version']}",
-                release.get("run", ""),
-                gate["name"],
-                gate["verdict"] + ("" if gate.get("required", True) else " (reported)"),
-                _number(gate.get("value")),
-                _number(gate.get("threshold")),
-                gate.get("detail", ""),
-            )
+        gates = release["gates"]
+        title = f"{release['model']} {release['version']}"
+        passed = sum(gate["verdict"] == "pass" for gate in gates)
+        table.add_row(
+            title, f"{passed} of {len(gates)} gates", "pass", f"trained as {release['run']}"
+        )
+        for gate in gates:
+            if not gate["name"].startswith(ASIDE):
+                reported = "" if gate["required"] else " (reported)"
+                table.add_row("", gate["name"], gate["verdict"] + reported, gate["detail"])
     return table
 
 
@@ -142,7 +145,3 @@ def _urls(site: DictConfig) -> str:
             "Next              scripts/site as deploy fab status; scripts/site down ends it all",
         )
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

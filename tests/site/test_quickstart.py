@@ -1,0 +1,113 @@
+"""The main job as a new user types it, killed on its way and run again until it ends.
+
+One complete run is shared by every test here; it is also what the other site tests find served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from serving.artifact import golden
+from serving.traffic.golden import request_body
+
+pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
+
+REPO = Path(__file__).resolve().parents[2]
+# Lines of the tour after which it is killed, one start each.
+KILL_AFTER = (
+    r"lockgate train task=flights",
+    r"running, step [1-9]",
+    r"start \d throw-away",
+    r"\bdrain\b",
+    r"lockgate train task=flights seed=2",
+    r"number flights/",
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    text: str
+
+
+def quickstart(kill_after: str | None = None) -> Ended:
+    """Start `scripts/quickstart`; SIGKILL its whole process group once a line matches."""
+    process = subprocess.Popen(
+        [REPO / "scripts/quickstart"],
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="")
+        lines.append(line)
+        if kill_after and re.search(kill_after, line):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    return Ended(process.wait(), "".join(lines))
+
+
+@pytest.fixture(scope="module")
+def finished(box) -> Ended:
+    """What the last of several killed and continued quickstarts printed."""
+    for line in KILL_AFTER:
+        killed = quickstart(kill_after=line)
+        assert killed.code == -signal.SIGKILL, f"ended before {line!r}:\n{killed.text[-3000:]}"
+    return quickstart()
+
+
+def test_killed_anywhere_and_run_again_it_ends_well(finished: Ended) -> None:
+    assert finished.code == 0, finished.text[-5000:]
+
+
+def test_no_client_saw_a_failure_during_the_roll(finished: Ended) -> None:
+    seen = re.search(r"clients: flights: (\d+) sent in [\d.]+ s, (\d+) ok", finished.text)
+    assert seen, finished.text[-5000:]
+    sent, good = map(int, seen.groups())
+    assert sent == good > 100
+
+
+def test_two_versions_answered_during_the_roll(finished: Ended) -> None:
+    versions = re.search(r"answered by (v\d+): \d+, (v\d+): \d+", finished.text)
+    assert versions and versions.group(1) != versions.group(2)
+
+
+def test_every_region_answers_with_the_version_just_trained(finished: Ended, box) -> None:
+    version = max(int(n) for n in re.findall(r"flights/(\d+) is in production", finished.text))
+    store = Path(box.site.paths.store)
+    example = golden.load(store / "flights" / str(version))[0]
+    for edge in box.site.edges.values():
+        request = urllib.request.Request(
+            f"http://{edge.address}:{edge.http_port}/v2/models/flights/infer",
+            request_body(example.inputs),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert json.load(reply)["model_version"] == str(version)
+
+
+def test_the_model_is_better_than_the_base_rate_and_not_worse_than_the_baseline(
+    finished: Ended,
+) -> None:
+    for gate in ("base_rate.auc", "base_rate.log_loss", "logistic_regression.auc"):
+        assert re.search(rf"{re.escape(gate)}\s+pass\b", finished.text), gate
+
+
+def test_every_prometheus_target_is_up(finished: Ended) -> None:
+    up = re.search(r"(\d+)/(\d+) targets up", finished.text)
+    assert up and up.group(1) == up.group(2)
