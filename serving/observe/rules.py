@@ -1,25 +1,41 @@
-"""Every recording rule and alert of a site, generated from one declaration."""
+"""Every recording rule and alert of a site, generated from one declaration.
+
+Feature drift (PSI) is not among them: no part of the site counts observations by feature and bin
+yet, and a rule over series that nobody makes is silent whatever happens.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from serving.observe import alerts, slo
+from serving.observe.rule import Alert, Group
 from serving.observe.settings import Settings
 
 
+def declared(settings: Settings) -> tuple[Group, ...]:
+    """Every group, as values."""
+    return (
+        slo.group(settings.slo),
+        alerts.targets(),
+        alerts.fleet(),
+        alerts.releases(),
+        alerts.training(),
+        alerts.machines(),
+    )
+
+
 def groups(settings: Settings) -> list[dict[str, Any]]:
-    """The rule groups in the shape that Prometheus reads."""
+    """Every group in the shape that Prometheus reads."""
     return [
         {
-            "name": "targets",
-            "rules": [
-                {
-                    "alert": "TargetDown",
-                    "expr": "up == 0",
-                    "for": "5m",
-                    "labels": {"severity": "ticket"},
-                    "annotations": {"summary": "{{ $labels.job }} {{ $labels.instance }} is down"},
-                }
-            ],
+            "name": group.name,
+            "rules": [rule.as_yaml(settings.runbooks) for rule in group.rules],
         }
+        for group in declared(settings)
     ]
+
+
+def all_alerts(settings: Settings) -> list[Alert]:
+    """Every alert; those with several windows are several."""
+    return [rule for group in declared(settings) for rule in group.rules if isinstance(rule, Alert)]

@@ -90,6 +90,8 @@ class Settings:
     """Where Prometheus, Alertmanager and the site's exporters listen."""
     node_exporter_on_hosts: bool = False
     """True where every serving host runs a node_exporter; the box is one machine and runs one."""
+    runbooks: str = "docs/sre.md"
+    """Where alerts point to, without `#`: a file of this repository, or the URL it is read at."""
     webhook: str = ""
     """Where Alertmanager sends alerts; empty sends them nowhere."""
     scrape: Scrape = field(default_factory=Scrape)
@@ -119,6 +121,7 @@ def load(cfg: DictConfig | None = None) -> Settings:
         return Settings(
             control_address=str(node["control_address"]),
             node_exporter_on_hosts=bool(node["node_exporter_on_hosts"]),
+            runbooks=str(node["runbooks"]),
             webhook=str(node["receiver"]["webhook"]),
             scrape=Scrape(**node["scrape"]),
             slo=Objectives(**node["slo"]),
