@@ -15,7 +15,7 @@ from hpc.jobs.errors import SchedulerUnavailable, SpecMoved
 from hpc.jobs.marker import read_marker
 from hpc.jobs.process import is_running
 from hpc.jobs.run import Run
-from hpc.jobs.scheduler import ask
+from hpc.jobs.scheduler import ask, controller_is_up
 
 QUEUED, RUNNING, REQUEUED, ENDING = "queued", "running", "requeued", "ending"
 FINISHED, FAILED, CANCELLED, STOPPED = "finished", "failed", "cancelled", "stopped"
@@ -103,13 +103,13 @@ def slurm_states(
     counts only under the run's own name: job ids start again when a controller's state is lost.
     """
     found: dict[str, JobState] = {}
-    silent: str | None = None
+    silent: str | None = "the Slurm controller does not answer"
     answered = False
     asked: list[tuple[list[str], Callable[[str], list[JobState]]]] = [
         (["squeue", "--noheader", "--states=all", "--format=%i|%j|%T|%r"], parse_squeue),
         (["scontrol", "--oneliner", "show", "jobs"], parse_scontrol),
     ]
-    for command, parse in asked:
+    for command, parse in asked if controller_is_up(variables) else []:
         try:
             known = {job.name: job for job in parse(ask(command, variables))}
         except SchedulerUnavailable as error:
@@ -125,7 +125,7 @@ def slurm_states(
             found |= {name: known[name] for name in wanted if name in known and name not in found}
             answered = True
         except SchedulerUnavailable as error:
-            silent = silent or str(error)
+            silent = f"{silent}; {error}"
     return found, None if answered else silent
 
 

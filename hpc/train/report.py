@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from hpc.jobs.run import Run
 from hpc.jobs.spec import JobSpec
 from hpc.train import record
@@ -101,9 +99,9 @@ class Report:
 def reporting(spec: JobSpec, run: Run, done: int) -> Iterator[Report]:
     """Open everything a run reports to, as of step `done`; rank 0 only."""
     record.rewind(run.metrics, done)
-    config = OmegaConf.to_container(spec.config, resolve=True)
-    assert isinstance(config, dict)
-    settings = {str(key): value for key, value in config.items() if key not in NOT_SETTINGS}
+    # As the spec has it: a secret stays the name of its variable, in MLflow too.
+    config = spec.content()["config"]
+    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
     tracking = Tracking(
         uri=spec.config.site.mlflow_uri,
         experiment=spec.task,

@@ -106,8 +106,11 @@ class Slurm:
         return answer
 
 
-def states(monkeypatch, runs: Path, answers: Slurm) -> dict[str, tuple[str, str]]:
+def states(
+    monkeypatch, runs: Path, answers: Slurm, controller: bool = True
+) -> dict[str, tuple[str, str]]:
     monkeypatch.setattr(queue, "ask", answers)
+    monkeypatch.setattr(queue, "controller_is_up", lambda _: controller)
     return {state.run: (state.state, state.source) for state in run_states(all_runs(runs))}
 
 
@@ -142,6 +145,15 @@ def test_without_squeue_scontrol_is_asked_and_then_sacct(monkeypatch, tmp_path):
         "t-20260101-000002-bbbbbb": ("failed", "sacct"),
     }
     assert answers.asked == ["squeue", "scontrol", "sacct"]
+
+
+def test_a_controller_that_is_down_is_not_waited_for(monkeypatch, tmp_path):
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"})
+    answers = Slurm(sacct="1|t-20260101-000001-aaaaaa|TIMEOUT|0:0\n")
+    assert states(monkeypatch, tmp_path, answers, controller=False) == {
+        "t-20260101-000001-aaaaaa": ("failed", "sacct")
+    }
+    assert answers.asked == ["sacct"]
 
 
 def test_a_job_id_that_was_given_out_again_is_not_the_run(monkeypatch, tmp_path):
