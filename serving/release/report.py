@@ -90,8 +90,9 @@ def show(report: Report, console: Console) -> None:
 def line(record: GateRecord) -> str:
     """One gate as a line of progress."""
     verdict = record.verdict if record.required else f"({record.verdict})"
-    against = "" if record.threshold is None else f" [{number(record.threshold)}]"
-    return f"{verdict:9} {record.name:28} {number(record.value)}{against} {record.detail}".rstrip()
+    against = "" if record.threshold is None else f"[{number(record.threshold)}]"
+    words = (f"{verdict:9} {record.name:28}", number(record.value), against, record.detail)
+    return " ".join(word for word in words if word)
 
 
 def shortfall(record: GateRecord) -> float | None:

@@ -1,0 +1,267 @@
+"""Whole releases of tiny packages: real tritonservers, a real MLflow, real keys."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.artifact import manifest, store
+from serving.artifact.verify import verify
+from serving.release import pipeline
+from serving.release.lock import Locked, release_lock
+from serving.release.pipeline import ReleaseError
+from serving.release.registry import CANDIDATE, PRODUCTION, Registry
+from serving.release.report import Report
+
+from . import tiny
+
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("triton_env", "mlflow_db")]
+
+REPO = tiny.REPO
+
+
+@pytest.fixture
+def release(site: Path) -> Callable[..., Report]:
+    def do(run: str, *overrides: str, dry_run: bool = False) -> Report:
+        settings = tiny.make_settings(site, run, *overrides)
+        return pipeline.release(settings, lambda line: None, dry_run)
+
+    return do
+
+
+def verdicts(report: Report) -> dict[str, str]:
+    return {record.name: record.verdict for record in report.gates}
+
+
+def failed(report: Report) -> set[str]:
+    return {record.name for record in report.gates if record.verdict != "pass"}
+
+
+def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    first = release("tiny-run")
+    assert (first.outcome, first.version, failed(first)) == ("released", 1, set())
+    signers = site / "keys/allowed_signers"
+    found = verify(site / "store/flights/1", signers, "flights", 1)
+    assert found.digest == first.digest
+    made = manifest.load(site / "store/flights/1")
+    assert made.lineage.run == "tiny-run" and made.previous is None
+    assert {record.name for record in made.gates} == set(verdicts(first))
+    registry = Registry(mlflow_db)
+    assert registry.version_of("flights", CANDIDATE) == 1
+    assert registry.version_of("flights", PRODUCTION) is None
+    again = release("tiny-run")
+    assert (again.outcome, again.version, again.digest) == ("unchanged", 1, first.digest)
+    assert store.versions(site / "store", "flights") == [1]
+    assert not list((site / "store" / store.STAGING).iterdir())
+    (kept,) = (site / "store/reports").iterdir()
+    assert json.loads(kept.read_text())["version"] == 1
+
+
+def test_the_next_version_stands_beside_production(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+) -> None:
+    tiny.write_candidate(site / "runs", dataset, run="first")
+    tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
+    tiny.write_candidate(site / "runs", dataset, run="worse", slope=0.05)
+    release("first")
+    Registry(mlflow_db).point("flights", PRODUCTION, 1)
+    second = release("second")
+    assert (second.outcome, second.version, second.production) == ("released", 2, 1)
+    assert manifest.load(site / "store/flights/2").previous == 1
+    names = {"interface.compatible", "production.auc", "production.log_loss"}
+    assert names <= {name for name, verdict in verdicts(second).items() if verdict == "pass"}
+    # 0.05 orders flights as 1 does, so AUC is the same; its probabilities are timid.
+    worse = release("worse")
+    assert worse.outcome == "refused"
+    assert failed(worse) == {"logistic_regression.log_loss", "production.log_loss"}
+    assert store.versions(site / "store", "flights") == [1, 2]
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "gates"),
+    [
+        ({"served_slope": 1.001}, {"golden.equal"}),
+        ({"slope": -1.0}, {"base_rate.auc", "base_rate.log_loss", "logistic_regression.auc",
+                           "logistic_regression.log_loss"}),
+        ({"requires": {"numpy": ">=2"}}, {"hygiene.requires"}),
+        ({"outputs": [{"name": "late_probability", "dtype": "FP64", "shape": [-1, 1]}]},
+         {"interface.served"}),
+        ({"spec_digest": ""}, {"hygiene.lineage"}),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_fails_its_own_gate_and_registers_nothing(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str,
+    wrong: dict, gates: set[str],
+) -> None:  # fmt: skip
+    tiny.write_candidate(site / "runs", dataset, **wrong)
+    report = release("tiny-run")
+    assert (report.outcome, report.exit_code, report.version) == ("refused", 3, None)
+    assert failed(report) == gates
+    assert store.versions(site / "store", "flights") == []
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) is None
+    (kept,) = (site / "store/reports").iterdir()
+    assert json.loads(kept.read_text())["outcome"] == "refused"
+
+
+def test_a_slow_package_fails_latency_by_how_much(
+    release: Callable[..., Report], site: Path, dataset: Path
+) -> None:
+    tiny.write_candidate(site / "runs", dataset, sleep=0.05)
+    report = release("tiny-run", "gates.latency.low.p50_ms=40", dry_run=True)
+    assert failed(report) == {"latency.p50.c1"}
+    (slow,) = [record for record in report.gates if record.name == "latency.p50.c1"]
+    assert slow.value is not None and slow.value > 50 and slow.threshold == 40
+
+
+def test_a_model_that_does_not_load_leaves_unknown_and_the_reason(
+    release: Callable[..., Report], site: Path, dataset: Path
+) -> None:
+    folder = tiny.write_candidate(site / "runs", dataset)
+    (folder / "version/model.py").write_text("import no_such_module\n")
+    report = release("tiny-run")
+    assert report.outcome == "refused"
+    (record,) = [record for record in report.gates if record.name == "golden.equal"]
+    assert record.verdict == "unknown" and "no_such_module" in record.detail
+    assert verdicts(report)["hygiene.contents"] == "pass"
+
+
+def test_a_changed_interface_needs_a_word(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+) -> None:
+    tiny.write_candidate(site / "runs", dataset, run="first")
+    release("first")
+    Registry(mlflow_db).point("flights", PRODUCTION, 1)
+    folder = tiny.write_candidate(site / "runs", dataset, run="second", inputs=tiny.INPUTS[1:])
+    narrower = (
+        (folder / "config.pbtxt")
+        .read_text()
+        .replace('{ name: "carrier" data_type: TYPE_STRING dims: [ 1 ] },', "")
+    )
+    (folder / "config.pbtxt").write_text(narrower)
+    examples = json.loads((folder / "golden.json").read_text())
+    for example in examples:
+        del example["inputs"]["carrier"]
+    (folder / "golden.json").write_text(json.dumps(examples))
+    refused = release("second")
+    assert "interface.compatible" in failed(refused)
+    allowed = release("second", "allow_breaking=true", "gates.latency.required=false")
+    assert allowed.outcome == "released"
+
+
+def test_a_dry_run_keeps_nothing(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    (site / "keys/release/id_ed25519").unlink()
+    assert release("tiny-run", dry_run=True).outcome == "passed"
+    assert store.versions(site / "store", "flights") == []
+    assert not (site / "store/reports").exists()
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) is None
+
+
+def test_a_tampered_production_version_is_not_run(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+) -> None:
+    tiny.write_candidate(site / "runs", dataset, run="first")
+    tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
+    release("first")
+    Registry(mlflow_db).point("flights", PRODUCTION, 1)
+    model = site / "store/flights/1/version/model.py"
+    model.chmod(0o644)
+    model.write_text(model.read_text() + "\n")
+    with pytest.raises(ValueError, match=r"version/model\.py"):
+        release("second")
+
+
+KILLED = textwrap.dedent("""
+    import os, sys
+    sys.path.insert(0, sys.argv[1])
+    from tests.serving.release import tiny
+    from serving.release import pipeline
+    from pathlib import Path
+    def say(line):
+        print(line, flush=True)
+        if line.startswith(sys.argv[3]) or sys.argv[3] in line:
+            os._exit(9)  # kill -9: no clean-up of ours runs
+    if sys.argv[3] == "before the alias":
+        pipeline._register = lambda *arguments: os._exit(9)
+    pipeline.release(tiny.make_settings(Path(sys.argv[2]), "tiny-run"), say)
+""")
+
+
+def tritons(site: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(site) in word for word in process.info["cmdline"] or []):
+            found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
+
+
+@pytest.mark.parametrize(
+    "moment", ["take", "golden.equal", "number", "sign", "before the alias", "published"]
+)
+def test_killed_anywhere_and_run_again_it_ends_well(
+    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str, moment: str
+) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(REPO), str(site), moment],
+        env={**os.environ, "PYTHONPATH": str(REPO)}, timeout=300,
+    )  # fmt: skip
+    assert killed.returncode == 9
+    deadline = time.monotonic() + 30
+    while tritons(site) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert tritons(site) == []
+    again = release("tiny-run")
+    whole = moment in ("before the alias", "published")
+    assert again.outcome == ("unchanged" if whole else "released")
+    assert (again.version, failed(again)) == (1, set())
+    assert verify(site / "store/flights/1", site / "keys/allowed_signers", "flights", 1)
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
+    assert store.versions(site / "store", "flights") == [1]
+    assert not list((site / "store" / store.STAGING).iterdir())
+
+
+def test_two_releases_of_one_model_do_not_mix(
+    release: Callable[..., Report], site: Path, dataset: Path
+) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    with (
+        release_lock(site / "store", "flights", "other-run"),
+        pytest.raises(Locked, match="other-run"),
+    ):
+        release("tiny-run")
+
+
+def test_a_key_that_no_host_accepts_is_found_before_the_gates(site: Path, dataset: Path) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    (site / "keys/allowed_signers").write_text(
+        'release@lockgate namespaces="lockgate-release" ssh-ed25519 '
+        "AAAAC3NzaC1lZDI1NTE5AAAAIMlkxUcHNpDvRqGmVzfJJWvxLXTfVQuNLDj1Pc8Xqb8z\n"
+    )
+    said: list[str] = []
+    with pytest.raises(ValueError, match="not an allowed signer"):
+        pipeline.release(tiny.make_settings(site, "tiny-run"), said.append)
+    assert said == ["take tiny-run"]
+
+
+def test_a_candidate_of_another_run_is_refused(
+    release: Callable[..., Report], site: Path, dataset: Path
+) -> None:
+    folder = tiny.write_candidate(site / "runs", dataset, run="original")
+    (site / "runs/copy").mkdir()
+    folder.rename(site / "runs/copy/candidate")
+    with pytest.raises(ReleaseError, match="copied from elsewhere"):
+        release("copy")
