@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,8 +54,11 @@ def validated(node: DictConfig) -> Config:
         raise ConfigError(f"data.name={node.name}: make it one of {', '.join(SCHEMAS)}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))  # type: ignore[return-value]
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    except OmegaConfBaseException as error:
+        key = f"data.{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{key}{str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,10 +93,15 @@ def _as_json(published: Published) -> str:
     return json.dumps(result, indent=2)
 
 
+def _largest_first(split: tuple[str, Mapping[str, Any]]) -> int:
+    size = split[1]
+    return -int(size.get("rows") or size.get("tokens") or 0)
+
+
 def _as_text(published: Published) -> str:
     sizes = [
         f"{split} {size['rows']:,} rows" if "rows" in size else f"{split} {size['tokens']:,} tokens"
-        for split, size in published.lineage.splits.items()
+        for split, size in sorted(published.lineage.splits.items(), key=_largest_first)
         if "rows" in size or "tokens" in size
     ]
     state = "is published" if published.state == "published" else "is unchanged"

@@ -54,7 +54,7 @@ def test_features_hold_nothing_from_after_departure(
     flights: Published, flights_source: Path, tmp_path: Path
 ) -> None:
     assert AFTER_DEPARTURE.isdisjoint(PREPARED.names)
-    # Stronger than names: other departures, and delays on the same side of the limit, change nothing.
+    # Stronger than names: other departures, and delays on the same side of 15, change nothing.
     source = read_source(flights_source / "flights.csv")
     for name in ("dep_time", "dep_delay", "arr_time", "air_time", "arr_delay"):
         place = source.column_names.index(name)
