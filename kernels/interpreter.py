@@ -10,13 +10,13 @@ argument name, and can run the grid in another order.
 """
 
 import inspect
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import product
 from types import SimpleNamespace
 from unittest import mock
+from warnings import catch_warnings
 
 import numpy as np
 import triton
@@ -92,7 +92,7 @@ def _patch_once() -> None:
     interpreter._patch_lang = lambda _: SimpleNamespace(restore=lambda: None)
 
 
-_order: Order = list
+_orders: list[Order] = []
 _meters: list["Meter"] = []
 
 
@@ -114,9 +114,13 @@ def _run_grid(self, *tensors, **options):
     for meter in _meters:
         meter.ranges = ranges
     interpreter.interpreter_builder.set_grid_dim(*grid)
-    for place in _order(list(product(*map(range, grid)))):
+    places = list(product(range(grid[0]), range(grid[1]), range(grid[2])))
+    for place in _orders[-1](places) if _orders else places:
         interpreter.interpreter_builder.set_grid_idx(*place)
-        with np.errstate(all="ignore"):  # NaN and infinity are data here
+        with (
+            np.errstate(all="ignore"),
+            catch_warnings(action="ignore"),
+        ):  # NaN and infinity are data here
             self.fn(**arguments)
         for meter in _meters:
             meter.programs[self.fn.__name__] += 1
@@ -151,11 +155,12 @@ class Meter:
 
         for patched in (create_masked_load, create_masked_store):
             self._stack.enter_context(mock.patch.object(builder, patched.__name__, patched))
-        self._stack.callback(setattr, *_swap(self.order))
+        _orders.append(self.order)
         _meters.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _orders.pop()
         _meters.remove(self)
         self._stack.close()
 
@@ -175,12 +180,5 @@ class Meter:
         holders = [entry for entry in self.ranges if entry[0] <= address < entry[1]]
         if not holders:
             raise KernelError(f"a kernel reached address {address:#x} outside its arguments")
-        return max(holders)[2]  # of views into one buffer, the one that begins last
-
-
-def _swap(order: Order):
-    """Set the grid order; returns what puts the old one back."""
-    module = sys.modules[__name__]
-    old = module._order
-    module._order = order
-    return module, "_order", old
+        # of views into one buffer the one that begins last, of stand-ins the one named first
+        return max(holders, key=lambda entry: entry[0])[2]

@@ -1,0 +1,60 @@
+"""Peak memory of the fused linear cross entropy, measured storage by storage, is its formula."""
+
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import kernels
+from kernels.linear_crossentropy import chunk_rows
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of the storages born inside, alive at once, at most."""
+
+    def __init__(self, inputs):
+        super().__init__()
+        self.known = {x.untyped_storage()._cdata for x in inputs}
+        self.alive = self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in torch.utils._pytree.tree_leaves(out):
+            if isinstance(x, torch.Tensor):
+                self.see(x.untyped_storage())
+        return out
+
+    def see(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self.gone, key, size)
+
+    def gone(self, key, size):
+        self.known.discard(key)
+        self.alive -= size
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_peak_is_the_formula(chunks, monkeypatch):
+    m, n, v, e = 256, 64, 4001, 2
+    monkeypatch.setattr("kernels.linear_crossentropy.CPU_LOGITS", m // chunks * v)
+    c = chunk_rows(m, v, torch.device("cpu"))
+    assert c == m // chunks
+    hidden = torch.randn(m, n).bfloat16().requires_grad_()
+    weight = torch.randn(v, n).bfloat16().requires_grad_()
+    targets = torch.randint(0, v, (m,))
+    # The CPU widens the factors of dW, which a GPU multiplies as they are: not part of the op.
+    monkeypatch.setattr("kernels.linear_crossentropy.accumulate", lambda *_: None)
+    with Peak([hidden, weight, targets]) as memory:
+        loss = kernels.linear_cross_entropy(hidden, weight, targets)
+    padded = -(-v // 64) * 64
+    formula = c * padded * e + m * n * e + 4 * v * n + 4 * m
+    scalars = 64 + 2 * m  # g, the number of kept targets and their mask
+    assert formula <= memory.peak <= formula + scalars
+    assert memory.alive <= m * n * e + 4 * v * n + scalars, "more than the gradients is kept"
+    assert loss.isfinite()

@@ -1,0 +1,130 @@
+"""The operators as torch sees them: opcheck, fake tensors, torch.compile, checkpointing."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+import kernels
+from kernels import addnorm, crossentropy, gated, linear_crossentropy, rmsnorm, rotary
+
+LOSS = (-100, 0.1, 1e-3, 5.0)
+
+
+def t(*shape, grad=True):
+    return torch.randn(shape, requires_grad=grad)
+
+
+def samples():
+    torch.manual_seed(0)
+    targets = torch.randint(0, 33, (3,))
+    cos, sin = torch.randn(2, 5, 8)
+    q, k = t(2, 5, 3, 16), t(2, 5, 2, 16)
+    padded = torch.randn(3, 40)[:, :33].requires_grad_()
+    stat = t(3, grad=False)
+    plain = t(3, 33, grad=False)
+    return {
+        "rms_norm": (rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6)),
+        "rms_norm_backward": (
+            rmsnorm.rms_norm_backward_op,
+            (t(3, 8, grad=False), t(3, 8, grad=False), t(8, grad=False), stat, None),
+        ),
+        "add_rms_norm": (addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), t(8), 1e-6)),
+        "rope": (rotary.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
+        "rope with QK-norm": (rotary.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
+        "swiglu": (gated.glu_op, (t(3, 7), t(3, 7), False)),
+        "geglu": (gated.glu_op, (t(3, 7), t(3, 7), True)),
+        "glu_backward": (gated.glu_backward_op, (*(t(3, 7, grad=False) for _ in range(3)), False)),
+        "cross_entropy": (crossentropy.cross_entropy_op, (padded, targets, None, *LOSS)),
+        "cross_entropy_backward": (
+            crossentropy.cross_entropy_backward_op, (stat, plain, targets, stat, None, *LOSS)
+        ),
+        "linear_cross_entropy": (
+            linear_crossentropy.linear_cross_entropy_op,
+            (t(3, 8), t(33, 8), targets, None, *LOSS, True, True, True, True),
+        ),
+        "linear_losses": (
+            linear_crossentropy.linear_losses_op, (t(3, 8), t(33, 8), targets, None, *LOSS, True)
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(samples()))
+def test_opcheck(name):
+    op, arguments = samples()[name]
+    torch.library.opcheck(op, arguments)
+
+
+def layer(x, stream, w, q_weight, cos, sin, targets, head):
+    """All operators in one function, as a model would chain them."""
+    y, stream = kernels.add_rms_norm(x, stream, w)
+    heads = y.view(*y.shape[:2], 2, -1)
+    q, _ = kernels.rope(heads, heads, cos, sin, q_weight, q_weight)
+    h = kernels.swiglu(q.flatten(2), stream) + kernels.geglu(y, stream)
+    h = kernels.rms_norm(h, w)
+    loss = kernels.linear_cross_entropy(h, head, targets, shift=True)
+    return loss + kernels.cross_entropy(h @ head.T, targets)
+
+
+def layer_inputs(batch, tokens):
+    torch.manual_seed(1)
+    cos, sin = torch.randn(2, tokens, 4)
+    targets = torch.randint(0, 33, (batch, tokens))
+    return t(batch, tokens, 16), t(batch, tokens, 16), t(16), t(8), cos, sin, targets, t(33, 16)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_compile_fullgraph_dynamic(backend, meter):
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend=backend, fullgraph=True, dynamic=True)
+    for batch, tokens in ((2, 3), (3, 5)):
+        inputs = layer_inputs(batch, tokens)
+        leaves = [x for x in inputs if x.requires_grad]
+        expected = torch.autograd.grad(layer(*inputs), leaves)
+        before = sum(meter.programs.values())
+        actual = torch.autograd.grad(compiled(*inputs), leaves)
+        assert sum(meter.programs.values()) > before
+        for a, b in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, b)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+def test_fake_tensors_on_a_gpu_that_is_not_there(elsewhere):
+    with FakeTensorMode():
+
+        def make(x):
+            y = torch.empty(x.shape, dtype=x.dtype, device="cuda")
+            return y.requires_grad_(x.requires_grad)
+
+        inputs = [make(x) for x in layer_inputs(2, 3)]
+        loss = layer(*inputs)
+        loss.backward()
+        assert loss.device.type == "cuda"
+        assert all(x.grad.shape == x.shape for x in inputs if x.requires_grad)
+
+
+def test_selective_checkpointing_saves_what_it_is_told(meter):
+    inputs = layer_inputs(2, 3)
+    leaves = [x for x in inputs if x.requires_grad]
+    expected = torch.autograd.grad(layer(*inputs), leaves)
+    saved = [torch.ops.lockgate.linear_cross_entropy.default]
+
+    def policy(context, op, *_, **__):
+        keep = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE
+        return keep[0] if op in saved else keep[1]
+
+    meter.programs.clear()
+    loss = checkpoint(
+        layer, *inputs, use_reentrant=False,
+        context_fn=lambda: create_selective_checkpoint_contexts(policy),
+    )  # fmt: skip
+    actual = torch.autograd.grad(loss, leaves)
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a, b)
+    rows = 6
+    assert meter.programs["linear_cross_entropy_kernel"] == rows  # once: it was saved
+    assert meter.programs["cross_entropy_fwd_kernel"] == 2 * rows  # again: it was not
