@@ -21,6 +21,7 @@ def ask(command: Sequence[str], variables: Mapping[str, str], timeout_s: float =
     with the command's own last words when it is missing, fails, or does not answer in time.
     """
     program = command[0]
+    _require_config(variables)  # without it Slurm's commands look for a cluster in DNS, slowly
     if shutil.which(program) is None:
         raise SchedulerUnavailable(f"{program} is not on this machine. {REMEDY}")
     try:
@@ -39,9 +40,7 @@ def ask(command: Sequence[str], variables: Mapping[str, str], timeout_s: float =
 
 def require_controller(variables: Mapping[str, str]) -> None:
     """Raise `SchedulerUnavailable` unless Slurm is installed here and its controller is up."""
-    config = variables.get("SLURM_CONF")
-    if config and not Path(config).is_file():
-        raise SchedulerUnavailable(f"there is no Slurm cluster: {config} does not exist. {REMEDY}")
+    _require_config(variables)
     if shutil.which("sbatch") is None:
         raise SchedulerUnavailable(f"sbatch is not on this machine. {REMEDY}")
     if not controller_is_up(variables):
@@ -54,6 +53,12 @@ def controller_is_up(variables: Mapping[str, str]) -> bool:
         return " is UP" in ask(["scontrol", "ping"], variables)
     except SchedulerUnavailable:
         return False
+
+
+def _require_config(variables: Mapping[str, str]) -> None:
+    config = variables.get("SLURM_CONF")
+    if config and not Path(config).is_file():
+        raise SchedulerUnavailable(f"there is no Slurm cluster: {config} does not exist. {REMEDY}")
 
 
 def last_words(text: str) -> str:
