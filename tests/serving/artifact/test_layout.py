@@ -1,0 +1,120 @@
+"""The layout of a candidate, and config.pbtxt to the letter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from serving.artifact import golden, layout
+from serving.artifact.golden import Example, GoldenTensor
+from serving.artifact.layout import Origin, fresh_version, write_candidate, write_version
+from serving.artifact.manifest import Tensor
+from serving.artifact.triton_config import TritonConfig, config_pbtxt
+
+HERE = Path(__file__).parent
+FLIGHTS = TritonConfig(
+    model="flights",
+    inputs=(Tensor("carrier", "BYTES", (-1, 1)), Tensor("temp", "FP32", (-1, 1))),
+    outputs=(Tensor("late_probability", "FP32", (-1, 1)),),
+    max_batch_size=64,
+    instances=2,
+    parameters={"threads": "1"},
+)
+LM = TritonConfig(
+    model="lm",
+    inputs=(Tensor("text", "BYTES", (1,)), Tensor("max_new_tokens", "INT32", (1,))),
+    outputs=(Tensor("nats", "FP64", (1,)),),
+    parameters={"note": 'a "quoted" \\ word', "max_text_bytes": "65536"},
+)
+
+
+@pytest.mark.parametrize("config", [FLIGHTS, LM], ids=lambda config: config.model)
+def test_config_is_the_golden_file_and_triton_can_parse_it(config: TritonConfig) -> None:
+    text = config_pbtxt(config)
+    assert text == (HERE / f"{config.model}.config.pbtxt").read_text()
+    parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert [one.name for one in parsed.input] == [one.name for one in config.inputs]
+    assert parsed.max_batch_size == config.max_batch_size
+    assert {key: one.string_value for key, one in parsed.parameters.items()} == config.parameters
+    assert not parsed.HasField("version_policy")
+
+
+def test_preferred_batch_never_exceeds_the_largest() -> None:
+    config = TritonConfig("m", FLIGHTS.inputs, FLIGHTS.outputs, max_batch_size=4)
+    assert "preferred_batch_size: [ 4 ]" in config_pbtxt(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": 'x" } '}, "cannot be a name"),
+        ({"max_batch_size": 8, "queue_delay_us": 0}, "queue_delay_us must be at least 1"),
+        ({"instances": 0}, "instances must be at least 1"),
+    ],
+)
+def test_what_triton_could_not_run_is_refused(changes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TritonConfig(**{"model": "m", "inputs": (), "outputs": (), **changes})
+
+
+@pytest.fixture
+def transform(tmp_path: Path) -> Path:
+    path = tmp_path / "transform.json"
+    path.write_text('{"kind": "flights"}\n')
+    return path
+
+
+def write(out_dir: Path, transform: Path) -> Path:
+    version = fresh_version(out_dir)
+    write_version(version, {"transform.json": transform})
+    tensor = GoldenTensor("FP32", (1, 1), [0.5])
+    return write_candidate(
+        out_dir,
+        version=version,
+        config=FLIGHTS,
+        origin=Origin("flights", "run", "a" * 64, "b" * 64, {"name": "flights"}),
+        examples=[Example({"temp": tensor}, {"late_probability": tensor}, 1e-5, 1e-4)] * 8,
+        reference={"format": 1},
+        metrics={"auc": 0.7},
+    )
+
+
+def test_candidate_has_the_files_of_the_contract(tmp_path: Path, transform: Path) -> None:
+    out_dir = write(tmp_path / "run" / "candidate", transform)
+    files = {str(path.relative_to(out_dir)) for path in out_dir.rglob("*") if path.is_file()}
+    runtime = {f"version/lockgate_runtime/{path.name}" for path in layout.RUNTIME.glob("*.py")}
+    assert files == runtime | {
+        "candidate.json", "config.pbtxt", "golden.json", "reference.json",
+        "version/model.py", "version/transform.json",
+    }  # fmt: skip
+    assert len(golden.load(out_dir)) == 8
+    content = json.loads((out_dir / "candidate.json").read_text())
+    assert content["inputs"][0] == {"name": "carrier", "dtype": "BYTES", "shape": [-1, 1]}
+    assert content["requires"]["numpy"] == "<2"
+
+
+def test_the_runtime_imports_itself_relatively() -> None:
+    for path in layout.RUNTIME.glob("*.py"):
+        assert "from serving" not in path.read_text() and "import serving" not in path.read_text()
+
+
+def test_a_failing_writer_leaves_the_old_candidate(
+    tmp_path: Path, transform: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_dir = write(tmp_path / "run" / "candidate", transform)
+    before = (out_dir / "candidate.json").read_bytes()
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(layout, "_sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(out_dir, transform)
+    assert (out_dir / "candidate.json").read_bytes() == before
+    monkeypatch.undo()
+    write(out_dir, transform)
+    assert [path.name for path in out_dir.parent.iterdir()] == ["candidate"]
