@@ -26,6 +26,9 @@ from hpc.train.optimizer import optim_config
 from hpc.train.report import Report, reporting
 from hpc.train.schedule import Rates
 
+# DeepSpeed leaves out an update with gradients that are no numbers, and says so only in the log: a
+# lost model would train on to the end of the run. So many in a row are no accident.
+MAX_LEFT_OUT = 3
 KERNELS = {"auto": "auto", "triton": "triton", "reference": "torch"}  # ours -> kernels.use
 
 
@@ -89,19 +92,21 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
         done * run.gradient_accumulation_steps,
     )
     job.model.train()
-    saved = done
+    saved, left_out = done, 0
     while done < run.steps:
         began = time.perf_counter()
-        rate = job.rates.set(done)
+        rate, skipped = job.rates.set(done), job.model.skipped_steps
         loss, seen = _optimizer_step(job, batches)
         # One message a step: the mean loss, and whether any rank was asked to stop.
         total, seen, asked = world.total([loss, seen, float(stop())])
         loss = total / world.size
         done += 1
-        if not math.isfinite(loss):
+        left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
+        if not math.isfinite(loss) or left_out == MAX_LEFT_OUT:
+            what = f"the loss became {loss}" if left_out == 0 else "the gradients are no numbers"
             raise Diverged(
-                f"the loss became {loss} in step {done}, at learning rate {rate:.3g}. The newest "
-                f"checkpoint is of step {saved}. Try a lower optim.lr, a longer "
+                f"{what} in step {done}, at learning rate {rate:.3g}. The newest checkpoint is of "
+                f"step {saved}. Start a new run with a lower optim.lr, a longer "
                 "optim.schedule.warmup_steps, or precision=fp32."
             )
         if report:
