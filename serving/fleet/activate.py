@@ -32,8 +32,8 @@ def activate(
     down = not world.read(host).alive
     if change.before.edge == READY and alone and strategy == "restart" and not down:
         raise FleetError(
-            f"{host.name} is the last host of {host.region} that takes traffic: its Triton will not "
-            "be restarted. Bring another host up, or use --set rollout.strategy=load."
+            f"{host.name} is the last host of {host.region} that takes traffic: its Triton will "
+            "not be restarted. Bring another host up, or use --set rollout.strategy=load."
         )
     if alone and not down:
         # Loading beside a version that serves loses nothing either; it only costs latency.
@@ -62,8 +62,8 @@ def activate(
     traffic = world.watch(host)
     if traffic.errors > max_errors:
         raise Unhealthy(
-            f"{host.name} failed {traffic.errors} of {traffic.requests} requests after it was given "
-            f"{shipment} and traffic (rollout.max_errors is {max_errors})."
+            f"{host.name} failed {traffic.errors} of {traffic.requests} requests after it was "
+            f"given {shipment} and traffic (rollout.max_errors is {max_errors})."
         )
     seen = f"{traffic.requests} requests, {traffic.errors} failed"
     # No traffic is no evidence; the golden examples are what the host was judged by.

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from serving.artifact import store
 from serving.fleet import plan as planning
 from serving.fleet import shipment as shipping
-from serving.fleet.inventory import Fleet, FleetError, fleet_from
+from serving.fleet.inventory import Fleet, FleetError, denied, fleet_from
 from serving.fleet.journal import Journal, history
 from serving.fleet.lease import Lease, hold
 from serving.fleet.live import LiveWorld
@@ -91,10 +91,7 @@ def only_model(folder: Path, model: str | None) -> str:
     try:
         known = store.models(folder)
     except PermissionError as error:
-        raise FleetError(
-            f"the store {folder} cannot be read ({error.strerror}). Run fab as the deploy identity: "
-            "scripts/site as deploy fab ..."
-        ) from error
+        raise denied("cannot read the store", folder, error) from error
     if len(known) == 1:
         return known[0]
     if not known:
@@ -119,8 +116,8 @@ def deploy(on: Controls, model: str | None, version: int | None, say: Say) -> Re
     current = production(on.journal, shipment.model)
     if current is not None and shipment.version < current:
         raise FleetError(
-            f"{shipment} is older than {shipment.model}/{current}, which is in production. To go back "
-            f"say so: fab rollback --model {shipment.model} --version {shipment.version}."
+            f"{shipment} is older than {shipment.model}/{current}, which is in production. To go "
+            f"back say so: fab rollback --model {shipment.model} --version {shipment.version}."
         )
     return _carry_out(on, shipment, "deploy", say)
 
@@ -146,8 +143,8 @@ def rollback(on: Controls, model: str | None, version: int | None, say: Say) -> 
             version = stack[-2]
     elif stack and version > stack[-1]:
         raise FleetError(
-            f"{model}/{version} is newer than {model}/{stack[-1]} in production: that is a deployment. "
-            f"fab deploy --model {model} --version {version}."
+            f"{model}/{version} is newer than {model}/{stack[-1]} in production: that is a "
+            f"deployment. fab deploy --model {model} --version {version}."
         )
     return _carry_out(on, shipping.read(on.store, model, version), "rollback", say)
 
@@ -209,10 +206,7 @@ def _held(on: Controls, what: str) -> Iterator[Lease]:
         with hold(on.journal.folder, what, on.config.lock_ttl_s) as lease:
             yield lease
     except PermissionError as error:
-        raise FleetError(
-            f"the journal {on.journal.folder} cannot be written ({error.strerror}). Run fab as the "
-            "deploy identity: scripts/site as deploy fab ..."
-        ) from error
+        raise denied("cannot write the journal", on.journal.folder, error) from error
 
 
 @contextmanager

@@ -161,15 +161,15 @@ def open_shell(host: Host, ssh: Ssh) -> Shell:
         connection.open()
     except paramiko.BadHostKeyException as error:
         raise Unreachable(
-            f"{where} showed another host key than the one pinned in {ssh.known_hosts}. Nothing was "
-            "sent. Find out why before you pin the new one."
+            f"{where} showed another host key than the one pinned in {ssh.known_hosts}. Nothing "
+            "was sent. Find out why before you pin the new one."
         ) from error
     except paramiko.AuthenticationException as error:
         raise Unreachable(f"{where} refused the key {ssh.key} for user {ssh.user}.") from error
     except paramiko.SSHException as error:
         if "not found in known_hosts" in str(error):
             raise Unreachable(
-                f"{where} has no host key in {ssh.known_hosts}. Nothing was sent. Pin its key first."
+                f"{where} has no host key in {ssh.known_hosts}. Nothing was sent. Pin it first."
             ) from error
         raise Unreachable(f"{where} did not complete the SSH handshake: {error}.") from error
     except (OSError, EOFError) as error:

@@ -91,7 +91,7 @@ class Edge:
     path: Path
 
     def tell(self, command: str) -> None:
-        """Send a command that changes something. Raises EdgeError if HAProxy says anything to it."""
+        """Send a command that changes something. Raises EdgeError if HAProxy answers anything."""
         answer = self.ask(command).strip()
         if answer:
             raise EdgeError(f"the edge of {self.region} refused `{command}`: {answer}")
@@ -149,8 +149,8 @@ class Edge:
         while (state := self.state(host)).sessions or state.queued:
             if time.monotonic() > deadline:
                 raise EdgeError(
-                    f"{host} still had {state.sessions} requests in flight {timeout_s:g} s after it "
-                    "was drained (rollout.drain_timeout_s)."
+                    f"{host} still had {state.sessions} requests in flight {timeout_s:g} s after "
+                    "it was drained (rollout.drain_timeout_s)."
                 )
             time.sleep(0.02)
 

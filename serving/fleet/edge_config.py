@@ -99,7 +99,7 @@ def haproxy_cfg(site: DictConfig, region: str) -> str:
 
 def _global(socket: str, log_port: int, group: str | None) -> list[str]:
     # The socket can take hosts out of service: beside HAProxy only the deploy identity is in this
-    # group. Readers (Prometheus) have the statistics port. Without root there is one user, no group.
+    # group. Readers (Prometheus) have the statistics port. Without root there is one user only.
     owned = f" group {group}" if group else ""
     return [
         "# Written by serving/fleet/edge_config.py; edit conf/site, not this file.",

@@ -101,7 +101,7 @@ def http_request(example: Example) -> bytes:
     for name, (dtype, values) in example.inputs.items():
         flat = [v.decode() if isinstance(v, bytes) else v for v in values.reshape(-1).tolist()]
         if dtype.startswith("FP"):
-            # NaN as Triton's JSON reader takes it; it is not standard JSON, but it is what clients send.
+            # NaN is not standard JSON, but it is what Triton's reader takes and clients send.
             flat = [float(v) for v in flat]
         tensors.append({"name": name, "datatype": dtype, "shape": list(values.shape), "data": flat})
     return json.dumps({"inputs": tensors}).encode()

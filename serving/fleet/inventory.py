@@ -16,6 +16,14 @@ class FleetError(ValueError):
     """The fleet cannot do what was asked; the message says what, where and what now."""
 
 
+def denied(what: str, path: Path, error: OSError) -> FleetError:
+    """What to say when a file of the site cannot be used by this OS user."""
+    return FleetError(
+        f"{what} {path}: {(error.strerror or 'not possible').lower()}. Run fab as the deploy "
+        "identity: scripts/site as deploy fab ..."
+    )
+
+
 @dataclass(frozen=True)
 class Ssh:
     """How the deploy identity reaches a host. Times in seconds."""

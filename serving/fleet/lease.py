@@ -29,7 +29,7 @@ class Locked(FleetError):
 
 
 class LeaseLost(FleetError):
-    """Another controller has taken over: this one must not touch the fleet again, not even to undo."""
+    """Another controller has taken over: this one must not touch the fleet, not even to undo."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def hold(folder: Path, what: str, ttl_s: float) -> Iterator[Lease]:
         if current and not free(current, now, mine.boot, running):
             raise Locked(
                 f"{current.who} is at work on this fleet since "
-                f"{time.strftime('%H:%M:%S UTC', time.gmtime(current.since))} ({current.what}, process "
-                f"{current.pid}). Wait for it; a dead one loses its lock after {current.ttl_s:g} s."
+                f"{time.strftime('%H:%M:%S UTC', time.gmtime(current.since))} ({current.what}, "
+                f"process {current.pid}). Wait for it; a dead one loses its lock after "
+                f"{current.ttl_s:g} s."
             )
         _write(path, mine)
     lease = Lease(path, mine, took_over=current)

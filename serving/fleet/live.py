@@ -174,8 +174,9 @@ class LiveWorld:
         while not triton.live(self._shell(host)):
             if time.monotonic() > deadline:
                 raise Unreachable(
-                    f"{host.name}: its Triton did not answer within {self.config.ready_timeout_s:g} s "
-                    "of its restart (rollout.ready_timeout_s). Its log on the host says why."
+                    f"{host.name}: its Triton did not answer within "
+                    f"{self.config.ready_timeout_s:g} s (rollout.ready_timeout_s). Its log on the "
+                    "host says why."
                 )
             time.sleep(0.1)
 

@@ -132,9 +132,9 @@ def _never_empty(fleet: Fleet, changes: Sequence[Change]) -> None:
     for change in changes:
         if len(fleet.region_of(change.host).hosts) < 2 and change.before.edge == READY:
             raise FleetError(
-                f"{change.host.name} is the only host of {change.host.region}: restarting its Triton "
-                "would leave the region without answers. Use --set rollout.strategy=load, or add a "
-                "host. Nothing was changed."
+                f"{change.host.name} is the only host of {change.host.region}: restarting its "
+                "Triton would leave the region without answers. Use --set rollout.strategy=load, "
+                "or add a host. Nothing was changed."
             )
 
 

@@ -57,9 +57,9 @@ class Outcome:
     """How a rollout ended. `kind`:
 
     unchanged: nothing was to do. done: every host serves the version. refused: a host did not take
-    the package; nothing was activated. rolled-back: a host failed; all are as before. needs-a-person:
-    a host could not be brought back; `stuck` names each with the reason, it gets no traffic it
-    cannot answer, and the next run tries again.
+    the package; nothing was activated. rolled-back: a host failed; all are as before.
+    needs-a-person: a host could not be brought back; `stuck` names each with the reason, it gets no
+    traffic it cannot answer, and the next run tries again.
     """
 
     kind: Literal["unchanged", "done", "refused", "rolled-back", "needs-a-person"]

@@ -10,7 +10,7 @@ from serving.artifact.digest import bytes_sha256
 from serving.artifact.manifest import Manifest, ManifestError
 from serving.artifact.store import StoreError
 from serving.fleet import golden
-from serving.fleet.inventory import FleetError
+from serving.fleet.inventory import FleetError, denied
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,7 @@ def read(folder: Path, model: str, version: int | None = None) -> Shipment:
     except (StoreError, ManifestError) as error:
         raise FleetError(str(error)) from error
     except PermissionError as error:
-        raise FleetError(
-            f"the store {folder} cannot be read ({error.strerror}). Run fab as the deploy identity: "
-            "scripts/site as deploy fab ..."
-        ) from error
+        raise denied("cannot read the store", folder, error) from error
     config = _own(package.path, package.manifest, "config.pbtxt").decode()
     _own(package.path, package.manifest, "golden.json")
     return Shipment(

@@ -46,7 +46,7 @@ def plan(
 def deploy(
     _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
 ) -> None:
-    """Walk a signed version through the fleet, canary first; undo everything at the first failure."""
+    """Walk a signed version through the fleet, canary first; undo all at the first failure."""
     from serving.fleet.command import deploy as act
 
     _finish(_run(set, lambda on: act(on, model or None, _number(version), _say(json))), json)

@@ -101,14 +101,16 @@ def check_room(host: str, facts: Facts, size: int, limits: Limits) -> None:
     """Raises NoRoom unless `size` more bytes leave the host as free as `limits` wants it."""
     if facts.disk_free < size + limits.free_disk:
         raise NoRoom(
-            f"{host}: {facts.disk_free >> 20} MiB of disk are free; the package takes {size >> 20} MiB "
-            f"and {limits.free_disk >> 20} MiB must remain (rollout.free_disk_mib). Nothing was changed."
+            f"{host}: {facts.disk_free >> 20} MiB of disk are free; the package takes "
+            f"{size >> 20} MiB and {limits.free_disk >> 20} MiB must remain "
+            "(rollout.free_disk_mib). Nothing was changed."
         )
     if facts.shm_free < limits.free_shm:
         raise NoRoom(
-            f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, {limits.free_shm >> 20} MiB are "
-            "wanted (rollout.free_shm_mib). Regions left by a killed Triton may be removed there: "
-            "ls /dev/shm/triton_python_backend_*. Nothing was changed."
+            f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, "
+            f"{limits.free_shm >> 20} MiB are wanted (rollout.free_shm_mib). Regions left by a "
+            "killed Triton may be removed there: ls /dev/shm/triton_python_backend_*. Nothing was "
+            "changed."
         )
 
 
@@ -186,7 +188,8 @@ def install_command(host: Host, model: str, version: int) -> str:
             f"mkdir -p {_q(target.parent)}",
             f"cp -a --reflink=auto {_q(verified)} {_q(staged)}",
             f"chmod 755 {_q(staged)}",
-            f"if [ -e {_q(target)} ]; then chmod 755 {_q(target)}; mv -T {_q(target)} {_q(old)}; fi",
+            f"if [ -e {_q(target)} ]; then",
+            f"  chmod 755 {_q(target)}; mv -T {_q(target)} {_q(old)}; fi",
             f"mv -T {_q(staged)} {_q(target)}",
             f"chmod 555 {_q(target)}",
             discard_command(old),
@@ -207,7 +210,8 @@ def persist_command(host: Host, model: str, config: str | None) -> str:
             [
                 "set -e",
                 discard_command(gone),
-                f"if [ -d {_q(folder)} ]; then chmod 755 {_q(folder)}; mv -T {_q(folder)} {_q(gone)}; fi",
+                f"if [ -d {_q(folder)} ]; then",
+                f"  chmod 755 {_q(folder)}; mv -T {_q(folder)} {_q(gone)}; fi",
                 discard_command(gone),
             ]
         )

@@ -150,8 +150,8 @@ class Triton:
             if settled or time.monotonic() > deadline:
                 shown = ", ".join(f"{v} {state}" for v, state in sorted(index.items())) or "nothing"
                 raise TritonError(
-                    f"{self.shell.host.name}: {model} should serve {_list(versions)}, but Triton has "
-                    f"{shown}. Its log on the host says why."
+                    f"{self.shell.host.name}: {model} should serve {_list(versions)}, but Triton "
+                    f"has {shown}. Its log on the host says why."
                 )
             time.sleep(0.05)
 

@@ -67,7 +67,7 @@ def test_settings_of_the_site_reach_the_config_and_are_checked():
         site(edge={"check_interval_ms": 250, "max_connections_per_host": 7}), "us-east"
     )
     assert "check inter 250ms fall 2 rise 2 maxconn 7" in text
-    with pytest.raises(ValueError, match="site.edge.fall"):
+    with pytest.raises(ValueError, match=r"site\.edge\.fall"):
         haproxy_cfg(site(edge={"fall": 0}), "us-east")
 
 

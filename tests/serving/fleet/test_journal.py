@@ -64,8 +64,8 @@ def test_the_way_back_never_leads_to_what_a_rollback_left(entries, stack):
 
 
 def holder(**changes) -> Holder:
-    values = dict(token="t", who="eve@far", what="deploy toy/2", boot="b1", pid=1, start="5",
-                  since=100.0, renewed=100.0, ttl_s=60.0)  # fmt: skip
+    values = {"token": "t", "who": "eve@far", "what": "deploy toy/2", "boot": "b1", "pid": 1,
+              "start": "5", "since": 100.0, "renewed": 100.0, "ttl_s": 60.0}  # fmt: skip
     return Holder(**{**values, **changes})
 
 
@@ -84,10 +84,9 @@ def test_when_a_lease_may_be_taken(held, now, boot, alive, is_free):
 
 
 def test_the_second_controller_is_told_who_is_first(tmp_path):
-    with hold(tmp_path, "deploy toy/2", 60):
-        with pytest.raises(Locked, match=r"at work on this fleet since .*deploy toy/2"):
-            with hold(tmp_path, "deploy toy/3", 60):
-                pytest.fail("two controllers at once")
+    told = pytest.raises(Locked, match=r"at work on this fleet since .*deploy toy/2")
+    with hold(tmp_path, "deploy toy/2", 60), told, hold(tmp_path, "deploy toy/3", 60):
+        pytest.fail("two controllers at once")
     with hold(tmp_path, "deploy toy/3", 60) as mine:
         assert mine.took_over is None
 

@@ -245,7 +245,7 @@ def test_an_interrupted_controller_undoes_what_it_did(bed, tmp_path):
 def test_a_restarted_triton_serves_what_it_served_before_it_takes_requests(bed):
     factor, served = factor_now(bed), production(bed)
     shell = open_shell(on(bed).fleet.host("a"), on(bed).fleet.ssh)
-    pid = shell.run("pgrep -P $(cat %s/run/supervisord.pid)" % shell.host.root).stdout.split()[0]
+    pid = shell.run(f"pgrep -P $(cat {shell.host.root}/run/supervisord.pid)").stdout.split()[0]
     shell.run(f"kill -9 {pid}")
     shell.close()
     beds.wait_for(lambda: not bed.edge().state("a").up, 30)

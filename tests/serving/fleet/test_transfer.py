@@ -46,7 +46,8 @@ def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
     )
     shell = argv[argv.index("--rsh") + 1]
     for option in ("StrictHostKeyChecking=yes", "UserKnownHostsFile=/keys/known", "BatchMode=yes",
-                   "GlobalKnownHostsFile=/dev/null", "-F none", "-i '/keys/deploy key'"):  # fmt: skip
+                   "GlobalKnownHostsFile=/dev/null", "-F none",
+                   "-i '/keys/deploy key'"):  # fmt: skip
         assert option in shell
     assert not any(part.startswith("--link-dest") for part in argv)
 
@@ -116,7 +117,13 @@ def test_without_a_config_the_model_leaves_the_repository(disk):
 
 
 def facts(**changes) -> transfer.Facts:
-    values = dict(packages={}, installed=(), config=None, disk_free=10 << 30, shm_free=1 << 30)
+    values = {
+        "packages": {},
+        "installed": (),
+        "config": None,
+        "disk_free": 10 << 30,
+        "shm_free": 1 << 30,
+    }
     return transfer.Facts(**{**values, **changes})
 
 
