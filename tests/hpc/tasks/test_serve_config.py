@@ -30,8 +30,8 @@ def test_overrides_reach_config_pbtxt() -> None:
 
 
 def test_a_wrong_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match="Nearest: task.serve.threads"):
+    with pytest.raises(ConfigError, match=r"Nearest: task\.serve\.threads"):
         compose("train", ["task=lm", "task.serve.thread=2"])
     cfg = compose("train", ["task=lm", "task.serve.threads=many"])
-    with pytest.raises(ConfigError, match="task.serve: Value 'many'.* Known keys: model, inst"):
+    with pytest.raises(ConfigError, match=r"task\.serve: Value 'many'.* Known keys: model, inst"):
         serve_config(LmServe, cfg)
