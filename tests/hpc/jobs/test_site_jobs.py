@@ -26,6 +26,7 @@ from tests.hpc.jobs.standin import make_checkout, publish_toy
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(300)]
 SITE = compose("site").site
+HELD = "+cluster.additional_parameters.hold=true"  # stays in the queue until it is released
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,13 @@ def ranks_begun(run: Run) -> Callable[[], bool]:
 
 
 def test_two_nodes_train_what_was_submitted(box):
-    run = box.train("cluster.pass_environment=[WANTED]", WANTED="yes", UNWANTED="no")
-    # Edited before the job can have started: sbatch has only just returned.
+    run = box.train("cluster.pass_environment=[WANTED]", HELD, WANTED="yes", UNWANTED="no")
+    assert listed(box)["state"] == "queued"
     loop = box.root / "hpc" / "train" / "loop.py"
     loop.write_text(loop.read_text().replace("as submitted", "as edited"))
     task = box.root / "conf" / "task" / "standin.yaml"
     task.write_text(task.read_text().replace("hello", "goodbye"))
+    slurm("scontrol", "release", str(read_marker(run.job)["job_id"]))
     followed = box.lockgate("logs", run.name, "-f")
     assert followed.returncode == 0, followed.stdout
     ranks = [json.loads((run.folder / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
@@ -200,12 +202,46 @@ def test_the_signal_before_the_time_limit_requeues_the_job(box):
     assert accounting(run) == ("COMPLETED", "0:0")
 
 
+def test_a_queued_run_can_be_cancelled(box):
+    run = box.train(HELD)
+    done = box.lockgate("cancel", "last")
+    assert (done.returncode, done.stdout) == (0, f"{run.name} is gone: cancelled\n")
+    assert gone(str(read_marker(run.job)["job_id"]))
+    assert listed(box)["state"] == "cancelled"
+
+
+def test_a_rank_that_is_killed_takes_the_run_with_it(box):
+    run = box.train("task.behaviour=hang")
+    until(ranks_begun(run), "both ranks at work")
+    job_id = str(read_marker(run.job)["job_id"])
+    slurm("scancel", "--signal=KILL", f"{job_id}.0")
+    assert accounting(run)[0] == "FAILED"
+    state = listed(box)
+    assert (state["state"], state["source"]) == ("failed", "squeue")
+
+
+def test_a_submit_from_inside_a_job_is_a_job_of_its_own(box):
+    inherited = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "9", "SLURM_CPU_BIND": "x", "RANK": "7"}
+    run = box.train("cluster.nodes=1", **inherited)
+    assert box.lockgate("logs", run.name, "-f").returncode == 0
+    environment = json.loads((run.folder / "seen-0.json").read_text())["environment"]
+    assert (environment["SLURM_NTASKS"], environment["WORLD_SIZE"]) == ("1", "1")
+    assert environment["SLURM_JOB_ID"] == str(read_marker(run.job)["job_id"])
+
+
 def test_a_partition_that_is_not_there_leaves_nothing_behind(box):
     done = box.lockgate("train", "task=standin", "cluster.partition=nowhere")
     assert done.returncode == 1
     assert done.stderr.startswith("lockgate: sbatch refused the job:")
     assert "Traceback" not in done.stderr
     assert [path.name for path in box.runs.iterdir()] == ["snapshots"]
+
+
+def listed(box: BoxCheckout) -> dict:
+    """The newest run as `lockgate ls` has it."""
+    done = box.lockgate("ls", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)[-1]
 
 
 def requeue_now(run: Run) -> None:
