@@ -74,7 +74,7 @@ def controls(config: DictConfig) -> Controls:
         Path(config.site.paths.store),
         Journal(Path(config.site.paths.journal)),
         rollout,
-        str(config.site.mlflow_uri),
+        str(config.site.mlflow_uri or ""),
     )
 
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 
 def point_alias(mlflow_uri: str, model: str, version: int) -> str:
-    """Let the alias `production` name `version`; returns a sentence if that did not work."""
+    """Let the alias `production` name `version`; returns a sentence if that did not work.
+
+    A site without MLflow has an empty `mlflow_uri`: nothing is done then.
+    """
+    if not mlflow_uri:
+        return ""
     try:
         from serving.release.registry import PRODUCTION, Registry, RegistryError
     except ImportError as error:

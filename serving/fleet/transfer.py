@@ -183,7 +183,9 @@ def install_command(host: Host, model: str, version: int) -> str:
         [
             "set -e",
             f"if [ -d {_q(target)} ] && diff -rq {_q(verified)} {_q(target)} >/dev/null 2>&1; then",
-            f"  chmod 555 {_q(target)}; exit 0; fi",
+            # Not a plain chmod: it touches the folder's ctime even when nothing changes, which
+            # Triton takes for a new model: a flip of loaded versions becomes a reload (measured).
+            f"  find {_q(target)} -maxdepth 0 -perm /222 -exec chmod 555 {{}} +; exit 0; fi",
             discard_command(staged, old),
             f"mkdir -p {_q(target.parent)}",
             f"cp -a --reflink=auto {_q(verified)} {_q(staged)}",

@@ -196,7 +196,7 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
                 "root": str(root),
                 "paths": {"store": str(root / "store"), "journal": str(root / "journal"),
                           "hosts": str(root / "hosts")},
-                "mlflow_uri": f"sqlite:///{root}/mlflow.db",
+                "mlflow_uri": "",
                 "hosts": {n: {"address": addresses[n], "region": r}
                           for r, members in regions.items() for n in members},
                 "edges": {r: {"address": "127.0.0.1", "http_port": free_port(),

@@ -86,6 +86,14 @@ def test_an_installed_version_is_a_read_only_copy_without_links(disk):
     assert oct((disk.repository / "toy" / "1").stat().st_mode)[-3:] == "555"
 
 
+def test_installing_again_does_not_even_touch_the_folder(disk):
+    # A changed ctime makes Triton reload a version that it already serves.
+    run(transfer.install_command(disk, "toy", 1))
+    before = (disk.repository / "toy" / "1").stat().st_ctime_ns
+    run(transfer.install_command(disk, "toy", 1))
+    assert (disk.repository / "toy" / "1").stat().st_ctime_ns == before
+
+
 def test_an_installed_version_that_differs_is_replaced(disk):
     run(transfer.install_command(disk, "toy", 1))
     target = disk.repository / "toy" / "1"

@@ -1,0 +1,29 @@
+"""The registry's alias is a courtesy: whatever becomes of it, the rollout stands."""
+
+from __future__ import annotations
+
+from serving.fleet.production import point_alias
+
+
+def test_a_site_without_mlflow_is_not_warned():
+    assert point_alias("", "toy", 2) == ""
+
+
+def test_a_registry_that_does_not_answer_is_a_sentence(monkeypatch):
+    from serving.release import registry
+
+    def down(*_: object) -> None:
+        raise registry.RegistryError("the MLflow registry at http://far did not answer.")
+
+    monkeypatch.setattr(registry.Registry, "point", down)
+    told = point_alias("http://far", "toy", 2)
+    assert "toy/2 is in production" in told and "did not answer" in told
+
+
+def test_the_alias_is_set_when_it_can_be(monkeypatch):
+    from serving.release import registry
+
+    pointed = []
+    monkeypatch.setattr(registry.Registry, "point", lambda self, *what: pointed.append(what))
+    assert point_alias("http://here", "toy", 2) == ""
+    assert pointed == [("toy", "production", 2)]
