@@ -73,7 +73,9 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
     missing = re.search(r"You must specify '([\w/]+)'", str(error))
     if missing:
         group = missing.group(1)
-        return f"{group}: choose one of {', '.join(options(group))}, as in {group}={options(group)[0]}"
+        return (
+            f"{group}: choose one of {', '.join(options(group))}, as in {group}={options(group)[0]}"
+        )
     return reason
 
 
@@ -99,7 +101,7 @@ def _keys_of(primary: str, overrides: list[str]) -> list[str]:
 
 
 def _flatten(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
+    for key in map(str, node):
         name = f"{prefix}{key}"
         yield name
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
