@@ -1,0 +1,141 @@
+"""What Prometheus and Alertmanager are given: judged by promtool and amtool themselves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from conf import ConfigError, compose
+from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
+from serving.observe.settings import SCRAPED, load
+
+needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
+needs_amtool = pytest.mark.skipif(not shutil.which("amtool"), reason="amtool is missing")
+
+
+@pytest.fixture(scope="module")
+def site() -> DictConfig:
+    return compose("site").site
+
+
+def run(*argv: str | Path) -> str:
+    done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def jobs(site: DictConfig, *overrides: str) -> dict[str, Any]:
+    text = prometheus_yml(site, load(compose("observe", list(overrides))))
+    return {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
+
+
+@needs_promtool
+def test_promtool_accepts_config_and_rules(site: DictConfig, tmp_path: Path) -> None:
+    (tmp_path / "prometheus.yml").write_text(prometheus_yml(site))
+    (tmp_path / "rules.yml").write_text(rules_yml())
+    said = run(
+        "promtool", "check", "config", "--lint=all", "--lint-fatal", tmp_path / "prometheus.yml"
+    )
+    assert "1 rule files found" in said
+    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", tmp_path / "rules.yml")
+
+
+@needs_amtool
+@pytest.mark.parametrize(
+    "overrides", [(), ("observe/receiver=webhook", "observe.receiver.webhook=http://127.0.0.1:9/x")]
+)
+def test_amtool_accepts_the_config_and_routes_by_severity(
+    site: DictConfig, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(alertmanager_yml(site, load(compose("observe", list(overrides)))))
+    run("amtool", "check-config", path)
+    for labels, receiver in [
+        ("severity=page", "page"),
+        ("severity=ticket", "ticket"),
+        ("severity=none", "nobody"),
+        ("alertname=Forgotten", "ticket"),
+    ]:
+        options = (f"--config.file={path}", f"--verify.receivers={receiver}")
+        run("amtool", "config", "routes", "test", *options, labels)
+    webhooks = [one.get("webhook_configs") for one in yaml.safe_load(path.read_text())["receivers"]]
+    assert [bool(one) for one in webhooks] == ([False, True, True] if overrides else [False] * 3)
+
+
+def test_every_daemon_of_the_site_is_a_target(site: DictConfig) -> None:
+    found = jobs(site)
+    assert sorted(found) == sorted(SCRAPED)
+    triton = {
+        config["targets"][0]: config["labels"] for config in found["triton"]["static_configs"]
+    }
+    assert triton["127.0.0.13:18002"] == {"host": "usw2-a", "region": "us-west"}
+    assert len(triton) == len(site.hosts)
+    edges = {
+        config["targets"][0]: config["labels"] for config in found["haproxy"]["static_configs"]
+    }
+    assert edges == {
+        "127.0.0.1:18404": {"region": "us-east"},
+        "127.0.0.1:18405": {"region": "us-west"},
+    }
+    for job, port in [("slurm", "slurm_exporter"), ("lockgate", "release_exporter")]:
+        assert found[job]["static_configs"] == [{"targets": [f"127.0.0.1:{site.ports[port]}"]}]
+
+
+def test_training_jobs_are_discovered_soon(site: DictConfig) -> None:
+    train = jobs(site)["train"]
+    assert train["http_sd_configs"] == [
+        {"url": "http://127.0.0.1:19200/sd/train", "refresh_interval": "15s"}
+    ]
+    assert "static_configs" not in train and train["target_limit"] == 200
+
+
+def test_no_scrape_is_without_limits(site: DictConfig) -> None:
+    for name, job in jobs(site).items():
+        assert 0 < job["sample_limit"] <= 10_000, name
+        assert 0 < job["label_limit"] <= 64 and job["label_value_length_limit"] > 0, name
+
+
+def test_node_exporters_on_hosts_are_scraped_where_there_are_some(site: DictConfig) -> None:
+    assert len(jobs(site)["node"]["static_configs"]) == 1
+    everywhere = jobs(site, "observe.node_exporter_on_hosts=true")["node"]["static_configs"]
+    assert [config["labels"]["host"] for config in everywhere] == ["control", *site.hosts]
+
+
+@needs_promtool
+def test_a_name_with_odd_characters_stays_a_name(tmp_path: Path) -> None:
+    odd = 'a: "b" # c\n{{x}}'
+    content = OmegaConf.to_container(compose("site").site, resolve=True)
+    assert isinstance(content, dict)
+    content["name"] = odd
+    text = prometheus_yml(OmegaConf.create(content))
+    assert yaml.safe_load(text)["global"]["external_labels"] == {"site": odd}
+    (tmp_path / "prometheus.yml").write_text(text)
+    (tmp_path / "rules.yml").write_text(rules_yml())
+    run("promtool", "check", "config", tmp_path / "prometheus.yml")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("observe.slo.latency_s=0.31", "not an edge of the histogram"),
+        ("observe.slo.availability=1", "availability"),
+        ("observe.slo.minimum_failures=0", "minimum_failures"),
+        ("observe.scrape.timeout_s=60", "timeout_s"),
+        ("~observe.scrape.samples.node", "scrape.samples"),
+        ("observe.exporter.poll_s=0", "poll_s"),
+        ("observe.exporter.latency_edges_s=[1,0.3]", "ascend"),
+        ("observe/receiver=webhook", "webhook"),
+        ("observe.receiver.webhook=ftp://x", "http or https"),
+        ("+observe.slo.latencys=1", "latencys"),
+    ],
+)
+def test_a_wrong_key_is_refused_by_name(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=r"conf/observe\.yaml") as refusal:
+        load(compose("observe", [override]))
+    assert words in str(refusal.value)

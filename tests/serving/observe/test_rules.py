@@ -1,0 +1,384 @@
+"""The rules at work: promtool plays series to them and says which alerts fire."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from promql_parser import parse
+
+from conf import repo_root
+from serving.observe.prometheus_config import rules_yml
+from serving.observe.rules import all_alerts, declared
+from serving.observe.settings import SCRAPED, Settings, load
+
+needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
+HEALTHY = [(f'up{{job="{job}",instance="{job}"}}', "1x4500") for job in SCRAPED if job != "train"]
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load()
+
+
+def play(
+    folder: Path,
+    series: Sequence[tuple[str, str]],
+    expect: Sequence[tuple[str, str, Sequence[dict[str, str]]]],
+) -> None:
+    """Play `series` from 0; at each (time, alert) exactly alerts with the given labels fire.
+
+    `expect` holds (time, alert name, labels of each alert without what the rule itself adds).
+    """
+    bare = yaml.safe_load(rules_yml())
+    rules = {}
+    for rule in (rule for group in bare["groups"] for rule in group["rules"]):
+        # promtool compares annotations, too; they are prose, and not what is tested here.
+        rule.pop("annotations", None)
+        if "alert" in rule:
+            rules[rule["alert"], rule["labels"].get("long", "")] = rule
+    (folder / "bare.yml").write_text(yaml.safe_dump(bare))
+    cases = []
+    for at, name, fired in expect:
+        own = [rules[name, labels.get("long", "")]["labels"] for labels in fired]
+        expected = [{"exp_labels": {**o, **labels}} for o, labels in zip(own, fired, strict=True)]
+        cases.append({"eval_time": at, "alertname": name, "exp_alerts": expected})
+    test = {
+        "rule_files": ["bare.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series],
+                "alert_rule_test": cases,
+            }
+        ],
+    }
+    (folder / "test.yml").write_text(yaml.safe_dump(test))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yml"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+US_EAST = {"region": "us-east", "model": "flights"}
+REQUESTS = 'lockgate_requests_total{region="us-east",model="%s"}'
+FAILURES = 'lockgate_request_failures_total{region="us-east",model="%s",reason="%s"}'
+COUNT = 'lockgate_request_duration_seconds_count{region="us-east",model="%s"}'
+FAST = 'lockgate_request_duration_seconds_bucket{region="us-east",model="%s",le="0.3"}'
+
+
+@needs_promtool
+def test_a_fast_burn_pages_and_a_healthy_model_does_not(tmp_path: Path) -> None:
+    series = [
+        (REQUESTS % "flights", "0+1000x120"),
+        (FAILURES % ("flights", "no_host"), "0+20x120"),  # 2%: above 14.4 x 0.1%
+        (REQUESTS % "lm", "0+1000x120"),
+        (FAILURES % ("lm", "timeout"), "0+1x120"),  # 0.1%: the budget, and no more
+        (REQUESTS % "clients", "0+1000x120"),
+        (FAILURES % ("clients", "rejected"), "0+900x120"),  # their own fault
+        (REQUESTS % "other", "0+1000x120"),
+        (FAILURES % ("other", "no_host"), "0+900x120"),  # not a model of ours
+    ]
+    fired = [
+        {**US_EAST, "long": "1h", "short": "5m"},
+        {**US_EAST, "long": "6h", "short": "30m"},
+        {**US_EAST, "long": "1d", "short": "2h"},
+        {**US_EAST, "long": "3d", "short": "6h"},
+    ]
+    play(tmp_path, series, [("65m", "AvailabilityBurn", fired)])
+
+
+@needs_promtool
+def test_a_burn_that_is_over_no_longer_pages(tmp_path: Path) -> None:
+    series = [
+        (REQUESTS % "flights", "0+1000x180"),
+        (FAILURES % ("flights", "no_host"), "0+100x30 3000x150"),
+    ]
+    pages = [{**US_EAST, "long": "1h", "short": "5m"}]
+    play(
+        tmp_path,
+        series,
+        [
+            ("20m", "AvailabilityBurn", [*pages, *_slower()]),
+            # The short window is clean and keep_firing_for is over; the long ones remember.
+            ("45m", "AvailabilityBurn", _slower()),
+        ],
+    )
+
+
+def _slower() -> list[dict[str, str]]:
+    windows = [("6h", "30m"), ("1d", "2h"), ("3d", "6h")]
+    return [{**US_EAST, "long": long, "short": short} for long, short in windows]
+
+
+@needs_promtool
+def test_one_failure_of_two_calls_nobody(tmp_path: Path) -> None:
+    series = [
+        (REQUESTS % "flights", "0+0x60 2+0x60"),
+        (FAILURES % ("flights", "no_host"), "0+0x60 1+0x60"),
+    ]
+    play(tmp_path, series, [("62m", "AvailabilityBurn", []), ("65m", "AvailabilityBurn", [])])
+
+
+@needs_promtool
+def test_no_traffic_is_no_data(tmp_path: Path) -> None:
+    series = [
+        (REQUESTS % "flights", "0+0x120"),
+        (FAILURES % ("flights", "no_host"), "0+0x120"),
+        (COUNT % "flights", "0+0x120"),
+        (FAST % "flights", "0+0x120"),
+    ]
+    play(tmp_path, series, [("100m", "AvailabilityBurn", []), ("100m", "LatencyBurn", [])])
+
+
+@needs_promtool
+def test_slow_answers_burn_the_latency_budget(tmp_path: Path) -> None:
+    series = [
+        (COUNT % "flights", "0+1000x120"),
+        (FAST % "flights", "0+800x120"),  # 20% slower than 0.3 s: above 14.4 x 1%
+        (COUNT % "lm", "0+1000x120"),
+        (FAST % "lm", "0+995x120"),
+    ]
+    page = {**US_EAST, "long": "1h", "short": "5m"}
+    play(tmp_path, series, [("65m", "LatencyBurn", [page, *_slower()])])
+
+
+@needs_promtool
+def test_targets_that_are_down_or_gone(tmp_path: Path) -> None:
+    rest = [one for one in HEALTHY if '"slurm"' not in one[0] and '"node"' not in one[0]]
+    series = [*rest, ('up{job="node",instance="n"}', "0x60"), ('up{job="train"}', "0x60")]
+    play(
+        tmp_path,
+        series,
+        [
+            ("4m", "TargetDown", []),
+            ("6m", "TargetDown", [{"job": "node", "instance": "n"}]),
+            ("9m", "TargetMissing", []),
+            ("11m", "TargetMissing", [{"job": "slurm"}]),
+        ],
+    )
+    play(tmp_path, HEALTHY, [("30m", "TargetDown", []), ("30m", "TargetMissing", [])])
+
+
+@needs_promtool
+def test_an_edge_a_region_and_a_host(tmp_path: Path) -> None:
+    status = 'haproxy_server_status{region="%s",proxy="triton",server="%s",state="%s"}'
+    series = [
+        ('up{job="haproxy",region="us-west",instance="e"}', "0x60"),
+        ('up{job="triton",region="us-east",host="use1-a",instance="t"}', "0x60"),
+        (status % ("us-east", "use1-a", "UP"), "0x60"),
+        (status % ("us-east", "use1-b", "UP"), "0x60"),
+        (status % ("us-west", "usw2-a", "UP"), "0x60"),
+        (status % ("us-west", "usw2-b", "UP"), "1x60"),
+        (status % ("us-west", "usw2-a", "DRAIN"), "1x60"),
+    ]
+    play(
+        tmp_path,
+        series,
+        [
+            ("1m", "EdgeDown", []),
+            ("3m", "EdgeDown", [{"job": "haproxy", "region": "us-west", "instance": "e"}]),
+            (
+                "3m",
+                "TritonDown",
+                [{"job": "triton", "region": "us-east", "host": "use1-a", "instance": "t"}],
+            ),
+            ("2m", "RegionEmpty", [{"region": "us-east"}]),
+            ("14m", "HostOut", []),
+            ("16m", "HostOut", [{"region": "us-west", "server": "usw2-a"}]),
+        ],
+    )
+
+
+@needs_promtool
+def test_a_host_that_answers_with_another_version(tmp_path: Path) -> None:
+    served = 'lockgate_model_served_info{model="flights",version="%s",digest="%s",host="%s"}'
+    series = [
+        ('lockgate_model_desired_info{model="flights",version="2",digest="d2"}', "1x60"),
+        (served % ("2", "d2", "use1-a"), "1x60"),
+        (served % ("1", "d1", "use1-b"), "1x60"),
+        (served % ("2", "other", "usw2-a"), "1x60"),
+        ('lockgate_model_state{model="flights",host="usw2-b",state="ready"}', "0x60"),
+        ('lockgate_model_state{model="flights",host="use1-a",state="ready"}', "1x60"),
+    ]
+    drifting = [
+        {"model": "flights", "version": "1", "digest": "d1", "host": "use1-b"},
+        {"model": "flights", "version": "2", "digest": "other", "host": "usw2-a"},
+    ]
+    play(
+        tmp_path,
+        series,
+        [
+            ("14m", "VersionDrift", []),
+            ("16m", "VersionDrift", drifting),
+            ("11m", "ModelNotReady", [{"model": "flights", "host": "usw2-b", "state": "ready"}]),
+        ],
+    )
+
+
+@needs_promtool
+def test_rollouts_that_went_back_or_stopped(tmp_path: Path) -> None:
+    flights = {"model": "flights"}
+    series = [
+        ('lockgate_rollbacks_total{model="flights",by="rollout"}', "0x10 1x120"),
+        ('lockgate_rollbacks_total{model="flights",by="person"}', "0x130"),
+        ('lockgate_rollouts_total{model="flights",result="needs_a_person"}', "0x10 1x120"),
+        ('lockgate_rollouts_total{model="flights",result="done"}', "0+1x130"),
+        ('lockgate_rollout_unfinished{model="flights"}', "1x60"),
+        ('lockgate_rollout_in_progress{model="flights"}', "1x20 0x40"),
+    ]
+    play(
+        tmp_path,
+        series,
+        [
+            ("9m", "Rollback", []),
+            ("13m", "Rollback", [{**flights, "by": "rollout"}]),
+            ("100m", "Rollback", []),
+            ("13m", "RolloutNeedsPerson", [flights]),
+            ("13m", "ReleaseInProgress", [flights]),
+            ("20m", "RolloutUnfinished", []),
+            ("32m", "RolloutUnfinished", [flights]),
+        ],
+    )
+
+
+@needs_promtool
+def test_collectors_that_fail_or_stand_still(tmp_path: Path) -> None:
+    last = 'lockgate_slurm_last_success_timestamp_seconds{collector="%s"}'
+    series = [
+        ('lockgate_slurm_collector_success{collector="jobs"}', "0x60"),
+        ('lockgate_slurm_collector_success{collector="nodes"}', "1x60"),
+        (last % "nodes", "0x60"),  # says it works, and its last poll is long ago
+        ('lockgate_slurm_collector_success{collector="targets"}', "1x60"),
+        (last % "targets", "0+60x60"),
+        ('lockgate_collector_success{collector="fleet"}', "0x60"),
+    ]
+    collectors = [{"collector": "jobs"}, {"collector": "nodes"}]
+    play(
+        tmp_path,
+        series,
+        [
+            ("4m", "SlurmStale", []),
+            ("9m", "SlurmStale", collectors),
+            ("9m", "LockgateStale", [{"collector": "fleet"}]),
+        ],
+    )
+
+
+@needs_promtool
+def test_the_edge_log_is_silent_or_strange(tmp_path: Path) -> None:
+    edge = ('haproxy_frontend_http_requests_total{region="us-east",proxy="infer"}', "0+60x60")
+    lines = 'lockgate_edge_log_lines_total{kind="%s"}'
+    silent = [edge, (lines % "infer", "0x60"), (lines % "malformed", "0x60")]
+    play(tmp_path, silent, [("25m", "EdgeLogSilent", [{}]), ("25m", "EdgeLogMalformed", [])])
+    good = [edge, (lines % "infer", "0+60x60"), (lines % "malformed", "0+1x60")]
+    malformed = [{"kind": "malformed"}]
+    play(tmp_path, good, [("25m", "EdgeLogSilent", []), ("25m", "EdgeLogMalformed", malformed)])
+
+
+@needs_promtool
+def test_a_run_that_stands_still_and_one_that_does_not(tmp_path: Path) -> None:
+    def run(name: str, step: str, loss: str = "1x60", age: str = "60x60") -> list[tuple[str, str]]:
+        labels = f'{{job="train",run="{name}",task="lm"}}'
+        return [
+            (f"lockgate_train_step{labels}", step),
+            (f"lockgate_train_steps{labels}", "1000x60"),
+            (f"lockgate_train_loss{labels}", loss),
+            (f"lockgate_train_checkpoint_age_seconds{labels}", age),
+        ]
+
+    series = [
+        *run("good", "0+5x60"),
+        *run("stuck", "7x60"),
+        *run("ended", "1000x60"),
+        *run("broken", "0+5x60", loss="1" + 59 * " NaN"),
+        *run("unsaved", "0+5x60", age="9000x60"),
+        ('lockgate_slurm_nodes{state="drained"}', "1x60"),
+        ('lockgate_slurm_nodes{state="down"}', "0x60"),
+    ]
+
+    def one(name: str) -> dict[str, str]:
+        return {"job": "train", "run": name, "task": "lm"}
+
+    play(
+        tmp_path,
+        series,
+        [
+            ("10m", "TrainingStalled", []),
+            ("26m", "TrainingStalled", [one("stuck")]),
+            ("5m", "TrainingLossNotFinite", [one("broken")]),
+            ("6m", "CheckpointOld", [one("unsaved")]),
+            ("16m", "SlurmNodesOut", [{"state": "drained"}]),
+        ],
+    )
+
+
+@needs_promtool
+def test_machines_and_monitoring_itself(tmp_path: Path) -> None:
+    node = {"job": "node", "host": "control"}
+    label = 'job="node",host="control"'
+    series = [
+        (f"node_vmstat_oom_kill{{{label}}}", "0x5 1x60"),
+        (f'node_filesystem_avail_bytes{{{label},mountpoint="/",fstype="ext4"}}', "9x60"),
+        (f'node_filesystem_size_bytes{{{label},mountpoint="/",fstype="ext4"}}', "100x60"),
+        (f'node_filesystem_avail_bytes{{{label},mountpoint="/run",fstype="tmpfs"}}', "0x60"),
+        (f'node_filesystem_size_bytes{{{label},mountpoint="/run",fstype="tmpfs"}}', "100x60"),
+        (f"node_pressure_cpu_waiting_seconds_total{{{label}}}", "0+30x60"),
+        ("prometheus_target_scrapes_exceeded_sample_limit_total{}", "0x5 1x60"),
+        ("prometheus_sd_http_failures_total{}", "0+1x60"),
+        ('prometheus_rule_evaluation_failures_total{rule_group="slo"}', "0x5 1x60"),
+        ("prometheus_notifications_dropped_total{}", "0x60"),
+        ('alertmanager_notifications_failed_total{integration="webhook"}', "0x5 1x60"),
+        ('haproxy_backend_current_queue{region="us-east",proxy="triton"}', "3x60"),
+        ('haproxy_backend_retry_warnings_total{region="us-east",proxy="triton"}', "0+10x60"),
+        ('haproxy_backend_http_responses_total{region="us-east",proxy="triton"}', "0+100x60"),
+    ]  # fmt: skip
+    play(
+        tmp_path,
+        series,
+        [
+            ("10m", "OutOfMemoryKill", [node]),
+            ("30m", "OutOfMemoryKill", []),
+            ("20m", "DiskFilling", [{**node, "mountpoint": "/", "fstype": "ext4"}]),
+            ("45m", "CpuPressure", [node]),
+            ("10m", "ScrapeRefused", [{}]),
+            ("30m", "TrainingDiscoveryFailing", [{}]),
+            ("10m", "RuleFailing", [{"rule_group": "slo"}]),
+            ("10m", "AlertsNotDelivered", [{"integration": "webhook"}]),
+            ("10m", "EdgeQueue", [{"region": "us-east", "proxy": "triton"}]),
+            ("25m", "EdgeRetries", [{"region": "us-east"}]),
+        ],
+    )
+
+
+def test_every_alert_was_played(settings: Settings) -> None:
+    played = Path(__file__).read_text(encoding="utf-8")
+    missing = {alert.name for alert in all_alerts(settings) if f'"{alert.name}"' not in played}
+    assert not missing
+
+
+def test_every_alert_has_its_section_and_every_section_its_alert(settings: Settings) -> None:
+    guide = (repo_root() / "docs/sre.md").read_text(encoding="utf-8")
+    part = guide.split("## Alerts", 1)[1].split("\n## ", 1)[0]
+    assert set(re.findall(r"^### (\w+)$", part, re.M)) == {
+        alert.name for alert in all_alerts(settings)
+    }
+
+
+def test_pages_are_for_what_clients_feel(settings: Settings) -> None:
+    pages = {alert.name for alert in all_alerts(settings) if alert.severity == "page"}
+    assert pages == {"AvailabilityBurn", "LatencyBurn", "EdgeDown", "RegionEmpty"}
+
+
+def test_no_rule_of_the_fleet_names_a_run(settings: Settings) -> None:
+    for group in declared(settings):
+        for rule in group.rules:
+            parse(rule.expr)
+            assert group.name == "training" or not re.search(r"\b(run|job_id)\b", rule.expr)
