@@ -90,7 +90,7 @@ def take(source: Path, target: Path, max_bytes: int) -> Staged:
     Raises CandidateError for more than `max_bytes` or MAX_FILES, `verify.Refused` for a link or a
     device, ManifestError for a name that a package may not hold.
     """
-    listed = [(name, path.lstat().st_size) for name, path in plain_files(source)]
+    listed = listing(source)
     total = sum(size for _, size in listed)
     if total > max_bytes or len(listed) > MAX_FILES:
         raise CandidateError(
@@ -104,6 +104,11 @@ def take(source: Path, target: Path, max_bytes: int) -> Staged:
     finally:
         os.close(root)
     return Staged(target, read(target), list_files(target))
+
+
+def listing(folder: Path) -> list[tuple[str, int]]:
+    """Each file of a candidate with its size, as they are now. Raises `verify.Refused`."""
+    return [(name, path.lstat().st_size) for name, path in plain_files(folder)]
 
 
 def _copy(root: int, name: str, target: Path, size: int) -> None:

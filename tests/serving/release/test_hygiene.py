@@ -1,0 +1,185 @@
+"""Hygiene: pickles are found by content under any name, interfaces compared, lineage whole."""
+
+import bz2
+import gzip
+import io
+import lzma
+import pickle
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.artifact.manifest import Tensor
+from serving.release import candidate, hygiene
+from serving.release.candidate import Staged
+from serving.release.hygiene import HygieneGate
+
+from . import tiny
+
+GATE = HygieneGate(
+    True, (".py", ".json", ".onnx", ".pbtxt"), 1 << 20, ("config.pbtxt", "version/model.onnx")
+)
+
+
+@pytest.fixture
+def staged(tmp_path: Path, dataset_template: Path) -> Staged:
+    source = tiny.write_candidate(tmp_path / "runs", dataset_template)
+    return candidate.take(source, tmp_path / "staged", 1 << 20)
+
+
+def judged(staged: Staged, gate: HygieneGate = GATE) -> dict[str, tuple[str, str]]:
+    files = candidate.list_files(staged.folder)
+    records = hygiene.judge(gate, replace(staged, files=files))
+    return {record.name: (record.verdict, record.detail) for record in records}
+
+
+def test_a_clean_package_passes(staged: Staged) -> None:
+    assert {verdict for verdict, _ in judged(staged).values()} == {"pass"}
+
+
+PAYLOAD = {"weights": [1.0, 2.0], "name": "model"}
+
+
+def _zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps(PAYLOAD))
+    return buffer.getvalue()
+
+
+def _numpy_objects() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([PAYLOAD], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+HIDDEN = {
+    **{f"protocol {n}": pickle.dumps(PAYLOAD, n) for n in range(6)},
+    "protocol 0 and more": pickle.dumps(PAYLOAD, 0) + b"trailing",
+    "torch zip": _zip(),
+    "zip behind a header": b"onnx!" * 10 + _zip(),
+    "numpy objects": _numpy_objects(),
+    "gzip": gzip.compress(pickle.dumps(PAYLOAD)),
+    "bzip2": bz2.compress(pickle.dumps(PAYLOAD)),
+    "xz": lzma.compress(pickle.dumps(PAYLOAD)),
+}
+
+
+@pytest.mark.parametrize("content", HIDDEN.values(), ids=HIDDEN.keys())
+@pytest.mark.parametrize("name", ["version/model.onnx", "version/weights.json"])
+def test_a_pickle_or_archive_is_found_under_any_name(
+    staged: Staged, name: str, content: bytes
+) -> None:
+    (staged.folder / name).write_bytes(content)
+    verdict, detail = judged(staged)["hygiene.contents"]
+    assert verdict == "fail" and name in detail
+
+
+@pytest.mark.parametrize(
+    "name", ["version/model.pkl", "version/model.pt", "version/run.sh", "LICENSE"]
+)
+def test_a_kind_of_file_that_no_package_needs_is_refused(staged: Staged, name: str) -> None:
+    (staged.folder / name).write_text("harmless")
+    verdict, detail = judged(staged)["hygiene.contents"]
+    assert verdict == "fail" and name in detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1}',
+        "import os\n",
+        "name: 'x'\n",
+        ".",
+        "",
+        "# a comment\n",
+        "[1, 2]\n",
+        '"""Doc."""\n',
+    ],
+)
+def test_plain_text_is_no_pickle(tmp_path: Path, text: str) -> None:
+    (tmp_path / "f").write_text(text)
+    assert hygiene.pickle_kind(tmp_path / "f") == ""
+
+
+def test_no_source_file_of_ours_is_taken_for_a_pickle() -> None:
+    files = [*(tiny.REPO / "serving").rglob("*.py"), *(tiny.REPO / "conf").rglob("*.yaml")]
+    assert files and [file for file in files if hygiene.pickle_kind(file)] == []
+
+
+@given(st.binary(max_size=200))
+def test_the_sniffer_never_falls_over(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("sniff") / "f"
+    path.write_bytes(data)
+    hygiene.pickle_kind(path)
+
+
+def test_size_and_missing_parts_are_told(staged: Staged) -> None:
+    (staged.folder / "version/model.onnx").unlink()
+    found = judged(staged, replace(GATE, max_bytes=10))
+    assert found["hygiene.size"][0] == "fail"
+    assert found["hygiene.contents"] == ("fail", "version/model.onnx is missing")
+
+
+def test_a_transform_that_is_not_the_declared_one_breaks_lineage(staged: Staged) -> None:
+    (staged.folder / "version/transform.json").write_text("{}")
+    verdict, detail = judged(staged)["hygiene.lineage"]
+    assert verdict == "fail" and "transform.json" in detail
+
+
+def test_what_a_client_would_notice_is_a_break(staged: Staged, publishable) -> None:
+    old = publishable(staged)
+    assert hygiene.interface_breaks(old, staged) == []
+
+    def changed(**change: tuple[Tensor, ...]) -> list[str]:
+        now = replace(staged, candidate=replace(staged.candidate, **change))
+        return hygiene.interface_breaks(old, now)
+
+    carrier, distance = staged.candidate.inputs
+    extra = Tensor("new", "FP32", (-1, 1))
+    assert changed(inputs=(distance,)) == ["input carrier is gone"]
+    assert changed(inputs=(carrier, replace(distance, dtype="FP64"))) == [
+        "input distance was FP32[-1, 1], is FP64[-1, 1]"
+    ]
+    assert changed(inputs=(carrier, distance, extra)) == [
+        "input new is new and clients do not send it"
+    ]
+    assert changed(outputs=(*staged.candidate.outputs, extra)) == []
+    assert changed(outputs=(extra,)) == ["output late_probability is gone"]
+
+
+@pytest.fixture
+def publishable():
+    from tests.serving.artifact.conftest import make_manifest
+
+    def make(staged: Staged):
+        manifest = make_manifest(staged.folder)
+        return replace(manifest, inputs=staged.candidate.inputs, outputs=staged.candidate.outputs)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("requires", "verdict"),
+    [
+        ({"numpy": "<2", "triton": ">=2.51", "python": "3.11"}, "pass"),
+        ({"python": "3.1"}, "fail"),
+        ({"numpy": ">=2"}, "fail"),
+        ({"triton": ">=2.52"}, "fail"),
+        ({"cuda": ">=12"}, "unknown"),
+        ({"numpy": "=<2"}, "unknown"),
+    ],
+)
+def test_requirements_are_held_against_the_serving_environment(
+    requires: dict[str, str], verdict: str
+) -> None:
+    have = {"numpy": "1.26.4", "triton": "2.51.0", "python": "3.11.2"}
+    (record,) = hygiene.requirements(requires, have)
+    assert (record.name, record.verdict) == ("hygiene.requires", verdict)
