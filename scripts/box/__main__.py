@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
     if verb in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    if verb not in ("up", "down", "status", "as") or (verb in ("up", "down") and rest):
+    known = verb == "as" or [verb, *rest] in (["up"], ["down"], ["status"], ["status", "--json"])
+    if not known:
         print(USAGE, file=sys.stderr)
         return 2
     try:

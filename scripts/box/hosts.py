@@ -155,8 +155,8 @@ def ensure_keys(site: Any) -> None:
 def secret(site: Any, host: str) -> str:
     """The host's secret for model control over HTTP, which no client of ours uses.
 
-    The file is root's alone, and made with the host's keys. Triton takes the secret only as an argument, so users of the host
-    itself can see it in /proc; see `serving.triton.TritonServer`.
+    The file is root's alone, and made with the host's keys. Triton takes the secret only as an
+    argument, so users of the host itself can see it in /proc; see `serving.triton.TritonServer`.
     """
     path = secret_file(site, host)
     return path.read_text() if path.exists() else ""

@@ -6,6 +6,8 @@ import os
 import socket
 import stat
 import subprocess
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,53 @@ def client_env(site: Any) -> dict[str, str]:
     return {"SLURM_CONF": str(site.paths.slurm_conf)}
 
 
-def slurm_conf(site: Any, hostname: str) -> str:
-    """slurm.conf of the box, on the machine called `hostname`."""
+@dataclass(frozen=True)
+class Machine:
+    """The machine as Slurm knows it, reached at `address`.
+
+    A daemon of Slurm listens on every address, or on the one that the machine's own name stands
+    for; there is no third way. `local` says that this is a loopback address, as it is on Debian
+    and Ubuntu; in most containers it is not. Whoever can connect still needs the box's munge key.
+    """
+
+    name: str
+    address: str = "127.0.0.1"
+    local: bool = True
+
+    @property
+    def communication(self) -> list[str]:
+        """How narrowly the daemons listen. srun listens for its steps as slurmd does, and they
+        come from 127.0.0.1: where the name stands for another loopback address, such as
+        127.0.1.1, only the controllers can be narrowed."""
+        if not self.local:
+            return []
+        every = "NoInAddrAny," if self.address == "127.0.0.1" else ""
+        return [f"CommunicationParameters={every}NoCtldInAddrAny"]
+
+
+def this_machine() -> Machine:
+    """This machine's name, and what it stands for."""
+    name = socket.gethostname().split(".")[0]
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except OSError:
+        found = set()
+    if len(found) == 1 and ip_address(min(found)).is_loopback:
+        return Machine(name, str(min(found)))
+    return Machine(name, local=False)
+
+
+def slurm_conf(site: Any, machine: Machine) -> str:
+    """slurm.conf of the box on `machine`."""
     slurm = site.slurm
     lines = [
         "# Written by scripts/site up; edit conf/site, not this file.",
         f"ClusterName={slurm.cluster}",
-        f"SlurmctldHost={hostname}({slurm.node_address})",
+        f"SlurmctldHost={machine.name}({machine.address})",
         f"SlurmUser={site.users.slurm}",
         "SlurmdUser=root",
         f"SlurmctldPort={site.ports.slurmctld}",
-        # The controller listens on its own address only, not on every network of the machine.
-        "CommunicationParameters=NoCtldInAddrAny",
+        *machine.communication,
         "AuthType=auth/munge",
         f"AuthInfo=socket={munge.socket(site)}",
         # Not a password: which munged clients of slurmdbd ask. AuthInfo does not reach them.
@@ -72,13 +109,13 @@ def slurm_conf(site: Any, hostname: str) -> str:
         # Cores and GPUs are handed out; memory is not, so that a job need not ask for any.
         "SelectTypeParameters=CR_Core",
         "AccountingStorageType=accounting_storage/slurmdbd",
-        f"AccountingStorageHost={slurm.node_address}",
+        f"AccountingStorageHost={machine.address}",
         f"AccountingStoragePort={site.ports.slurmdbd}",
         "AccountingStorageTRES=gres/gpu",
         "GresTypes=gpu",
     ]
     lines += [
-        f"NodeName={node} NodeHostname={hostname} NodeAddr={slurm.node_address} "
+        f"NodeName={node} NodeHostname={machine.name} NodeAddr={machine.address} "
         f"Port={site.ports.slurmd_base + k} CPUs={slurm.cpus_per_node} "
         f"RealMemory={slurm.memory_mb_per_node} Gres=gpu:{slurm.gpus_per_node} State=UNKNOWN"
         for k, node in enumerate(nodes(site), 1)
@@ -90,14 +127,15 @@ def slurm_conf(site: Any, hostname: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def slurmdbd_conf(site: Any) -> str:
+def slurmdbd_conf(site: Any, machine: Machine) -> str:
     """slurmdbd.conf. The database's socket is told by MYSQL_UNIX_PORT: there is no key for it."""
     return "\n".join(
         [
             "# Written by scripts/site up; edit conf/site, not this file.",
             "AuthType=auth/munge",
             f"AuthInfo=socket={munge.socket(site)}",
-            f"DbdHost=localhost\nDbdAddr={site.slurm.node_address}",
+            f"DbdHost=localhost\nDbdAddr={machine.address}",
+            *(["CommunicationParameters=NoInAddrAny"] if machine.local else []),
             f"DbdPort={site.ports.slurmdbd}",
             f"SlurmUser={site.users.slurm}",
             f"PidFile={Path(site.paths.run) / 'slurm' / 'slurmdbd.pid'}",
@@ -127,13 +165,13 @@ CgroupPlugin=cgroup/v1
 
 
 def files(site: Any) -> list[File]:
-    user = str(site.users.slurm)
+    user, machine = str(site.users.slurm), this_machine()
     return [
-        File(etc(site) / "slurm.conf", slurm_conf(site, _hostname())),
+        File(etc(site) / "slurm.conf", slurm_conf(site, machine)),
         File(etc(site) / "gres.conf", gres_conf(site)),
         File(etc(site) / "cgroup.conf", CGROUP_CONF),
         # slurmdbd insists on this mode and owner.
-        File(etc(site) / "slurmdbd.conf", slurmdbd_conf(site), user, user, 0o600),
+        File(etc(site) / "slurmdbd.conf", slurmdbd_conf(site, machine), user, user, 0o600),
     ]
 
 
@@ -182,7 +220,7 @@ def programs(site: Any) -> list[Program]:
     env = client_env(site)
     conf = {file.path.name: file for file in files(site)}
     shared = (conf["slurm.conf"], conf["gres.conf"], conf["cgroup.conf"])
-    slurm, address = str(site.users.slurm), str(site.slurm.node_address)
+    slurm, address = str(site.users.slurm), this_machine().address
     return [
         Program(
             name="slurmdbd",
@@ -231,7 +269,3 @@ def judge_node(said: str) -> str:
     if state in ("idle", "mixed", "allocated", "completing", "planned", "reserved"):
         return ""
     return f"node is {state}" + (f" ({reason})" if reason not in ("", "none") else "")
-
-
-def _hostname() -> str:
-    return socket.gethostname().split(".")[0]

@@ -8,6 +8,7 @@ import pytest
 
 from conf import compose
 from scripts.box import slurm
+from scripts.box.slurm import Machine
 
 
 def settings(text: str) -> dict[str, str]:
@@ -16,7 +17,7 @@ def settings(text: str) -> dict[str, str]:
 
 
 def test_nodes_and_partition(site: Any) -> None:
-    text = slurm.slurm_conf(site, "vm")
+    text = slurm.slurm_conf(site, Machine("vm"))
     assert (
         "NodeName=n2 NodeHostname=vm NodeAddr=127.0.0.1 Port=16822 CPUs=2 RealMemory=8192 "
         "Gres=gpu:2 State=UNKNOWN\n"
@@ -26,7 +27,7 @@ def test_nodes_and_partition(site: Any) -> None:
 
 def test_more_nodes_by_config(site: Any) -> None:
     bigger = compose("site", ["site.slurm.nodes=4", "site.ports.slurmd_base=26820"]).site
-    text = slurm.slurm_conf(bigger, "vm")
+    text = slurm.slurm_conf(bigger, Machine("vm"))
     assert [line.split()[0] for line in text.splitlines() if line.startswith("NodeName")] == [
         "NodeName=n1", "NodeName=n2", "NodeName=n3", "NodeName=n4",
     ]  # fmt: skip
@@ -36,14 +37,14 @@ def test_more_nodes_by_config(site: Any) -> None:
 
 def test_every_client_asks_the_boxs_own_munged(site: Any) -> None:
     socket = f"{site.root}/run/munge/munge.sock"
-    conf = settings(slurm.slurm_conf(site, "vm"))
+    conf = settings(slurm.slurm_conf(site, Machine("vm")))
     assert conf["AuthInfo"] == f"socket={socket}"
     assert conf["AccountingStoragePass"] == socket
-    assert settings(slurm.slurmdbd_conf(site))["AuthInfo"] == f"socket={socket}"
+    assert settings(slurm.slurmdbd_conf(site, Machine("vm")))["AuthInfo"] == f"socket={socket}"
 
 
 def test_the_database_has_no_password_and_one_owner(site: Any) -> None:
-    conf = settings(slurm.slurmdbd_conf(site))
+    conf = settings(slurm.slurmdbd_conf(site, Machine("vm")))
     assert conf["StorageUser"] == "slurm"
     assert "StoragePass" not in conf
     secret = next(file for file in slurm.files(site) if file.path.name == "slurmdbd.conf")
@@ -70,3 +71,19 @@ def test_fake_gpus_are_files(site: Any) -> None:
 )  # fmt: skip
 def test_a_nodes_state_is_judged(said: str, fault: str) -> None:
     assert slurm.judge_node(said) == fault
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (Machine("vm"), "NoInAddrAny,NoCtldInAddrAny"),
+        (Machine("vm", "127.0.1.1"), "NoCtldInAddrAny"),
+        (Machine("vm", local=False), None),
+    ],
+)
+def test_it_listens_as_narrowly_as_the_machines_name_allows(
+    site: Any, machine: Machine, said: str | None
+) -> None:
+    conf = settings(slurm.slurm_conf(site, machine))
+    assert conf.get("CommunicationParameters") == said
+    assert conf["SlurmctldHost"] == f"vm({machine.address})"
