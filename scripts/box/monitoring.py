@@ -67,23 +67,28 @@ def programs(site: Any) -> list[Program]:
             ports=(Port(LOOPBACK, ports.node_exporter, "site.ports.node_exporter"),),
             probe=http_ok(f"http://{LOOPBACK}:{ports.node_exporter}/metrics"),
         ),
-        *_exporter(site, "slurm-exporter", "hpc.jobs.exporter", "slurm_exporter"),
-        *_exporter(site, "release-exporter", "serving.observe.exporter", "release_exporter"),
+        *exporters(site),
     ]
 
 
-def _exporter(site: Any, name: str, module: str, port_key: str) -> list[Program]:
-    if not (REPO / module.replace(".", "/")).with_suffix(".py").exists():
-        return []
-    port = site.ports[port_key]
-    return [
-        Program(
-            name=name,
-            argv=(str(REPO / ".venv/bin/python"), "-m", module),
-            user=str(site.users.observe),
-            env={**environment(site, "observe"), **slurm.client_env(site)},
-            ports=(Port(LOOPBACK, port, f"site.ports.{port_key}"),),
-            probe=http_ok(f"http://{LOOPBACK}:{port}/metrics"),
-            kills_group=True,
+def exporters(site: Any) -> list[Program]:
+    """Lockgate's own: the queue and the nodes, and releases, hosts and the edges' request log."""
+    modules = {
+        "slurm-exporter": ("hpc.jobs.exporter", "slurm_exporter"),
+        "release-exporter": ("serving.observe.exporter", "release_exporter"),
+    }
+    made = []
+    for name, (module, port_key) in modules.items():
+        port = site.ports[port_key]
+        made.append(
+            Program(
+                name=name,
+                argv=(str(REPO / ".venv/bin/python"), "-m", module),
+                user=str(site.users.observe),
+                env={**environment(site, "observe"), **slurm.client_env(site)},
+                ports=(Port(LOOPBACK, port, f"site.ports.{port_key}"),),
+                probe=http_ok(f"http://{LOOPBACK}:{port}/metrics"),
+                kills_group=True,
+            )
         )
-    ]
+    return made

@@ -48,7 +48,7 @@ def second() -> Iterator[Any]:
         overrides.append(f"site.edges.{region}.stats_port={edge.stats_port + SHIFT}")
     with pytest.MonkeyPatch.context() as patch:
         # The exporters read the port from the checkout's config, where it is the first box's.
-        patch.setattr(monitoring, "_exporter", lambda *_: [])
+        patch.setattr(monitoring, "exporters", lambda *_: [])
         site = compose("site", overrides).site
         yield site
         down(site, quiet())
