@@ -6,6 +6,8 @@ import pytest
 
 from serving.release.registry import CANDIDATE, DIGEST_TAG, Registry, RegistryError
 
+pytestmark = pytest.mark.slow  # MLflow takes seconds to import and to make its tables
+
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 
 
