@@ -175,9 +175,9 @@ def vocab_parallel_op(
         logits = buffer[: part.stop - start]
         torch.mm(hidden[part], weight.t(), out=logits)
         own = shard.sums(logits, targets[part])
-        parts = own.new_empty(ranks, *own.shape)
-        dist.all_gather_into_tensor(parts, own, group=group)
-        sums = whole(parts)
+        parts = [torch.empty_like(own) for _ in range(ranks)]
+        dist.all_gather(parts, own, group=group)
+        sums = whole(torch.stack(parts))
         losses[part] = shard.losses(sums, targets[part])
         if need_hidden or need_weight:
             shard.gradient(logits, targets[part], sums[0], g)

@@ -50,16 +50,16 @@ class Transformer(nn.Module):
         return self.head(x, tokens, shift=True, z_loss=1e-4)
 
 
-def losses(mode, dtype, steps=24):
-    """Training losses on sequences that count, each at a stride of its own."""
+def losses(mode, dtype, steps=20):
+    """Training losses on sequences that count up from anywhere."""
     kernels.use(mode)
     torch.manual_seed(5)
     model = Transformer().to(dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     curve = []
     for _ in range(steps):
-        start, stride = torch.randint(0, VOCABULARY, (2, 4, 1))
-        loss = model((start + stride * torch.arange(TOKENS)) % VOCABULARY)
+        start = torch.randint(0, VOCABULARY, (2, 1))
+        loss = model((start + torch.arange(TOKENS)) % VOCABULARY)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ REPO = HERE.parents[2]
 def test_two_ranks(case, tmp_path, elsewhere):
     environment = {
         **os.environ, "PYTHONPATH": str(REPO), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "PYTHONWARNINGS": "ignore",
     }  # fmt: skip
     ranks = [
         subprocess.Popen(
@@ -24,7 +24,7 @@ def test_two_ranks(case, tmp_path, elsewhere):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )  # fmt: skip
+        )
         for rank in range(2)
     ]
     try:

@@ -1,0 +1,74 @@
+"""The host path: one binary per (op, dtype, size), and never a look at the data."""
+
+import pytest
+import torch
+
+import kernels
+from kernels import crossentropy, linear_crossentropy, rmsnorm, rotary
+from kernels.ghost import Ghost, compiled
+from kernels.table import TABLE
+from kernels.tune import DTYPES, plan
+from kernels.workloads import WORKLOADS
+
+
+def meta(*shape, dtype=torch.bfloat16):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def test_batch_smoothing_and_ignored_tokens_add_no_binary():
+    losses = torch.float32
+    kernels_seen = (
+        rmsnorm.rms_norm_fwd_kernel, rmsnorm.rms_norm_bwd_kernel,
+        crossentropy.cross_entropy_fwd_kernel, crossentropy.cross_entropy_bwd_kernel,
+        linear_crossentropy.linear_cross_entropy_kernel, rotary.rope_kernel,
+    )  # fmt: skip
+    with Ghost("sm_90") as gpu:
+        before = {fn: len(compiled(fn, gpu)) for fn in kernels_seen}
+        for rows, smoothing, ignored in (
+            (1, 0.0, -100),
+            (16, 0.1, 0),
+            (17, 1.0, 1),
+            (4096, 0.3, 7),
+        ):
+            x, w = meta(rows, 2048), meta(2048)
+            rmsnorm.forward(x, w, 1e-6)
+            rmsnorm.backward(x, x, w, meta(rows, dtype=losses), None)
+            options = (None, ignored, smoothing, smoothing / 7, None)
+            logits, targets = meta(rows, 50257), meta(rows, dtype=torch.int64)
+            stat = meta(rows, dtype=losses)
+            crossentropy.forward(logits, targets, *options)
+            crossentropy.backward(stat, logits, targets, stat, *options)
+            linear_crossentropy.loss_and_gradient(
+                linear_crossentropy.logits_buffer(x, rows, 32001), targets, None,
+                linear_crossentropy.Criterion(ignored, smoothing), meta(dtype=losses), stat,
+            )  # fmt: skip
+            for batch in (1, 2, 3):
+                q, k = meta(batch, rows, 32, 128), meta(batch, rows, 8, 128)
+                tables = meta(rows, 64), meta(rows, 64)
+                rotary.forward(q, k, *tables, None, None, 1e-6, False)
+        for fn in kernels_seen:
+            assert len(compiled(fn, gpu)) - before[fn] <= 1, fn
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_nothing_waits_for_the_device(name):
+    """A meta tensor has no data: any .item(), .cpu() or branch on a value would raise."""
+    work = WORKLOADS[name]
+    with Ghost("sm_90") as gpu:
+        work.run(7, work.sizes[0], torch.bfloat16, "meta")
+    assert gpu.launches and all(min(launched.grid) > 0 for launched in gpu.launches)
+
+
+def test_the_table_is_whole_and_says_why():
+    for workloads, size in plan():
+        for arch in ("sm_80", "sm_90", "sm_100", "gfx942"):
+            for dtype in DTYPES:
+                row = TABLE[WORKLOADS[workloads[0]].kernel, arch, dtype, size]
+                assert row.why, row
+
+
+def test_cpu_tensors_are_refused_with_advice():
+    previous = kernels.use("triton")
+    with pytest.raises(kernels.KernelError, match="use kernels=auto"):
+        kernels.rms_norm(torch.randn(2, 8), torch.ones(8))
+    kernels.use(previous)

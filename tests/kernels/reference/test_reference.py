@@ -1,0 +1,74 @@
+"""The torch path: what trains on the CPU and what the kernels are held to."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import kernels
+from kernels.linear_crossentropy import linear_cross_entropy_ref
+
+
+@pytest.fixture(autouse=True)
+def torch_path():
+    torch.manual_seed(0)
+    previous = kernels.use("torch")
+    yield
+    kernels.use(previous)
+
+
+def test_importing_kernels_imports_no_triton():
+    code = (
+        "import sys, kernels; sys.exit('triton' in sys.modules or 'kernels.rmsnorm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_unknown_backend_is_answered_with_the_known_ones():
+    with pytest.raises(kernels.KernelError, match="auto, triton, torch"):
+        kernels.use("cuda")
+    assert kernels.use("auto") == "torch" and kernels.current() == "auto"
+
+
+def test_references_are_torchs():
+    x, w = torch.randn(3, 5, 8), torch.randn(8)
+    torch.testing.assert_close(kernels.rms_norm(x, w), F.rms_norm(x, (8,), w, 1e-6))
+    y, stream = kernels.add_rms_norm(x, x, w)
+    torch.testing.assert_close(stream, 2 * x)
+    torch.testing.assert_close(y, F.rms_norm(2 * x, (8,), w, 1e-6))
+    targets = torch.randint(0, 5, (3, 8))
+    targets[0, 0] = -100
+    for options in ({}, {"label_smoothing": 0.1}, {"reduction": "sum"}):
+        expected = F.cross_entropy(x, targets, **options)
+        logits = x.transpose(1, 2)
+        torch.testing.assert_close(kernels.cross_entropy(logits, targets, **options), expected)
+
+
+OPTIONS = [
+    {}, {"reduction": "sum", "shift": True}, {"reduction": "none"},
+    {"label_smoothing": 0.1, "z_loss": 1e-3, "softcap": 5.0, "class_weight": torch.rand(40) + 0.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_linear_cross_entropy_by_chunks_is_the_whole(options, monkeypatch):
+    monkeypatch.setattr("kernels.linear_crossentropy.CPU_LOGITS", 64 * 40)
+    h, w = torch.randn(2, 90, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
+    targets = torch.randint(0, 40, (2, 90))
+    targets[1, 3] = -100
+    mine = kernels.linear_cross_entropy(h, w, targets, **options)
+    whole = linear_cross_entropy_ref(h, w, targets, **options)
+    torch.testing.assert_close(mine, whole)
+    got = torch.autograd.grad(mine.sum(), (h, w))
+    for a, b in zip(got, torch.autograd.grad(whole.sum(), (h, w)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_autocast_computes_in_its_dtype_and_returns_fp32():
+    h, w = torch.randn(9, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = kernels.linear_cross_entropy(h, w, torch.randint(0, 40, (9,)))
+    loss.backward()
+    assert loss.dtype == h.grad.dtype == w.grad.dtype == torch.float32
