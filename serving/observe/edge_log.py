@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -35,6 +34,7 @@ CLIENT_REASONS = (
     "denied",  # the edge does not let this pass
 )
 REASONS = (*SERVER_REASONS, *CLIENT_REASONS)
+KINDS = ("infer", "other", "notice", "malformed")
 
 _INFER = re.compile(r"(?:https?://[^/]*)?/v2/models/([^/?]+)(/versions/\d+)?/infer(\?|\Z)")
 _MAX_DATAGRAM = 65_535
@@ -138,7 +138,7 @@ class EdgeLog:
         self.lines = Counter(
             "lockgate_edge_log_lines", "Log lines received.", ("kind",), registry=registry
         )
-        for kind in ("infer", "other", "malformed"):
+        for kind in KINDS:
             self.lines.labels(kind)
         self.know(())
 
@@ -154,6 +154,10 @@ class EdgeLog:
 
     def take(self, line: bytes) -> None:
         """Count one datagram; never raises for what is in it."""
+        if not line.startswith(b"{"):
+            # HAProxy's own words: a host went down, a configuration was taken up.
+            self.lines.labels("notice").inc()
+            return
         try:
             request = parse(line, self.hosts, self.models)
         except (ValueError, RecursionError):
@@ -172,7 +176,7 @@ class EdgeLog:
 
 def listen(log: EdgeLog, address: str, port: int) -> tuple[socket.socket, threading.Thread]:
     """Receive datagrams for `log` in a thread until the socket is closed. Raises OSError."""
-    receiver: Any = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     # A burst waits here while a scrape is answered; what does not fit is lost without a word.
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     try:
@@ -181,10 +185,15 @@ def listen(log: EdgeLog, address: str, port: int) -> tuple[socket.socket, thread
         receiver.close()
         raise
 
+    # A closed socket does not end a recv that waits on it: look up now and then.
+    receiver.settimeout(0.2)
+
     def receive() -> None:
         while True:
             try:
                 line = receiver.recv(_MAX_DATAGRAM)
+            except TimeoutError:
+                continue
             except OSError:
                 return  # closed: the end
             log.take(line)

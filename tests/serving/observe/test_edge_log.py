@@ -1,0 +1,281 @@
+"""The edge's log as metrics: line by line, and from a real HAProxy on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from prometheus_client import CollectorRegistry
+
+from serving.fleet.edge_config import haproxy_cfg
+from serving.observe.edge_log import OTHER, REASONS, EdgeLog, listen, parse, why
+
+HOSTS = {"a": "us-east", "b": "us-west"}
+
+
+def line(**fields: Any) -> bytes:
+    entry = {
+        "region": "us-east", "path": "/v2/models/flights/infer", "status": 200, "term": "----",
+        "srv": "a", "ta_ms": 12, **fields,
+    }  # fmt: skip
+    return json.dumps(entry).encode()
+
+
+@pytest.fixture
+def log() -> EdgeLog:
+    made = EdgeLog(HOSTS, (0.1, 0.3, 1.0), CollectorRegistry())
+    made.know(["flights"])
+    return made
+
+
+def value(log: EdgeLog, name: str, **labels: str) -> float | None:
+    for metric in (log.requests, log.failures, log.seconds, log.lines):
+        for family in metric.collect():
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+    return None
+
+
+FLIGHTS = {"region": "us-east", "model": "flights"}
+
+
+def test_answers_and_failures_are_counted_apart(log: EdgeLog) -> None:
+    log.take(line())
+    log.take(line(ta_ms=299))
+    log.take(line(ta_ms=301))
+    log.take(line(status=503, term="SC--", srv="<NOSRV>", ta_ms=5000))
+    assert value(log, "lockgate_requests_total", **FLIGHTS) == 4
+    assert value(log, "lockgate_request_duration_seconds_count", **FLIGHTS) == 3
+    assert value(log, "lockgate_request_duration_seconds_bucket", **FLIGHTS, le="0.3") == 2
+    assert value(log, "lockgate_request_failures_total", **FLIGHTS, reason="no_host") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "term", "reason"),
+    [
+        (200, "----", ""),
+        (304, "----", ""),
+        (200, "CD--", "client_aborted"),
+        (-1, "CR--", "client_aborted"),
+        (408, "cR--", "client_aborted"),
+        (403, "PR--", "denied"),
+        (405, "PR--", "denied"),
+        (400, "----", "rejected"),
+        (404, "----", "not_loaded"),
+        (500, "----", "model_error"),
+        (503, "----", "unavailable"),
+        (503, "SC--", "no_host"),
+        (503, "sQ--", "queue_timeout"),
+        (503, "sC--", "connect"),
+        (504, "sH--", "timeout"),
+        (502, "SH--", "host_died"),
+        (200, "SD--", "cut"),
+        (200, "sD--", "cut"),
+        (-1, "----", "cut"),
+        (502, "", "unavailable"),
+    ],
+)
+def test_why_a_request_failed(status: int, term: str, reason: str) -> None:
+    assert why(status, term, True) == reason
+    assert reason in ("", *REASONS)
+
+
+def test_a_version_that_a_client_chose_is_its_own_fault(log: EdgeLog) -> None:
+    log.take(line(status=404, path="/v2/models/flights/versions/9/infer"))
+    assert value(log, "lockgate_request_failures_total", **FLIGHTS, reason="rejected") == 1
+    assert value(log, "lockgate_request_failures_total", **FLIGHTS, reason="not_loaded") == 0
+
+
+def test_only_lists_of_the_site_become_labels(log: EdgeLog) -> None:
+    for number in range(500):
+        log.take(line(path=f"/v2/models/m{number}/infer", region=f"r{number}", srv=f"s{number}"))
+    other = {"region": OTHER, "model": OTHER}
+    assert value(log, "lockgate_requests_total", **other) == 500
+    assert len([s for f in log.requests.collect() for s in f.samples]) <= 2 * 5
+    log.take(line(region="", srv="b"))
+    assert value(log, "lockgate_requests_total", region="us-west", model="flights") == 1
+
+
+def test_other_paths_are_no_inference(log: EdgeLog) -> None:
+    for path in (
+        "/v2/health/ready",
+        "/v2/models/flights",
+        "/v2/models/flights/inferno",
+        "<BADREQ>",
+    ):
+        log.take(line(path=path))
+    log.take(line(path="http://edge:18080/v2/models/flights/infer?x=1"))
+    assert value(log, "lockgate_edge_log_lines_total", kind="other") == 4
+    assert value(log, "lockgate_edge_log_lines_total", kind="infer") == 1
+
+
+def test_every_series_is_there_before_its_first_event(log: EdgeLog) -> None:
+    for region in ("us-east", "us-west"):
+        for reason in REASONS:
+            labels = {"region": region, "model": "flights", "reason": reason}
+            assert value(log, "lockgate_request_failures_total", **labels) == 0
+    log.take(line())
+    log.know([])
+    assert value(log, "lockgate_requests_total", **FLIGHTS) == 1
+
+
+@given(st.binary(max_size=300))
+def test_no_datagram_is_too_strange(data: bytes) -> None:
+    log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
+    for datagram in (data, b"{" + data, line()[: len(data)]):
+        log.take(datagram)
+    kinds = [s.value for f in log.lines.collect() for s in f.samples if s.name.endswith("_total")]
+    assert sum(kinds) == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}", b"{", b'{"path":1}', b"{" * 100_000, line(status="200"), line(status=True),
+        line(ta_ms=None), line(ta_ms="12"), line(term=None), b'{"path":"\xff\xfe"}',
+    ],
+)  # fmt: skip
+def test_what_is_not_of_this_log_is_malformed(log: EdgeLog, data: bytes) -> None:
+    log.take(data)
+    assert value(log, "lockgate_edge_log_lines_total", kind="malformed") == 1
+    assert value(log, "lockgate_requests_total", **FLIGHTS) == 0
+
+
+def test_a_line_about_a_negative_time_counts_as_none() -> None:
+    request = parse(line(ta_ms=-1), HOSTS, {"flights"})
+    assert request is not None and request.seconds == 0
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+class Triton(BaseHTTPRequestHandler):
+    """Answers as the path's model asks: `fails` with 500, `unknown` with 404, others with 200."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self._answer(200)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if "dies" in self.path:
+            self.close_connection = True
+            return
+        self._answer(500 if "fails" in self.path else 404 if "unknown" in self.path else 200)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
+    """A real HAProxy with the site's own configuration, one host, and its log read."""
+    if not shutil.which("haproxy"):
+        pytest.skip("haproxy is missing")
+    triton = ThreadingHTTPServer(("127.0.0.1", 0), Triton)
+    triton.daemon_threads = True
+    threading.Thread(target=triton.serve_forever, args=(0.02,), daemon=True).start()
+    ports = {"http": free_port(), "stats": free_port(), "log": free_port(socket.SOCK_DGRAM)}
+    site = OmegaConf.create(
+        {
+            "hosts": {"a": {"address": "127.0.0.1", "region": "us-east"}},
+            "edges": {
+                "us-east": {
+                    "address": "127.0.0.1",
+                    "http_port": ports["http"],
+                    "stats_port": ports["stats"],
+                    "socket": str(tmp_path / "s.sock"),
+                }
+            },
+            "ports": {"triton_http": triton.server_address[1], "edge_log": ports["log"]},
+            "paths": {"edges": str(tmp_path), "run": str(tmp_path)},
+        }
+    )
+    log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())
+    log.know(["flights", "fails", "unknown", "dies"])
+    receiver, thread = listen(log, "127.0.0.1", ports["log"])
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(haproxy_cfg(site, "us-east"))
+    with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
+        until(lambda: ask(ports["http"], "/v2/health/live") == 200)
+        yield ports["http"], triton, log
+        process.terminate()
+    receiver.close()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    triton.server_close()
+
+
+def ask(port: int, path: str, method: str = "GET") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body=b"{}" if method == "POST" else None)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def test_a_real_edge_is_understood(edge: tuple[int, ThreadingHTTPServer, EdgeLog]) -> None:
+    port, triton, log = edge
+
+    def seen(model: str, reason: str) -> float | None:
+        labels = {"region": "us-east", "model": model, "reason": reason}
+        return value(log, "lockgate_request_failures_total", **labels)
+
+    expected = [("flights", 200), ("fails", 500), ("unknown", 404), ("dies", 502), ("evil%22", 403)]
+    for model, status in expected:
+        assert ask(port, f"/v2/models/{model}/infer", "POST") == status
+    until(lambda: value(log, "lockgate_requests_total", **FLIGHTS) == 1)
+    assert value(log, "lockgate_request_duration_seconds_count", **FLIGHTS) == 1
+    until(lambda: seen(OTHER, "denied") == 1)
+    found = {(model, reason) for model in ("flights", "fails", "unknown", "dies")
+             for reason in REASONS if seen(model, reason)}  # fmt: skip
+    assert found == {("fails", "model_error"), ("unknown", "not_loaded"), ("dies", "host_died")}
+    triton.shutdown()
+    triton.server_close()
+    until(lambda: ask(port, "/v2/models/flights/infer", "POST") == 503)
+    until(lambda: bool(seen("flights", "no_host")))
+    assert value(log, "lockgate_edge_log_lines_total", kind="malformed") == 0
+    assert value(log, "lockgate_edge_log_lines_total", kind="notice")
+
+
+def test_a_taken_port_is_said() -> None:
+    log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="in use"):
+            listen(log, "127.0.0.1", taken.getsockname()[1])

@@ -1,0 +1,336 @@
+"""The release exporter against a real HTTP host, a real journal and store, and as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from conf import repo_root
+from serving.fleet.journal import Before, Journal
+from serving.observe.collect import Latest, Look, Sources, look
+from serving.observe.fleet_look import Served, ask_fleet, ask_host
+from serving.observe.release_look import lease_is_held, read_ledger, read_releases
+
+
+@dataclass
+class Host:
+    """A Triton as far as a reader of its HTTP can tell: models with their versions' readiness."""
+
+    port: int = 0
+    models: dict[str, dict[int, bool]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    hang: threading.Event | None = None
+    nonsense: bool = False
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    state = Host()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            if state.hang:
+                state.hang.wait(30)
+            model, _, rest = self.path.removeprefix("/v2/models/").partition("/versions/")
+            versions = state.models.get(model)
+            if state.nonsense:
+                return self._say(200, "<html>")
+            if versions is None:
+                return self._say(400, '{"error":"unknown model"}')
+            if rest:
+                ready = versions.get(int(rest.removesuffix("/ready")), False)
+                return self._say(200 if ready else 400, "")
+            return self._say(200, json.dumps({"name": model, "versions": [*map(str, versions)]}))
+
+        def _say(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield state
+    if state.hang:
+        state.hang.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_a_host_serves(host: Host) -> None:
+    host.models = {"flights": {9: True, 10: True, 11: False}, "lm": {1: False}, "empty": {}}
+    found = ask_host("127.0.0.1", host.port, ("flights", "lm", "empty", "gone"), 5.0)
+    assert found == {
+        "flights": Served("ready", "10"),  # the highest that is ready, as numbers
+        "lm": Served("loading"),
+        "empty": Served("loading"),
+        "gone": Served("absent"),
+    }
+
+
+def test_a_host_that_hangs_is_dead_or_talks_nonsense_is_unreachable(host: Host) -> None:
+    host.models = {"flights": {1: True}}
+    dead = {"dead": ("127.0.0.1", 1), "alive": ("127.0.0.1", host.port)}
+    assert ask_fleet(dead, ("flights",), 5.0) == {
+        ("dead", "flights"): Served("unreachable"),
+        ("alive", "flights"): Served("ready", "1"),
+    }
+    host.nonsense = True
+    assert ask_host("127.0.0.1", host.port, ("flights",), 5.0)["flights"].state == "unreachable"
+    host.nonsense, host.hang = False, threading.Event()
+    assert ask_host("127.0.0.1", host.port, ("flights",), 0.2)["flights"].state == "unreachable"
+
+
+ABOUT = {"model": "flights", "version": 2}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Version 1, then 2 was deployed; a rollout of 3 was undone; a person went back to 1."""
+    made = Journal(tmp_path / "journal")
+    made.record("started", "r1", model="flights", version=1)
+    made.record("step", "r1", model="flights", version=1, host="a", step="staged", detail="")
+    made.record("done", "r1", model="flights", version=1)
+    made.enter("deploy", "r1", model="flights", version=1, digest="d1", previous=None)
+    made.record("started", "r2", **ABOUT)
+    made.record("done", "r2", **ABOUT)
+    made.enter("deploy", "r2", **ABOUT, digest="d2", previous=1)
+    made.record("started", "r3", model="flights", version=3)
+    made.record("undoing", "r3", model="flights", version=3, reason="x", hosts=["a"])
+    made.record("rolled-back", "r3", model="flights", version=3, reason="x")
+    made.enter("rollback", "r4", model="flights", version=1, digest="d1", previous=2)
+    return made
+
+
+def test_the_ledger_as_numbers(journal: Journal) -> None:
+    ledger = read_ledger(journal.folder)
+    assert (ledger.production["flights"].version, ledger.production["flights"].digest) == (
+        "1",
+        "d1",
+    )
+    assert {end: n for (_, end), n in ledger.rollouts.items()} == {
+        "done": 2, "refused": 0, "rolled-back": 1, "needs-a-person": 0,
+    }  # fmt: skip
+    assert ledger.rollbacks == {("flights", "person"): 1, ("flights", "rollout"): 1}
+    assert ledger.unfinished == {"flights": False}
+    assert set(ledger.verified) == {("flights", "a")}
+    assert abs(ledger.production["flights"].since - time.time()) < 600
+
+
+def test_a_rollout_is_in_progress_only_while_somebody_holds_the_lock(journal: Journal) -> None:
+    journal.record("started", "r5", **ABOUT)
+    journal.record("before", "r5", **ABOUT, host="a", before=Before((1,), None, "ready").as_json())
+    now = 1_000_000.0
+    lease = journal.folder / "lease.json"
+    for renewed, held in [(now - 5, True), (now - 500, False)]:
+        lease.write_text(json.dumps({"renewed": renewed, "ttl_s": 120, "who": "x"}))
+        ledger = read_ledger(journal.folder, now)
+        assert ledger.unfinished == {"flights": True} and ledger.in_progress == {"flights": held}
+        assert lease_is_held(lease, now) is held
+    lease.unlink()
+    assert read_ledger(journal.folder, now).in_progress == {"flights": False}
+
+
+def test_a_half_written_line_is_no_event(journal: Journal) -> None:
+    before = read_ledger(journal.folder)
+    for name in ("ledger.jsonl", "rollouts.jsonl"):
+        with (journal.folder / name).open("a") as stream:
+            stream.write('{"model":"flights","act')
+    assert read_ledger(journal.folder).rollouts == before.rollouts
+
+
+def test_releases_by_their_reports(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    for number, outcome in enumerate(["released", "refused", "refused", "unchanged"]):
+        content = {"model": "flights", "outcome": outcome}
+        (reports / f"{number}.json").write_text(json.dumps(content))
+    (reports / "torn.json").write_text("{")
+    assert read_releases(tmp_path) == {("flights", "released"): 1, ("flights", "refused"): 2}
+    with pytest.raises(FileNotFoundError):
+        read_releases(tmp_path / "nowhere")
+
+
+def sources(tmp_path: Path, **hosts: int) -> Sources:
+    (tmp_path / "store").mkdir(exist_ok=True)
+    return Sources(
+        store=tmp_path / "store",
+        journal=tmp_path / "journal",
+        hosts={name: ("127.0.0.1", port) for name, port in hosts.items()},
+        regions=dict.fromkeys(hosts, "us-east"),
+        timeout_s=2.0,
+    )
+
+
+def series(latest: Latest) -> dict[str, list[tuple[dict[str, str], float]]]:
+    registry = CollectorRegistry()
+    registry.register(latest)
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def test_a_look_becomes_series(journal: Journal, host: Host, tmp_path: Path) -> None:
+    host.models = {"flights": {1: True}}
+    latest = Latest(sources(tmp_path, a=host.port, b=1))
+    latest.look, complaints = look(Look(), latest.sources)
+    assert complaints == []
+    found = series(latest)
+    assert found["lockgate_model_desired_info"] == [
+        ({"model": "flights", "version": "1", "digest": "d1"}, 1.0)
+    ]
+    served = {"model": "flights", "version": "1", "digest": "", "host": "a", "region": "us-east"}
+    assert found["lockgate_model_served_info"] == [(served, 1.0)]
+    states = {(s["host"], s["state"]) for s, on in found["lockgate_model_state"] if on}
+    assert states == {("a", "ready"), ("b", "unreachable")}
+    assert ({"model": "flights", "by": "person"}, 1.0) in found["lockgate_rollbacks_total"]
+    assert {s["collector"] for s, on in found["lockgate_collector_success"] if on} == {
+        "ledger", "releases", "fleet",
+    }  # fmt: skip
+
+
+def test_a_scrape_asks_nobody(journal: Journal, host: Host, tmp_path: Path) -> None:
+    host.models = {"flights": {1: True}}
+    latest = Latest(sources(tmp_path, a=host.port))
+    latest.look, _ = look(Look(), latest.sources)
+    asked = len(host.asked)
+    assert asked == 2
+    for _ in range(5):
+        series(latest)
+    assert len(host.asked) == asked
+
+
+def test_what_failed_has_no_series_and_says_when_it_last_worked(
+    journal: Journal, host: Host, tmp_path: Path
+) -> None:
+    host.models = {"flights": {1: True}}
+    latest = Latest(sources(tmp_path, a=host.port))
+    latest.look, _ = look(Look(), latest.sources, lambda: 1000.0)
+    shutil.move(tmp_path / "journal", tmp_path / "away")
+    host.nonsense = True
+    latest.look, complaints = look(latest.look, latest.sources, lambda: 2000.0)
+    assert [text.split(":")[0] for text in complaints] == ["ledger", "fleet"]
+    found = series(latest)
+    for name in ("model_desired_info", "rollouts_total", "model_served_info", "model_state"):
+        assert f"lockgate_{name}" not in found
+    success = {s["collector"]: on for s, on in found["lockgate_collector_success"]}
+    assert success == {"ledger": 0.0, "releases": 1.0, "fleet": 0.0}
+    last = found["lockgate_collector_last_success_timestamp_seconds"]
+    assert {s["collector"]: at for s, at in last} == {
+        "ledger": 1000.0, "releases": 2000.0, "fleet": 1000.0,
+    }  # fmt: skip
+    shutil.move(tmp_path / "away", tmp_path / "journal")
+    host.nonsense = False
+    latest.look, complaints = look(latest.look, latest.sources)
+    assert complaints == [] and "lockgate_model_served_info" in series(latest)
+
+
+def test_many_rollouts_make_no_more_series(journal: Journal, host: Host, tmp_path: Path) -> None:
+    host.models = {"flights": {1: True}}
+    latest = Latest(sources(tmp_path, a=host.port))
+
+    def labels() -> list[str]:
+        latest.look, _ = look(latest.look, latest.sources)
+        return sorted(
+            f"{name}{sorted(one)}" for name, rows in series(latest).items() for one, _ in rows
+        )
+
+    before = labels()
+    for number in range(200):
+        about = {"model": "flights", "version": number + 10}
+        journal.record("started", f"20261123-{number:06d}-flights", **about)
+        journal.record("done", f"20261123-{number:06d}-flights", **about)
+        journal.enter("deploy", f"x{number}", **about, digest=f"{number:064x}", previous=None)
+    assert labels() == before
+    text = json.dumps([one for rows in series(latest).values() for one, _ in rows])
+    assert not re.search(r"\brun\b|job_id|20261123", text)
+
+
+def free_ports(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_process_serves_reads_the_log_and_ends_when_told(
+    journal: Journal, host: Host, tmp_path: Path
+) -> None:
+    host.models = {"flights": {1: True}}
+    (tmp_path / "store").mkdir()
+    http, udp = free_ports(socket.SOCK_STREAM), free_ports(socket.SOCK_DGRAM)
+    overrides = [
+        f"site.ports.release_exporter={http}",
+        f"site.ports.edge_log={udp}",
+        f"site.ports.triton_http={host.port}",
+        "site.hosts.use1-a.address=127.0.0.1",
+        "observe.exporter.poll_s=0.2",
+    ]
+    argv = [sys.executable, "-m", "serving.observe.exporter", *overrides]
+    environment = {**os.environ, "LOCKGATE_SITE": str(tmp_path), "PYTHONPATH": str(repo_root())}
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        page = wait_for(
+            process, http, 'lockgate_requests_total{model="flights",region="us-east"} 0.0'
+        )
+        assert "_created" not in page
+        line = {"region": "us-east", "path": "/v2/models/flights/infer", "status": 200,
+                "term": "----", "srv": "a", "ta_ms": 3}  # fmt: skip
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as edge:
+            edge.sendto(json.dumps(line).encode(), ("127.0.0.1", udp))
+        wait_for(process, http, 'lockgate_requests_total{model="flights",region="us-east"} 1.0')
+        labels = 'host="use1-a",model="flights",region="us-east",state="ready"'
+        wait_for(process, http, f"lockgate_model_state{{{labels}}} 1.0")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0 and said == ""
+
+
+def wait_for(process: subprocess.Popen[str], port: int, text: str) -> str:
+    end, page = time.monotonic() + 60, ""
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+                page = reply.read().decode()
+        except OSError:
+            pass
+        if text in page:
+            return page
+        time.sleep(0.1)
+    process.kill()
+    _, said = process.communicate()
+    raise AssertionError(f"{text} did not appear in:\n{page}\n{said}")
+
+
+def test_a_wrong_override_is_a_sentence(tmp_path: Path) -> None:
+    argv: list[Any] = [sys.executable, "-m", "serving.observe.exporter", "observe.slo.latency=2"]
+    done = subprocess.run(argv, cwd=repo_root(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "slo.latency" in done.stderr
+    assert "Traceback" not in done.stderr
