@@ -19,7 +19,7 @@ TREE = Path(__file__).resolve().parent
 
 
 class ConfigError(ValueError):
-    """A person's override or config file is wrong; the message says what, where and what is near."""
+    """An override or a config file is wrong; the message says what, where and what is near."""
 
 
 def repo_root() -> Path:

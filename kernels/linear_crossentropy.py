@@ -281,7 +281,7 @@ def loss_and_gradient_ref(
     scale = torch.ones_like(lse) if class_weight is None else class_weight[index.squeeze(1)]
     scale = scale * (1 - smoothing)
     loss = -scale * log_p.gather(1, index).squeeze(1) + criterion.z_loss * lse.square()
-    share = 0.0
+    share: float | torch.Tensor = 0.0
     if smoothing:
         apart = log_p if class_weight is None else log_p * class_weight
         loss = loss - smoothing * apart.mean(1)

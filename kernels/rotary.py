@@ -295,8 +295,8 @@ def forward(
         groups = triton.cdiv(q_heads + k.shape[2], HEADS)
         norm = q_weight is not None
         rope_kernel[(triton.cdiv(tokens, how.rows), batch, groups)](
-            q, k, cos, sin, q_weight.contiguous() if norm else q,
-            k_weight.contiguous() if norm else k, q_out, k_out, tokens, q_heads, k.shape[2],
+            q, k, cos, sin, q if q_weight is None else q_weight.contiguous(),
+            k if k_weight is None else k_weight.contiguous(), q_out, k_out, tokens, q_heads, k.shape[2],
             *_strides(q), *_strides(k), eps, inverse, norm, wide(q), dim // 2, HEADS, how.rows,
             how.block, **how.options,
         )  # fmt: skip

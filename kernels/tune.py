@@ -26,7 +26,8 @@ from kernels.workloads import HEAD, HIDDEN, WORKLOADS
 PROCESSORS = {"sm_80": 108, "sm_90": 132, "sm_100": 148, "gfx942": 304}
 ROWS_IN_REGISTERS = (1024, 4096, 16384, 32768, 65536, 131072, 262144)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-HEADER = '''"""Launch settings by (kernel, architecture, dtype, size), from `python -m kernels.tune`."""
+HEADER = '''\
+"""Launch settings by (kernel, architecture, dtype, size), from `python -m kernels.tune`."""
 
 from kernels.settings import ANY, Launch
 
@@ -123,7 +124,7 @@ def choose(workloads: list[str], arch: str, dtype: str, size: int, clusters: boo
     """The first acceptable candidate for the kernel that all of `workloads` launch."""
     kernel = WORKLOADS[workloads[0]].kernel
     probe = {"glu_fwd": 11008, "glu_bwd": 11008}.get(kernel, 131072) if size == ANY else size
-    rejected = []
+    rejected: list[str] = []
     for trial in candidates(kernel, arch, probe, clusters):
         found = [f for work in workloads for f in rehearse(work, arch, dtype, probe, trial)]
         if not (why := complaint(found, sum(WORKLOADS[w].target_loads for w in workloads))):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.distributed.distributed_c10d import GroupName, _resolve_process_group
 
 from kernels.backend import KernelError
 from kernels.crossentropy import (
@@ -68,7 +68,8 @@ class Shard:
         smoothing = self.criterion.label_smoothing
         kept = targets != self.criterion.ignore_index
         known = (targets >= 0) & (targets < self.classes)
-        loss, total = lse - hit, self.classes
+        loss = lse - hit
+        total: Tensor | int = self.classes
         if self.class_weight is not None:
             loss = loss * self.class_weight[targets.where(known, 0)]
             total = self.class_weight.sum()
@@ -91,7 +92,8 @@ class Shard:
         x, slope = self._capped(logits, lse.dtype)
         index, here = self._index(targets)
         kept = (targets != self.criterion.ignore_index).to(lse.dtype) * g
-        scale, share = torch.ones_like(lse), 1.0
+        scale = torch.ones_like(lse)
+        share: Tensor | float = 1.0
         even: Tensor | float = 1.0
         if self.class_weight is not None:
             known = (targets >= 0) & (targets < self.classes)
@@ -152,7 +154,7 @@ def vocab_parallel_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The torch op of `linear_cross_entropy` over a group of equal shards; returns (loss, dh,
     dW of this shard). Raises KernelError when class_weight is not the whole vocabulary's."""
-    group = _resolve_process_group(group_name)
+    group = _resolve_process_group(GroupName(group_name))
     ranks, size = dist.get_world_size(group), weight.shape[0]
     if class_weight is not None and class_weight.numel() != ranks * size:
         raise KernelError(

@@ -75,12 +75,14 @@ def _rope_inputs(m, d, dtype, device):
 
 
 def _rope(m, d, dtype, device):
-    return rotary.forward(*_rope_inputs(m, d, dtype, device), None, None, 1e-6, False)
+    q, k, cos, sin = _rope_inputs(m, d, dtype, device)
+    return rotary.forward(q, k, cos, sin, None, None, 1e-6, False)
 
 
 def _rope_norm_fwd(m, d, dtype, device):
     w = _tensor(dtype, device, d)
-    return rotary.forward(*_rope_inputs(m, d, dtype, device), w, w, 1e-6, False)
+    q, k, cos, sin = _rope_inputs(m, d, dtype, device)
+    return rotary.forward(q, k, cos, sin, w, w, 1e-6, False)
 
 
 def _rope_norm_bwd(m, d, dtype, device):
