@@ -102,6 +102,9 @@ from pathlib import Path
 from hpc.data.prepare import prepare
 from tests.datasets import webster_config
 
+# A suite that was started in the background passes on an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def die(line):
     if line.startswith("train:"):
         os.kill(os.getpid(), int(sys.argv[3]))
