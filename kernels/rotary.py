@@ -297,7 +297,8 @@ def forward(
         rope_kernel[(triton.cdiv(tokens, how.rows), batch, groups)](
             q, k, cos, sin, q if q_weight is None else q_weight.contiguous(),
             k if k_weight is None else k_weight.contiguous(), q_out, k_out, tokens,
-            q_heads, k.shape[2], *_strides(q), *_strides(k), eps, inverse, norm, wide(q), dim // 2, HEADS, how.rows,
+            q_heads, k.shape[2], *_strides(q), *_strides(k),
+            eps, inverse, norm, wide(q), dim // 2, HEADS, how.rows,
             how.block, **how.options,
         )  # fmt: skip
     return q_out, k_out
