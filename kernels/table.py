@@ -1,4 +1,4 @@
-"""Launch settings by (kernel, architecture, dtype, size): written by `python -m kernels.tune`."""
+"""Launch settings, written by `python -m kernels.tune`."""
 
 from kernels.settings import ANY, Launch
 
