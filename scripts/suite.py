@@ -50,7 +50,7 @@ STAGES = (
     pytest_stage("kernels-interpret", "tests/kernels", "-m", "kernels_interpret"),
     pytest_stage("kernels-compile", "tests/kernels", "-m", "kernels_compile"),
     pytest_stage("triton", "-m", "triton and not site"),
-    # First what a new user does: the other site tests use the versions that it leaves in production.
+    # First what a new user does: the other site tests use what it leaves in production.
     pytest_stage("quickstart", "-m", "site", QUICKSTART),
     pytest_stage("site", "-m", "site", f"--ignore={QUICKSTART}"),
 )
