@@ -32,68 +32,68 @@ class Workload:
     target_loads: int = 0
 
 
-def _tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
-    if device == "meta":
+def tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
+    if device != "cpu":  # nothing is computed there, or the time is what matters
         return torch.empty(shape, dtype=dtype, device=device)
-    return torch.randn(shape, device=device).to(dtype)
+    return torch.randn(shape).to(dtype)
 
 
-def _targets(m: int, v: int, device: str) -> torch.Tensor:
+def classclass_targets(m: int, v: int, device: str) -> torch.Tensor:
     if device == "meta":
         return torch.empty(m, dtype=torch.int64, device=device)
     return torch.randint(0, v, (m,), device=device)
 
 
 def _rms_norm_fwd(m, n, dtype, device):
-    x, w = _tensor(dtype, device, m, n), _tensor(dtype, device, n)
+    x, w = tensor(dtype, device, m, n), tensor(dtype, device, n)
     return rmsnorm.forward(x, w, 1e-6)
 
 
 def _rms_norm_bwd(m, n, dtype, device):
-    x, dy, w = (_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
-    rstd = _tensor(torch.float32, device, m)
+    x, dy, w = (tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
+    rstd = tensor(torch.float32, device, m)
     return rmsnorm.backward(dy, x, w, rstd, None)
 
 
 def _add_rms_norm_fwd(m, n, dtype, device):
-    x, r, w = (_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
+    x, r, w = (tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
     return addnorm.forward(x, r, w, 1e-6)
 
 
 def _add_rms_norm_bwd(m, n, dtype, device):
-    x, dy, ds, w = (_tensor(dtype, device, *s) for s in ((m, n), (m, n), (m, n), (n,)))
-    return rmsnorm.backward(dy, x, w, _tensor(torch.float32, device, m), ds)
+    x, dy, ds, w = (tensor(dtype, device, *s) for s in ((m, n), (m, n), (m, n), (n,)))
+    return rmsnorm.backward(dy, x, w, tensor(torch.float32, device, m), ds)
 
 
 Q_HEADS, K_HEADS = 32, 8
 
 
-def _rope_inputs(m, d, dtype, device):
-    q, k = _tensor(dtype, device, 1, m, Q_HEADS, d), _tensor(dtype, device, 1, m, K_HEADS, d)
-    angles = _tensor(torch.float32, device, m, d // 2)
+def rope_inputs(m, d, dtype, device):
+    q, k = tensor(dtype, device, 1, m, Q_HEADS, d), tensor(dtype, device, 1, m, K_HEADS, d)
+    angles = tensor(torch.float32, device, m, d // 2)
     return q, k, angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def _rope(m, d, dtype, device):
-    q, k, cos, sin = _rope_inputs(m, d, dtype, device)
+    q, k, cos, sin = rope_inputs(m, d, dtype, device)
     return rotary.forward(q, k, cos, sin, None, None, 1e-6, False)
 
 
 def _rope_norm_fwd(m, d, dtype, device):
-    w = _tensor(dtype, device, d)
-    q, k, cos, sin = _rope_inputs(m, d, dtype, device)
+    w = tensor(dtype, device, d)
+    q, k, cos, sin = rope_inputs(m, d, dtype, device)
     return rotary.forward(q, k, cos, sin, w, w, 1e-6, False)
 
 
 def _rope_norm_bwd(m, d, dtype, device):
-    q, k, cos, sin = _rope_inputs(m, d, dtype, device)
-    w = _tensor(dtype, device, d)
+    q, k, cos, sin = rope_inputs(m, d, dtype, device)
+    w = tensor(dtype, device, d)
     return rotary.backward(q.clone(), k.clone(), q, k, cos, sin, w, w, 1e-6)
 
 
 def _glu_fwd(gelu):
     def run(m, n, dtype, device):
-        gate, up = _tensor(dtype, device, m, n), _tensor(dtype, device, m, n)
+        gate, up = tensor(dtype, device, m, n), tensor(dtype, device, m, n)
         return gated.forward(gate, up, gelu)
 
     return run
@@ -101,30 +101,30 @@ def _glu_fwd(gelu):
 
 def _glu_bwd(gelu):
     def run(m, n, dtype, device):
-        dout, gate, up = (_tensor(dtype, device, m, n) for _ in range(3))
+        dout, gate, up = (tensor(dtype, device, m, n) for _ in range(3))
         return gated.backward(dout, gate, up, gelu)
 
     return run
 
 
 def _cross_entropy_fwd(m, v, dtype, device):
-    logits, targets = _tensor(dtype, device, m, v), _targets(m, v, device)
+    logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
     return crossentropy.forward(logits, targets, None, -100, 0.1, 1e-4, None)
 
 
 def _cross_entropy_bwd(m, v, dtype, device):
-    logits, targets = _tensor(dtype, device, m, v), _targets(m, v, device)
-    lse, g = _tensor(torch.float32, device, m), _tensor(torch.float32, device, m)
+    logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
+    lse, g = tensor(torch.float32, device, m), tensor(torch.float32, device, m)
     return crossentropy.backward(g, logits, targets, lse, None, -100, 0.1, 1e-4, None)
 
 
 def _linear_cross_entropy(m, v, dtype, device):
-    logits = linear_crossentropy.logits_buffer(_tensor(dtype, device, 1, 1), m, v)
-    losses = _tensor(torch.float32, device, m)
+    logits = linear_crossentropy.logits_buffer(tensor(dtype, device, 1, 1), m, v)
+    losses = tensor(torch.float32, device, m)
     g = torch.ones((), device=device)
     criterion = linear_crossentropy.Criterion(label_smoothing=0.1, z_loss=1e-4)
     return linear_crossentropy.loss_and_gradient(
-        logits, _targets(m, v, device), None, criterion, g, losses
+        logits, class_targets(m, v, device), None, criterion, g, losses
     )
 
 
