@@ -3,8 +3,8 @@ operator at every shipped size, beside the installed Liger-Kernel. No GPU is nee
 
 A row: library, op, arch, size, registers (the most of its kernels), spills, shared (bytes), loads
 and stores of the hot code by width in bits, bytes_ratio (moved / the formula's minimum, counted in
-the interpreter with the architecture's settings, in bf16; shared vectors and partial sums apart), binaries (compiled for 1, 16 and 17 rows). Where a
-launcher fails, `error` says how.
+the interpreter with the architecture's settings, in bf16; shared vectors and partial sums apart),
+binaries (compiled for 1, 16 and 17 rows). Where a launcher fails, `error` says how.
 """
 
 import argparse

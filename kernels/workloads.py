@@ -38,7 +38,7 @@ def tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
     return torch.randn(shape).to(dtype)
 
 
-def classclass_targets(m: int, v: int, device: str) -> torch.Tensor:
+def class_targets(m: int, v: int, device: str) -> torch.Tensor:
     if device == "meta":
         return torch.empty(m, dtype=torch.int64, device=device)
     return torch.randint(0, v, (m,), device=device)
