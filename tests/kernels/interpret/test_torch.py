@@ -80,6 +80,7 @@ def layer_inputs(batch, tokens):
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_compile_fullgraph_dynamic(backend, meter):
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     compiled = torch.compile(layer, backend=backend, fullgraph=True, dynamic=True)
     for batch, tokens in ((2, 3), (3, 5)):
         inputs = layer_inputs(batch, tokens)
