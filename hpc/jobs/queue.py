@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from hpc.jobs import status
@@ -20,6 +21,8 @@ from hpc.jobs.scheduler import ask, controller_is_up
 QUEUED, RUNNING, REQUEUED, ENDING = "queued", "running", "requeued", "ending"
 FINISHED, FAILED, CANCELLED, STOPPED = "finished", "failed", "cancelled", "stopped"
 UNKNOWN, NOT_SUBMITTED = "unknown", "not submitted"
+# A job that failed although it asked to go on was not requeued, once this long has passed.
+REQUEUE_TAKES_S = 60.0
 OVER = (FINISHED, FAILED, CANCELLED, STOPPED, NOT_SUBMITTED)
 
 # Slurm's long state names; what is not listed is shown as unknown with Slurm's own word.
@@ -226,6 +229,9 @@ def judge(
             return REQUEUED, job.reason, job.source
         if ours == FINISHED:
             return FAILED, "the job ended, but training never said that it finished", job.source
+        if ours == FAILED and said == status.REQUEUED and _within(written, REQUEUE_TAKES_S):
+            # The batch script ended with its code; Slurm shows that until the requeue is through.
+            return REQUEUED, "saved, and asked Slurm to go on", "status.json"
         if ours == FAILED:
             return FAILED, f"{job.state.lower().replace('_', ' ')} {job.reason}".strip(), job.source
         return ours, job.reason, job.source
@@ -256,6 +262,15 @@ def _judge_local(
     if said == STOPPED:
         return STOPPED, "its processes were told to end, and saved", "status.json"
     return FAILED, "its processes are gone; see the log", "process"
+
+
+def _within(written: Mapping[str, Any], seconds: float) -> bool:
+    """Whether the attempt ended less than `seconds` ago."""
+    try:
+        ended = datetime.fromisoformat(str(written.get("ended")))
+    except ValueError:
+        return False
+    return (datetime.now(UTC) - ended).total_seconds() < seconds
 
 
 def _has_ended(run: Run) -> bool:

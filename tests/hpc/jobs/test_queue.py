@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,13 @@ def test_a_run_is_found_by_its_end_and_a_typo_by_what_is_near(tmp_path):
         find_run(tmp_path, "lm")
     with pytest.raises(UnknownRun, match="no run was submitted yet"):
         find_run(tmp_path / "empty", "lm")
+
+
+def test_a_job_that_asked_to_go_on_gets_time_to_be_requeued():
+    def judged(ended: datetime) -> str:
+        written = {"state": "requeued", "ended": ended.isoformat(timespec="seconds")}
+        return judge(written, False, slurm("FAILED", "NonZeroExitCode"), None)[0]
+
+    now = datetime.now(UTC)
+    assert judged(now) == "requeued"
+    assert judged(now - timedelta(hours=1)) == "failed"
