@@ -27,16 +27,18 @@ class Stage:
     name: str
     argv: tuple[str, ...]
     fast: bool = False
+    again: bool = False
+    """Real daemons on a busy machine: what failed is run once more, alone, and both are printed."""
 
     @property
     def report(self) -> Path:
         return REPORTS / f"{self.name}.xml"
 
 
-def pytest_stage(name: str, *arguments: str, fast: bool = False) -> Stage:
+def pytest_stage(name: str, *arguments: str, fast: bool = False, again: bool = False) -> Stage:
     report = f"--junitxml={REPORTS / name}.xml"
     argv = (str(BIN / "python"), "-m", "pytest", "-q", report, *arguments)
-    return Stage(name, argv, fast)
+    return Stage(name, argv, fast, again)
 
 
 STAGES = (
@@ -49,10 +51,10 @@ STAGES = (
     # The interpreter and the compiler cannot share a process: TRITON_INTERPRET is read at import.
     pytest_stage("kernels-interpret", "tests/kernels", "-m", "kernels_interpret"),
     pytest_stage("kernels-compile", "tests/kernels", "-m", "kernels_compile"),
-    pytest_stage("triton", "-m", "triton and not site"),
+    pytest_stage("triton", "-m", "triton and not site", again=True),
     # First what a new user does: the other site tests use what it leaves in production.
-    pytest_stage("quickstart", "-m", "site", QUICKSTART),
-    pytest_stage("site", "-m", "site", f"--ignore={QUICKSTART}"),
+    pytest_stage("quickstart", "-m", "site", QUICKSTART, again=True),
+    pytest_stage("site", "-m", "site", f"--ignore={QUICKSTART}", again=True),
 )
 
 
@@ -73,10 +75,17 @@ def run(stage: Stage) -> Counter[str]:
     print(f"== {stage.name}: {' '.join(stage.argv)}", flush=True)
     started = time.monotonic()
     stage.report.unlink(missing_ok=True)
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    code = subprocess.run(stage.argv, cwd=REPO, env={**os.environ, "PATH": path}).returncode
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    code = subprocess.run(stage.argv, cwd=REPO, env=environment).returncode
     if "pytest" in stage.argv:
         total = counts(stage.report)
+        if code == 1 and stage.again:
+            print(f"== {stage.name}: {total['failed']} failed; once more, alone", flush=True)
+            code = subprocess.run(
+                [*stage.argv, "--last-failed"], cwd=REPO, env=environment
+            ).returncode
+            second = counts(stage.report)
+            total.update(passed=second["passed"], failed=second["failed"] - total["failed"])
         if code and not total["failed"]:
             total["failed"] += 1
     else:

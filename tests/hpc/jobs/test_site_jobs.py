@@ -216,6 +216,7 @@ def test_a_rank_that_is_killed_takes_the_run_with_it(box):
     job_id = str(read_marker(run.job)["job_id"])
     slurm("scancel", "--signal=KILL", f"{job_id}.0")
     assert accounting(run)[0] == "FAILED"
+    until(lambda: listed(box)["state"] != "ending", "Slurm is done with the job")
     state = listed(box)
     assert (state["state"], state["source"]) == ("failed", "squeue")
 
