@@ -88,7 +88,7 @@ class RunConfig:
             _at_least(name, getattr(self, name), 0)
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("zero_stage", self.zero_stage, (0, 1, 2, 3))
-        _one_of("kernels", self.kernels, ("auto", "triton", "reference"))
+        _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
 
 
 def cluster_config(config: DictConfig) -> ClusterConfig:

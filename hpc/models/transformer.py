@@ -3,6 +3,9 @@
 Its hot operations come from `kernels`, which runs Triton on a GPU and plain torch elsewhere; with
 `kernels.use("torch")` the whole forward pass is plain torch and exports to ONNX.
 
+Each weight is used in the forward of a module that owns it: DeepSpeed's ZeRO-3 gathers a module's
+weights around its forward, and anywhere else finds an empty shard.
+
     model = Transformer(TransformerConfig(vocabulary=4096))
     logits = model(tokens)            # (B, T) int64 -> (B, T, V)
     loss = model(tokens, targets)     # -> scalar, mean nats per target
@@ -75,15 +78,17 @@ class TransformerConfig:
 
 
 class RMSNorm(nn.Module):
-    """The weight of an RMSNorm; where it is fused with its neighbour, only the weight is used."""
+    """stream, branch (..., width) -> (the norm of their sum, their sum); branch may be None."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.rms_norm(x, self.weight, self.eps)
+    def forward(self, stream: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        if branch is None:
+            return kernels.rms_norm(stream, self.weight, self.eps), stream
+        return kernels.add_rms_norm(branch, stream, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -143,7 +148,10 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each added to the stream by the norm that follows it."""
+    """Attention and SwiGLU, each added to the stream by the norm that follows it.
+
+    stream and branch, both (B, T, width), go in and come out: the next block adds the last branch.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -151,6 +159,36 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.swiglu_norm = RMSNorm(config.width, config.norm_eps)
         self.swiglu = SwiGLU(config)
+
+    def forward(
+        self, stream: Tensor, branch: Tensor | None, cos: Tensor, sin: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        normed, stream = self.attention_norm(stream, branch)
+        branch = self.attention(normed, cos, sin, mask)
+        normed, stream = self.swiglu_norm(stream, branch)
+        return stream, self.swiglu(normed)
+
+
+class Head(nn.Module):
+    """hidden (B, T, width) -> logits (B, T, V) in fp32; with targets (B, T), the mean loss in nats.
+
+    Its weight is the embedding's, or another of that shape; rows past the vocabulary are padding.
+    """
+
+    def __init__(self, config: TransformerConfig, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.config = config
+        own = nn.Parameter(torch.zeros_like(embedding.weight))
+        self.weight = embedding.weight if config.tied else own
+
+    def forward(self, hidden: Tensor, targets: Tensor | None) -> Tensor:
+        weight, cap = self.weight[: self.config.vocabulary], self.config.softcap
+        if targets is not None:
+            return kernels.linear_cross_entropy(
+                hidden, weight, targets, ignore_index=IGNORE, softcap=cap
+            )
+        logits = F.linear(hidden, weight).float()
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 class Transformer(nn.Module):
@@ -163,7 +201,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(rows, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tied else nn.Linear(config.width, rows, bias=False)
+        self.head = Head(config, self.embedding)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -174,47 +212,26 @@ class Transformer(nn.Module):
                 # Half of the variance-keeping width: Muon's steps, not these, set the scale soon.
                 bound = 0.5 * math.sqrt(3 / module.in_features)
                 nn.init.uniform_(module.weight, -bound, bound)
-            if name == "head" or name.endswith((".output", ".down")):
+            if name.endswith((".output", ".down")):
                 nn.init.zeros_(module.weight)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        hidden = self.hidden(tokens)
-        weight = self.output_weight
-        if targets is not None:
-            return kernels.linear_cross_entropy(
-                hidden, weight, targets, ignore_index=IGNORE, softcap=self.config.softcap
-            )
-        logits = F.linear(hidden, weight).float()
-        cap = self.config.softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return self.head(self.hidden(tokens), targets)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood in nats of targets (B, T); IGNORE marks unscored ones."""
         return self(tokens, targets)
 
-    @property
-    def output_weight(self) -> Tensor:
-        """(V, width), without the rows that only pad the embedding."""
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return weight[: self.config.vocabulary]
-
     def hidden(self, tokens: Tensor) -> Tensor:
         """The normalised stream after the last block: (B, T) -> (B, T, width)."""
-        stream = self.embedding(tokens)
+        stream, branch = self.embedding(tokens), None
         cos, sin = rotations(tokens.shape[1], self.config, stream)
         # A mask is what CPUs and ONNX need; on a GPU the fused attention knows that it is causal.
         mask = None if stream.is_cuda else causal_mask(tokens.shape[1], stream)
-        normed = self.blocks[0].attention_norm(stream)  # type: ignore[union-attr,operator]
-        following = [block.attention_norm for block in self.blocks[1:]] + [self.norm]  # type: ignore[index]
-        for block, norm in zip(self.blocks, following, strict=True):
-            branch = block.attention(normed, cos, sin, mask)  # type: ignore[operator]
-            normed, stream = _add_norm(branch, stream, block.swiglu_norm)  # type: ignore[arg-type]
-            normed, stream = _add_norm(block.swiglu(normed), stream, norm)  # type: ignore[operator,arg-type]
+        for block in self.blocks:
+            stream, branch = block(stream, branch, cos, sin, mask)
+        normed, _ = self.norm(stream, branch)
         return normed
-
-
-def _add_norm(branch: Tensor, stream: Tensor, norm: RMSNorm) -> tuple[Tensor, Tensor]:
-    return kernels.add_rms_norm(branch, stream, norm.weight, norm.eps)
 
 
 def rotations(length: int, config: TransformerConfig, like: Tensor) -> tuple[Tensor, Tensor]:

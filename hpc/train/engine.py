@@ -15,16 +15,24 @@ from hpc.train.distributed import World, computes_in_bf16
 from hpc.train.optimizer import OptimConfig, build, optim_config
 
 
-def deepspeed_config(run: RunConfig, bf16: bool, world_size: int) -> dict[str, Any]:
+def deepspeed_config(
+    run: RunConfig, optim: OptimConfig, bf16: bool, world_size: int
+) -> dict[str, Any]:
     """What `deepspeed.initialize` is told; everything else keeps DeepSpeed's default."""
     batch = run.micro_batch_size * run.gradient_accumulation_steps * world_size
+    # Muon in ZeRO-3 wants whole gradients on every rank.
+    scatter = not (run.zero_stage == 3 and optim.name == "muon")
     return {
         "train_batch_size": batch,
         "train_micro_batch_size_per_gpu": run.micro_batch_size,
         "gradient_accumulation_steps": run.gradient_accumulation_steps,
-        "gradient_clipping": run.gradient_clipping,
+        "gradient_clipping": run.gradient_clipping,  # left out, DeepSpeed clips at 1
         "bf16": {"enabled": bf16},
-        "zero_optimization": {"stage": run.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": run.zero_stage,
+            "overlap_comm": False,
+            "reduce_scatter": scatter,
+        },
         # Muon is DeepSpeed's own, but it is handed over as an object, with groups of ours.
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31 - 1,  # the loop prints
@@ -43,7 +51,7 @@ def start(config: DictConfig, model: nn.Module, world: World) -> Any:
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build(optim, model),
-        config=deepspeed_config(run, uses_bf16(run, world), world.size),
+        config=deepspeed_config(run, optim, uses_bf16(run, world), world.size),
         dist_init_required=False,
     )
     return engine
@@ -76,11 +84,14 @@ def describe(engine: Any, world: World) -> str:
 
 
 def whole_weights(engine: Any) -> dict[str, Tensor]:
-    """All weights in fp32 on the CPU, put together from the ranks' parts; a collective call."""
+    """All weights in fp32 on the CPU, put together from the ranks' parts; a collective call.
+
+    The names are those of `state_dict`: a weight that two modules share is there twice.
+    """
     from deepspeed.utils import safe_get_full_fp32_param
 
     weights: dict[str, Tensor] = {}
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in engine.module.named_parameters(remove_duplicate=False):
         full = safe_get_full_fp32_param(parameter)
         full = parameter if full is None else full  # without ZeRO the parameter is the master
         weights[name] = full.detach().to("cpu", torch.float32, copy=True).view(_shape(parameter))

@@ -29,7 +29,6 @@ from hpc.train.schedule import Rates
 # DeepSpeed leaves out an update with gradients that are no numbers, and says so only in the log: a
 # lost model would train on to the end of the run. So many in a row are no accident.
 MAX_LEFT_OUT = 3
-KERNELS = {"auto": "auto", "triton": "triton", "reference": "torch"}  # ours -> kernels.use
 
 
 def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
@@ -40,7 +39,7 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     `CheckpointError`, and `ConfigError` for settings that do not fit together.
     """
     run = run_config(spec.config)
-    kernels.use(KERNELS[run.kernels])
+    kernels.use(run.kernels)
     task = tasks.load(spec.task)
     with distributed.join() as world:
         randomness.seed(run.seed)  # every rank makes the same model

@@ -82,4 +82,6 @@ class Rates:
         for group, momentum in zip(groups, self.momenta, strict=True):
             if momentum is not None:
                 group["momentum"] = self.schedule.momentum(momentum, step)
+                if hasattr(self.optimizer, "muon_beta"):  # ZeRO-3 copied it when it was made
+                    self.optimizer.muon_beta = group["momentum"]
         return float(groups[0]["lr"])

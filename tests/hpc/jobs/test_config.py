@@ -30,7 +30,7 @@ def test_every_task_in_the_tree_is_valid(task):
         ("steps=many", "steps: .*'many'"),
         ("precision=fp8", "precision=fp8: choose one of auto, fp32, bf16"),
         ("zero_stage=4", "zero_stage=4: choose one of 0, 1, 2, 3"),
-        ("kernels=fast", "kernels=fast: choose one of auto, triton, reference"),
+        ("kernels=fast", "kernels=fast: choose one of auto, triton, torch"),
     ],
 )
 def test_a_wrong_value_is_a_sentence_that_names_its_key(override, sentence):

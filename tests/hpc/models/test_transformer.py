@@ -80,7 +80,7 @@ def test_tied_and_untied_differ_by_one_matrix() -> None:
     tied, untied = (Transformer(replace(CONFIG, tied=flag)) for flag in (True, False))
     count = [sum(weight.numel() for weight in model.parameters()) for model in (tied, untied)]
     assert count[1] - count[0] == 64 * 32  # 50 tokens, padded to 64 rows
-    assert tied.output_weight.data_ptr() == tied.embedding.weight.data_ptr()
+    assert tied.head.weight is tied.embedding.weight
 
 
 def test_a_new_model_says_nothing_yet() -> None:

@@ -40,7 +40,7 @@ TINY = [
 
 @dataclass(frozen=True)
 class Ended:
-    """How the ranks of one attempt ended: exit codes and what rank 0 printed."""
+    """How the ranks of one attempt ended: exit codes and what they printed, rank 0 first."""
 
     codes: list[int]
     log: str
@@ -114,7 +114,7 @@ def attempt() -> Callable[..., Ended]:
             for rank, arguments in enumerate((first, second))
         ]
         logs = [rank.communicate(timeout=240)[0] for rank in ranks]
-        return Ended([rank.returncode for rank in ranks], logs[0])
+        return Ended([rank.returncode for rank in ranks], "".join(logs))
 
     return start
 

@@ -48,7 +48,9 @@ if __name__ == "__main__":
     action, step = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 3 else ("run", 0)
     try:
         print("outcome:", train(read_spec(run_dir / "spec.yaml"), run_dir, Trigger(action, step)))
+        code = 0
     except JobError as error:
         print(f"lockgate: {error}")
-        sys.stdout.flush()
-        os._exit(3)
+        code = 3
+    sys.stdout.flush()
+    os._exit(code)

@@ -56,10 +56,19 @@ def test_keys_of_another_optimizer_are_named() -> None:
 
 def test_deepspeed_is_told_the_global_batch_and_the_stage() -> None:
     overrides = ["task=lm", "micro_batch_size=4", "gradient_accumulation_steps=3", "zero_stage=1"]
-    told = deepspeed_config(run_config(compose("train", overrides)), bf16=True, world_size=2)
+    config = compose("train", overrides)
+    told = deepspeed_config(run_config(config), optim_config(config), bf16=True, world_size=2)
     assert told["train_batch_size"] == 24
     assert told["zero_optimization"]["stage"] == 1
     assert told["bf16"] == {"enabled": True}
+
+
+@pytest.mark.parametrize(("optim", "scatter"), [("muon", False), ("adamw", True)])
+def test_zero_3_keeps_gradients_whole_for_muon_alone(optim: str, scatter: bool) -> None:
+    config = compose("train", ["task=lm", f"optim={optim}", "zero_stage=3"])
+    told = deepspeed_config(run_config(config), optim_config(config), bf16=False, world_size=2)
+    assert told["zero_optimization"]["reduce_scatter"] is scatter
+    assert told["gradient_clipping"] == 0  # said, since DeepSpeed's own is 1
 
 
 def test_the_default_is_zero_2() -> None:

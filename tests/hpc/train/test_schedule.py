@@ -69,6 +69,12 @@ def test_momentum_warms_up_in_muons_groups_only() -> None:
     assert "momentum" not in optimizer.param_groups[1]
 
 
+def test_zero_3_which_reads_momentum_elsewhere_is_told_too() -> None:
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1, "momentum": 0.95}], muon_beta=0.95)
+    Rates(optimizer, Schedule("constant", 0, 0.0, 0.0, momentum_warmup_steps=10), steps=100).set(0)
+    assert optimizer.muon_beta == pytest.approx(0.85)
+
+
 def test_each_group_keeps_its_own_peak_whatever_a_checkpoint_put_there() -> None:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.01}])
     rates = Rates(optimizer, Schedule("linear", 0, 0.0, 0.0), steps=10)

@@ -1,80 +1,70 @@
-"""The same small transformer, trained on torch ops and on the interpreted kernels."""
+"""The transformer of hpc.models, trained on torch ops and on the interpreted kernels."""
 
+import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 import kernels
+from hpc.models.transformer import Transformer, TransformerConfig
+from kernels.interpreter import Meter
 
-VOCABULARY, WIDTH, HEADS, TOKENS = 61, 32, 2, 16
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norms = nn.ParameterList(nn.Parameter(torch.ones(WIDTH)) for _ in range(2))
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
-        self.out = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.up = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
-        self.down = nn.Linear(2 * WIDTH, WIDTH, bias=False)
-        head = WIDTH // HEADS
-        self.qk_norm = nn.ParameterList(nn.Parameter(torch.ones(head)) for _ in range(2))
-
-    def forward(self, x, stream, cos, sin):
-        x, stream = kernels.add_rms_norm(x, stream, self.norms[0])
-        q, k, v = (p.unflatten(-1, (HEADS, -1)) for p in self.qkv(x).chunk(3, -1))
-        q, k = kernels.rope(q, k, cos, sin, *self.qk_norm)
-        q, k, v = (p.transpose(1, 2) for p in (q, k, v))
-        x = self.out(
-            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-        )
-        x, stream = kernels.add_rms_norm(x, stream, self.norms[1])
-        return self.down(kernels.swiglu(*self.up(x).chunk(2, -1))), stream
+SHAPE = TransformerConfig(vocabulary=61, context=16, width=32, layers=2, heads=2, hidden=64)
+STEPS = 11
+ROUNDOFF = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9}
+KERNELS = {
+    "rms_norm_fwd_kernel", "rms_norm_bwd_kernel", "add_rms_norm_fwd_kernel", "rope_kernel",
+    "rope_norm_bwd_kernel", "glu_fwd_kernel", "glu_bwd_kernel", "linear_cross_entropy_kernel",
+}  # fmt: skip
 
 
-class Transformer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(2))
-        self.norm = nn.Parameter(torch.ones(WIDTH))
-        self.head = kernels.LinearCrossEntropy(WIDTH, VOCABULARY)
+def curve(mode, dtype):
+    """The losses of `STEPS` steps, on sequences that count up from anywhere.
 
-    def forward(self, tokens):
-        angles = torch.outer(torch.arange(TOKENS), 0.1 ** torch.arange(WIDTH // HEADS // 2))
-        stream = self.embedding(tokens)
-        x = torch.zeros_like(stream)
-        for block in self.blocks:
-            x, stream = block(x, stream, angles.cos(), angles.sin())
-        x, _ = kernels.add_rms_norm(x, stream, self.norm)
-        return self.head(x, tokens, shift=True, z_loss=1e-4)
-
-
-def losses(mode, dtype, steps=20):
-    """Training losses on sequences that count up from anywhere."""
+    Weights and momentum are fp32 and the model computes in `dtype`, as in training. SGD, since
+    Adam's first steps are the signs of gradients: a rounded zero moves a weight as far as any.
+    """
     kernels.use(mode)
     torch.manual_seed(5)
-    model = Transformer().to(dtype)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    curve = []
-    for _ in range(steps):
-        start = torch.randint(0, VOCABULARY, (2, 1))
-        loss = model((start + torch.arange(TOKENS)) % VOCABULARY)
+    masters, model = Transformer(SHAPE), Transformer(SHAPE).to(dtype)
+    optimizer = torch.optim.SGD(masters.parameters(), lr=0.1, momentum=0.9)
+    losses = []
+    for _ in range(STEPS):
+        model.load_state_dict(masters.state_dict())
+        start = torch.randint(0, SHAPE.vocabulary, (2, 1))
+        text = (start + torch.arange(SHAPE.context + 1)) % SHAPE.vocabulary
+        loss = model(text[:, :-1], text[:, 1:])
         loss.backward()
+        for master, weight in zip(masters.parameters(), model.parameters(), strict=True):
+            master.grad, weight.grad = weight.grad.float(), None
         optimizer.step()
-        optimizer.zero_grad()
-        curve.append(loss.item())
-    return torch.tensor(curve)
+        losses.append(loss.item())
+    return torch.tensor(losses)
 
 
-def test_fp32_curves_are_one():
-    reference, triton = losses("torch", torch.float32, 12), losses("triton", torch.float32, 12)
-    torch.testing.assert_close(triton, reference, rtol=1e-4, atol=1e-4)
+@pytest.fixture(scope="module")
+def exact():
+    losses = curve("torch", torch.float32)
+    assert losses[-3:].mean() < losses[:3].mean() - 0.5, "it did not learn"
+    return losses
 
 
-def test_bf16_curves_agree_within_bf16_and_learn():
-    reference, triton = losses("torch", torch.bfloat16), losses("triton", torch.bfloat16)
-    assert reference[-4:].mean() < reference[:4].mean() - 0.5, "it did not learn"
-    exact = losses("torch", torch.float32)
-    own, other = (triton - exact).abs().mean(), (reference - exact).abs().mean()
-    assert (triton - reference).abs().mean() < 2**-6, (own, other)
+@pytest.mark.parametrize(
+    ("dtype", "allowed"),
+    [
+        # Each loss is a mean over sums that are rounded a few times, so a run may be one roundoff
+        # of the loss from the exact one, up or down, and two runs two from each other. torch's own
+        # bf16 run is the yardstick: it was at most 0.95 from the fp32 run, the kernels' 0.81.
+        (torch.bfloat16, 2),
+        # In fp32 only the order of sums differs, 2.2 at most when measured; a fault is thousands.
+        (torch.float32, 16),
+    ],
+    ids=["bf16", "fp32"],
+)
+def test_losses_are_those_of_torch_ops(exact, dtype, allowed):
+    torch_ops = curve("torch", dtype)
+    with Meter() as meter:
+        triton = curve("triton", dtype)
+    assert meter.programs.keys() >= KERNELS
+    bound = allowed * ROUNDOFF[dtype] * exact
+    own, apart = (torch_ops - exact).abs() / bound, (triton - torch_ops).abs() / bound
+    assert (own <= 1).all(), f"torch ops alone are off by {own} of what is allowed"
+    assert (apart <= 1).all(), f"the kernels are off by {apart} of what is allowed"

@@ -1,4 +1,4 @@
-"""Two processes over gloo: a split vocabulary, and ZeRO-3 with a sharded head."""
+"""Two processes over gloo: a split vocabulary, and a transformer sharded by ZeRO-3."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 REPO = HERE.parents[2]
 
 
-@pytest.mark.parametrize("case", ["vocab_parallel", "zero3"])
+@pytest.mark.parametrize("case", ["vocab_parallel", "zero3_tied", "zero3_untied"])
 def test_two_ranks(case, tmp_path, elsewhere):
     environment = {
         **os.environ, "PYTHONPATH": str(REPO), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
