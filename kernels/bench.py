@@ -1,46 +1,225 @@
-"""`python -m kernels.bench`: time every operator on a GPU against torch eager, torch.compile and
-Liger-Kernel, in microseconds and in per cent of the peak bandwidth that --peak (GB/s) states."""
+"""`python -m kernels.bench [--json] [--op OP] [--size SIZE] [--rows ROWS] [--peak GB/S]`: every
+operator timed on a GPU, in bf16, against torch eager, torch.compile and the installed Liger-Kernel.
+
+Each library gets its own copy of the same inputs, made before the clock starts. Its results and
+gradients are first compared with ours; a wrong answer is not timed but reported. Then, on the same
+tensors, "forward" (keeping what the backward needs), "backward" (of a kept graph) and "both" are
+timed. Our linear_cross_entropy and both of Liger's losses make their gradients in the forward:
+compare these by "both". A row has microseconds (median) and peak_share: the formula's bytes in that
+time, in per cent of the device's peak bandwidth; none where matrix products bound the time.
+
+Exit: 0; 1 without a GPU; 2 for wrong arguments or a device whose peak is neither known nor given;
+3 when an answer was wrong or a library failed; 130 when interrupted.
+"""
 
 import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
+import triton
+from torch import Tensor
+from torch._functorch import config as functorch_config
 
-from kernels.rivals import RIVALS
-from kernels.workloads import WORKLOADS
+from kernels import rivals
+from kernels.baselines import CONTESTS, Contest
+
+# Peak bandwidth in GB/s by the driver's name, as the vendor's data sheets state it: A100 80GB SXM,
+# H100 SXM, H200, B200. Nobody measured it here.
+PEAK = {
+    "NVIDIA A100-SXM4-80GB": 2039.0,
+    "NVIDIA H100 80GB HBM3": 3350.0,
+    "NVIDIA H200": 4800.0,
+    "NVIDIA B200": 8000.0,
+}
+ELEMENTS = 1 << 30  # of one input, at most
+DTYPE = torch.bfloat16
+# The most by which a row of another library's result may differ from ours, of the row's norm: a few
+# roundings to bf16 (each up to 0.004), where the others round more often than we do.
+TOLERANCE = 0.03
+
+Row = dict[str, Any]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print a line per operator, size and library; returns 1 and says why without a GPU."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.bench")
-    parser.add_argument("--rows", type=int, default=8192)
-    parser.add_argument("--peak", type=float, default=3350.0, help="peak bandwidth, GB/s (H100)")
-    parser.add_argument("--op", choices=sorted(WORKLOADS), action="append")
-    arguments = parser.parse_args(argv)
+@dataclass(frozen=True)
+class Machine:
+    """Where to time. name: the driver's. arch: sm_90 and the like. device: torch's.
+
+    timer: milliseconds that a call takes. compiler: torch.compile, as it is to be called.
+    """
+
+    name: str
+    arch: str
+    device: str
+    timer: Callable[[Callable[[], object]], float]
+    compiler: Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def installed() -> Machine | None:
+    """The GPU of this process, or None."""
     if not torch.cuda.is_available():
-        print("kernels.bench: no GPU here, so there is nothing to time; `python -m kernels.report` "
-              "shows what can be known without one")  # fmt: skip
-        return 1
+        return None
     from triton.testing import do_bench
 
-    from kernels.baselines import EAGER
+    major, minor = torch.cuda.get_device_capability()
+    return Machine(
+        torch.cuda.get_device_name(), f"sm_{major}{minor}", "cuda",
+        partial(do_bench, return_mode="median"), partial(torch.compile, dynamic=False),
+    )  # fmt: skip
 
-    print("op  size  library  microseconds  % of peak bandwidth")
-    for op in arguments.op or WORKLOADS:
-        work = WORKLOADS[op]
-        for size in work.sizes:
-            rows = min(arguments.rows, (1 << 31) // size)
-            least = work.minimum(rows, size, 2)
-            runs = {"lockgate": work.run, "liger-kernel": RIVALS.get(op)}
-            if op in EAGER:
-                runs["torch eager"] = EAGER[op]
-                runs["torch.compile"] = torch.compile(EAGER[op])
-            for library, run in runs.items():
-                if run is None:
-                    continue
-                ms = do_bench(lambda: run(rows, size, torch.bfloat16, "cuda"))  # noqa: B023
-                share = 100 * least / (ms * 1e-3) / (arguments.peak * 1e9)
-                print(f"{op}  {size}  {library}  {1000 * ms:.1f}  {share:.0f}", flush=True)
-    return 0
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest norm of a row's difference over the row's norm (or the mean row's, if larger)."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    a, b = (x.detach().float().reshape(-1, x.shape[-1] if x.dim() else 1) for x in (ours, theirs))
+    size = torch.linalg.vector_norm(a, dim=1)
+    apart = torch.linalg.vector_norm(a - b, dim=1) / size.clamp(min=size.mean()).clamp(min=1e-30)
+    worst = apart.max().item()
+    return worst if worst == worst else float("inf")
+
+
+class Answers:
+    """A library's outputs and gradients on its own copy of the inputs, and the calls to time."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[Tensor],
+        leaves: int,
+        dout: Sequence[Tensor] | None,
+    ):
+        self.function = function
+        self.inputs = [x.detach().clone().requires_grad_(i < leaves) for i, x in enumerate(inputs)]
+        self.leaves = self.inputs[:leaves]
+        self.kept = as_tuple(function(*self.inputs))
+        outputs = [x.detach().clone() for x in self.kept]  # a backward may overwrite them
+        if dout is None:
+            dout = [torch.randn_like(x) if x.dim() else torch.ones_like(x) for x in outputs]
+        self.dout = [x.clone() for x in dout]
+        self.values = (*outputs, *(x.clone() for x in self.backward()))
+
+    def forward(self) -> tuple[Tensor, ...]:
+        return as_tuple(self.function(*self.inputs))
+
+    def backward(self) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(self.kept, self.leaves, self.dout, retain_graph=True)
+
+    def both(self) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(self.forward(), self.leaves, self.dout)
+
+
+def rows(contest: Contest, op: str, size: int, most: int, machine: Machine) -> Iterator[Row]:
+    """The rows of one operator at one size: a time, or the error that stands instead of it."""
+    torch.compiler.reset()  # a second size must not be compiled for any size
+    count = min(most, max(1, ELEMENTS // size))
+    least = contest.least(count, size, DTYPE.itemsize)
+    inputs = contest.inputs(count, size, DTYPE, machine.device)
+    libraries = {
+        "lockgate": contest.lockgate,
+        "torch eager": contest.eager,
+        "torch.compile": machine.compiler(contest.eager),
+        rivals.NAME: contest.liger if rivals.version() else None,
+    }
+    ours: Answers | None = None
+    for library, function in libraries.items():
+        if function is None:
+            continue
+        start = {"op": op, "size": size, "rows": count, "library": library}
+        try:
+            answers = Answers(function, inputs, contest.leaves, ours.dout if ours else None)
+            ours = ours or answers
+            apart = max(map(difference, ours.values, answers.values))
+            if apart > TOLERANCE:
+                yield {**start, "error": f"wrong answer: {apart:.1%} of a row's norm from ours"}
+                continue
+            for direction in ("forward", "backward", "both"):
+                ms = machine.timer(getattr(answers, direction))
+                yield {
+                    **start,
+                    "direction": direction,
+                    "microseconds": round(1000 * ms, 2),
+                    "bytes": least.get(direction),
+                }
+        except Exception as error:  # noqa: BLE001  memory, a kernel that does not compile, ...
+            yield {**start, "error": f"{type(error).__name__}: {error}"[:200]}
+            if ours is None:
+                return  # nothing to compare the others with
+
+
+def timed(
+    ops: Sequence[str], sizes: Sequence[int], most: int, machine: Machine, peak: float
+) -> Iterator[Row]:
+    """Every row, with its share of the peak and what it was measured on."""
+    place = {
+        "dtype": str(DTYPE).removeprefix("torch."), "device": machine.name, "arch": machine.arch,
+        "peak": peak, "torch": torch.__version__, "triton": triton.__version__,
+        "liger": rivals.version(),
+    }  # fmt: skip
+    cases = [(op, size) for op in ops for size in sizes or CONTESTS[op].sizes]
+    # the backward of one graph is timed many times, so compiled graphs may not eat their inputs
+    with functorch_config.patch(donated_buffer=False):
+        for number, (op, size) in enumerate(cases, 1):
+            print(f"{number}/{len(cases)} {op} {size}", file=sys.stderr, flush=True)
+            for row in rows(CONTESTS[op], op, size, most, machine):
+                if least := row.pop("bytes", None):
+                    share = least / (row["microseconds"] * 1e-6) / (peak * 1e9)
+                    row["peak_share"] = round(100 * share, 1)
+                yield {**row, **place}
+
+
+def line(row: Row) -> str:
+    """A row of the text."""
+    start = f"{row['op']:<21} {row['size']:>7} {row['library']:<14}"
+    if "error" in row:
+        return f"{start} {row['error']}"
+    share = f"{row['peak_share']:>6.1f} %" if "peak_share" in row else f"{'-':>8}"
+    return f"{start} {row['direction']:<9} {row['microseconds']:>12.2f} us {share}"
+
+
+def main(argv: list[str] | None = None, machine: Machine | None = None) -> int:
+    """Print the rows as they come (with --json all at the end); the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.bench", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="a JSON list of rows")
+    parser.add_argument("--op", choices=sorted(CONTESTS), action="append")
+    parser.add_argument("--size", type=int, action="append", help="instead of the shipped sizes")
+    parser.add_argument("--rows", type=int, default=8192, help="at most (default 8192)")
+    parser.add_argument("--peak", type=float, help="the device's bandwidth in GB/s")
+    arguments = parser.parse_args(argv)
+    machine = machine or installed()
+    if machine is None:
+        print("kernels.bench: no GPU here, so there is nothing to time; `python -m kernels.report` "
+              "shows what can be known without one", file=sys.stderr)  # fmt: skip
+        return 1
+    peak = arguments.peak or PEAK.get(machine.name)
+    if peak is None:
+        print(f"kernels.bench: the peak bandwidth of {machine.name!r} is not known here; state it "
+              "in GB/s with --peak", file=sys.stderr)  # fmt: skip
+        return 2
+    found: list[Row] = []
+    try:
+        ops, sizes = arguments.op or list(CONTESTS), arguments.size or ()
+        for row in timed(ops, sizes, arguments.rows, machine, peak):
+            found.append(row)
+            if not arguments.json:
+                print(line(row), flush=True)
+    except KeyboardInterrupt:
+        print("kernels.bench: interrupted", file=sys.stderr)
+        return 130
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    return 3 if any("error" in row for row in found) else 0
 
 
 if __name__ == "__main__":

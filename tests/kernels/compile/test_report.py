@@ -1,22 +1,114 @@
-"""The report: rows for this library and for Liger, as data."""
+"""The report: rows for this library and for Liger, as data; what a process says and how it ends."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
-from kernels import bench, report
+import pytest
+import torch
+
+from kernels import bench, report, rivals
+from kernels.ghost import Ghost
+from kernels.tune import PROCESSORS
+from kernels.workloads import WORKLOADS
 
 
 def test_rows_of_both_libraries(capsys):
-    report.main(["--json", "--arch", "sm_90", "--op", "swiglu_fwd"])
-    rows = json.loads(capsys.readouterr().out)
-    ours = [row for row in rows if row["library"] == "lockgate"]
-    liger = [row for row in rows if row["library"] == "liger-kernel"]
-    assert len(ours) == len(liger) == 3
-    for row in ours:
-        assert row["spills"] == 0 and row["bytes_ratio"] <= 1.0 and row["binaries"] == 1
-    assert all(row["registers"] > 0 for row in liger)
+    assert report.main(["--json", "--arch", "sm_90", "--op", "swiglu_fwd"]) == 0
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    sizes = WORKLOADS["swiglu_fwd"].sizes
+    assert [(row["size"], row["library"]) for row in rows] == [
+        (size, library) for size in sizes for library in ("lockgate", "liger-kernel")
+    ]
+    for row in rows:
+        assert row["registers"] > 0 and row["shared"] == 0
+        assert max(map(int, row["hot_loads"])) == 128
+        assert row["binaries"] == 1 and row["binaries_by"] == {"rows": 1}
+        assert row["bytes_ratio"] == 1.0, "the formula counts two reads and one write"
+        assert row["spills"] == 0
+    assert "1/1 swiglu_fwd sm_90" in err
+
+
+def binaries(op, size, run, arch="sm_90"):
+    with rivals.on(arch, PROCESSORS[arch]):
+        return report.binaries(arch, op, size, run)
+
+
+def test_what_liger_compiles_again_for():
+    """Its rotation has the batch as a constant, its norm's backward the rows of a program."""
+    assert binaries("rope", 64, rivals.RIVALS["rope"].run) == (6, {"batch": 6})
+    by_rows = binaries("add_rms_norm_bwd", 1024, rivals.RIVALS["add_rms_norm_bwd"].run)
+    assert by_rows == (5, {"rows": 5})
+    for op in ("rope", "rope_norm_fwd", "rope_norm_bwd", "add_rms_norm_bwd"):
+        total, by = binaries(op, 64 if op.startswith("rope") else 1024, report.own(op))
+        assert total == 1 and set(by.values()) == {1}, op
+
+
+def test_losses_by_smoothing_and_ignored_targets():
+    """Small, because Liger's block is the row: 11 binaries of its loss."""
+    theirs, by = binaries("linear_cross_entropy", 1000, rivals.RIVALS["linear_cross_entropy"].run)
+    assert by["ignored"] == 3 and by["smoothing"] == 5 and theirs >= 5
+    for op in ("cross_entropy_fwd", "cross_entropy_bwd", "linear_cross_entropy"):
+        ours, by = binaries(op, 1000, report.own(op))
+        assert ours == 1 and by == {"rows": 1, "ignored": 1, "smoothing": 1}, op
+
+
+@pytest.mark.parametrize("op", list(WORKLOADS))
+def test_the_variations_launch_what_the_workload_does(op):
+    launched = []
+    for run in (WORKLOADS[op].run, report.own(op)):
+        with Ghost("sm_90") as gpu:
+            run(report.ROWS, WORKLOADS[op].sizes[0], torch.bfloat16, "meta")
+        launched.append([(one.name, one.grid, one.kernel.metadata.hash) for one in gpu.launches])
+    assert launched[0] == launched[1]
+
+
+def test_a_launcher_that_fails_is_an_error_of_its_row():
+    def broken(m, n, dtype, device):
+        raise RuntimeError("no such thing")
+
+    row = report.row({"library": "lockgate"}, "rope", "sm_90", 64, broken)
+    assert row["error"] == "RuntimeError: no such thing" and "registers" not in row
+
+
+def test_our_own_error_is_the_exit_code(capsys, monkeypatch):
+    fine = {"library": "lockgate", "op": "rope", "arch": "sm_90", "size": 64, "registers": 32,
+            "spills": 0, "shared": 0, "hot_loads": {128: 4, 32: 1}, "hot_stores": {128: 2},
+            "bytes_ratio": 1.0, "binaries": 1}  # fmt: skip
+    broken = {**{key: fine[key] for key in ("op", "arch", "size")}, "error": "it broke"}
+    codes = {}
+    for library in ("lockgate", rivals.NAME):
+        rows = [fine, {"library": library, **broken}]
+        monkeypatch.setattr(report, "rows", lambda arches, ops, rows=rows: rows)
+        codes[library] = report.main([])
+    assert codes == {"lockgate": 1, rivals.NAME: 0}
+    heading, first, second = capsys.readouterr().out.splitlines()[:3]
+    assert heading.index("loads") == first.index("128:4 32:1")
+    assert heading.index("bytes") == first.index("1.0")
+    assert second.endswith("it broke")
+
+
+def test_an_interrupt_ends_it_quietly():
+    run = subprocess.Popen(
+        [sys.executable, "-m", "kernels.report", "--json", "--arch", "sm_90"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
+    )  # fmt: skip
+    assert run.stderr.readline().startswith("kernels.report: compiling")
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    while len(children.read_text().split()) < 3:  # two that compile or keep track, one that counts
+        assert run.poll() is None
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (130, "", "kernels.report: interrupted\n")
 
 
 def test_the_bench_says_that_there_is_no_gpu(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert bench.main([]) == 1
-    assert "no GPU here" in capsys.readouterr().out
+    assert bench.main(["--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "no GPU here" in err and err.count("\n") == 1
