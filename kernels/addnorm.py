@@ -6,13 +6,15 @@ Bytes, M rows of N elements of e bytes: forward 4MNe + 4M, backward 4MNe + 4M + 
 gradients of x and of the residual are one tensor.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
-from kernels.layout import as_rows, row_stride, wide
+from kernels.layout import as_rows, expect, row_stride, wide
 from kernels.rmsnorm import rms_norm_backward_op, rms_norm_ref, statistics_dtype
 from kernels.settings import launch
 
@@ -75,6 +77,8 @@ def forward(
     """Launch the forward; returns y (..., N), the new residual (..., N) and rstd (M,)."""
     rows, r_rows = as_rows(x), as_rows(residual)
     m, n = rows.shape
+    expect("add_rms_norm", "residual", residual, x.shape, x.dtype)
+    expect("add_rms_norm", "weight", weight, (n,))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     stream = torch.empty_like(y)
     rstd = x.new_empty(m, dtype=statistics_dtype(x))
@@ -97,7 +101,7 @@ def add_rms_norm_op(
 
 @add_rms_norm_op.register_fake
 def _(x, residual, weight, eps):
-    rows = x.numel() // x.shape[-1] if x.shape[-1] != 0 else 0
+    rows = math.prod(x.shape[:-1])
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     return y, torch.empty_like(y), x.new_empty(rows, dtype=statistics_dtype(x))
 

@@ -11,6 +11,7 @@ Bytes, M rows of V logits of e bytes: forward MVe + 16M (target, loss, lse), bac
 2MVe + 16M; an ignored row is not read at all.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,7 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
-from kernels.layout import as_rows, row_stride, vector, wide
+from kernels.layout import as_rows, expect, row_stride, vector, wide
+from kernels.loss_row import class_table, read_row, token_loss, write_row
 from kernels.rmsnorm import statistics_dtype
 from kernels.settings import launch
 
@@ -45,6 +47,7 @@ def cross_entropy(
     number without class_weight) and is 0, not NaN, when every target is ignored. A target outside
     the vocabulary raises on the CPU and makes the loss NaN in a kernel, which reads nothing wild.
     """
+    check("cross_entropy", logits.shape[-1], targets, logits.shape[:-1], class_weight, softcap)
     if not wants_triton(logits):
         return cross_entropy_ref(
             logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing,
@@ -127,71 +130,12 @@ def reduced(
     raise KernelError(f"reduction={reduction!r} is not known; choose mean, sum or none")
 
 
-@triton.jit
-def split_row(row, stride, n, VEC: tl.constexpr):
-    """A row in three parts: columns [0, head), then `whole` columns that begin at a 128-bit
-    boundary and are a multiple of VEC, then fewer than VEC columns. Returns (offset of the
-    aligned part, head, whole): with an odd vocabulary each row begins somewhere else, and only
-    an aligned offset that the compiler can see gives 128-bit loads."""
-    begin = row * stride
-    aligned = (begin + VEC - 1) // VEC * VEC
-    head = tl.minimum(aligned - begin, n)
-    return aligned, head, tl.maximum(n - head, 0) // VEC * VEC
-
-
-@triton.jit
-def edge_columns(head, whole, n, VEC: tl.constexpr):
-    """The columns outside the aligned part, and which of the 2·VEC lanes hold one."""
-    lane = tl.arange(0, 2 * VEC)
-    cols = tl.where(lane < VEC, lane, head + whole + lane - VEC)
-    return cols, tl.where(lane < VEC, lane < head, cols < n)
-
-
-@triton.jit
-def capped(x, softcap, HAS_SOFTCAP: tl.constexpr):
-    """softcap · tanh(x / softcap)."""
-    if HAS_SOFTCAP:
-        x = softcap * (2 / (1 + tl.exp(-2 * x / softcap)) - 1)
-    return x
-
-
-@triton.jit
-def row_gradient(
-    x, cols, weight, target, lse, target_weight, p_scale, smooth, g, softcap,
-    HAS_SOFTCAP: tl.constexpr,
-):  # fmt: skip
-    """dlogits of capped logits x; smooth = ε/V, target_weight and p_scale as in the formula."""
-    d = tl.exp(x - lse) * p_scale - smooth * weight
-    d = (d - tl.where(cols == target, target_weight, 0.0)) * g
-    if HAS_SOFTCAP:
-        d *= 1 - (x / softcap) * (x / softcap)
-    return d
-
-
-@triton.jit
-def _partial_sums(
-    LOGITS, WEIGHT, cols, mask, top, target, softcap,
-    HAS_WEIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    """(new maximum, exp(x − maximum), ω·x, x at the target or 0) of one tile of a row."""
-    x = tl.load(LOGITS + cols, mask, other=0.0).to(ACC)
-    x = capped(x, softcap, HAS_SOFTCAP)
-    high = tl.maximum(top, tl.max(tl.where(mask, x, -float("inf")), 0))
-    # a tile of -inf alone (a masked vocabulary) must not become inf - inf
-    base = tl.where(high == -float("inf"), 0.0, high)
-    weighted = tl.where(mask, x, 0.0)
-    if HAS_WEIGHT:
-        weighted *= tl.load(WEIGHT + cols, mask, other=0.0).to(ACC)
-    at_target = tl.where(mask & (cols == target), x, 0.0)
-    return high, tl.where(mask, tl.exp(x - base), 0.0), weighted, at_target
-
-
 @triton.jit(do_not_specialize=["stride", "n", "ignore_index", "first_class", "classes"])
 def cross_entropy_fwd_kernel(
     LOGITS,  # (m, n)
     TARGETS,  # (m,) int64
-    WEIGHT,  # (classes,) fp32, or nothing
-    WEIGHT_SUM,  # (), fp32, or nothing
+    WEIGHT,  # class_table of all classes, or nothing
+    WEIGHT_SUM,  # (), or nothing
     LOSSES,  # (m,); with PARTS: x at the target
     LSE,  # (m,)
     SUMS,  # (m,) with PARTS: Σ ω·x
@@ -213,106 +157,37 @@ def cross_entropy_fwd_kernel(
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
     kept = target != ignore_index
-    n = tl.where(kept, n, 0)
-    aligned, head, whole = split_row(row, stride, n, VEC)
-    WEIGHT += first_class
-    local = target - first_class
-    top = tl.full((), -float("inf"), ACC)
-    exps = tl.zeros((BLOCK,), ACC)
-    sums = tl.zeros((BLOCK,), ACC)
-    hits = tl.zeros((), ACC)
-    for start in range(0, whole, BLOCK):
-        cols = start + tl.arange(0, BLOCK)
-        mask = cols // VEC * VEC < whole
-        high, e, weighted, hit = _partial_sums(
-            LOGITS + aligned, WEIGHT + head, cols, mask, top, local - head, softcap,
-            HAS_WEIGHT, HAS_SOFTCAP, ACC,
-        )  # fmt: skip
-        exps = exps * tl.where(high == -float("inf"), 0.0, tl.exp(top - high)) + e
-        sums += weighted
-        if (local >= head + start) & (local < head + start + BLOCK):
-            hits += tl.sum(hit, 0)
-        top = high
-    cols, mask = edge_columns(head, whole, n, VEC)
-    high, e, weighted, hit = _partial_sums(
-        LOGITS + row * stride, WEIGHT, cols, mask, top, local, softcap,
-        HAS_WEIGHT, HAS_SOFTCAP, ACC,
+    lse, hit, weighted_sum = read_row(
+        LOGITS, WEIGHT, row, stride, tl.where(kept, n, 0), first_class, classes, target, softcap,
+        HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
     )  # fmt: skip
-    total = tl.sum(exps, 0) * tl.where(high == -float("inf"), 0.0, tl.exp(top - high))
-    lse = high + tl.log(total + tl.sum(e, 0))
-    hits += tl.sum(hit, 0)
-    weighted_sum = tl.sum(sums, 0) + tl.sum(weighted, 0)
     tl.store(LSE + row, tl.where(kept, lse, 0.0))
     if PARTS:
-        tl.store(LOSSES + row, hits)
+        tl.store(LOSSES + row, hit)
         tl.store(SUMS + row, weighted_sum)
     else:
         loss = token_loss(
-            lse, hits, weighted_sum, target, WEIGHT, WEIGHT_SUM, classes, smoothing, z_loss,
+            lse, hit, weighted_sum, target, WEIGHT, WEIGHT_SUM, classes, smoothing, z_loss,
             HAS_WEIGHT, ACC,
         )  # fmt: skip
         tl.store(LOSSES + row, tl.where(kept, loss, 0.0))
 
 
-@triton.jit
-def token_loss(
-    lse, hit, weighted_sum, target, WEIGHT, WEIGHT_SUM, classes, smoothing, z_loss,
-    HAS_WEIGHT: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    """The loss of one token; NaN for a target outside the vocabulary."""
-    known = (target >= 0) & (target < classes)
-    loss = lse - hit
-    spread = lse * classes
-    if HAS_WEIGHT:
-        loss *= tl.load(WEIGHT + target, known, other=0.0).to(ACC)
-        spread = lse * tl.load(WEIGHT_SUM).to(ACC)
-    spread = tl.where(smoothing > 0, smoothing / classes * (spread - weighted_sum), 0.0)
-    loss = (1 - smoothing) * loss + spread + z_loss * lse * lse
-    return tl.where(known, loss, float("nan"))
-
-
-@triton.jit
-def gradient_scales(
-    target, lse, WEIGHT, WEIGHT_SUM, classes, smoothing, z_loss,
-    HAS_WEIGHT: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    """((1−ε) ω_t, the factor of p, ε/V) of one token; NaN for a target outside the vocabulary."""
-    known = (target >= 0) & (target < classes)
-    target_weight = tl.full((), 1.0, ACC)
-    share = smoothing
-    if HAS_WEIGHT:
-        target_weight = tl.load(WEIGHT + target, known, other=0.0).to(ACC)
-        share = smoothing * tl.load(WEIGHT_SUM).to(ACC) / classes
-    target_weight *= 1 - smoothing
-    p_scale = tl.where(known, target_weight + share + 2 * z_loss * lse, float("nan"))
-    return target_weight, p_scale, smoothing / classes
-
-
-@triton.jit
-def _gradient_tile(
-    LOGITS, DLOGITS, WEIGHT, cols, mask, kept, target, lse, target_weight, p_scale, smooth, g,
-    softcap, HAS_WEIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
-    x = capped(tl.load(LOGITS + cols, mask & kept, other=0.0).to(ACC), softcap, HAS_SOFTCAP)
-    weight = 1.0
-    if HAS_WEIGHT:
-        weight = tl.load(WEIGHT + cols, mask, other=0.0).to(ACC)
-    d = row_gradient(
-        x, cols, weight, target, lse, target_weight, p_scale, smooth, g, softcap, HAS_SOFTCAP
-    )
-    tl.store(DLOGITS + cols, tl.where(kept, d, 0.0).to(DLOGITS.dtype.element_ty), mask)
-
-
-@triton.jit(do_not_specialize=["stride", "n", "ignore_index", "first_class", "classes", "g_stride"])
+@triton.jit(
+    do_not_specialize=[
+        "stride", "stride_d", "n", "ignore_index", "first_class", "classes", "g_stride"
+    ]
+)  # fmt: skip
 def cross_entropy_bwd_kernel(
     LOGITS,  # (m, n)
     TARGETS,  # (m,) int64
-    WEIGHT,  # (classes,), or nothing
+    WEIGHT,  # class_table of all classes, or nothing
     WEIGHT_SUM,  # (), or nothing
     LSE,  # (m,)
     G,  # (m,): the gradient of each loss
-    DLOGITS,  # (m, n), strided as LOGITS, or LOGITS itself
+    DLOGITS,  # (m, n), aligned as LOGITS, or LOGITS itself
     stride,
+    stride_d,
     n,
     ignore_index,
     first_class,
@@ -329,48 +204,44 @@ def cross_entropy_bwd_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
-    kept = target != ignore_index
-    lse = tl.load(LSE + row)
-    g = tl.load(G + row * g_stride).to(ACC)
-    aligned, head, whole = split_row(row, stride, n, VEC)
-    target_weight, p_scale, smooth = gradient_scales(
-        target, lse, WEIGHT, WEIGHT_SUM, classes, smoothing, z_loss, HAS_WEIGHT, ACC
-    )
-    WEIGHT += first_class
-    local = target - first_class
-    for start in range(0, whole, BLOCK):
-        cols = start + tl.arange(0, BLOCK)
-        mask = cols // VEC * VEC < whole
-        _gradient_tile(
-            LOGITS + aligned, DLOGITS + aligned, WEIGHT + head, cols, mask, kept, local - head,
-            lse, target_weight, p_scale, smooth, g, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC,
-        )  # fmt: skip
-    cols, mask = edge_columns(head, whole, n, VEC)
-    _gradient_tile(
-        LOGITS + row * stride, DLOGITS + row * stride, WEIGHT, cols, mask, kept, local,
-        lse, target_weight, p_scale, smooth, g, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC,
+    write_row(
+        LOGITS, DLOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride_d, n, first_class, classes,
+        target, target != ignore_index, tl.load(LSE + row), tl.load(G + row * g_stride).to(ACC),
+        smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
     )  # fmt: skip
 
 
+def check(
+    op: str,
+    classes: int,
+    targets: Tensor,
+    shape: Sequence[int],
+    class_weight: Tensor | None,
+    softcap: float | None,
+) -> None:
+    """Raise KernelError for arguments of a loss that do not fit its logits (*shape, classes)."""
+    if softcap is not None and not softcap > 0:
+        raise KernelError(f"{op}: softcap={softcap} must be positive; None leaves the logits alone")
+    expect(op, "targets", targets, shape, torch.int64)
+    if class_weight is not None:
+        expect(op, "class_weight", class_weight, (classes,))
+    if targets.numel() and not classes:
+        raise KernelError(f"{op}: there are targets but no classes")
+
+
 def logit_rows(logits: Tensor) -> Tensor:
-    """(M, V) whose rows do not overlap, so that the gradient can be laid out alike and both are
-    aligned alike."""
+    """(M, V) whose rows do not overlap."""
     rows = as_rows(logits)
     return rows if row_stride(rows) >= rows.shape[1] else rows.contiguous()
 
 
 def gradient_like(logits: Tensor) -> Tensor:
-    """An empty gradient of logits' shape with the row stride of `logit_rows`."""
+    """An empty gradient (..., V) whose rows lie as close as they can and are aligned as those of
+    `logit_rows` are: row i of both begins as many elements past a 128-bit boundary."""
     rows = logit_rows(logits)
-    return logits.new_empty_strided(rows.shape, (row_stride(rows), 1)).view(logits.shape)
-
-
-def class_arguments(class_weight: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The class weights and their sum on the device; any pointer stands in where there are none."""
-    if class_weight is None:
-        return logits, logits
-    wide_weight = class_weight.to(statistics_dtype(logits)).contiguous()
-    return wide_weight, wide_weight.sum()
+    m, n = rows.shape
+    stride = n + (row_stride(rows) - n) % vector(logits)
+    return logits.new_empty_strided((m, n), (stride, 1)).view(logits.shape)
 
 
 def forward(
@@ -390,7 +261,7 @@ def forward(
     if m and n:
         how = launch("cross_entropy_fwd", logits, n)
         cross_entropy_fwd_kernel[(m,)](
-            rows, targets.contiguous(), *class_arguments(class_weight, logits), losses, lse, lse,
+            rows, targets.contiguous(), *class_table(class_weight, logits), losses, lse, lse,
             row_stride(rows), n, ignore_index, 0, n, label_smoothing, z_loss, softcap or 1.0,
             class_weight is not None, softcap is not None, False, wide(logits), vector(logits),
             how.block, **how.options,
@@ -408,19 +279,20 @@ def backward(
     label_smoothing: float,
     z_loss: float,
     softcap: float | None,
+    into: Tensor | None = None,
 ) -> Tensor:
-    """Launch the backward; returns dlogits (..., V)."""
-    rows, dlogits = logit_rows(logits), gradient_like(logits)
+    """Launch the backward; returns dlogits (..., V), in `into` if that is given: the logits
+    themselves, or what `gradient_like` returns."""
+    rows, dlogits = logit_rows(logits), gradient_like(logits) if into is None else into
     m, n = rows.shape
     if m and n:
         how = launch("cross_entropy_bwd", logits, n)
         g = dlosses.flatten() if dlosses.dim() != 1 else dlosses
         cross_entropy_bwd_kernel[(m,)](
-            rows, targets.contiguous(), *class_arguments(class_weight, logits), lse, g, dlogits,
-            row_stride(rows), n, ignore_index, 0, n, g.stride(0), label_smoothing, z_loss,
-            softcap or 1.0,
-            class_weight is not None, softcap is not None, wide(logits), vector(logits),
-            how.block, **how.options,
+            rows, targets.contiguous(), *class_table(class_weight, logits), lse, g, dlogits,
+            row_stride(rows), row_stride(as_rows(dlogits)), n, ignore_index, 0, n, g.stride(0),
+            label_smoothing, z_loss, softcap or 1.0, class_weight is not None, softcap is not None,
+            wide(logits), vector(logits), how.block, **how.options,
         )  # fmt: skip
     return dlogits
 

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
-from kernels.layout import as_rows, row_stride, vector, wide
+from kernels.layout import as_rows, expect, row_stride, vector, wide
 from kernels.settings import launch
 
 
@@ -152,6 +152,7 @@ def _flattened(*tensors: Tensor) -> tuple[list[Tensor], list[int], int, int]:
 
 def forward(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
     """Launch the forward; returns h (..., F)."""
+    expect("geglu" if gelu else "swiglu", "up", up, gate.shape, gate.dtype)
     out = torch.empty_like(gate, memory_format=torch.contiguous_format)
     inputs, strides, m, n = _flattened(gate, up)
     if m and n:

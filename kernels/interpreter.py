@@ -10,7 +10,7 @@ argument name, and can run the grid in another order.
 """
 
 import inspect
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import product
@@ -25,6 +25,8 @@ from triton.runtime import interpreter
 
 from kernels.backend import TRITON_VERSION as SUPPORTED
 from kernels.backend import KernelError, interpreting
+
+SECTOR = 32  # bytes that a GPU's memory delivers at least
 
 Order = Callable[[list[tuple[int, int, int]]], Iterable[tuple[int, int, int]]]
 
@@ -124,17 +126,23 @@ def _run_grid(self, *tensors, **options):
             self.fn(**arguments)
         for meter in _meters:
             meter.programs[self.fn.__name__] += 1
+            meter._sectors.clear()
 
 
 class Meter:
     """Counts what interpreted kernels do while it is entered.
 
     programs: how many ran, by kernel. loaded, stored: bytes, by argument name. order: how a
-    launch's programs are arranged (default: as they come).
+    launch's programs are arranged (default: as they come). near_bytes: a cache that every program
+    has for itself, of sectors of 32 bytes, the least recently used leaving first; what is loaded
+    from there counts in `near` instead of `loaded`. Without one, every load counts in `loaded`.
     """
 
-    def __init__(self, order: Order = list):
+    def __init__(self, order: Order = list, near_bytes: int = 0):
         self.order = order
+        self.near: Counter[str] = Counter()
+        self._sectors: OrderedDict[int, None] = OrderedDict()
+        self._capacity = near_bytes // SECTOR
         self.programs: Counter[str] = Counter()
         self.loaded: Counter[str] = Counter()
         self.stored: Counter[str] = Counter()
@@ -174,7 +182,25 @@ class Meter:
         used = pointers.data[where]
         if used.size:
             width = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
-            into[self._owner(int(used.flat[0]))] += used.size * width
+            owner = self._owner(int(used.flat[0]))
+            again = width * self._known(used) if self._capacity else 0
+            if into is self.loaded:
+                self.near[owner] += again
+                into[owner] += used.size * width - again
+            else:
+                into[owner] += used.size * width
+
+    def _known(self, addresses: np.ndarray) -> int:
+        """How many of `addresses` are cached; afterwards all are, the latest last."""
+        known = 0
+        for sector, count in zip(*np.unique(addresses // SECTOR, return_counts=True), strict=True):
+            if sector in self._sectors:
+                known += int(count)
+                self._sectors.move_to_end(sector)
+            self._sectors[sector] = None
+        while len(self._sectors) > self._capacity:
+            self._sectors.popitem(last=False)
+        return known
 
     def _owner(self, address: int) -> str:
         holders = [entry for entry in self.ranges if entry[0] <= address < entry[1]]

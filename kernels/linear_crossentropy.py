@@ -8,7 +8,12 @@ backward walks the chunks again.
 
 Peak memory beyond the inputs, N hidden, V vocabulary, M tokens, V' = V padded to 64:
     C·V'·e (buffer) + M·N·e (dh) + 4·V·N (dW) + 4·M (losses)
-Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M.
+Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M. With
+class weights, and where a row does not fit the registers that can share a program (above 32768
+classes on sm_80, whose register file is 256 KiB), logits are read a second time, from cache.
+
+With "mean" and "sum" dh is kept as the hidden states are, M·N·e: a gradient of the loss that is no
+power of two (1/3 of three micro-steps) rounds it once more.
 """
 
 from dataclasses import dataclass
@@ -19,28 +24,31 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from kernels import chunks
 from kernels.backend import KernelError, wants_triton
 from kernels.crossentropy import (
     Reduction,
-    capped,
-    class_arguments,
-    cross_entropy_bwd_kernel,
-    cross_entropy_fwd_kernel,
+    check,
     cross_entropy_ref,
     denominator,
-    gradient_scales,
     reduced,
     shifted,
-    token_loss,
 )
 from kernels.layout import vector, wide
+from kernels.loss_row import (
+    capped,
+    class_table,
+    gradient_scales,
+    online,
+    read_row,
+    row_gradient,
+    settled,
+    token_loss,
+    write_row,
+)
+from kernels.resident import by_vector, widened
 from kernels.rmsnorm import statistics_dtype
 from kernels.settings import launch
-
-# Logits held at a time: 128 MiB of bf16 on a GPU, where big chunks read the weight less often;
-# what stays in the cache on a CPU.
-GPU_LOGITS = 1 << 26
-CPU_LOGITS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ def linear_cross_entropy(
     targets: (...). Under autocast both factors are cast as F.linear would cast them. With `group`
     the vocabulary is split over its ranks in order, `weight` is this rank's rows, hidden and
     targets are the same on all of them, and so are the loss and hidden's gradient. The other
-    arguments are those of `kernels.cross_entropy`.
+    arguments are those of `kernels.cross_entropy`. A row whose target is ignored has no gradient,
+    whatever it holds; a NaN in it still reaches that column of the weight's, through 0 · NaN.
     """
     kind = hidden.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
@@ -80,7 +89,12 @@ def linear_cross_entropy(
     weight = weight.to(hidden.dtype)
     if shift:
         targets = shifted(targets, ignore_index)
-    rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    shards = 1 if group is None else group.size()
+    check(
+        "linear_cross_entropy", shards * weight.shape[0], targets, hidden.shape[:-1], class_weight,
+        softcap,
+    )  # fmt: skip
+    rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     fused = torch.is_grad_enabled() and reduction in ("mean", "sum")
     needs = hidden.requires_grad, weight.requires_grad
@@ -100,6 +114,8 @@ def linear_cross_entropy(
             rows, weight, flat, class_weight, *options, reduction == "mean", *needs, on_triton
         )[0]
     if on_triton or not torch.is_grad_enabled():
+        from kernels.linear_losses import linear_losses_op
+
         losses, _ = linear_losses_op(rows, weight, flat, class_weight, *options, on_triton)
         losses = losses.view(targets.shape)
         return reduced(losses, targets, ignore_index, class_weight, reduction)
@@ -147,11 +163,76 @@ class LinearCrossEntropy(nn.Module):
 def linear_cross_entropy_kernel(
     LOGITS,  # (m, stride): read, then overwritten with their gradient
     TARGETS,  # (m,) int64
-    WEIGHT,  # (n,) class weights, or nothing
-    WEIGHT_SUM,  # (), or nothing
     G,  # (): the gradient of every loss
     LOSSES,  # (m,)
     stride,  # of our own buffer: a multiple of 64, so that n may be odd
+    n,
+    ignore_index,
+    smoothing,
+    z_loss,
+    softcap,
+    HAS_SOFTCAP: tl.constexpr,
+    ACC: tl.constexpr,
+    VEC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """A whole row in registers, of one thread block or of a cluster: read once, written once."""
+    row = tl.program_id(0).to(tl.int64)
+    target = tl.load(TARGETS + row)
+    kept = target != ignore_index
+    place = target.to(tl.int32)
+    LOGITS += row * stride
+    tile = tl.arange(0, BLOCK)
+    top = tl.full((BLOCK // VEC,), -float("inf"), ACC)
+    total = tl.zeros((BLOCK // VEC,), ACC)
+    kept_row = ()
+    for part in tl.static_range(PARTS):
+        cols = part * BLOCK + tile
+        # up to the end of a vector: into the padding, never past it
+        logits = tl.load(LOGITS + cols, (cols // VEC * VEC < n) & kept, other=0.0)
+        kept_row = kept_row + (logits,)  # type: ignore[assignment]  # noqa: RUF005
+        x = capped(logits.to(ACC), softcap, HAS_SOFTCAP)
+        if part == PARTS - 1:
+            x = tl.where(cols < n, x, -float("inf"))
+        top, total = online(by_vector(x, VEC), top, total)
+    base, total = settled(top, total)
+    lse = base + tl.log(total)
+    g = tl.where(kept, tl.load(G).to(ACC), 0.0)
+    target_weight, p_scale, smooth = gradient_scales(
+        target, lse, g, G, G, n, smoothing, z_loss, False, ACC
+    )
+    # exp(x - base) / total is p; an ignored row was never read
+    p_scale = tl.where(kept, p_scale / total, 0.0)
+    hit = tl.zeros((BLOCK // VEC,), ACC)
+    summed = tl.zeros((BLOCK // VEC,), ACC)
+    for part in tl.static_range(PARTS):
+        cols = part * BLOCK + tile
+        x = capped(widened(kept_row[part], n >> 31, ACC), softcap, HAS_SOFTCAP)
+        d = row_gradient(
+            x, tl.exp(x - base), cols, 1.0, place, target_weight, p_scale, smooth, softcap,
+            HAS_SOFTCAP,
+        )  # fmt: skip
+        tl.store(LOGITS + cols, d.to(LOGITS.dtype.element_ty), cols // VEC * VEC < n)
+        hit += tl.sum(by_vector(tl.where(cols == place, x, 0.0), VEC), 1)
+        if part == PARTS - 1:
+            x = tl.where(cols < n, x, 0.0)
+        summed += tl.sum(by_vector(x, VEC), 1)
+    loss = token_loss(
+        lse, tl.sum(hit, 0), tl.sum(summed, 0), target, G, G, n, smoothing, z_loss, False, ACC
+    )
+    tl.store(LOSSES + row, tl.where(kept, loss, 0.0))
+
+
+@triton.jit(do_not_specialize=["n", "ignore_index"])
+def linear_cross_entropy_streamed_kernel(
+    LOGITS,  # (m, stride): read twice, overwritten with their gradient
+    TARGETS,  # (m,) int64
+    WEIGHT,  # class_table, or nothing
+    WEIGHT_SUM,  # (), or nothing
+    G,  # (): the gradient of every loss
+    LOSSES,  # (m,)
+    stride,
     n,
     ignore_index,
     smoothing,
@@ -163,65 +244,23 @@ def linear_cross_entropy_kernel(
     VEC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A whole row in registers, of one thread block or of a cluster: read once, written once."""
+    """The same where the registers that share a program cannot hold a row, or a row of class
+    weights beside it: each row is read a second time right after the first, from cache."""
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
     kept = target != ignore_index
-    place = target.to(tl.int32)
-    cols = tl.arange(0, BLOCK)
-    inside = cols < n
-    vectors = cols // VEC * VEC < n  # up to the end of a vector: into the padding, never past it
-    x = tl.load(LOGITS + row * stride + cols, vectors & kept, other=0.0).to(ACC)
-    x = tl.where(inside, capped(x, softcap, HAS_SOFTCAP), -float("inf"))
-    top = tl.max(x, 0)
-    top = tl.where(top == -float("inf"), 0.0, top)
-    weight = 1.0
-    weighted = tl.where(inside, x, 0.0)
-    if HAS_WEIGHT:
-        weight = tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
-        weighted *= weight
-    hit = tl.sum(tl.where(cols == place, x, 0.0), 0)
-    weighted_sum = tl.sum(weighted, 0)
-    e = tl.exp(x - top)
-    total = tl.sum(e, 0)
-    lse = top + tl.log(total)
+    lse, hit, weighted_sum = read_row(
+        LOGITS, WEIGHT, row, stride, tl.where(kept, n, 0), 0, n, target, softcap,
+        HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+    )  # fmt: skip
     loss = token_loss(
         lse, hit, weighted_sum, target, WEIGHT, WEIGHT_SUM, n, smoothing, z_loss, HAS_WEIGHT, ACC
     )
     tl.store(LOSSES + row, tl.where(kept, loss, 0.0))
-    target_weight, p_scale, smooth = gradient_scales(
-        target, lse, WEIGHT, WEIGHT_SUM, n, smoothing, z_loss, HAS_WEIGHT, ACC
-    )
-    g = tl.where(kept, tl.load(G).to(ACC), 0.0)
-    # exp(x - top) / total is p without a second exponential; ignored rows were never read
-    d = e * tl.where(kept, p_scale * g / total, 0.0) - (g * smooth) * weight
-    d -= tl.where(cols == place, g * target_weight, 0.0)
-    if HAS_SOFTCAP:
-        d *= 1 - (x / softcap) * (x / softcap)
-    tl.store(LOGITS + row * stride + cols, d.to(LOGITS.dtype.element_ty), vectors)
-
-
-def chunk_rows(rows: int, vocabulary: int, device: torch.device) -> int:
-    """Tokens per chunk: a power of two, at least 64."""
-    budget = CPU_LOGITS if device.type == "cpu" else GPU_LOGITS
-    most = max(64, 1 << max(0, (budget // max(vocabulary, 1)).bit_length() - 1))
-    return max(1, min(rows, most))
-
-
-def logits_buffer(hidden: Tensor, rows: int, vocabulary: int) -> Tensor:
-    """(rows, V) logits inside rows padded to 64 elements, so that each begins on a boundary."""
-    padded = triton.cdiv(vocabulary, 64) * 64
-    return hidden.new_empty(rows, padded)[:, :vocabulary]
-
-
-def accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += leftᵀ · right in the wide type, whatever the factors are."""
-    if left.dtype == total.dtype:
-        total.addmm_(left.t(), right)
-    elif left.device.type == "cpu":
-        total.addmm_(left.t().to(total.dtype), right.to(total.dtype))
-    else:
-        torch.addmm(total, left.t(), right, out_dtype=total.dtype, out=total)
+    write_row(
+        LOGITS, LOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride, n, 0, n, target, kept, lse,
+        tl.load(G).to(ACC), smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+    )  # fmt: skip
 
 
 def loss_and_gradient(
@@ -232,29 +271,22 @@ def loss_and_gradient(
     g: Tensor,
     losses: Tensor,
 ) -> None:
-    """One chunk: `losses` (C,) from `logits` (C, V) of `logits_buffer`, which become g·dlogits."""
+    """One chunk: `losses` (C,) from `logits` (C, V) of `chunks.buffer`, which become g·dlogits."""
     rows, n = logits.shape
-    weights = class_arguments(class_weight, logits)
-    options = (criterion.label_smoothing, criterion.z_loss, criterion.softcap or 1.0)
-    flags = class_weight is not None, criterion.softcap is not None
-    how = launch("linear_cross_entropy", logits, n)
-    if how.block >= n:
+    layout = logits.stride(0), n, criterion.ignore_index
+    options = criterion.label_smoothing, criterion.z_loss, criterion.softcap or 1.0
+    has_softcap, types = criterion.softcap is not None, (wide(logits), vector(logits))
+    kernel = "linear_cross_entropy" + ("" if class_weight is None else "_streamed")
+    how = launch(kernel, logits, n)
+    if how.reads == 1:
         linear_cross_entropy_kernel[(rows,)](
-            logits, targets, *weights, g, losses, logits.stride(0), n, criterion.ignore_index,
-            *options, *flags, wide(logits), vector(logits), how.block, **how.options,
+            logits, targets, g, losses, *layout, *options, has_softcap, *types, how.block,
+            triton.cdiv(n, how.block), **how.options,
         )  # fmt: skip
         return
-    # One thread block cannot hold the row and the device has no clusters: read it twice.
-    lse = torch.empty_like(losses)
-    layout = logits.stride(0), n, criterion.ignore_index, 0, n
-    types = wide(logits), vector(logits), how.block
-    cross_entropy_fwd_kernel[(rows,)](
-        logits, targets, *weights, losses, lse, lse, *layout, *options, *flags, False, *types,
-        **how.options,
-    )  # fmt: skip
-    cross_entropy_bwd_kernel[(rows,)](
-        logits, targets, *weights, lse, g, logits, *layout, 0, *options, *flags, *types,
-        **how.options,
+    linear_cross_entropy_streamed_kernel[(rows,)](
+        logits, targets, *class_table(class_weight, logits), g, losses, *layout, *options,
+        class_weight is not None, has_softcap, *types, how.block, **how.options,
     )  # fmt: skip
 
 
@@ -319,18 +351,13 @@ def fused(
     g = torch.ones((), dtype=wide_dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, criterion.ignore_index, class_weight)
-    chunk = chunk_rows(m, weight.shape[0], hidden.device)
-    buffer = logits_buffer(hidden, chunk, weight.shape[0])
     step = loss_and_gradient if on_triton else loss_and_gradient_ref
-    for first in range(0, m, chunk):
-        part = slice(first, min(first + chunk, m))
-        logits = buffer[: part.stop - first]
-        torch.mm(hidden[part], weight.t(), out=logits)
+    for part, logits in chunks.logits(hidden, weight):
         step(logits, targets[part], class_weight, criterion, g, losses[part])
         if need_hidden:
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:
-            accumulate(dweight, logits, hidden[part])
+            chunks.accumulate(dweight, logits, hidden[part])
     return losses.sum() * g, dhidden, dweight
 
 
@@ -388,109 +415,3 @@ def scaling_backward(ctx, dloss, *_):
 
 
 linear_cross_entropy_op.register_autograd(scaling_backward, setup_context=scaling_context)
-
-
-@torch.library.custom_op("lockgate::linear_losses", mutates_args=())
-def linear_losses_op(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    on_triton: bool,
-) -> tuple[Tensor, Tensor]:
-    """Per-token losses alone, chunk by chunk; returns (losses (M,), lse (M,))."""
-    m, vocabulary = hidden.shape[0], weight.shape[0]
-    losses = hidden.new_empty(m, dtype=statistics_dtype(hidden))
-    lse = torch.empty_like(losses)
-    chunk = chunk_rows(m, vocabulary, hidden.device)
-    buffer = logits_buffer(hidden, chunk, vocabulary)
-    for first in range(0, m, chunk):
-        part = slice(first, min(first + chunk, m))
-        logits = buffer[: part.stop - first]
-        torch.mm(hidden[part], weight.t(), out=logits)
-        if not on_triton:
-            losses[part] = cross_entropy_ref(
-                logits, targets[part], ignore_index=ignore_index, label_smoothing=label_smoothing,
-                z_loss=z_loss, softcap=softcap, class_weight=class_weight, reduction="none",
-            )  # fmt: skip
-            continue
-        how = launch("cross_entropy_fwd", logits, vocabulary)
-        cross_entropy_fwd_kernel[(part.stop - first,)](
-            logits, targets[part], *class_arguments(class_weight, logits), losses[part],
-            lse[part], lse, logits.stride(0), vocabulary, ignore_index, 0, vocabulary,
-            label_smoothing, z_loss, softcap or 1.0, class_weight is not None,
-            softcap is not None, False, wide(logits), vector(logits), how.block, **how.options,
-        )  # fmt: skip
-    return losses, lse
-
-
-@linear_losses_op.register_fake
-def _(hidden, weight, targets, *_):
-    losses = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype(hidden))
-    return losses, torch.empty_like(losses)
-
-
-@torch.library.custom_op("lockgate::linear_losses_backward", mutates_args=())
-def linear_losses_backward_op(
-    dlosses: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    lse: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The backward of `lockgate::linear_losses`: the chunks again; returns (dh, dW)."""
-    m, vocabulary = hidden.shape[0], weight.shape[0]
-    dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    dweight = torch.zeros_like(weight, dtype=statistics_dtype(hidden))
-    chunk = chunk_rows(m, vocabulary, hidden.device)
-    buffer = logits_buffer(hidden, chunk, vocabulary)
-    for first in range(0, m, chunk):
-        part = slice(first, min(first + chunk, m))
-        logits = buffer[: part.stop - first]
-        torch.mm(hidden[part], weight.t(), out=logits)
-        how = launch("cross_entropy_bwd", logits, vocabulary)
-        cross_entropy_bwd_kernel[(part.stop - first,)](
-            logits, targets[part], *class_arguments(class_weight, logits), lse[part],
-            dlosses[part], logits, logits.stride(0), vocabulary, ignore_index, 0, vocabulary,
-            dlosses.stride(0), label_smoothing, z_loss, softcap or 1.0, class_weight is not None,
-            softcap is not None, wide(logits), vector(logits), how.block, **how.options,
-        )  # fmt: skip
-        torch.mm(logits, weight, out=dhidden[part])
-        accumulate(dweight, logits, hidden[part])
-    return dhidden, dweight.to(weight.dtype)
-
-
-@linear_losses_backward_op.register_fake
-def _(dlosses, hidden, weight, *_):
-    shape = torch.contiguous_format
-    return (
-        torch.empty_like(hidden, memory_format=shape),
-        torch.empty_like(weight, memory_format=shape),
-    )
-
-
-def _losses_context(ctx, inputs, output):
-    hidden, weight, targets, class_weight, *options, _ = inputs
-    ctx.save_for_backward(hidden, weight, targets, output[1], class_weight)
-    ctx.options = options
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _losses_backward(ctx, dlosses, _):
-    nothing = (None,) * 7
-    if dlosses is None:
-        return None, None, *nothing
-    return *linear_losses_backward_op(dlosses, *ctx.saved_tensors, *ctx.options), *nothing
-
-
-linear_losses_op.register_autograd(_losses_backward, setup_context=_losses_context)

@@ -4,8 +4,12 @@
     dx = (dy·w − x̂ · mean(dy·w·x̂)) · rstd   dw = Σ_rows dy · x̂          x̂ = x · rstd
 
 Bytes, M rows of N elements of e bytes: forward 2MNe + 4M, backward 3MNe + 4M + 8PN + Ne for P
-partial sums of dw, the weight vector apart.
+partial sums of dw, the weight vector apart. Where a row and its sums of dw do not fit the registers
+that can share a program (N = 32768 on sm_80: 128 KiB each of 256), x and dy are read a second time
+right after the first, from cache.
 """
+
+import math
 
 import torch
 import triton
@@ -13,8 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
-from kernels.layout import as_rows, row_stride, wide
+from kernels.layout import as_rows, expect, row_stride, wide
 from kernels.partials import column_sum
+from kernels.resident import widened_by_shift
 from kernels.settings import launch
 
 
@@ -80,21 +85,27 @@ def rms_norm_bwd_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """x and dy are read once and stay in registers as they are stored; the weight, which all rows
+    share, is read again from cache."""
     pid = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < n
-    weight = tl.load(WEIGHT + cols, inside, other=0.0)
+    zero = n >> 31
     dweight = tl.zeros((BLOCK,), ACC)
     end = tl.minimum((pid + 1) * span, m)
     for first in range(pid * span, end, ROWS):
-        row = first + tl.arange(0, ROWS)
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
         mask = (row < end)[:, None] & inside[None, :]
-        x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0).to(ACC)
-        dy = tl.load(DY + row[:, None] * stride_dy + cols[None, :], mask, other=0.0).to(ACC)
+        x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0)
+        dy = tl.load(DY + row[:, None] * stride_dy + cols[None, :], mask, other=0.0)
+        shared = WEIGHT + row[:, None] * 0 + cols[None, :]  # as wide a load as those of x
+        weight = tl.load(shared, mask, other=0.0).to(ACC)
         rstd = tl.load(RSTD + row, row < end, other=0.0)[:, None]
-        x_hat = x * rstd
-        g = dy * weight.to(ACC)[None, :]
-        dx = (g - x_hat * (tl.sum(g * x_hat, 1) / n)[:, None]) * rstd
+        mean = tl.sum(x.to(ACC) * dy.to(ACC) * weight, 1)[:, None] / n * rstd
+        x_hat = widened_by_shift(x, zero, ACC) * rstd
+        dy = widened_by_shift(dy, zero, ACC)
+        weight = tl.load(shared, mask, other=0.0, eviction_policy="evict_last").to(ACC)
+        dx = (dy * weight - x_hat * mean) * rstd
         if HAS_DSTREAM:
             dx += tl.load(DSTREAM + row[:, None] * stride_ds + cols[None, :], mask, other=0.0)
         tl.store(DX + row[:, None] * n + cols[None, :], dx.to(DX.dtype.element_ty), mask)
@@ -102,39 +113,12 @@ def rms_norm_bwd_kernel(
     tl.store(DWEIGHT + pid * n + cols, dweight, inside)
 
 
-@triton.jit(do_not_specialize=["m"])
-def rms_norm_dot_kernel(
-    DY,  # (m, n)
-    X,  # (m, n)
-    WEIGHT,  # (n,)
-    RSTD,  # (m,)
-    MEAN,  # (m,): mean(dy·w·x̂) of each row
-    m,
-    n,
-    stride_dy,
-    stride_x,
-    ACC: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """First half of the backward for rows too wide to be held beside their dw sums."""
-    row = tl.program_id(0).to(tl.int64)
-    total = tl.zeros((BLOCK,), ACC)
-    for first in range(0, n, BLOCK):
-        cols = first + tl.arange(0, BLOCK)
-        inside = cols < n
-        x = tl.load(X + row * stride_x + cols, inside, other=0.0).to(ACC)
-        dy = tl.load(DY + row * stride_dy + cols, inside, other=0.0).to(ACC)
-        total += x * dy * tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
-    tl.store(MEAN + row, tl.sum(total, 0) * tl.load(RSTD + row) / n)
-
-
 @triton.jit(do_not_specialize=["m", "span"])
-def rms_norm_tile_kernel(
+def rms_norm_wide_bwd_kernel(
     DY,  # (m, n)
     X,  # (m, n)
     WEIGHT,  # (n,)
     RSTD,  # (m,)
-    MEAN,  # (m,)
     DSTREAM,  # (m, n) or nothing
     DX,  # (m, n), contiguous
     DWEIGHT,  # (programs, n)
@@ -146,25 +130,43 @@ def rms_norm_tile_kernel(
     span,
     HAS_DSTREAM: tl.constexpr,
     ACC: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Second half: with each row's mean known, columns no longer need each other."""
+    """The same for rows that fill all registers with their sums of dw: each row is read twice, the
+    second time right after the first and from cache."""
     pid = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = cols < n
-    weight = tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
-    dweight = tl.zeros((BLOCK,), ACC)
-    for row in range(pid * span, tl.minimum((pid + 1) * span, m)):
-        x = tl.load(X + row * stride_x + cols, inside, other=0.0).to(ACC)
-        dy = tl.load(DY + row * stride_dy + cols, inside, other=0.0).to(ACC)
+    tile = tl.arange(0, BLOCK)
+    dweight = (tl.zeros((BLOCK,), ACC),) * PARTS
+    for number in range(pid * span, tl.minimum((pid + 1) * span, m)):
+        row = number + tl.full((), 0, tl.int64)  # the interpreter counts in Python's integers
+        x_row, dy_row = X + row * stride_x, DY + row * stride_dy
+        total = tl.zeros((BLOCK,), ACC)
+        for first in range(0, n, BLOCK):
+            cols = first + tile
+            inside = cols < n
+            x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_last")
+            dy = tl.load(dy_row + cols, inside, other=0.0, eviction_policy="evict_last")
+            total += x.to(ACC) * dy.to(ACC) * tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
         rstd = tl.load(RSTD + row)
-        x_hat = x * rstd
-        dx = (dy * weight - x_hat * tl.load(MEAN + row)) * rstd
-        if HAS_DSTREAM:
-            dx += tl.load(DSTREAM + row * stride_ds + cols, inside, other=0.0)
-        tl.store(DX + row * n + cols, dx.to(DX.dtype.element_ty), inside)
-        dweight += dy * x_hat
-    tl.store(DWEIGHT + pid * n + cols, dweight, inside)
+        mean = tl.sum(total, 0) / n * rstd
+        sums = ()
+        for part in tl.static_range(PARTS):
+            cols = part * BLOCK + tile
+            inside = cols < n
+            x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_first")
+            dy = tl.load(dy_row + cols, inside, other=0.0, eviction_policy="evict_first").to(ACC)
+            x_hat = x.to(ACC) * rstd
+            weight = tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
+            dx = (dy * weight - x_hat * mean) * rstd
+            if HAS_DSTREAM:
+                dx += tl.load(DSTREAM + row * stride_ds + cols, inside, other=0.0)
+            tl.store(DX + row * n + cols, dx.to(DX.dtype.element_ty), inside)
+            sums = sums + (dweight[part] + dy * x_hat,)  # type: ignore[assignment]  # noqa: RUF005
+        dweight = sums
+    for part in tl.static_range(PARTS):
+        cols = part * BLOCK + tile
+        tl.store(DWEIGHT + pid * n + cols, dweight[part], cols < n)
 
 
 def statistics_dtype(x: Tensor) -> torch.dtype:
@@ -176,6 +178,7 @@ def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Launch the forward; returns y (..., N) and rstd (M,)."""
     rows = as_rows(x)
     m, n = rows.shape
+    expect("rms_norm", "weight", weight, (n,))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     rstd = x.new_empty(m, dtype=statistics_dtype(x))
     if m and n:
@@ -202,24 +205,15 @@ def backward(
     span = triton.cdiv(m, min(how.programs, triton.cdiv(m, how.rows)))
     programs = triton.cdiv(m, span)
     partial = x.new_empty(programs, n, dtype=statistics_dtype(x))
-    weight_row = weight.contiguous()
-    strides = row_stride(dy_rows), row_stride(rows)
-    flags = dstream is not None, wide(x)
-    if how.block >= n:
-        rms_norm_bwd_kernel[(programs,)](
-            dy_rows, rows, weight_row, rstd, ds_rows, dx, partial, m, n, *strides,
-            row_stride(ds_rows), span, *flags, how.rows, how.block, **how.options,
-        )  # fmt: skip
+    given = (
+        dy_rows, rows, weight.contiguous(), rstd, ds_rows, dx, partial, m, n, row_stride(dy_rows),
+        row_stride(rows), row_stride(ds_rows), span, dstream is not None, wide(x),
+    )  # fmt: skip
+    if how.reads == 1:
+        rms_norm_bwd_kernel[(programs,)](*given, how.rows, how.block, **how.options)
     else:
-        mean = torch.empty_like(rstd)
-        rms_norm_dot_kernel[(m,)](
-            dy_rows, rows, weight_row, rstd, mean, m, n, *strides, wide(x), how.block,
-            **how.options,
-        )  # fmt: skip
-        rms_norm_tile_kernel[(programs, triton.cdiv(n, how.block))](
-            dy_rows, rows, weight_row, rstd, mean, ds_rows, dx, partial, m, n, *strides,
-            row_stride(ds_rows), span, *flags, how.block, **how.options,
-        )  # fmt: skip
+        parts = triton.cdiv(n, how.block)
+        rms_norm_wide_bwd_kernel[(programs,)](*given, parts, how.block, **how.options)
     return dx, column_sum(partial, weight.dtype)
 
 
@@ -231,7 +225,7 @@ def rms_norm_op(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 @rms_norm_op.register_fake
 def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    rows = x.numel() // x.shape[-1] if x.shape[-1] != 0 else 0
+    rows = math.prod(x.shape[:-1])
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     return y, x.new_empty(rows, dtype=statistics_dtype(x))
 

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
-from kernels.layout import wide
+from kernels.layout import expect, wide
 from kernels.partials import column_sum
 from kernels.rmsnorm import rms_norm_ref, statistics_dtype
 from kernels.settings import launch
@@ -275,6 +275,25 @@ def _strides(x: Tensor) -> tuple[int, ...]:
     return tuple(s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True))
 
 
+def _check(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+) -> None:
+    batch, tokens, _, dim = q.shape
+    if dim % 2:
+        raise KernelError(f"rope: a head of {dim} has no two halves; the head must be even")
+    expect("rope", "k", k, (batch, tokens, k.shape[2], dim), q.dtype)
+    expect("rope", "cos", cos, (tokens, dim // 2))
+    expect("rope", "sin", sin, (tokens, dim // 2))
+    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
+        if weight is not None:
+            expect("rope", name, weight, (dim,))
+
+
 def forward(
     q: Tensor,
     k: Tensor,
@@ -286,6 +305,7 @@ def forward(
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Launch the turn (or, with inverse, the turn back without any norm)."""
+    _check(q, k, cos, sin, q_weight, k_weight)
     q, k, cos, sin = _heads(q), _heads(k), cos.contiguous(), sin.contiguous()
     q_out = torch.empty_like(q, memory_format=torch.contiguous_format)
     k_out = torch.empty_like(k, memory_format=torch.contiguous_format)

@@ -24,6 +24,7 @@ class Launch:
     block: elements of a row (or of a flat tensor) that one tile covers.
     rows: rows of a tile. programs: upper bound of the grid where programs keep partial sums.
     warps, ctas: warps of a program; thread blocks of a cluster that share one program.
+    reads: how often a row is read: once where it stays in registers, else twice.
     why: the reason the tuner gave.
     """
 
@@ -32,6 +33,7 @@ class Launch:
     programs: int = 0
     warps: int = 4
     ctas: int = 1
+    reads: int = 1
     why: str = ""
 
     @property

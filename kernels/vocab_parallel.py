@@ -13,9 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import GroupName, _resolve_process_group
 
-from kernels.backend import KernelError
+from kernels import chunks
 from kernels.crossentropy import (
-    class_arguments,
     cross_entropy_bwd_kernel,
     cross_entropy_fwd_kernel,
     denominator,
@@ -23,12 +22,10 @@ from kernels.crossentropy import (
 from kernels.layout import vector, wide
 from kernels.linear_crossentropy import (
     Criterion,
-    accumulate,
-    chunk_rows,
-    logits_buffer,
     scaling_backward,
     scaling_context,
 )
+from kernels.loss_row import class_table
 from kernels.rmsnorm import statistics_dtype
 from kernels.settings import launch
 
@@ -50,7 +47,7 @@ class Shard:
         if self.on_triton:
             how = launch("cross_entropy_fwd", logits, self.size)
             cross_entropy_fwd_kernel[(logits.shape[0],)](
-                logits, targets, *class_arguments(self.class_weight, logits), sums[1], sums[0],
+                logits, targets, *class_table(self.class_weight, logits), sums[1], sums[0],
                 sums[2], *self._options(logits), *self._flags(), True, wide(logits),
                 vector(logits), how.block, **how.options,
             )  # fmt: skip
@@ -83,8 +80,8 @@ class Shard:
         if self.on_triton:
             how = launch("cross_entropy_bwd", logits, self.size)
             cross_entropy_bwd_kernel[(logits.shape[0],)](
-                logits, targets, *class_arguments(self.class_weight, logits), lse.contiguous(), g,
-                logits, *self._options(logits)[:5], 0, *self._options(logits)[5:],
+                logits, targets, *class_table(self.class_weight, logits), lse.contiguous(), g,
+                logits, logits.stride(0), *self._options(logits)[:5], 0, *self._options(logits)[5:],
                 *self._flags(), wide(logits), vector(logits), how.block, **how.options,
             )  # fmt: skip
             return
@@ -153,13 +150,9 @@ def vocab_parallel_op(
     group_name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The torch op of `linear_cross_entropy` over a group of equal shards; returns (loss, dh,
-    dW of this shard). Raises KernelError when class_weight is not the whole vocabulary's."""
+    dW of this shard). class_weight is the whole vocabulary's."""
     group = _resolve_process_group(GroupName(group_name))
     ranks, size = dist.get_world_size(group), weight.shape[0]
-    if class_weight is not None and class_weight.numel() != ranks * size:
-        raise KernelError(
-            f"class_weight has {class_weight.numel()} entries for {ranks} shards of {size} classes"
-        )
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
     first = dist.get_rank(group) * size
     shard = Shard(first, size, ranks * size, class_weight, criterion, on_triton)
@@ -170,12 +163,7 @@ def vocab_parallel_op(
     g = torch.ones((), dtype=dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, ignore_index, class_weight)
-    chunk = chunk_rows(m, size, hidden.device)
-    buffer = logits_buffer(hidden, chunk, size)
-    for start in range(0, m, chunk):
-        part = slice(start, min(start + chunk, m))
-        logits = buffer[: part.stop - start]
-        torch.mm(hidden[part], weight.t(), out=logits)
+    for part, logits in chunks.logits(hidden, weight):
         own = shard.sums(logits, targets[part])
         parts = [torch.empty_like(own) for _ in range(ranks)]
         dist.all_gather(parts, own, group=group)
@@ -186,7 +174,7 @@ def vocab_parallel_op(
         if need_hidden:
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:
-            accumulate(dweight, logits, hidden[part])
+            chunks.accumulate(dweight, logits, hidden[part])
     if need_hidden:
         dist.all_reduce(dhidden, group=group)
     return losses.sum() * g, dhidden, dweight

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels import addnorm, crossentropy, gated, linear_crossentropy, rmsnorm, rotary
+from kernels import addnorm, chunks, crossentropy, gated, linear_crossentropy, rmsnorm, rotary
 
 HIDDEN = (1024, 2048, 4096, 8192, 16384, 32768)
 FEED_FORWARD = (11008, 14336, 53248)
@@ -22,14 +22,17 @@ class Workload:
     run: called with (rows, size, dtype, device), launches the operator's kernels once.
     minimum: bytes that must move for (rows, size, bytes of an element), as the operator's
     docstring states it, without the vectors that every row shares.
-    target_loads: 64-bit loads of a row's target that a kernel without loops shows among its own.
+    narrow: accesses of less than 128 bits in the hot code, for each row of a tile, that only reach
+    the row's scalars (rstd, target, loss), or the last columns of a tensor.
+    variants: the same kernels with other options, which one setting has to suit as well.
     """
 
     kernel: str
     sizes: tuple[int, ...]
     run: Callable[[int, int, torch.dtype, str], object]
     minimum: Callable[[int, int, int], int]
-    target_loads: int = 0
+    narrow: int = 0
+    variants: tuple[Callable[[int, int, torch.dtype, str], object], ...] = ()
 
 
 def tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
@@ -107,25 +110,48 @@ def _glu_bwd(gelu):
     return run
 
 
-def _cross_entropy_fwd(m, v, dtype, device):
-    logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
-    return crossentropy.forward(logits, targets, None, -100, 0.1, 1e-4, None)
+def class_weights(v, dtype, device, wanted):
+    wide = torch.promote_types(dtype, torch.float32)
+    return tensor(wide, device, v).abs() + 0.5 if wanted else None
 
 
-def _cross_entropy_bwd(m, v, dtype, device):
-    logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
-    lse, g = tensor(torch.float32, device, m), tensor(torch.float32, device, m)
-    return crossentropy.backward(g, logits, targets, lse, None, -100, 0.1, 1e-4, None)
+def _cross_entropy_fwd(weighted=False, softcap=None):
+    def run(m, v, dtype, device):
+        logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
+        weight = class_weights(v, dtype, device, weighted)
+        return crossentropy.forward(logits, targets, weight, -100, 0.1, 1e-4, softcap)
+
+    return run
 
 
-def _linear_cross_entropy(m, v, dtype, device):
-    logits = linear_crossentropy.logits_buffer(tensor(dtype, device, 1, 1), m, v)
-    losses = tensor(torch.float32, device, m)
-    g = torch.ones((), device=device)
-    criterion = linear_crossentropy.Criterion(label_smoothing=0.1, z_loss=1e-4)
-    return linear_crossentropy.loss_and_gradient(
-        logits, class_targets(m, v, device), None, criterion, g, losses
-    )
+def _cross_entropy_bwd(weighted=False, softcap=None):
+    def run(m, v, dtype, device):
+        logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
+        weight = class_weights(v, dtype, device, weighted)
+        lse, g = tensor(torch.float32, device, m), tensor(torch.float32, device, m)
+        return crossentropy.backward(g, logits, targets, lse, weight, -100, 0.1, 1e-4, softcap)
+
+    return run
+
+
+def _linear_cross_entropy(weighted=False, softcap=None):
+    def run(m, v, dtype, device):
+        logits = chunks.buffer(tensor(dtype, device, 1, 1), m, v)
+        losses = tensor(torch.float32, device, m)
+        g = torch.ones((), device=device)
+        criterion = linear_crossentropy.Criterion(-100, 0.1, 1e-4, softcap)
+        weight = class_weights(v, dtype, device, weighted)
+        return linear_crossentropy.loss_and_gradient(
+            logits, class_targets(m, v, device), weight, criterion, g, losses
+        )
+
+    return run
+
+
+def _loss(kernel, launcher, minimum, narrow=0, weighted=(False, True)):
+    """A loss with and without a softcap and, where asked for, class weights."""
+    plain, *variants = (launcher(w, cap) for w in weighted for cap in (None, 30.0))
+    return Workload(kernel, VOCABULARY, plain, minimum, narrow, tuple(variants))
 
 
 def _rope_bytes(m, d, e):
@@ -134,34 +160,46 @@ def _rope_bytes(m, d, e):
 
 WORKLOADS = {
     "rms_norm_fwd": Workload(
-        "rms_norm_fwd", HIDDEN, _rms_norm_fwd, lambda m, n, e: 2 * m * n * e + 4 * m
+        "rms_norm_fwd", HIDDEN, _rms_norm_fwd, lambda m, n, e: 2 * m * n * e + 4 * m, 1
     ),
     "rms_norm_bwd": Workload(
-        "rms_norm_bwd", HIDDEN, _rms_norm_bwd, lambda m, n, e: 3 * m * n * e + 4 * m
+        "rms_norm_bwd", HIDDEN, _rms_norm_bwd, lambda m, n, e: 3 * m * n * e + 4 * m, 1
     ),
     "add_rms_norm_fwd": Workload(
-        "add_rms_norm_fwd", HIDDEN, _add_rms_norm_fwd, lambda m, n, e: 4 * m * n * e + 4 * m
+        "add_rms_norm_fwd", HIDDEN, _add_rms_norm_fwd, lambda m, n, e: 4 * m * n * e + 4 * m, 1
     ),
     "add_rms_norm_bwd": Workload(
-        "add_rms_norm_bwd", HIDDEN, _add_rms_norm_bwd, lambda m, n, e: 4 * m * n * e + 4 * m
+        "add_rms_norm_bwd", HIDDEN, _add_rms_norm_bwd, lambda m, n, e: 4 * m * n * e + 4 * m, 1
     ),
     "rope": Workload("rope", HEAD, _rope, _rope_bytes),
     "rope_norm_fwd": Workload("rope", HEAD, _rope_norm_fwd, _rope_bytes),
     "rope_norm_bwd": Workload(
         "rope_norm_bwd", HEAD, _rope_norm_bwd, lambda m, d, e: 3 * _rope_bytes(m, d, e) // 2
     ),
-    "swiglu_fwd": Workload("glu_fwd", FEED_FORWARD, _glu_fwd(False), lambda m, n, e: 3 * m * n * e),
-    "swiglu_bwd": Workload("glu_bwd", FEED_FORWARD, _glu_bwd(False), lambda m, n, e: 5 * m * n * e),
-    "geglu_fwd": Workload("glu_fwd", FEED_FORWARD, _glu_fwd(True), lambda m, n, e: 3 * m * n * e),
-    "geglu_bwd": Workload("glu_bwd", FEED_FORWARD, _glu_bwd(True), lambda m, n, e: 5 * m * n * e),
-    "cross_entropy_fwd": Workload(
-        "cross_entropy_fwd", VOCABULARY, _cross_entropy_fwd, lambda m, v, e: m * v * e + 16 * m
+    "swiglu_fwd": Workload(
+        "glu_fwd", FEED_FORWARD, _glu_fwd(False), lambda m, n, e: 3 * m * n * e, 3
     ),
-    "cross_entropy_bwd": Workload(
-        "cross_entropy_bwd", VOCABULARY, _cross_entropy_bwd, lambda m, v, e: 2 * m * v * e + 16 * m
+    "swiglu_bwd": Workload(
+        "glu_bwd", FEED_FORWARD, _glu_bwd(False), lambda m, n, e: 5 * m * n * e, 5
     ),
-    "linear_cross_entropy": Workload(
-        "linear_cross_entropy", VOCABULARY, _linear_cross_entropy,
-        lambda m, v, e: 2 * m * (-(-v * e // 16) * 16) + 12 * m + 4, 1,
+    "geglu_fwd": Workload(
+        "glu_fwd", FEED_FORWARD, _glu_fwd(True), lambda m, n, e: 3 * m * n * e, 3
+    ),
+    "geglu_bwd": Workload(
+        "glu_bwd", FEED_FORWARD, _glu_bwd(True), lambda m, n, e: 5 * m * n * e, 5
+    ),
+    "cross_entropy_fwd": _loss(
+        "cross_entropy_fwd", _cross_entropy_fwd, lambda m, v, e: m * v * e + 16 * m
+    ),
+    "cross_entropy_bwd": _loss(
+        "cross_entropy_bwd", _cross_entropy_bwd, lambda m, v, e: 2 * m * v * e + 16 * m
+    ),
+    "linear_cross_entropy": _loss(
+        "linear_cross_entropy", _linear_cross_entropy,
+        lambda m, v, e: 2 * m * (-(-v * e // 16) * 16) + 12 * m + 4, 3, (False,),
+    ),
+    "linear_cross_entropy_weighted": _loss(
+        "linear_cross_entropy_streamed", _linear_cross_entropy,
+        lambda m, v, e: 2 * m * (-(-v * e // 16) * 16) + 12 * m + 4, 0, (True,),
     ),
 }  # fmt: skip
