@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kernels
-from kernels import crossentropy, linear_crossentropy, rmsnorm, rotary
+from kernels import chunks, crossentropy, linear_crossentropy, rmsnorm, rotary
 from kernels.ghost import Ghost, compiled
 from kernels.table import TABLE
 from kernels.tune import DTYPES, plan
@@ -39,7 +39,7 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
             crossentropy.forward(logits, targets, *options)
             crossentropy.backward(stat, logits, targets, stat, *options)
             linear_crossentropy.loss_and_gradient(
-                linear_crossentropy.logits_buffer(x, rows, 32001), targets, None,
+                chunks.buffer(x, rows, 32001), targets, None,
                 linear_crossentropy.Criterion(ignored, smoothing), meta(dtype=losses), stat,
             )  # fmt: skip
             for batch in (1, 2, 3):

@@ -5,49 +5,152 @@ import torch
 import torch.nn.functional as F
 
 import kernels
-from kernels.rmsnorm import rms_norm_ref
+from kernels.gated import geglu_ref, swiglu_ref
+from tests.kernels.interpret.operators import results, rotate_half
 
 BAD = [float("nan"), float("inf"), -float("inf")]
+ROWS, N = 6, 200
+OTHERS = [0, 1, 3, 4, 5]  # row 2 is the bad one
+
+
+def torch_norm(x, w):
+    return F.rms_norm(x, w.shape, w, 1e-6)
+
+
+def by_heads(function):
+    """A function of q and k (1, ROWS, 2, N / 2) as one of (ROWS, N)."""
+
+    def of_rows(q, k, *w):
+        q, k = (x.view(1, ROWS, 2, N // 2) for x in (q, k))
+        return tuple(x.reshape(ROWS, N) for x in function(q, k, *w))
+
+    return of_rows
+
+
+COS, SIN = torch.linspace(-1, 1, ROWS * N // 2).view(2, ROWS, N // 4)
+
+
+def torch_rope(q, k, *w):
+    if w:
+        q, k = torch_norm(q, w[0]), torch_norm(k, w[1])
+    return rotate_half(q, COS, SIN), rotate_half(k, COS, SIN)
+
+
+def torch_add_norm(x, r, w):
+    return torch_norm(x + r, w), x + r
+
+
+# The operator, torch's, its inputs of (ROWS, N), its outputs, the lengths of its weights.
+ROW_WISE = {
+    "rms_norm": (kernels.rms_norm, torch_norm, 1, 1, [N]),
+    "add_rms_norm": (kernels.add_rms_norm, torch_add_norm, 2, 2, [N]),
+    "swiglu": (kernels.swiglu, swiglu_ref, 2, 1, []),
+    "geglu": (kernels.geglu, geglu_ref, 2, 1, []),
+    "rope": (
+        by_heads(lambda q, k: kernels.rope(q, k, COS, SIN)), by_heads(torch_rope), 2, 2, []
+    ),
+    "rope with QK-norm": (
+        by_heads(lambda q, k, a, b: kernels.rope(q, k, COS, SIN, a, b)), by_heads(torch_rope),
+        2, 2, [N // 2, N // 2],
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_row_stays_in_its_row(bad):
-    x, w = torch.randn(6, 200), torch.randn(200)
-    x[2, 11] = bad
-    y = kernels.rms_norm(x, w)
-    expected = rms_norm_ref(x, w)
-    assert torch.equal(y.isnan(), expected.isnan())
-    torch.testing.assert_close(y, expected, equal_nan=True)
-    h = kernels.swiglu(x, x)
-    torch.testing.assert_close(h, F.silu(x) * x, equal_nan=True)
+@pytest.mark.parametrize("name", list(ROW_WISE))
+def test_a_bad_element_stays_in_its_row(name, bad):
+    """In each input and upstream gradient in turn. Outputs and gradients are torch's, NaN for NaN,
+    weight gradients too; the other rows' are as they are without it, to the bit."""
+    ours, torchs, taken, given, lengths = ROW_WISE[name]
+    rows, weights = list(torch.randn(taken + given, ROWS, N)), [torch.randn(n) for n in lengths]
+
+    def all_of(function, rows):
+        return results(function, [*rows[:taken], *weights], rows[taken:])
+
+    clean = all_of(ours, rows)
+    for place in range(taken + given):
+        poisoned = [x.clone() for x in rows]
+        poisoned[place][2, 11] = bad
+        mine = all_of(ours, poisoned)
+        torch.testing.assert_close(mine, all_of(torchs, poisoned), equal_nan=True)
+        for a, b in zip(mine, clean, strict=True):
+            if a.dim() == 2:
+                assert torch.equal(a[OTHERS], b[OTHERS])
 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("v", [33, 5000])
 def test_a_bad_logit_gives_torchs_loss(bad, v):
-    x, targets = torch.randn(5, v), torch.randint(1, v, (5,))
+    """One bad logit in row 1, a whole row 3 of them."""
+    x, targets, dout = torch.randn(5, v), torch.randint(1, v, (5,)), torch.randn(5)
     x[1, 0] = bad
     x[3] = bad
-    mine = kernels.cross_entropy(x, targets, reduction="none")
-    torch.testing.assert_close(mine, F.cross_entropy(x, targets, reduction="none"), equal_nan=True)
-    a, b = (x.clone().requires_grad_() for _ in range(2))
-    kernels.cross_entropy(a, targets, reduction="none")[[0, 1, 2, 4]].sum().backward()
-    F.cross_entropy(b, targets, reduction="none")[[0, 1, 2, 4]].sum().backward()
-    torch.testing.assert_close(a.grad[[0, 1, 2, 4]], b.grad[[0, 1, 2, 4]], equal_nan=True)
+    mine = results(lambda x: kernels.cross_entropy(x, targets, reduction="none"), [x], [dout])
+    torchs = results(lambda x: F.cross_entropy(x, targets, reduction="none"), [x], [dout])
+    torch.testing.assert_close(mine, torchs, equal_nan=True)
 
 
+def losses_of(reduction, v):
+    """The operator and torch's, with h, w and an upstream gradient."""
+    h, w, targets = torch.randn(ROWS, 16), torch.randn(v, 16), torch.randint(0, v, (ROWS,))
+    dout = torch.ones(ROWS) if reduction == "none" else torch.tensor(0.7)
+
+    def ours(h, w):
+        return kernels.linear_cross_entropy(h, w, targets, reduction=reduction)
+
+    def torchs(h, w):
+        return F.cross_entropy(h @ w.T, targets, reduction=reduction)
+
+    return ours, torchs, targets, h, w, dout
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("v", [33, 5000])
+def test_a_bad_hidden_state_stays_in_its_row(bad, reduction, v):
+    """dW, a sum over all rows, is NaN where torch's is."""
+    ours, torchs, _, h, w, dout = losses_of(reduction, v)
+    h[2, 3] = bad
+    mine = results(ours, [h, w], [dout])
+    torch.testing.assert_close(mine, results(torchs, [h, w], [dout]), equal_nan=True)
+    assert mine[1][OTHERS].isfinite().all() and mine[1][2].isnan().any()
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_bad_hidden_state_that_is_ignored_does_nothing(bad, reduction):
+    """Better than torch's, whose gradient is NaN · 0."""
+    ours, _, targets, h, w, dout = losses_of(reduction, 33)
+    targets[2] = -100
+    loss, dh, _ = results(ours, [h, w], [dout])
+    h[2, 3] = bad
+    other, poisoned, dw = results(ours, [h, w], [dout])
+    assert torch.equal(loss, other) and torch.equal(dh, poisoned)
+    assert dw[:, :3].isfinite().all() and dw[:, 4:].isfinite().all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("linear", [False, True])
-def test_all_ignored_is_zero_with_zero_gradients(linear):
-    h, w = torch.randn(4, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
-    targets = torch.full((4,), -100)
-    loss = (
-        kernels.linear_cross_entropy(h, w, targets)
-        if linear
-        else kernels.cross_entropy(h @ w.T, targets)
-    )
-    loss.backward()
-    assert loss.item() == 0.0
-    assert not h.grad.any() and not w.grad.any()
+def test_all_ignored_is_zero_with_zero_gradients(linear, reduction, shift, weighted):
+    h, w = torch.randn(2, 4, 16), torch.randn(40, 16)
+    targets = torch.full((2, 4), 7)
+    if shift:
+        targets[:, 0] = 5  # nobody predicts the first
+    options = {
+        "ignore_index": 7, "reduction": reduction, "shift": shift, "label_smoothing": 0.1,
+        "z_loss": 0.1, "class_weight": torch.rand(40) if weighted else None,
+    }  # fmt: skip
+
+    def loss(h, w):
+        if linear:
+            return kernels.linear_cross_entropy(h, w, targets, **options)
+        return kernels.cross_entropy(h @ w.T, targets, **options)
+
+    dout = torch.randn(2, 4) if reduction == "none" else torch.randn(())
+    for result in results(loss, [h, w], [dout]):
+        assert not result.any()
 
 
 def test_ignored_rows_are_not_read(meter):
@@ -99,3 +202,36 @@ def test_what_cannot_be_done_is_said(elsewhere):
     with pytest.raises(kernels.KernelError, match="both q_weight and k_weight"):
         q = torch.randn(1, 2, 1, 8)
         kernels.rope(q, q, torch.ones(2, 4), torch.ones(2, 4), torch.ones(8))
+
+
+def long(*shape):
+    return torch.zeros(shape, dtype=torch.int64)
+
+
+def turn(q, k, table):
+    return kernels.rope(q, k, table, table)
+
+
+MISFITS = {
+    "a short weight": lambda t: kernels.rms_norm(t(3, 8), t(5)),
+    "a short residual": lambda t: kernels.add_rms_norm(t(3, 8), t(8), t(8)),
+    "a residual of another dtype": lambda t: kernels.add_rms_norm(t(3, 8).half(), t(3, 8), t(8)),
+    "a narrow up": lambda t: kernels.swiglu(t(3, 8), t(3, 5)),
+    "tables of few positions": lambda t: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(3, 4)),
+    "tables of whole width": lambda t: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(5, 8)),
+    "an odd head": lambda t: turn(t(1, 5, 1, 7), t(1, 5, 1, 7), t(5, 3)),
+    "fewer keys": lambda t: turn(t(1, 5, 1, 8), t(1, 3, 1, 8), t(5, 4)),
+    "few targets": lambda t: kernels.cross_entropy(t(5, 8), long(3)),
+    "few class weights": lambda t: kernels.cross_entropy(t(5, 8), long(5), class_weight=t(3)),
+    "few class weights of a head": lambda t: kernels.linear_cross_entropy(
+        t(5, 8), t(9, 8), long(5), class_weight=t(3)
+    ),
+    "no softcap at all": lambda t: kernels.cross_entropy(t(5, 8), long(5), softcap=0.0),
+    "no classes": lambda t: kernels.cross_entropy(t(3, 0), long(3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(MISFITS))
+def test_what_does_not_fit_is_refused(name, elsewhere):
+    with pytest.raises(kernels.KernelError):
+        MISFITS[name](torch.ones)

@@ -1,4 +1,7 @@
-"""Gradients against finite differences in fp64."""
+"""Gradients against finite differences in fp64: along a random direction at odd sizes, and every
+element of the Jacobian at small ones."""
+
+from itertools import combinations
 
 import pytest
 import torch
@@ -11,8 +14,8 @@ def f64(*shape):
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
 
-def check(function, *inputs):
-    assert gradcheck(function, inputs, fast_mode=True, atol=1e-6, rtol=1e-4)
+def check(function, *inputs, whole=False):
+    assert gradcheck(function, inputs, fast_mode=not whole, atol=1e-6, rtol=1e-4)
 
 
 def test_norms():
@@ -30,35 +33,67 @@ def test_gated():
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_rope(norm):
-    cos, sin = torch.randn(2, 5, 8, dtype=torch.float64)
-    weights = (f64(16), f64(16)) if norm else ()
-    check(lambda q, k, *w: kernels.rope(q, k, cos, sin, *w), f64(2, 5, 3, 16), f64(2, 5, 2, 16),
-          *weights)  # fmt: skip
+@pytest.mark.parametrize("d", [6, 16])
+def test_rope(norm, d):
+    cos, sin = torch.randn(2, 5, d // 2, dtype=torch.float64)
+    weights = (f64(d), f64(d)) if norm else ()
+    turn = lambda q, k, *w: kernels.rope(q, k, cos, sin, *w)  # noqa: E731
+    check(turn, f64(2, 5, 3, d), f64(2, 5, 2, d), *weights)
+    check(lambda *a: turn(*a)[0], f64(2, 5, 3, d), f64(2, 5, 2, d), *weights)  # k is not used
 
 
-OPTIONS = [
-    {},
-    {"reduction": "sum", "label_smoothing": 0.1},
-    {"reduction": "none", "z_loss": 0.01, "softcap": 3.0},
-    {"label_smoothing": 0.2, "z_loss": 0.01, "softcap": 5.0, "class_weight": True},
-    {"shift": True, "class_weight": True},
-]
+EXTRAS = {
+    "label_smoothing": 0.2, "z_loss": 0.01, "softcap": 3.0, "shift": True,
+    "class_weight": torch.linspace(0.2, 2, 37, dtype=torch.float64),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("linear", [False, True])
-def test_cross_entropies(options, linear):
-    options = dict(options)
-    if options.pop("class_weight", False):
-        options["class_weight"] = torch.rand(37, dtype=torch.float64) + 0.5
+@pytest.mark.parametrize(
+    "chosen", [c for n in range(6) for c in combinations(EXTRAS, n)], ids=" ".join
+)
+def test_cross_entropies(chosen):
+    options = {name: EXTRAS[name] for name in chosen}
+    options["reduction"] = ("mean", "sum", "none")[len(chosen) % 3]
     targets = torch.randint(0, 37, (2, 4))
     targets[0, 1] = -100
-    if linear:
-        check(lambda h, w: kernels.linear_cross_entropy(h, w, targets, **options),
-              f64(2, 4, 6), f64(37, 6))  # fmt: skip
-    else:
-        check(lambda x: kernels.cross_entropy(x, targets, **options), f64(2, 4, 37))
+    check(lambda x: kernels.cross_entropy(x, targets, **options), f64(2, 4, 37))
+    check(lambda h, w: kernels.linear_cross_entropy(h, w, targets, **options),
+          f64(2, 4, 6), f64(37, 6))  # fmt: skip
+
+
+SMALL_TARGETS = torch.tensor([4, -100])
+SMALL_COS, SMALL_SIN = torch.tensor([[[0.6, 0.8]], [[0.8, -0.6]]], dtype=torch.float64)
+FEW = {
+    "label_smoothing": 0.2, "z_loss": 0.01, "softcap": 3.0,
+    "class_weight": torch.linspace(0.5, 2, 7, dtype=torch.float64),
+}  # fmt: skip
+WHOLE = {
+    "rms_norm": (kernels.rms_norm, (2, 5), (5,)),
+    "add_rms_norm": (kernels.add_rms_norm, (2, 5), (2, 5), (5,)),
+    "swiglu": (kernels.swiglu, (2, 3), (2, 3)),
+    "geglu": (kernels.geglu, (2, 3), (2, 3)),
+    "rope": (lambda q, k: kernels.rope(q, k, SMALL_COS, SMALL_SIN), (1, 1, 2, 4), (1, 1, 1, 4)),
+    "rope with QK-norm": (
+        lambda q, k, *w: kernels.rope(q, k, SMALL_COS, SMALL_SIN, *w),
+        (1, 1, 2, 4), (1, 1, 1, 4), (4,), (4,),
+    ),
+    "cross_entropy": (
+        lambda x: kernels.cross_entropy(x, SMALL_TARGETS, reduction="none", **FEW), (2, 7)
+    ),
+    "linear_cross_entropy": (
+        lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, **FEW), (2, 3), (7, 3)
+    ),
+    "linear losses": (
+        lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, reduction="none", **FEW),
+        (2, 3), (7, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(WHOLE))
+def test_every_element_of_the_jacobian(name):
+    function, *shapes = WHOLE[name]
+    check(function, *(f64(*shape) for shape in shapes), whole=True)
 
 
 def test_only_the_gradients_that_are_wanted():

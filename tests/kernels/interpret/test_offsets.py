@@ -1,53 +1,180 @@
-"""Offsets beyond 2^31 elements, on sparse files: address space is used, memory is not."""
+"""Offsets beyond 2^31 elements, on sparse files and memory that nobody touches: address space is
+used, memory is not."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import kernels
-from kernels.rmsnorm import rms_norm_ref
-from kernels.rotary import rope_ref
+from kernels import addnorm, crossentropy, gated, rmsnorm, rotary, settings
+from kernels.interpreter import Meter
+from kernels.settings import Launch
+from tests.kernels.interpret.operators import bf16, results
 
 FAR = (1 << 31) + 1024  # elements from one row to the next
 
 
 @pytest.fixture
 def sparse(tmp_path):
-    """Two rows of `n` elements FAR apart in a file with a hole between them."""
+    """bf16 elements of a file that is a hole until it is written to."""
+    names = map(str, range(100))
 
-    def make(n, name):
-        x = torch.from_file(str(tmp_path / name), shared=True, size=FAR + n, dtype=torch.bfloat16)
-        rows = x.as_strided((2, n), (FAR, 1))
-        rows.copy_(torch.randn(2, n))
-        return rows
+    def make(size):
+        path = str(tmp_path / next(names))
+        return torch.from_file(path, shared=True, size=size, dtype=torch.bfloat16)
 
     return make
 
 
-def test_rows_more_than_two_billion_elements_apart(sparse):
-    x, gate, logits = sparse(256, "x"), sparse(256, "gate"), sparse(1001, "logits")
-    w, targets = torch.randn(256).bfloat16(), torch.tensor([7, 900])
-    torch.testing.assert_close(kernels.rms_norm(x, w), rms_norm_ref(x, w))
-    torch.testing.assert_close(kernels.swiglu(gate, x), F.silu(gate) * x)
-    torch.testing.assert_close(
-        kernels.cross_entropy(logits, targets), F.cross_entropy(logits.float(), targets)
+def heads(x):
+    return x.unflatten(-1, (4, 64)).unsqueeze(1)
+
+
+COS, SIN = torch.ones(2, 1, 32).mul_(torch.tensor([0.6, 0.8])[:, None, None])
+TARGETS = torch.tensor([7, 900])
+# The operator, the width of each of its row inputs, the lengths of its weights.
+ROWS = {
+    "rms_norm": (kernels.rms_norm, [256], [256]),
+    "add_rms_norm": (kernels.add_rms_norm, [256, 256], [256]),
+    "swiglu": (kernels.swiglu, [300, 300], []),
+    "geglu": (kernels.geglu, [300, 300], []),
+    "cross_entropy": (
+        lambda x: kernels.cross_entropy(x, TARGETS, softcap=9.0, reduction="none"), [1001], []
+    ),
+    "rope": (
+        lambda q, k, *w: kernels.rope(heads(q), heads(k), COS, SIN, *w), [256, 256], []
+    ),
+    "rope with QK-norm": (
+        lambda q, k, *w: kernels.rope(heads(q), heads(k), COS, SIN, *w), [256, 256], [64, 64]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_rows_more_than_two_billion_elements_apart(name, sparse):
+    """Inputs and upstream gradients; results are those of rows that are neighbours."""
+
+    def far(x):
+        rows = sparse(FAR + x[0].numel()).as_strided(x.shape, (FAR, *x.stride()[1:]))
+        return rows.copy_(x)
+
+    function, widths, lengths = ROWS[name]
+    rows, weights = [bf16(2, n) for n in widths], [bf16(n) for n in lengths]
+    outs = function(*rows, *weights)
+    douts = [bf16(*o.shape) for o in (outs if isinstance(outs, tuple) else (outs,))]
+    near = results(function, [*rows, *weights], douts)
+    far_douts = [far(d) if d.dim() > 1 else d for d in douts]
+    for a, b in zip(results(function, [*map(far, rows), *weights], far_douts), near, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.fixture
+def last(meter):
+    """Of each launch the last program alone runs: what it reads and writes lies beyond element
+    2^31, and nobody touches what comes before."""
+    with Meter(lambda places: places[-1:]) as last:
+        yield last
+
+
+N = 32768
+M = (1 << 31) // N + 2
+
+
+def tall(row):
+    return row.expand(M, N)
+
+
+def test_two_billion_normed_elements(last):
+    x, r, w = bf16(1, N), bf16(1, N), bf16(N)
+    for a, b in zip(rmsnorm.forward(tall(x), w, 1e-6), rmsnorm.forward(x, w, 1e-6), strict=True):
+        assert torch.equal(a[-1:], b)
+    for a, b in zip(
+        addnorm.forward(tall(x), tall(r), w, 1e-6), addnorm.forward(x, r, w, 1e-6), strict=True
+    ):
+        assert torch.equal(a[-1:], b)
+    assert last.programs == {"rms_norm_fwd_kernel": 2, "add_rms_norm_fwd_kernel": 2}
+
+
+@pytest.mark.parametrize("reads", [1, 2])
+@pytest.mark.parametrize("along", [False, True])
+def test_two_billion_gradients_of_a_norm(along, reads, last, monkeypatch):
+    # few rows in a program, for the interpreter's sake
+    few = Launch(block=N // reads, programs=M // 8, reads=reads)
+    monkeypatch.setattr(settings, "_trial", {"rms_norm_bwd": few, "add_rms_norm_bwd": few})
+    x, dy, dstream, w = bf16(1, N), bf16(1, N), bf16(1, N), bf16(N)
+    rstd = torch.full((M,), 0.75)
+    near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None)
+    far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None)
+    assert torch.equal(far[-1:], near)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_two_billion_gated_elements(gelu, sparse, last):
+    size = (1 << 31) + 100
+    inputs = [sparse(size) for _ in range(3)]
+    tails = [x[1 << 31 :].copy_(bf16(100)) for x in inputs]
+    dout, gate, up = inputs
+    assert torch.equal(gated.forward(gate, up, gelu)[1 << 31 :], gated.forward(*tails[1:], gelu))
+    for a, b in zip(
+        gated.backward(dout, gate, up, gelu), gated.backward(*tails, gelu), strict=True
+    ):
+        assert torch.equal(a[1 << 31 :], b)
+    assert last.programs == {"glu_fwd_kernel": 2, "glu_bwd_kernel": 2}
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_two_billion_gated_elements_in_rows(gelu, last):
+    near = [bf16(1, N) for _ in range(3)]
+    dout, gate, up = map(tall, near)
+    end = slice(-gated.launch("glu_bwd", gate, N).block, None)  # the last program's columns
+    mine = gated.forward(gate, up, gelu), *gated.backward(dout, gate, up, gelu)
+    with Meter():
+        exact = gated.forward(*near[1:], gelu), *gated.backward(*near, gelu)
+    for a, b in zip(mine, exact, strict=True):
+        assert torch.equal(a[-1, end], b[0, end])
+
+
+def test_two_billion_logits(sparse, last):
+    v = 65535
+    m = (1 << 31) // v + 2
+    logits, targets, g = sparse(m * v).view(m, v), torch.full((m,), 9), torch.ones(m)
+    near = logits[-1:].copy_(bf16(1, v)).clone()
+    options = None, -100, 0.1, 1e-4, 9.0
+    losses, lse = crossentropy.forward(logits, targets, *options)
+    near_losses, near_lse = crossentropy.forward(near, targets[:1], *options)
+    # rows begin at other places between boundaries, so sums come in another order
+    torch.testing.assert_close(losses[-1:], near_losses)
+    torch.testing.assert_close(lse[-1:], near_lse)
+    dlogits = crossentropy.backward(g, logits, targets, lse, *options)
+    assert torch.equal(
+        dlogits[-1:], crossentropy.backward(g[:1], near, targets[:1], lse[-1:], *options)
     )
-    q = x.view(2, 1, 4, 64)
-    cos, sin = torch.randn(2, 1, 32)
-    torch.testing.assert_close(kernels.rope(q, q, cos, sin), rope_ref(q, q, cos, sin))
+    assert last.programs == {"cross_entropy_fwd_kernel": 2, "cross_entropy_bwd_kernel": 2}
 
 
-def test_backwards_reach_as_far(sparse):
-    x = sparse(256, "x").requires_grad_()
-    near = x.detach().clone().requires_grad_()
-    w = torch.randn(256).bfloat16()
-    torch.testing.assert_close(
-        torch.autograd.grad(kernels.rms_norm(x, w).sum(), x),
-        torch.autograd.grad(kernels.rms_norm(near, w).sum(), near),
-        rtol=0, atol=0,
-    )  # fmt: skip
-    torch.testing.assert_close(
-        torch.autograd.grad(kernels.swiglu(x, x).sum(), x),
-        torch.autograd.grad(kernels.swiglu(near, near).sum(), near),
-        rtol=0, atol=0,
-    )  # fmt: skip
+@pytest.mark.parametrize("sequences", [1, 9364])
+def test_two_billion_elements_of_heads(sequences, sparse, last, monkeypatch):
+    heads, d, rows = 7, 256, 128
+    tokens = 9364 * rows // sequences
+    assert sequences * tokens * heads * d > 1 << 31
+    # programs of many tokens, to keep them and their partial sums few
+    setting = Launch(block=d // 2, rows=rows)
+    monkeypatch.setattr(settings, "_trial", {"rope": setting, "rope_norm_bwd": setting})
+    near = [bf16(1, rows, h, d) for h in (heads, 1, heads, 1)]  # dq, dk, q, k of the last program
+    far = [sparse(sequences * tokens * x[0, 0].numel()).view(-1, *x.shape[2:]) for x in near]
+    for x, end in zip(far, near, strict=True):
+        x[-rows:] = end[0]
+    far = [x.view(sequences, tokens, *x.shape[1:]) for x in far]
+    table = sparse(tokens * d // 2).view(tokens, d // 2)
+    table[-rows:] = 0.75
+    weights = bf16(d), bf16(d)
+    mine = (
+        *rotary.forward(*far[2:], table, table, *weights, 1e-6, False),
+        *rotary.backward(*far, table, table, *weights, 1e-6)[:2],
+    )
+    exact = (
+        *rotary.forward(*near[2:], table[-rows:], table[-rows:], *weights, 1e-6, False),
+        *rotary.backward(*near, table[-rows:], table[-rows:], *weights, 1e-6)[:2],
+    )
+    for a, b in zip(mine, exact, strict=True):
+        assert torch.equal(a[-1, -rows:], b[0])
+    assert last.programs["rope_kernel"] == last.programs["rope_norm_bwd_kernel"] == 2

@@ -9,33 +9,56 @@ import torch
 import kernels
 from kernels.interpreter import Meter
 
+M, V = 40, 1001
+EVERYTHING = {
+    "label_smoothing": 0.1, "z_loss": 1e-3, "softcap": 5.0, "shift": True,
+    "class_weight": torch.linspace(0.5, 2, V),
+}  # fmt: skip
+
 
 def cases():
+    """The operator, its inputs, and the other tensors that it is given."""
     torch.manual_seed(1)
 
     def t(*shape):
         return torch.randn(shape).bfloat16().requires_grad_()
 
-    cos, sin = torch.randn(2, 40, 16)
-    targets = torch.randint(0, 1001, (40,))
-    heads = t(1, 40, 6, 32), t(1, 40, 2, 32)
+    cos, sin = torch.randn(2, M, 16)
+    targets = torch.randint(0, V, (M,))
+    targets[::7] = -100
+    heads = t(1, M, 6, 32), t(1, M, 2, 32)
+    norms = t(32), t(32)
+    logits, hidden, weight = t(M, V), t(M, 64), t(V, 64)
+    loss = [targets, EVERYTHING["class_weight"]]
+
+    def cross_entropy(**options):
+        return lambda x: kernels.cross_entropy(x, targets, **options), [logits], loss
+
+    def linear(**options):
+        def op(h, w):
+            return kernels.linear_cross_entropy(h, w, targets, **options)
+
+        return op, [hidden, weight], loss
+
     return {
-        "rms_norm": (kernels.rms_norm, [t(40, 256), t(256)]),
-        "add_rms_norm": (kernels.add_rms_norm, [t(40, 256), t(40, 256), t(256)]),
-        "rope": (lambda q, k: kernels.rope(q, k, cos, sin), [*heads]),
+        "rms_norm": (kernels.rms_norm, [t(M, 256), t(256)], []),
+        "add_rms_norm": (kernels.add_rms_norm, [t(M, 256), t(M, 256), t(256)], []),
+        "rope": (lambda q, k: kernels.rope(q, k, cos, sin), [*heads], [cos, sin]),
         "rope with QK-norm": (
-            lambda q, k, a, b: kernels.rope(q, k, cos, sin, a, b), [*heads, t(32), t(32)]
+            lambda q, k, a, b: kernels.rope(q, k, cos, sin, a, b), [*heads, *norms], [cos, sin]
         ),
-        "swiglu": (kernels.swiglu, [t(40, 301), t(40, 301)]),
-        "geglu": (kernels.geglu, [t(40, 301), t(40, 301)]),
-        "cross_entropy": (lambda x: kernels.cross_entropy(x, targets), [t(40, 1001)]),
-        "linear_cross_entropy": (
-            lambda h, w: kernels.linear_cross_entropy(h, w, targets), [t(40, 64), t(1001, 64)]
+        "swiglu": (kernels.swiglu, [t(M, 301), t(M, 301)], []),
+        "swiglu of rows apart": (
+            lambda x: kernels.swiglu(*x.chunk(2, -1)), [t(M, 602)], []
         ),
-        "linear losses": (
-            lambda h, w: kernels.linear_cross_entropy(h, w, targets, reduction="none"),
-            [t(40, 64), t(1001, 64)],
-        ),
+        "geglu": (kernels.geglu, [t(M, 301), t(M, 301)], []),
+        "cross_entropy": cross_entropy(),
+        "cross_entropy with everything": cross_entropy(**EVERYTHING),
+        "cross_entropy of each": cross_entropy(reduction="none"),
+        "linear_cross_entropy": linear(),
+        "linear_cross_entropy with everything": linear(**EVERYTHING),
+        "linear losses": linear(reduction="none"),
+        "linear losses with everything": linear(reduction="none", **EVERYTHING),
     }  # fmt: skip
 
 
@@ -47,8 +70,11 @@ def run(function, inputs):
     outs = out if isinstance(out, tuple) else (out,)
     torch.manual_seed(2)
     douts = [torch.randn(o.shape).to(o.dtype) for o in outs]
+    before = [d.clone() for d in douts]
     grads = torch.autograd.grad(outs, inputs, douts, retain_graph=True)
+    grads = [g.clone() for g in grads]
     again = torch.autograd.grad(outs, inputs, douts)
+    assert same_bits(before, douts), "an upstream gradient was overwritten"
     return [*outs, *grads], [*outs, *again]
 
 
@@ -62,13 +88,20 @@ def shuffled(places):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_order_repetition_and_inputs(name):
-    function, inputs = cases()[name]
-    before = [x.detach().clone() for x in inputs]
+    function, inputs, given = cases()[name]
+    given = [*inputs, *given]
+    before = [x.detach().clone() for x in given]
     forward, again = run(function, inputs)
     assert same_bits(forward, again), "a second backward differs"
-    assert same_bits(before, [x.detach() for x in inputs]), "an input was overwritten"
+    assert same_bits(before, [x.detach() for x in given]), "an input was overwritten"
     for order in (lambda places: places[::-1], shuffled):
         with Meter(order) as meter:
             other, _ = run(function, inputs)
         assert max(meter.programs.values()) > 1
         assert same_bits(forward, other), "the order of programs shows"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("linear")])
+def test_order_in_each_of_several_chunks(name, monkeypatch):
+    monkeypatch.setattr("kernels.chunks.size", lambda *_: 16)
+    test_order_repetition_and_inputs(name)

@@ -10,7 +10,15 @@ from torch.utils.checkpoint import (
 )
 
 import kernels
-from kernels import addnorm, crossentropy, gated, linear_crossentropy, rmsnorm, rotary
+from kernels import (
+    addnorm,
+    crossentropy,
+    gated,
+    linear_crossentropy,
+    linear_losses,
+    rmsnorm,
+    rotary,
+)
 
 LOSS = (-100, 0.1, 1e-3, 5.0)
 
@@ -48,7 +56,7 @@ def samples():
             (t(3, 8), t(33, 8), targets, None, *LOSS, True, True, True, True),
         ),
         "linear_losses": (
-            linear_crossentropy.linear_losses_op, (t(3, 8), t(33, 8), targets, None, *LOSS, True)
+            linear_losses.linear_losses_op, (t(3, 8), t(33, 8), targets, None, *LOSS, True)
         ),
     }  # fmt: skip
 

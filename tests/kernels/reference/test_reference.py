@@ -54,7 +54,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_linear_cross_entropy_by_chunks_is_the_whole(options, monkeypatch):
-    monkeypatch.setattr("kernels.linear_crossentropy.CPU_LOGITS", 64 * 40)
+    monkeypatch.setattr("kernels.chunks.CPU_LOGITS", 64 * 40)
     h, w = torch.randn(2, 90, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     targets = torch.randint(0, 40, (2, 90))
     targets[1, 3] = -100
@@ -66,9 +66,46 @@ def test_linear_cross_entropy_by_chunks_is_the_whole(options, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("linear", [False, True])
+def test_all_ignored_is_zero_with_zero_gradients(linear, reduction, shift, weighted):
+    h, w = torch.randn(2, 4, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
+    targets = torch.full((2, 4), -100)
+    if shift:
+        targets[:, 0] = 3  # nobody predicts the first
+    options = {
+        "reduction": reduction, "shift": shift, "label_smoothing": 0.1, "z_loss": 0.1,
+        "class_weight": torch.rand(40) if weighted else None,
+    }  # fmt: skip
+    if linear:
+        loss = kernels.linear_cross_entropy(h, w, targets, **options)
+    else:
+        loss = kernels.cross_entropy(h @ w.T, targets, **options)
+    assert not loss.any()
+    for gradient in torch.autograd.grad(loss, (h, w), torch.randn_like(loss)):
+        assert not gradient.any()
+
+
 def test_autocast_computes_in_its_dtype_and_returns_fp32():
     h, w = torch.randn(9, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss = kernels.linear_cross_entropy(h, w, torch.randint(0, 40, (9,)))
     loss.backward()
     assert loss.dtype == h.grad.dtype == w.grad.dtype == torch.float32
+
+
+def test_what_does_not_fit_is_refused():
+    logits, targets = torch.randn(5, 8), torch.zeros(5, dtype=torch.int64)
+    for given, options in (
+        ((logits, targets[:3]), {}),
+        ((logits, targets), {"class_weight": torch.ones(3)}),
+        ((logits, targets), {"softcap": -1.0}),
+        ((logits[:, :0], targets), {}),
+    ):
+        with pytest.raises(kernels.KernelError, match="cross_entropy: "):
+            kernels.cross_entropy(*given, **options)
+    head = torch.randn(9, 8)
+    with pytest.raises(kernels.KernelError, match=r"class_weight is \[3\].* not \[9\]"):
+        kernels.linear_cross_entropy(logits, head, targets, class_weight=torch.ones(3))
