@@ -175,7 +175,7 @@ def linear_cross_entropy_kernel(
     ACC: tl.constexpr,
     VEC: tl.constexpr,
     BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,
+    TILES: tl.constexpr,
 ):
     """A whole row in registers, of one thread block or of a cluster: read once, written once."""
     row = tl.program_id(0).to(tl.int64)
@@ -187,13 +187,13 @@ def linear_cross_entropy_kernel(
     top = tl.full((BLOCK // VEC,), -float("inf"), ACC)
     total = tl.zeros((BLOCK // VEC,), ACC)
     kept_row = ()
-    for part in tl.static_range(PARTS):
+    for part in tl.static_range(TILES):
         cols = part * BLOCK + tile
         # up to the end of a vector: into the padding, never past it
         logits = tl.load(LOGITS + cols, (cols // VEC * VEC < n) & kept, other=0.0)
         kept_row = kept_row + (logits,)  # type: ignore[assignment]  # noqa: RUF005
         x = capped(logits.to(ACC), softcap, HAS_SOFTCAP)
-        if part == PARTS - 1:
+        if part == TILES - 1:
             x = tl.where(cols < n, x, -float("inf"))
         top, total = online(by_vector(x, VEC), top, total)
     base, total = settled(top, total)
@@ -206,7 +206,7 @@ def linear_cross_entropy_kernel(
     p_scale = tl.where(kept, p_scale / total, 0.0)
     hit = tl.zeros((BLOCK // VEC,), ACC)
     summed = tl.zeros((BLOCK // VEC,), ACC)
-    for part in tl.static_range(PARTS):
+    for part in tl.static_range(TILES):
         cols = part * BLOCK + tile
         x = capped(widened(kept_row[part], n >> 31, ACC), softcap, HAS_SOFTCAP)
         d = row_gradient(
@@ -215,7 +215,7 @@ def linear_cross_entropy_kernel(
         )  # fmt: skip
         tl.store(LOGITS + cols, d.to(LOGITS.dtype.element_ty), cols // VEC * VEC < n)
         hit += tl.sum(by_vector(tl.where(cols == place, x, 0.0), VEC), 1)
-        if part == PARTS - 1:
+        if part == TILES - 1:
             x = tl.where(cols < n, x, 0.0)
         summed += tl.sum(by_vector(x, VEC), 1)
     loss = token_loss(

@@ -130,14 +130,14 @@ def rms_norm_wide_bwd_kernel(
     span,
     HAS_DSTREAM: tl.constexpr,
     ACC: tl.constexpr,
-    PARTS: tl.constexpr,
+    TILES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The same for rows that fill all registers with their sums of dw: each row is read twice, the
     second time right after the first and from cache."""
     pid = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, BLOCK)
-    dweight = (tl.zeros((BLOCK,), ACC),) * PARTS
+    dweight = (tl.zeros((BLOCK,), ACC),) * TILES
     for number in range(pid * span, tl.minimum((pid + 1) * span, m)):
         row = number + tl.full((), 0, tl.int64)  # the interpreter counts in Python's integers
         x_row, dy_row = X + row * stride_x, DY + row * stride_dy
@@ -151,7 +151,7 @@ def rms_norm_wide_bwd_kernel(
         rstd = tl.load(RSTD + row)
         mean = tl.sum(total, 0) / n * rstd
         sums = ()
-        for part in tl.static_range(PARTS):
+        for part in tl.static_range(TILES):
             cols = part * BLOCK + tile
             inside = cols < n
             x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_first")
@@ -164,7 +164,7 @@ def rms_norm_wide_bwd_kernel(
             tl.store(DX + row * n + cols, dx.to(DX.dtype.element_ty), inside)
             sums = sums + (dweight[part] + dy * x_hat,)  # type: ignore[assignment]  # noqa: RUF005
         dweight = sums
-    for part in tl.static_range(PARTS):
+    for part in tl.static_range(TILES):
         cols = part * BLOCK + tile
         tl.store(DWEIGHT + pid * n + cols, dweight[part], cols < n)
 
@@ -212,8 +212,8 @@ def backward(
     if how.reads == 1:
         rms_norm_bwd_kernel[(programs,)](*given, how.rows, how.block, **how.options)
     else:
-        parts = triton.cdiv(n, how.block)
-        rms_norm_wide_bwd_kernel[(programs,)](*given, parts, how.block, **how.options)
+        tiles = triton.cdiv(n, how.block)
+        rms_norm_wide_bwd_kernel[(programs,)](*given, tiles, how.block, **how.options)
     return dx, column_sum(partial, weight.dtype)
 
 
