@@ -257,6 +257,8 @@ def linear_cross_entropy_streamed_kernel(
         lse, hit, weighted_sum, target, WEIGHT, WEIGHT_SUM, n, smoothing, z_loss, HAS_WEIGHT, ACC
     )
     tl.store(LOSSES + row, tl.where(kept, loss, 0.0))
+    # every warp has read the columns at the row's edges for itself before one of them writes there
+    tl.debug_barrier()
     write_row(
         LOGITS, LOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride, n, 0, n, target, kept, lse,
         tl.load(G).to(ACC), smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
