@@ -51,6 +51,17 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
 
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
+def test_the_number_of_rows_adds_no_binary(name):
+    binaries: dict[str, set[str]] = {}
+    with Ghost("sm_90") as gpu:
+        for rows in (1, 2, 16, 17, 4096):
+            WORKLOADS[name].run(rows, WORKLOADS[name].sizes[0], torch.bfloat16, "meta")
+    for launched in gpu.launches:
+        binaries.setdefault(launched.name, set()).add(launched.kernel.metadata.hash)
+    assert binaries and all(len(distinct) == 1 for distinct in binaries.values()), binaries
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
 def test_nothing_waits_for_the_device(name):
     """A meta tensor has no data: any .item(), .cpu() or branch on a value would raise."""
     work = WORKLOADS[name]

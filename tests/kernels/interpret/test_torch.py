@@ -44,6 +44,11 @@ def samples():
         "add_rms_norm": (addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), t(8), 1e-6)),
         "rope": (rotary.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
         "rope with QK-norm": (rotary.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
+        "rope_norm_backward": (
+            rotary.rope_norm_backward_op,
+            (q.detach(), k.detach(), q.detach(), k.detach(), cos, sin, t(16, grad=False),
+             t(16, grad=False), 1e-6),
+        ),
         "swiglu": (gated.glu_op, (t(3, 7), t(3, 7), False)),
         "geglu": (gated.glu_op, (t(3, 7), t(3, 7), True)),
         "glu_backward": (gated.glu_backward_op, (*(t(3, 7, grad=False) for _ in range(3)), False)),
@@ -57,6 +62,10 @@ def samples():
         ),
         "linear_losses": (
             linear_losses.linear_losses_op, (t(3, 8), t(33, 8), targets, None, *LOSS, True)
+        ),
+        "linear_losses_backward": (
+            linear_losses.linear_losses_backward_op,
+            (stat, t(3, 8, grad=False), t(33, 8, grad=False), targets, stat, None, *LOSS),
         ),
     }  # fmt: skip
 
