@@ -194,7 +194,7 @@ def test_the_signal_before_the_time_limit_requeues_the_job(box):
     # What slurmctld sends cluster.signal_delay_s before the time limit.
     slurm("scancel", "--signal=USR2", job_id)
     until(lambda: restarts(job_id) == 1, "the batch script requeued the job")
-    slurm("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    start_again(job_id)
     followed = box.lockgate("logs", run.name, "-f")
     assert followed.returncode == 0, followed.stdout
     assert "attempt 1 saved and stopped (SIGUSR2)" in followed.stdout
@@ -246,11 +246,17 @@ def listed(box: BoxCheckout) -> dict:
 
 
 def requeue_now(run: Run) -> None:
-    """As an operator does; Slurm waits two minutes before it starts a requeued job again."""
+    """As an operator does."""
     job_id = str(read_marker(run.job)["job_id"])
     slurm("scontrol", "requeue", job_id)
     until(lambda: restarts(job_id) == 1, "the job is requeued")
-    slurm("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    start_again(job_id)
+
+
+def start_again(job_id: str) -> None:
+    """Slurm waits two minutes before it starts a requeued job again, these tests three seconds: a
+    start in the very second of the requeue is refused by slurmd ("Job credential revoked")."""
+    slurm("scontrol", "update", f"JobId={job_id}", "StartTime=now+3")
 
 
 def restarts(job_id: str) -> int:
