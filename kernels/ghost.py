@@ -53,6 +53,12 @@ class Facts:
     clusters: int = 0
     atomics: int = 0
 
+    @property
+    def narrow(self) -> int:
+        """Accesses of less than 128 bits in the hot code."""
+        widths = (*self.hot_loads.items(), *self.hot_stores.items())
+        return sum(count for width, count in widths if width < 128)
+
 
 @dataclass(frozen=True)
 class Launched:

@@ -183,12 +183,11 @@ class Meter:
         if used.size:
             width = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
             owner = self._owner(int(used.flat[0]))
+            into[owner] += used.size * width
             again = width * self._known(used) if self._capacity else 0
             if into is self.loaded:
                 self.near[owner] += again
-                into[owner] += used.size * width - again
-            else:
-                into[owner] += used.size * width
+                into[owner] -= again
 
     def _known(self, addresses: np.ndarray) -> int:
         """How many of `addresses` are cached; afterwards all are, the latest last."""

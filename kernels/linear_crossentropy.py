@@ -35,6 +35,7 @@ from kernels.crossentropy import (
     shifted,
 )
 from kernels.layout import vector, wide
+from kernels.linear_losses import linear_losses_op
 from kernels.loss_row import (
     capped,
     class_table,
@@ -114,8 +115,6 @@ def linear_cross_entropy(
             rows, weight, flat, class_weight, *options, reduction == "mean", *needs, on_triton
         )[0]
     if on_triton or not torch.is_grad_enabled():
-        from kernels.linear_losses import linear_losses_op
-
         losses, _ = linear_losses_op(rows, weight, flat, class_weight, *options, on_triton)
         losses = losses.view(targets.shape)
         return reduced(losses, targets, ignore_index, class_weight, reduction)

@@ -38,10 +38,10 @@ from typing import Any
 
 import torch
 
-from kernels import chunks, crossentropy, linear_crossentropy, rivals, rotary
+from kernels import rivals
 from kernels.ghost import Ghost, facts
 from kernels.tune import PROCESSORS
-from kernels.workloads import K_HEADS, Q_HEADS, WORKLOADS, tensor
+from kernels.workloads import WORKLOADS
 
 ARCHES = ("sm_80", "sm_90", "sm_100")
 ROWS = 4096
@@ -63,39 +63,6 @@ COLUMNS = {
     "spills": "spills", "shared": "shared", "hot_loads": "loads", "hot_stores": "stores",
     "bytes_ratio": "bytes", "binaries": "binaries",
 }  # fmt: skip
-
-
-def own(op: str) -> Callable[..., object]:
-    """This package's launcher of `op`, taking the variations that the op has."""
-
-    def rope(m, d, dtype, device, batch=1):
-        q = tensor(dtype, device, batch, m, Q_HEADS, d)
-        k = tensor(dtype, device, batch, m, K_HEADS, d)
-        table, w = tensor(dtype, device, m, d // 2), tensor(dtype, device, d)
-        if op == "rope_norm_bwd":
-            return rotary.backward(q, k, q, k, table, table, w, w, 1e-6)
-        norm = w if op == "rope_norm_fwd" else None
-        return rotary.forward(q, k, table, table, norm, norm, 1e-6, False)
-
-    def cross_entropy(m, v, dtype, device, ignored=0, smoothing=0.1):
-        targets = rivals.targets_with(ignored, m, v)
-        options = (None, -100, smoothing, 1e-4, None)
-        statistic = tensor(torch.float32, device, m)
-        if op == "linear_cross_entropy":
-            logits = chunks.buffer(tensor(dtype, device, 1, 1), m, v)
-            criterion = linear_crossentropy.Criterion(-100, smoothing, 1e-4)
-            g = tensor(torch.float32, device)
-            return linear_crossentropy.loss_and_gradient(
-                logits, targets, None, criterion, g, statistic
-            )
-        logits = tensor(dtype, device, m, v)
-        if op == "cross_entropy_fwd":
-            return crossentropy.forward(logits, targets, *options)
-        return crossentropy.backward(statistic, logits, targets, statistic, *options)
-
-    if "batch" in VARIES.get(op, ()):
-        return rope
-    return cross_entropy if op in VARIES else WORKLOADS[op].run
 
 
 def binaries(
@@ -150,7 +117,7 @@ def rows_of(op: str, arch: str) -> list[dict[str, Any]]:
     found = []
     with rivals.on(arch, PROCESSORS[arch]) if peer else nullcontext():
         for size in WORKLOADS[op].sizes:
-            found.append(row({"library": "lockgate"}, op, arch, size, own(op)))
+            found.append(row({"library": "lockgate"}, op, arch, size, WORKLOADS[op].run))
             if peer and op in rivals.RIVALS:
                 library = {"library": rivals.NAME, "version": peer}
                 found.append(row(library, op, arch, size, rivals.RIVALS[op].run))

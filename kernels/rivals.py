@@ -27,7 +27,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from kernels.interpreter import round_to_bf16, widen_bf16
-from kernels.workloads import K_HEADS, Q_HEADS, tensor
+from kernels.workloads import K_HEADS, Q_HEADS, class_targets, tensor
 
 NAME = "liger-kernel"
 # What liger_kernel.utils.infer_device_arch says on each architecture.
@@ -151,20 +151,12 @@ def _glu(module, direction):
     return run
 
 
-def targets_with(ignored: int, m: int, v: int) -> torch.Tensor:
-    """(m,) targets on the CPU, the first `ignored` of them to be ignored: real ones even where
-    nothing runs, because Liger's host code counts them."""
-    targets = torch.randint(0, v, (m,))
-    targets[:ignored] = -100
-    return targets
-
-
 def _linear_cross_entropy(m, v, dtype, device, ignored=0, smoothing=0.1):
     width = 16 if device == "cpu" else 4096
     hidden, weight = tensor(dtype, device, m, width), tensor(dtype, device, v, width)
     with torch.no_grad():
         _op("fused_linear_cross_entropy").fused_linear_cross_entropy_forward(
-            hidden, weight, targets_with(ignored, m, v), lse_square_scale=1e-4,
+            hidden, weight, class_targets(m, v, device, ignored), lse_square_scale=1e-4,
             label_smoothing=smoothing, compute_gradients=True, weight_requires_grad=True,
         )  # fmt: skip
 

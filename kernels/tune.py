@@ -113,11 +113,7 @@ def complaint(found: list[Facts], narrow: int = 0) -> str:
     may be of less than 128 bits."""
     if spills := sum(f.spills for f in found):
         return f"{spills} spills"
-    too_narrow = sum(
-        count for f in found for widths in (f.hot_loads, f.hot_stores)
-        for width, count in widths.items() if width < 128
-    )  # fmt: skip
-    if too_narrow > narrow:
+    if (too_narrow := sum(f.narrow for f in found)) > narrow:
         return f"{too_narrow} narrow accesses"
     if not all(max(f.hot_loads, default=0) >= 128 for f in found):
         return "no 128-bit loads"

@@ -19,7 +19,8 @@ class Workload:
     """One operator in one direction.
 
     sizes: the shipped sizes, what a size is: the length of a row (hidden, head or vocabulary).
-    run: called with (rows, size, dtype, device), launches the operator's kernels once.
+    run: called with (rows, size, dtype, device), launches the operator's kernels once; a rotation
+    takes batch= as well, a loss ignored= and smoothing=.
     minimum: bytes that must move for (rows, size, bytes of an element), as the operator's
     docstring states it, without the vectors that every row shares.
     narrow: accesses of less than 128 bits in the hot code, for each row of a tile, that only reach
@@ -29,10 +30,10 @@ class Workload:
 
     kernel: str
     sizes: tuple[int, ...]
-    run: Callable[[int, int, torch.dtype, str], object]
+    run: Callable[..., object]
     minimum: Callable[[int, int, int], int]
     narrow: int = 0
-    variants: tuple[Callable[[int, int, torch.dtype, str], object], ...] = ()
+    variants: tuple[Callable[..., object], ...] = ()
 
 
 def tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
@@ -41,10 +42,14 @@ def tensor(dtype: torch.dtype, device: str, *shape: int) -> torch.Tensor:
     return torch.randn(shape).to(dtype)
 
 
-def class_targets(m: int, v: int, device: str) -> torch.Tensor:
-    if device == "meta":
+def class_targets(m: int, v: int, device: str, ignored: int | None = None) -> torch.Tensor:
+    """(m,) targets. With `ignored` the first so many are ignored, and all are real, on the CPU,
+    even where nothing runs: a host that counts them then has something to count."""
+    if ignored is None and device == "meta":
         return torch.empty(m, dtype=torch.int64, device=device)
-    return torch.randint(0, v, (m,), device=device)
+    targets = torch.randint(0, v, (m,), device=device if device != "meta" else "cpu")
+    targets[: ignored or 0] = -100
+    return targets
 
 
 def _rms_norm_fwd(m, n, dtype, device):
@@ -71,25 +76,25 @@ def _add_rms_norm_bwd(m, n, dtype, device):
 Q_HEADS, K_HEADS = 32, 8
 
 
-def rope_inputs(m, d, dtype, device):
-    q, k = tensor(dtype, device, 1, m, Q_HEADS, d), tensor(dtype, device, 1, m, K_HEADS, d)
+def rope_inputs(m, d, dtype, device, batch):
+    q, k = (tensor(dtype, device, batch, m, heads, d) for heads in (Q_HEADS, K_HEADS))
     angles = tensor(torch.float32, device, m, d // 2)
     return q, k, angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def _rope(m, d, dtype, device):
-    q, k, cos, sin = rope_inputs(m, d, dtype, device)
+def _rope(m, d, dtype, device, batch=1):
+    q, k, cos, sin = rope_inputs(m, d, dtype, device, batch)
     return rotary.forward(q, k, cos, sin, None, None, 1e-6, False)
 
 
-def _rope_norm_fwd(m, d, dtype, device):
+def _rope_norm_fwd(m, d, dtype, device, batch=1):
     w = tensor(dtype, device, d)
-    q, k, cos, sin = rope_inputs(m, d, dtype, device)
+    q, k, cos, sin = rope_inputs(m, d, dtype, device, batch)
     return rotary.forward(q, k, cos, sin, w, w, 1e-6, False)
 
 
-def _rope_norm_bwd(m, d, dtype, device):
-    q, k, cos, sin = rope_inputs(m, d, dtype, device)
+def _rope_norm_bwd(m, d, dtype, device, batch=1):
+    q, k, cos, sin = rope_inputs(m, d, dtype, device, batch)
     w = tensor(dtype, device, d)
     return rotary.backward(q.clone(), k.clone(), q, k, cos, sin, w, w, 1e-6)
 
@@ -116,33 +121,37 @@ def class_weights(v, dtype, device, wanted):
 
 
 def _cross_entropy_fwd(weighted=False, softcap=None):
-    def run(m, v, dtype, device):
-        logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
+    def run(m, v, dtype, device, ignored=None, smoothing=0.1):
+        logits = tensor(dtype, device, m, v)
+        targets = class_targets(m, v, device, ignored)
         weight = class_weights(v, dtype, device, weighted)
-        return crossentropy.forward(logits, targets, weight, -100, 0.1, 1e-4, softcap)
+        return crossentropy.forward(logits, targets, weight, -100, smoothing, 1e-4, softcap)
 
     return run
 
 
 def _cross_entropy_bwd(weighted=False, softcap=None):
-    def run(m, v, dtype, device):
-        logits, targets = tensor(dtype, device, m, v), class_targets(m, v, device)
+    def run(m, v, dtype, device, ignored=None, smoothing=0.1):
+        logits = tensor(dtype, device, m, v)
+        targets = class_targets(m, v, device, ignored)
         weight = class_weights(v, dtype, device, weighted)
         lse, g = tensor(torch.float32, device, m), tensor(torch.float32, device, m)
-        return crossentropy.backward(g, logits, targets, lse, weight, -100, 0.1, 1e-4, softcap)
+        return crossentropy.backward(
+            g, logits, targets, lse, weight, -100, smoothing, 1e-4, softcap
+        )
 
     return run
 
 
 def _linear_cross_entropy(weighted=False, softcap=None):
-    def run(m, v, dtype, device):
+    def run(m, v, dtype, device, ignored=None, smoothing=0.1):
         logits = chunks.buffer(tensor(dtype, device, 1, 1), m, v)
         losses = tensor(torch.float32, device, m)
         g = torch.ones((), device=device)
-        criterion = linear_crossentropy.Criterion(-100, 0.1, 1e-4, softcap)
+        criterion = linear_crossentropy.Criterion(-100, smoothing, 1e-4, softcap)
         weight = class_weights(v, dtype, device, weighted)
         return linear_crossentropy.loss_and_gradient(
-            logits, class_targets(m, v, device), weight, criterion, g, losses
+            logits, class_targets(m, v, device, ignored), weight, criterion, g, losses
         )
 
     return run

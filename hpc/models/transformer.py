@@ -178,8 +178,9 @@ class Head(nn.Module):
     def __init__(self, config: TransformerConfig, embedding: nn.Embedding) -> None:
         super().__init__()
         self.config = config
-        own = nn.Parameter(torch.zeros_like(embedding.weight))
-        self.weight = embedding.weight if config.tied else own
+        self.weight = (
+            embedding.weight if config.tied else nn.Parameter(torch.zeros_like(embedding.weight))
+        )
 
     def forward(self, hidden: Tensor, targets: Tensor | None) -> Tensor:
         weight, cap = self.weight[: self.config.vocabulary], self.config.softcap

@@ -45,10 +45,7 @@ def test_shipped_settings(arch, dtype, name, compiled):
             assert fact.spills == 0, (size, fact)
             assert fact.atomics == 0, (size, fact)
             assert max(fact.hot_loads) >= 128, (size, fact)
-        narrow = sum(
-            count for fact in found for widths in (fact.hot_loads, fact.hot_stores)
-            for width, count in widths.items() if width < 128
-        )  # fmt: skip
+        narrow = sum(fact.narrow for fact in found)
         rows = lookup(work.kernel, arch, DTYPES[dtype].itemsize, size).rows
         assert narrow <= work.narrow * rows, (size, found)
 

@@ -44,7 +44,7 @@ def test_what_liger_compiles_again_for():
     by_rows = binaries("add_rms_norm_bwd", 1024, rivals.RIVALS["add_rms_norm_bwd"].run)
     assert by_rows == (5, {"rows": 5})
     for op in ("rope", "rope_norm_fwd", "rope_norm_bwd", "add_rms_norm_bwd"):
-        total, by = binaries(op, 64 if op.startswith("rope") else 1024, report.own(op))
+        total, by = binaries(op, 64 if op.startswith("rope") else 1024, WORKLOADS[op].run)
         assert total == 1 and set(by.values()) == {1}, op
 
 
@@ -53,16 +53,20 @@ def test_losses_by_smoothing_and_ignored_targets():
     theirs, by = binaries("linear_cross_entropy", 1000, rivals.RIVALS["linear_cross_entropy"].run)
     assert by["ignored"] == 3 and by["smoothing"] == 5 and theirs >= 5
     for op in ("cross_entropy_fwd", "cross_entropy_bwd", "linear_cross_entropy"):
-        ours, by = binaries(op, 1000, report.own(op))
+        ours, by = binaries(op, 1000, WORKLOADS[op].run)
         assert ours == 1 and by == {"rows": 1, "ignored": 1, "smoothing": 1}, op
 
 
 @pytest.mark.parametrize("op", list(WORKLOADS))
 def test_the_variations_launch_what_the_workload_does(op):
+    first = {"batch": {"batch": 1}, "ignored": {"ignored": 0}, "smoothing": {"smoothing": 0.1}}
+    varied = {}
+    for axis in report.VARIES.get(op, ()):
+        varied |= first.get(axis, {})
     launched = []
-    for run in (WORKLOADS[op].run, report.own(op)):
+    for given in ({}, varied):
         with Ghost("sm_90") as gpu:
-            run(report.ROWS, WORKLOADS[op].sizes[0], torch.bfloat16, "meta")
+            WORKLOADS[op].run(report.ROWS, WORKLOADS[op].sizes[0], torch.bfloat16, "meta", **given)
         launched.append([(one.name, one.grid, one.kernel.metadata.hash) for one in gpu.launches])
     assert launched[0] == launched[1]
 
