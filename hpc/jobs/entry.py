@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from conf import ConfigError, repo_root
 from hpc.jobs import status
@@ -36,18 +37,21 @@ class RequeuedTooOften(JobError):
     """The run needs more time limits than it was given."""
 
 
-def run(spec_path: str, digest: str) -> None:
-    """Run one rank of one attempt. Returns when training finished, else ends the process."""
+def run(spec_path: str, digest: str) -> NoReturn:
+    """Run one rank of one attempt and end the process with its code, 0 when training finished."""
     here = Run(Path(spec_path).parent)
     rank = this_rank(here.logs)
     _log_to(here.logs / f"{rank.attempt}-{rank.rank}.log")
     code = _attempt(here, rank, digest)
     if code:
         _say_first(here.exit_code(rank.attempt), code)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Not sys.exit: a thread stuck in a collective with a rank that is gone would keep the node.
-        os._exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit, nor a return: a thread stuck in a collective with a rank that is gone would keep
+    # the node, and gloo's threads, which outlive destroy_process_group() while DeepSpeed or a
+    # default argument in torch holds the group, abort the process when one of them frees a tensor
+    # while the interpreter ends (pytorch/pytorch#179291).
+    os._exit(code)
 
 
 def _attempt(here: Run, rank: Rank, digest: str) -> int:
