@@ -17,7 +17,6 @@ from submitit import LocalExecutor
 
 from hpc.jobs import entry, status
 from hpc.jobs.config import ClusterConfig, cluster_config
-from hpc.jobs.marker import read_marker
 from hpc.jobs.run import Run
 from hpc.jobs.spec import read_spec
 
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
         entry.run, spec_path, digest
     )
     wait(lambda: job.done(), lambda: _failed(run), end_session)
-    return 0 if read_marker(run.status).get("state") == status.FINISHED else 1
+    return 0 if status.read(run).get("state") == status.FINISHED else 1
 
 
 def executor(cluster: ClusterConfig, run: Run) -> LocalExecutor:
@@ -67,7 +66,7 @@ def end_session() -> None:
 
 
 def _failed(run: Run) -> bool:
-    return read_marker(run.status).get("state") == status.FAILED
+    return status.read(run).get("state") == status.FAILED
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def _from_sacct(job_ids: Sequence[str], variables: Mapping[str, str]) -> list[Jo
 def _run_state(
     run: Run, marker: Mapping[str, Any], job: JobState | None, silent: str | None
 ) -> RunState:
-    written = read_marker(run.status)
+    written = status.read(run)
     metrics = status.last_metrics(run.metrics)
     if marker.get("kind") == "local":
         state, detail, source = _judge_local(run, marker, written)
@@ -220,7 +220,7 @@ def judge(
     if said == FINISHED:
         return FINISHED, "", "status.json"
     if said == FAILED:
-        return (CANCELLED if cancelled else FAILED), _error(written), "status.json"
+        return (CANCELLED if cancelled else FAILED), _error(written), "failure.json"
     if job is not None:
         ours = OURS.get(job.state, UNKNOWN)
         if ours == UNKNOWN:
@@ -258,7 +258,7 @@ def _judge_local(
     if cancelled:
         return CANCELLED, "", "cancelled.json"
     if said == FAILED:
-        return FAILED, _error(written), "status.json"
+        return FAILED, _error(written), "failure.json"
     if said == STOPPED:
         return STOPPED, "its processes were told to end, and saved", "status.json"
     return FAILED, "its processes are gone; see the log", "process"
@@ -274,7 +274,7 @@ def _within(written: Mapping[str, Any], seconds: float) -> bool:
 
 
 def _has_ended(run: Run) -> bool:
-    return read_marker(run.status).get("state") in (FINISHED, FAILED)
+    return status.read(run).get("state") in (FINISHED, FAILED)
 
 
 def _slurm_conf(run: Run, marker: Mapping[str, Any]) -> str | None:

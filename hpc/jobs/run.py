@@ -44,8 +44,13 @@ class Run:
 
     @property
     def status(self) -> Path:
-        """Marker of the job: state, attempt, started, ended, metrics."""
+        """Marker of rank 0: state, attempt, started, ended, metrics."""
         return self.folder / "status.json"
+
+    @property
+    def failure(self) -> Path:
+        """Marker of the rank that failed first: attempt, ended, error."""
+        return self.folder / "failure.json"
 
     @property
     def cancelled(self) -> Path:

@@ -1,4 +1,8 @@
-"""status.json: what the job itself says about its run. Rank 0 writes it; any rank may fail it."""
+"""What the job itself says about its run.
+
+Two markers, so that no rank writes over another: rank 0 writes status.json, and the first rank that
+fails in an attempt writes failure.json. `read` puts them together.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,14 @@ REQUEUED, STOPPED = "requeued", "stopped"  # saved after a signal; only the firs
 TAIL_BYTES = 65536
 
 
+def read(run: Run) -> dict[str, Any]:
+    """What rank 0 wrote, and over it the failure of the same attempt, or of one not yet begun."""
+    written, failure = read_marker(run.status), read_marker(run.failure)
+    return written | failure if _attempt(failure) >= _attempt(written) else written
+
+
 def begin(run: Run, rank: Rank) -> None:
     """A new attempt runs. The first one's start is kept as the run's start."""
-    before = read_marker(run.status)
-    if before.get("attempt") == rank.attempt and before.get("state") == FAILED:
-        return  # another rank was quicker to fail than this one to begin
     now = _now()
     content = {
         "run": run.name,
@@ -30,26 +37,23 @@ def begin(run: Run, rank: Rank) -> None:
         "job_id": rank.job_id,
         "ranks": rank.world_size,
         "node": os.environ.get("SLURMD_NODENAME", ""),
-        "started": before.get("started", now),
+        "started": read_marker(run.status).get("started", now),
         "attempt_started": now,
         "ended": None,
     }
     write_marker(run.status, content)
 
 
-def end(run: Run, rank: Rank, state: str, **fields: Any) -> None:
-    """The attempt is over in `state`; a failure that another rank reported stays."""
-    content = read_marker(run.status)
-    if content.get("attempt") == rank.attempt and content.get("state") == FAILED:
-        return
-    content |= {"run": run.name, "state": state, "attempt": rank.attempt, "job_id": rank.job_id}
-    content |= {"ended": _now(), "metrics": final_metrics(run), **fields}
-    write_marker(run.status, content)
+def end(run: Run, rank: Rank, state: str) -> None:
+    """The attempt is over in `state`, unless a rank failed."""
+    write_marker(run.status, read_marker(run.status) | _ended(run, rank, state))
 
 
 def fail(run: Run, rank: Rank, error: BaseException) -> None:
-    """This rank failed, and so did the attempt."""
-    end(run, rank, FAILED, error=describe(error, rank.rank))
+    """This rank failed, and so did the attempt; the first failure is the one that is kept."""
+    if _attempt(read_marker(run.failure)) < rank.attempt:
+        content = {**_ended(run, rank, FAILED), "error": describe(error, rank.rank)}
+        write_marker(run.failure, content)
 
 
 def describe(error: BaseException, rank: int) -> dict[str, Any]:
@@ -82,6 +86,21 @@ def last_metrics(path: Path) -> dict[str, Any]:
         if isinstance(content, dict):
             newest |= content
     return newest
+
+
+def _ended(run: Run, rank: Rank, state: str) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        "state": state,
+        "attempt": rank.attempt,
+        "job_id": rank.job_id,
+        "ended": _now(),
+        "metrics": final_metrics(run),
+    }
+
+
+def _attempt(marker: dict[str, Any]) -> int:
+    return int(marker.get("attempt", 0))
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.jobs import status
 from hpc.jobs.marker import read_marker
 from hpc.jobs.process import is_running
 
@@ -38,9 +39,9 @@ def test_a_run_finishes_on_every_rank(checkout):
     assert followed.returncode == 0, followed.stdout
     assert "1:0 | rank 0 begins" in followed.stdout
     assert "1:1 | rank 1 begins" in followed.stdout
-    status = read_marker(run.status)
-    assert (status["state"], status["attempt"], status["ranks"]) == ("finished", 1, 2)
-    assert status["metrics"]["step"] == 5
+    written = status.read(run)
+    assert (written["state"], written["attempt"], written["ranks"]) == ("finished", 1, 2)
+    assert written["metrics"]["step"] == 5
     first, second = (seen(run, rank)["environment"] for rank in (0, 1))
     assert [first[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["0", "2", "0"]
     assert [second[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["1", "2", "1"]
@@ -100,9 +101,9 @@ def test_the_signal_before_a_limit_saves_and_starts_again(checkout):
     assert followed.returncode == 0, followed.stdout
     assert "1:0 | lockgate: attempt 1 saved and stopped (SIGUSR2)" in followed.stdout
     assert "2:0 | rank 0 begins" in followed.stdout
-    status = read_marker(run.status)
-    assert (status["state"], status["attempt"]) == ("finished", 2)
-    assert status["started"] <= status["attempt_started"]
+    written = status.read(run)
+    assert (written["state"], written["attempt"]) == ("finished", 2)
+    assert written["started"] <= written["attempt_started"]
 
 
 def test_too_many_requeues_fail_the_run(checkout):
@@ -137,8 +138,9 @@ def test_a_job_refuses_what_is_not_as_frozen(checkout, what):
             os.kill(int(path.parent.name), signal.SIGUSR2)
     followed = checkout.wait(run)
     assert followed.returncode == 1
-    assert "SpecMoved" in read_marker(run.status)["error"]["type"]
-    assert read_marker(run.status)["attempt"] == 2
+    failure = status.read(run)
+    assert "SpecMoved" in failure["error"]["type"]
+    assert failure["attempt"] == 2
     assert "2:0 | rank 0 begins" not in followed.stdout
 
 
