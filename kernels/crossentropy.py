@@ -260,8 +260,9 @@ def forward(
     lse = losses.new_empty(m)
     if m and n:
         how = launch("cross_entropy_fwd", logits, n)
+        classes = class_table(class_weight, logits)
         cross_entropy_fwd_kernel[(m,)](
-            rows, targets.contiguous(), *class_table(class_weight, logits), losses, lse, lse,
+            rows, targets.contiguous(), *(classes or (rows, rows)), losses, lse, lse,
             row_stride(rows), n, ignore_index, 0, n, label_smoothing, z_loss, softcap or 1.0,
             class_weight is not None, softcap is not None, False, wide(logits), vector(logits),
             how.block, **how.options,
@@ -287,9 +288,10 @@ def backward(
     m, n = rows.shape
     if m and n:
         how = launch("cross_entropy_bwd", logits, n)
+        classes = class_table(class_weight, logits)
         g = dlosses.flatten() if dlosses.dim() != 1 else dlosses
         cross_entropy_bwd_kernel[(m,)](
-            rows, targets.contiguous(), *class_table(class_weight, logits), lse, g, dlogits,
+            rows, targets.contiguous(), *(classes or (rows, rows)), lse, g, dlogits,
             row_stride(rows), row_stride(as_rows(dlogits)), n, ignore_index, 0, n, g.stride(0),
             label_smoothing, z_loss, softcap or 1.0, class_weight is not None, softcap is not None,
             wide(logits), vector(logits), how.block, **how.options,

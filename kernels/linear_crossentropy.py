@@ -267,17 +267,18 @@ def linear_cross_entropy_streamed_kernel(
 def loss_and_gradient(
     logits: Tensor,
     targets: Tensor,
-    class_weight: Tensor | None,
+    classes: tuple[Tensor, Tensor] | None,
     criterion: Criterion,
     g: Tensor,
     losses: Tensor,
 ) -> None:
-    """One chunk: `losses` (C,) from `logits` (C, V) of `chunks.buffer`, which become g·dlogits."""
+    """One chunk: `losses` (C,) from `logits` (C, V) of `chunks.buffer`, which become g·dlogits.
+    `classes` is the `class_table`, one for all chunks."""
     rows, n = logits.shape
     layout = logits.stride(0), n, criterion.ignore_index
     options = criterion.label_smoothing, criterion.z_loss, criterion.softcap or 1.0
     has_softcap, types = criterion.softcap is not None, (wide(logits), vector(logits))
-    kernel = "linear_cross_entropy" + ("" if class_weight is None else "_streamed")
+    kernel = "linear_cross_entropy" + ("" if classes is None else "_streamed")
     how = launch(kernel, logits, n)
     if how.reads == 1:
         linear_cross_entropy_kernel[(rows,)](
@@ -286,8 +287,8 @@ def loss_and_gradient(
         )  # fmt: skip
         return
     linear_cross_entropy_streamed_kernel[(rows,)](
-        logits, targets, *class_table(class_weight, logits), g, losses, *layout, *options,
-        class_weight is not None, has_softcap, *types, how.block, **how.options,
+        logits, targets, *(classes or (logits, logits)), g, losses, *layout, *options,
+        classes is not None, has_softcap, *types, how.block, **how.options,
     )  # fmt: skip
 
 
@@ -352,9 +353,12 @@ def fused(
     g = torch.ones((), dtype=wide_dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, criterion.ignore_index, class_weight)
-    step = loss_and_gradient if on_triton else loss_and_gradient_ref
+    classes = class_table(class_weight, hidden) if on_triton else None
     for part, logits in chunks.logits(hidden, weight):
-        step(logits, targets[part], class_weight, criterion, g, losses[part])
+        if on_triton:
+            loss_and_gradient(logits, targets[part], classes, criterion, g, losses[part])
+        else:
+            loss_and_gradient_ref(logits, targets[part], class_weight, criterion, g, losses[part])
         if need_hidden:
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:

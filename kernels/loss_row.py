@@ -19,11 +19,11 @@ from kernels.resident import by_vector
 from kernels.rmsnorm import statistics_dtype
 
 
-def class_table(class_weight: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Class weights (VEC, V') and their sum (), both in the statistics dtype; V' is V in whole
-    vectors. Any pointer stands in where there are no weights."""
+def class_table(class_weight: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Class weights (VEC, V') and their sum (), both in the statistics dtype of tensors like
+    `logits`; V' is V in whole vectors."""
     if class_weight is None:
-        return logits, logits
+        return None
     weight = class_weight.to(statistics_dtype(logits))
     vec, classes = vector(logits), weight.numel()
     padded = weight.new_zeros(triton.cdiv(classes, vec) * vec + vec)

@@ -38,6 +38,7 @@ class Shard:
     size: int
     classes: int
     class_weight: Tensor | None
+    table: tuple[Tensor, Tensor] | None  # class_table of class_weight, for the kernels
     criterion: Criterion
     on_triton: bool
 
@@ -47,7 +48,7 @@ class Shard:
         if self.on_triton:
             how = launch("cross_entropy_fwd", logits, self.size)
             cross_entropy_fwd_kernel[(logits.shape[0],)](
-                logits, targets, *class_table(self.class_weight, logits), sums[1], sums[0],
+                logits, targets, *(self.table or (logits, logits)), sums[1], sums[0],
                 sums[2], *self._options(logits), *self._flags(), True, wide(logits),
                 vector(logits), how.block, **how.options,
             )  # fmt: skip
@@ -80,7 +81,7 @@ class Shard:
         if self.on_triton:
             how = launch("cross_entropy_bwd", logits, self.size)
             cross_entropy_bwd_kernel[(logits.shape[0],)](
-                logits, targets, *class_table(self.class_weight, logits), lse.contiguous(), g,
+                logits, targets, *(self.table or (logits, logits)), lse.contiguous(), g,
                 logits, logits.stride(0), *self._options(logits)[:5], 0, *self._options(logits)[5:],
                 *self._flags(), wide(logits), vector(logits), how.block, **how.options,
             )  # fmt: skip
@@ -155,7 +156,8 @@ def vocab_parallel_op(
     ranks, size = dist.get_world_size(group), weight.shape[0]
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
     first = dist.get_rank(group) * size
-    shard = Shard(first, size, ranks * size, class_weight, criterion, on_triton)
+    table = class_table(class_weight, hidden) if on_triton else None
+    shard = Shard(first, size, ranks * size, class_weight, table, criterion, on_triton)
     m, dtype = hidden.shape[0], statistics_dtype(hidden)
     losses = hidden.new_empty(m, dtype=dtype)
     dhidden = torch.empty_like(hidden) if need_hidden else hidden.new_empty(0)

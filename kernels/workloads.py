@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from kernels import addnorm, chunks, crossentropy, gated, linear_crossentropy, rmsnorm, rotary
+from kernels.loss_row import class_table
 
 HIDDEN = (1024, 2048, 4096, 8192, 16384, 32768)
 FEED_FORWARD = (11008, 14336, 53248)
@@ -149,9 +150,9 @@ def _linear_cross_entropy(weighted=False, softcap=None):
         losses = tensor(torch.float32, device, m)
         g = torch.ones((), device=device)
         criterion = linear_crossentropy.Criterion(-100, smoothing, 1e-4, softcap)
-        weight = class_weights(v, dtype, device, weighted)
+        classes = class_table(class_weights(v, dtype, device, weighted), logits)
         return linear_crossentropy.loss_and_gradient(
-            logits, class_targets(m, v, device, ignored), weight, criterion, g, losses
+            logits, class_targets(m, v, device, ignored), classes, criterion, g, losses
         )
 
     return run
