@@ -1,4 +1,5 @@
-"""Count the bytes of every launcher in the interpreter: `python -m kernels.bytes [OP ...]`.
+"""Count the bytes of launchers in the interpreter: `python -m kernels.bytes --arch ARCH --op OP`,
+each as often as wanted, everything without them.
 
 The report runs this in a process of its own, because a process that interprets cannot compile. It
 prints a JSON list of rows: library, op, arch, size, bytes_ratio (what the kernels loaded and stored
@@ -7,10 +8,10 @@ launcher leaves to torch (matrix products, Liger's sums of partial results) is n
 either library.
 """
 
+import argparse
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,6 @@ from kernels.workloads import WORKLOADS, Workload
 # What every row shares and cache holds, and partial sums, which the formulas count per program.
 APART = ("WEIGHT", "WEIGHT_SUM", "COS", "SIN", "Q_WEIGHT", "K_WEIGHT", "DWEIGHT", "PARTIAL")
 ROWS = 2
-ARCHES = ("sm_80", "sm_90", "sm_100")
 
 
 def apart(op: str) -> tuple[str, ...]:
@@ -50,10 +50,10 @@ def measured(
     return {"bytes_ratio": round(meter.bytes(without) / work.minimum(ROWS, size, 2), 4)}
 
 
-def rows(ops: list[str]) -> Iterator[dict[str, Any]]:
+def rows(ops: Sequence[str], arches: Sequence[str] = settings.NVIDIA) -> Iterator[dict[str, Any]]:
     """A row per architecture, operator, size and library."""
     rival = rivals.RIVALS if rivals.version() else {}
-    for arch in ARCHES:
+    for arch in arches:
         for op in ops:
             work = WORKLOADS[op]
             for size in work.sizes:
@@ -68,11 +68,15 @@ def rows(ops: list[str]) -> Iterator[dict[str, Any]]:
                     yield {"library": rivals.NAME, **place, **found}
 
 
-def main(ops: list[str]) -> None:
-    """Print the rows of `ops`, or of all."""
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.bytes", description=__doc__)
+    parser.add_argument("--arch", choices=settings.NVIDIA, action="append")
+    parser.add_argument("--op", choices=sorted(WORKLOADS), action="append")
+    wanted = parser.parse_args()
     install()
-    print(json.dumps(list(rows(ops or list(WORKLOADS)))))
+    print(json.dumps(list(rows(wanted.op or list(WORKLOADS), wanted.arch or settings.NVIDIA))))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -40,10 +40,10 @@ import torch
 
 from kernels import rivals
 from kernels.ghost import Ghost, facts
+from kernels.settings import NVIDIA
 from kernels.tune import PROCESSORS
 from kernels.workloads import WORKLOADS
 
-ARCHES = ("sm_80", "sm_90", "sm_100")
 ROWS = 4096
 VARIATIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "rows": tuple({"m": rows} for rows in (1, 2, 16, 17, 1000, 4096)),
@@ -144,10 +144,13 @@ def deaf() -> Iterator[None]:
 
 
 @contextmanager
-def counting(ops: tuple[str, ...]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def counting(
+    arches: tuple[str, ...], ops: tuple[str, ...]
+) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """A process that interprets counts bytes meanwhile; the value waits for its rows."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "kernels.bytes", *ops]
+    command = [sys.executable, "-m", "kernels.bytes"]
+    command += [f"--arch={arch}" for arch in arches] + [f"--op={op}" for op in ops]
     with deaf():
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
@@ -175,7 +178,7 @@ def rows(arches: tuple[str, ...], ops: tuple[str, ...]) -> list[dict[str, Any]]:
     start = time.monotonic()
     spawn = multiprocessing.get_context("spawn")
     workers = min(os.cpu_count() or 1, len(jobs))
-    with counting(ops) as counted, ProcessPoolExecutor(workers, spawn, _begin) as pool:
+    with counting(arches, ops) as counted, ProcessPoolExecutor(workers, spawn, _begin) as pool:
         try:
             with deaf():
                 results = [pool.submit(rows_of, *job) for job in jobs]
@@ -222,14 +225,14 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a JSON list of rows")
-    parser.add_argument("--arch", choices=ARCHES, action="append")
+    parser.add_argument("--arch", choices=NVIDIA, action="append")
     parser.add_argument("--op", choices=sorted(WORKLOADS), action="append")
     arguments = parser.parse_args(argv)
     peer = rivals.version()
     beside = f"beside liger-kernel {peer}" if peer else "alone: liger-kernel is not installed"
     print(f"kernels.report: compiling, {beside}", file=sys.stderr)
     try:
-        found = rows(tuple(arguments.arch or ARCHES), tuple(arguments.op or WORKLOADS))
+        found = rows(tuple(arguments.arch or NVIDIA), tuple(arguments.op or WORKLOADS))
     except KeyboardInterrupt:
         print("kernels.report: interrupted", file=sys.stderr)
         return 130

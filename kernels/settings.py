@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kernels.backend import KernelError, interpreting
 
-ARCHES = ("sm_80", "sm_90", "sm_100", "gfx942")
+NVIDIA = ("sm_80", "sm_90", "sm_100")
+ARCHES = (*NVIDIA, "gfx942")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def table_arch(target) -> str:
     """The newest architecture of the table that `target` (a GPUTarget) can run settings of."""
     if target.backend == "hip":
         return "gfx942"
-    known = [int(name[3:]) for name in ARCHES if name.startswith("sm_")]
+    known = [int(name[3:]) for name in NVIDIA]
     at_most = [sm for sm in known if sm <= int(target.arch)]
     if not at_most:
         raise KernelError(f"sm_{target.arch} is older than sm_{known[0]}; use kernels=torch")

@@ -80,9 +80,10 @@ class Shard:
         """Overwrite this shard's logits with g·dlogits, lse (C,) of the whole vocabulary."""
         if self.on_triton:
             how = launch("cross_entropy_bwd", logits, self.size)
+            options = self._options(logits)
             cross_entropy_bwd_kernel[(logits.shape[0],)](
                 logits, targets, *(self.table or (logits, logits)), lse.contiguous(), g,
-                logits, logits.stride(0), *self._options(logits)[:5], 0, *self._options(logits)[5:],
+                logits, logits.stride(0), *options[:5], 0, *options[5:],
                 *self._flags(), wide(logits), vector(logits), how.block, **how.options,
             )  # fmt: skip
             return
