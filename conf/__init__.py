@@ -4,6 +4,7 @@
 nothing of either and no heavy library, so that a command line answers at once.
 """
 
-from conf.tree import ConfigError, compose, options, repo_root
+from conf.errors import ConfigError, LockgateError
+from conf.tree import compose, options, repo_root
 
-__all__ = ["ConfigError", "compose", "options", "repo_root"]
+__all__ = ["ConfigError", "LockgateError", "compose", "options", "repo_root"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -15,11 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.errors import ConfigError
+from conf.names import nearest
+
 TREE = Path(__file__).resolve().parent
-
-
-class ConfigError(ValueError):
-    """An override or a config file is wrong; the message says what, where and what is near."""
 
 
 def repo_root() -> Path:
@@ -67,9 +65,9 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
         if key in groups():
             choice, choices = override.value(), options(key)
             if isinstance(choice, str) and choice not in choices:
-                return f"{key}={choice}: there is no such {key}. {_nearest(choice, choices)}"
+                return f"{key}={choice}: there is no such {key}. {nearest(choice, choices)}"
         elif key not in valid and not override.is_add():
-            return f"{key}: there is no such key in {primary}. {_nearest(key, valid)}"
+            return f"{key}: there is no such key in {primary}. {nearest(key, valid)}"
     missing = re.search(r"You must specify '([\w/]+)'", str(error))
     if missing:
         group = missing.group(1)
@@ -77,15 +75,6 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
             f"{group}: choose one of {', '.join(options(group))}, as in {group}={options(group)[0]}"
         )
     return reason
-
-
-def _nearest(word: str, valid: Sequence[str]) -> str:
-    leaf = word.rsplit(".", 1)[-1]
-    same_leaf = [key for key in valid if key.rsplit(".", 1)[-1] == leaf]
-    near = dict.fromkeys([*get_close_matches(word, valid, n=4, cutoff=0.5), *same_leaf])
-    if near:
-        return f"Nearest: {', '.join(list(near)[:4])}"
-    return f"Valid: {', '.join(sorted(valid)[:20])}"
 
 
 def _keys_of(primary: str, overrides: list[str]) -> list[str]:
