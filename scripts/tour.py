@@ -17,6 +17,7 @@ from rich.console import Console
 
 from conf import compose
 from scripts.tour_report import Facts, ask_every_region, report, scrape_targets
+from serving.artifact.durable import replace_file
 from serving.traffic.plan import Result, plan_for
 from serving.traffic.running import start
 
@@ -83,9 +84,7 @@ class Record:
 
     def keep(self, key: str, run: str) -> None:
         self.runs[key] = run
-        staged = self.path.with_suffix(".tmp")
-        staged.write_text(json.dumps(self.runs))
-        staged.replace(self.path)
+        replace_file(self.path, json.dumps(self.runs))
 
     def close(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.artifact import golden
 from serving.artifact.digest import canonical_json, file_sha256
+from serving.artifact.durable import replace_folder
 from serving.artifact.golden import Example
 from serving.artifact.triton_config import TritonConfig, config_pbtxt
 
@@ -94,16 +95,7 @@ def write_candidate(
         "requires": REQUIRES,
     }
     (staged / "candidate.json").write_bytes(canonical_json(content))
-    for path in sorted(staged.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(staged)
-    replaced = out_dir.with_name(f".{out_dir.name}-replaced-{os.getpid()}")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if out_dir.exists():
-        out_dir.rename(replaced)
-    staged.rename(out_dir)
-    _sync(out_dir.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    replace_folder(staged, out_dir)
     return out_dir
 
 
@@ -114,11 +106,3 @@ def _fresh(folder: Path) -> Path:
         shutil.rmtree(stale)
     folder.mkdir(parents=True)
     return folder
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

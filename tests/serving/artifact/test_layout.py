@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from serving.artifact import golden, layout
+from serving.artifact import durable, golden, layout
 from serving.artifact.golden import Example, GoldenTensor
 from serving.artifact.layout import Origin, fresh_version, write_candidate, write_version
 from serving.artifact.manifest import Tensor
@@ -111,7 +111,7 @@ def test_a_failing_writer_leaves_the_old_candidate(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layout, "_sync", full)
+    monkeypatch.setattr(durable, "sync_path", full)
     with pytest.raises(OSError, match="No space left"):
         write(out_dir, transform)
     assert (out_dir / "candidate.json").read_bytes() == before

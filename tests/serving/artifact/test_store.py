@@ -106,7 +106,7 @@ KILLED = textwrap.dedent("""
         return call
     for name in ("mkdir", "write_bytes", "chmod", "rename"):
         setattr(Path, name, counted(getattr(Path, name)))
-    store.sync = counted(store.sync)
+    os.fsync = counted(os.fsync)
     manifest = parse(Path(sys.argv[4]).read_bytes())
     store.publish(root, staged, manifest, Path(sys.argv[5]).read_bytes())
     print(calls)
