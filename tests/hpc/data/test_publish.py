@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.data import lineage, publish
+from hpc.data import lineage
 from hpc.data.prepare import prepare
 from hpc.data.publish import STAGING, Published
 from hpc.data.refusal import DataRefused
@@ -89,7 +89,7 @@ def test_a_crash_while_publishing_leaves_the_old_one(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publish, "sync", full)
+    monkeypatch.setattr(durable, "sync_path", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(flights_config(flights_source, seed=7), tmp_path, quiet)
     assert lineage.current(tmp_path, "flights") == old.path
