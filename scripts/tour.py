@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 
 from conf import compose
+from scripts.loadtest.plan import Result, plan_for
+from scripts.loadtest.running import start
 from scripts.tour_report import Facts, ask_every_region, report, scrape_targets
 from serving.artifact.durable import replace_file
-from serving.traffic.plan import Result, plan_for
-from serving.traffic.running import start
 
 REPO = Path(__file__).resolve().parents[1]
 SITE = str(REPO / "scripts/site")

@@ -18,6 +18,7 @@ from conf import ConfigError
 from hpc.jobs.errors import SpecMoved
 from serving.artifact.digest import bytes_sha256, canonical_json
 from serving.artifact.durable import replace_file
+from serving.artifact.lineage import DatasetRef
 
 FORMAT = 1
 HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
@@ -30,15 +31,6 @@ class Source:
     digest: str
     commit: str | None  # HEAD at submit; null where there was no git
     dirty: bool  # edits that were not committed are in the snapshot, and in source.diff
-
-
-@dataclass(frozen=True)
-class DatasetRef:
-    """A published dataset, by content."""
-
-    name: str
-    digest: str
-    path: str
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from hpc.jobs.resolve import resolve
 from hpc.jobs.run import Run, run_name
 from hpc.jobs.scheduler import ask, last_words, require_controller
 from hpc.jobs.snapshot import Checkout, discard, read_checkout, take
-from hpc.jobs.spec import DatasetRef, JobSpec, frozen
+from hpc.jobs.spec import JobSpec, frozen
 from serving.artifact.durable import replace_file
+from serving.artifact.lineage import DatasetRef
 
 
 @dataclass(frozen=True)

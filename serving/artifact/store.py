@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from serving.artifact.durable import seal_tree, sync_path
-from serving.artifact.manifest import Manifest, load
+from serving.artifact.manifest import Manifest, read_manifest
 from serving.artifact.verify import MANIFEST, SIGNATURE, safe_path
 
 STAGING = ".staging"
@@ -70,7 +70,7 @@ def get(store: Path, model: str, version: int | None = None) -> Package:
         hint = ", ".join(f"{model}/{number}" for number in sorted(near_versions))
         raise StoreError(f"the store {store} has no {model}/{wanted}; nearest: {hint}")
     path = Path(store) / model / str(wanted)
-    return Package(path, load(path))
+    return Package(path, read_manifest(path))
 
 
 def previous(store: Path, model: str, version: int) -> int | None:

@@ -15,6 +15,7 @@ from hpc.data import lineage
 from hpc.data.prepare import prepare
 from hpc.data.publish import STAGING, Published
 from hpc.data.refusal import DataRefused
+from serving.artifact import durable
 from tests.datasets import flights_config, quiet, webster_config
 
 REPO = Path(__file__).resolve().parents[3]
@@ -100,6 +101,7 @@ INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
 from hpc.data.prepare import prepare
+from serving.artifact import durable
 from tests.datasets import webster_config
 
 # A suite that was started in the background passes on an ignored SIGINT.

@@ -8,8 +8,8 @@ from conf import ConfigError, compose
 from hpc.tasks.flights.export import triton_config as flights_config
 from hpc.tasks.lm.export import triton_config as lm_config
 from hpc.tasks.serve_config import FlightsServe, LmServe, serve_config
-from serving.artifact.triton_config import config_pbtxt
 from serving.runtime import flights_transform
+from serving.triton.model_config import config_pbtxt
 
 
 def test_the_files_in_conf_say_what_the_schemas_say() -> None:

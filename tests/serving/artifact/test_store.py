@@ -93,7 +93,7 @@ KILLED = textwrap.dedent("""
     import os, sys
     from pathlib import Path
     from serving.artifact import store
-    from serving.artifact.manifest import parse
+    from serving.artifact.manifest import parse_manifest
     root, staged, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     calls = 0
     def counted(original):
@@ -107,7 +107,7 @@ KILLED = textwrap.dedent("""
     for name in ("mkdir", "write_bytes", "chmod", "rename"):
         setattr(Path, name, counted(getattr(Path, name)))
     os.fsync = counted(os.fsync)
-    manifest = parse(Path(sys.argv[4]).read_bytes())
+    manifest = parse_manifest(Path(sys.argv[4]).read_bytes())
     store.publish(root, staged, manifest, Path(sys.argv[5]).read_bytes())
     print(calls)
 """)
