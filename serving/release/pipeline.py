@@ -108,7 +108,7 @@ def judge(
             for server in servers:
                 server.work.mkdir()
             say(f"start {len(servers)} throw-away tritonserver(s)")
-            endpoints = stack.enter_context(
+            running = stack.enter_context(
                 serve_packages(
                     servers,
                     settings.serving_env,
@@ -116,7 +116,7 @@ def judge(
                     settings.throwaway.start_timeout_s,
                 )
             )
-            return Served(endpoints[0], endpoints[1] if production is not None else None)
+            return Served(running[0].client, running[1].client if production is not None else None)
 
         subject = Subject(
             staged=staged,

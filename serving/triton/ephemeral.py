@@ -41,6 +41,15 @@ class EphemeralServer:
     work: Path
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    """A started server: a gRPC client of its one model version, and where its HTTP port is."""
+
+    client: ModelClient
+    address: str
+    http_port: int
+
+
 @dataclass
 class _Process:
     wanted: EphemeralServer
@@ -52,8 +61,8 @@ class _Process:
 @contextmanager
 def serve_packages(
     servers: list[EphemeralServer], env_dir: Path, address: str, start_timeout_s: float
-) -> Iterator[list[ModelClient]]:
-    """Start all `servers` side by side; yields a client each, whose model version is ready.
+) -> Iterator[list[RunningServer]]:
+    """Start all `servers` side by side; yields them running, their model versions ready.
 
     Raises EphemeralServerError when one ends or is not ready in `start_timeout_s`.
     """
@@ -63,14 +72,14 @@ def serve_packages(
         for wanted in servers:
             processes.append(_start(wanted, env_dir, address))
         deadline = time.monotonic() + start_timeout_s
-        clients = []
+        running = []
         for process in processes:
             url = f"{address}:{process.server.grpc_port}"
             server = stack.enter_context(TritonClient(url))
             client = ModelClient(server, process.wanted.model, VERSION)
             _wait(process, client, deadline)
-            clients.append(client)
-        yield clients
+            running.append(RunningServer(client, address, process.server.http_port))
+        yield running
 
 
 def lay_out_repository(package: Path, model: str, repository: Path) -> None:

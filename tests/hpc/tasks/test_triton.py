@@ -31,7 +31,8 @@ def servers(
     for name, exported in (("flights", flights_exported), ("lm", lm_exported)):
         (work / name).mkdir()
         packages.append(EphemeralServer(name, exported.candidate, name, work / name))
-    with serve_packages(packages, SERVING_ENV, "127.0.0.1", start_timeout_s=120) as clients:
+    with serve_packages(packages, SERVING_ENV, "127.0.0.1", start_timeout_s=120) as running:
+        clients = [one.client for one in running]
         yield dict(zip(("flights", "lm"), clients, strict=True))
 
 
