@@ -16,9 +16,10 @@ from typing import Any
 from rich.console import Console
 
 from conf import compose
+from scripts.loadtest.plan import Result, plan_for
+from scripts.loadtest.running import start
 from scripts.tour_report import Facts, ask_every_region, report, scrape_targets
-from serving.traffic.plan import Result, plan_for
-from serving.traffic.running import start
+from serving.artifact.durable import replace_file
 
 REPO = Path(__file__).resolve().parents[1]
 SITE = str(REPO / "scripts/site")
@@ -83,9 +84,7 @@ class Record:
 
     def keep(self, key: str, run: str) -> None:
         self.runs[key] = run
-        staged = self.path.with_suffix(".tmp")
-        staged.write_text(json.dumps(self.runs))
-        staged.replace(self.path)
+        replace_file(self.path, json.dumps(self.runs))
 
     def close(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from serving.artifact import golden
-from serving.traffic.golden import request_body
-from serving.traffic.plan import Result
+from scripts.loadtest.plan import Result
+from serving.artifact.golden import read_examples
+from serving.triton.kserve import encode_request, infer_path
 
 PROMPT = "Canal, n. [F. canal, from L. canalis"
 NEW_TOKENS = 48
@@ -45,15 +46,16 @@ class Facts:
 
 def ask_every_region(site: DictConfig, store: Path, model: str, version: int) -> dict[str, Any]:
     """One real request through each region's HAProxy: region -> the decoded answer."""
-    inputs = dict(golden.load(store / model / str(version))[0].inputs)
+    example = read_examples(store / model / str(version))[0]
+    inputs = dict(example.inputs)
     if model == "lm":
-        inputs["text"] = replace(inputs["text"], data=[PROMPT])
-        inputs["max_new_tokens"] = replace(inputs["max_new_tokens"], data=[NEW_TOKENS])
-    body = request_body(inputs)
+        inputs["text"] = np.full_like(inputs["text"], PROMPT.encode())
+        inputs["max_new_tokens"] = np.full_like(inputs["max_new_tokens"], NEW_TOKENS)
+    sent = encode_request(inputs, example.outputs, binary=False)
     answers = {}
     for region, edge in site.edges.items():
-        url = f"http://{edge.address}:{edge.http_port}/v2/models/{model}/infer"
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        url = f"http://{edge.address}:{edge.http_port}{infer_path(model)}"
+        request = urllib.request.Request(url, sent.body, sent.headers)
         with urllib.request.urlopen(request, timeout=60) as reply:
             answers[str(region)] = json.load(reply)
     return answers

@@ -14,6 +14,7 @@ from hpc.data import lineage as lineages
 from hpc.data.lineage import Lineage
 from hpc.data.refusal import DataRefused
 from serving.artifact.digest import canonical_json, short
+from serving.artifact.durable import seal_tree, sync_path
 
 STAGING = ".staging-"
 
@@ -68,11 +69,11 @@ def publish(staged: Path, lineage: Lineage) -> Published:
         switch(home, target.name)
         return Published(lineage.name, target, lineages.read(target), state)
     (staged / lineages.FILE).write_bytes(canonical_json(lineage.as_dict()))
-    _freeze(staged)
+    seal_tree(staged)
     if target.exists():  # same digest in its lineage, other bytes on disk: it was damaged
         target.rename(home / f"{STAGING}damaged-{target.name}")
     staged.rename(target)
-    sync(home)
+    sync_path(home)
     switch(home, target.name)
     for damaged in home.glob(f"{STAGING}damaged-*"):
         remove(damaged)
@@ -87,16 +88,7 @@ def switch(home: Path, target: str) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(target)
     link.replace(home / "current")
-    sync(home)
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder, so that a power cut after this keeps it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_path(home)
 
 
 def remove(path: Path) -> None:
@@ -107,14 +99,6 @@ def remove(path: Path) -> None:
         for folder in [path, *(child for child in path.rglob("*") if child.is_dir())]:
             folder.chmod(0o755)
         shutil.rmtree(path)
-
-
-def _freeze(folder: Path) -> None:
-    for file in sorted(folder.iterdir()):
-        file.chmod(0o444)
-        sync(file)
-    sync(folder)
-    folder.chmod(0o555)
 
 
 def _points_at(home: Path) -> str | None:

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    task, dataset = tasks.load(spec.task), Path(spec.dataset.path)
+    task, dataset = tasks.load(spec.task), spec.dataset.folder
     model = task.model(spec.config, dataset)
     model.load_state_dict(load_file(checkpoints.folder / f"{step:08d}" / WEIGHTS))
     model.eval()

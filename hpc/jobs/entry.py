@@ -121,7 +121,7 @@ def _check(spec: JobSpec, here: Run) -> None:
     snapshot = verify(here.folder.parent / "snapshots", spec.source)
     if repo_root().resolve() != snapshot.resolve():
         raise SpecMoved(f"this job runs {repo_root()}, not its snapshot {snapshot}.")
-    lineage = read_marker(Path(spec.dataset.path) / "lineage.json")
+    lineage = read_marker(spec.dataset.folder / "lineage.json")
     if lineage.get("digest") != spec.dataset.digest:
         raise SpecMoved(
             f"dataset {spec.dataset.name} at {spec.dataset.path} is not the one of the spec "

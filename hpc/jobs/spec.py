@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError
 from hpc.jobs.errors import SpecMoved
-from hpc.jobs.marker import write_text
 from serving.artifact.digest import bytes_sha256, canonical_json
+from serving.artifact.durable import replace_file
+from serving.artifact.lineage import DatasetRef
 
 FORMAT = 1
 HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
@@ -30,15 +31,6 @@ class Source:
     digest: str
     commit: str | None  # HEAD at submit; null where there was no git
     dirty: bool  # edits that were not committed are in the snapshot, and in source.diff
-
-
-@dataclass(frozen=True)
-class DatasetRef:
-    """A published dataset, by content."""
-
-    name: str
-    digest: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ class JobSpec:
 
     def write(self, path: Path) -> None:
         """Write the spec, readable by all and writable by nobody."""
-        write_text(path, self.text(), mode=0o444)
+        replace_file(path, self.text(), mode=0o444)
 
 
 def read_spec(path: Path, digest: str | None = None) -> JobSpec:

@@ -15,6 +15,7 @@ from typing import Any
 from hpc.jobs.marker import read_marker, write_marker
 from hpc.jobs.rank import Rank
 from hpc.jobs.run import Run
+from serving.artifact.candidate import CandidateError, read_candidate
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 REQUEUED, STOPPED = "requeued", "stopped"  # saved after a signal; only the first wants to go on
@@ -64,8 +65,11 @@ def describe(error: BaseException, rank: int) -> dict[str, Any]:
 
 def final_metrics(run: Run) -> dict[str, Any]:
     """The validation metrics of the candidate, or else what was logged last."""
-    candidate = read_marker(run.folder / "candidate" / "candidate.json")
-    return candidate.get("metrics") or last_metrics(run.metrics)
+    try:
+        metrics: dict[str, Any] = dict(read_candidate(run.folder / "candidate").metrics)
+    except CandidateError:
+        metrics = {}
+    return metrics or last_metrics(run.metrics)
 
 
 def last_metrics(path: Path) -> dict[str, Any]:

@@ -23,13 +23,15 @@ from hpc.jobs import entry, sbatch
 from hpc.jobs.config import ClusterConfig, cluster_config, run_config
 from hpc.jobs.environment import describe, installed, job_variables
 from hpc.jobs.errors import DatasetMissing, JobError, PersonsMistake, SubmitRefused
-from hpc.jobs.marker import write_marker, write_text
+from hpc.jobs.marker import write_marker
 from hpc.jobs.process import started_ticks
 from hpc.jobs.resolve import resolve
 from hpc.jobs.run import Run, run_name
 from hpc.jobs.scheduler import ask, last_words, require_controller
 from hpc.jobs.snapshot import Checkout, discard, read_checkout, take
-from hpc.jobs.spec import DatasetRef, JobSpec, frozen
+from hpc.jobs.spec import JobSpec, frozen
+from serving.artifact.durable import replace_file
+from serving.artifact.lineage import DatasetRef
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ def _fill(ready: Plan) -> None:
     run = ready.run
     run.logs.mkdir()
     run.submitit.mkdir(mode=0o700)
-    write_text(run.folder / "environment.txt", "\n".join(ready.packages) + "\n", mode=0o444)
+    replace_file(run.folder / "environment.txt", "\n".join(ready.packages) + "\n", mode=0o444)
     if ready.checkout.diff:
-        write_text(run.folder / "source.diff", ready.checkout.diff, mode=0o444)
+        replace_file(run.folder / "source.diff", ready.checkout.diff, mode=0o444)
     ready.spec.write(run.spec_path)
 
 

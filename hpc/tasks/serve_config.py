@@ -13,7 +13,7 @@ from conf import ConfigError
 
 @dataclass(frozen=True)
 class FlightsServe:
-    """See `serving.artifact.triton_config` for what the batching keys mean."""
+    """See `serving.triton.model_config` for what the batching keys mean."""
 
     model: str = "flights"
     """Name of the model in Triton and in the registry."""

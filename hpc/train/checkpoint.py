@@ -17,11 +17,11 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from hpc.jobs.marker import write_text
 from hpc.train import manifest, randomness
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import CheckpointError
+from serving.artifact.durable import replace_file, sync_path
 
 POINTER = "latest"
 STAGING = ".staging-"
@@ -91,8 +91,8 @@ class Checkpoints:
         if target.exists():  # it did not verify, so the run came to this step a second time
             shutil.rmtree(target)
         staging.rename(target)
-        manifest.sync(self.folder)
-        write_text(self.folder / POINTER, f"{target.name}\n", mode=0o644)
+        sync_path(self.folder)
+        replace_file(self.folder / POINTER, f"{target.name}\n")
 
     def _retire(self, newest: int) -> None:
         """Remove all but the newest; those after `newest` are of a past that was not good."""

@@ -43,7 +43,7 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     task = tasks.load(spec.task)
     with distributed.join() as world:
         randomness.seed(run.seed)  # every rank makes the same model
-        model = engine.start(spec.config, task.model(spec.config, Path(spec.dataset.path)), world)
+        model = engine.start(spec.config, task.model(spec.config, spec.dataset.folder), world)
         randomness.seed(run.seed + 1 + world.rank)  # and draws its own numbers from here on
         rates = Rates(model.optimizer, optim_config(spec.config).schedule, run.steps)
         checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
@@ -75,7 +75,7 @@ class Job:
 
     @property
     def dataset(self) -> Path:
-        return Path(self.spec.dataset.path)
+        return self.spec.dataset.folder
 
 
 def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:

@@ -6,12 +6,12 @@ checkpoints/<step>/   deepspeed/*  random-<rank>.json  model.safetensors  manife
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serving.artifact.digest import canonical_json, file_sha256
+from serving.artifact.durable import replace_file, sync_tree
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -30,17 +30,12 @@ class Manifest:
 
 def seal(folder: Path, step: int, world_size: int, spec_digest: str) -> None:
     """Make every file of `folder` durable, and then write its manifest, durably too."""
+    sync_tree(folder)
     files = {}
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-        sync(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
-    for inner in sorted(item for item in folder.rglob("*") if item.is_dir()):
-        sync(inner)
     manifest = Manifest(step, world_size, spec_digest, files)
-    path = folder / FILE
-    path.write_bytes(canonical_json(asdict(manifest)))
-    sync(path)
-    sync(folder)
+    replace_file(folder / FILE, canonical_json(asdict(manifest)))
 
 
 def read(folder: Path) -> Manifest:
@@ -69,12 +64,3 @@ def fault(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"it cannot be read: {error}"
     return None
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from serving.artifact.durable import append_line, replace_file
 
 
 def rewind(path: Path, step: int) -> None:
     """Forget lines after `step`: the run goes on from there and would log them a second time."""
     lines = [line for line in read(path) if line["step"] <= step]
-    temporary = path.with_name(f".{path.name}.rewound")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    temporary.replace(path)
+    replace_file(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
     """Add one line. Numbers that JSON does not know (nan, inf) become null."""
     known = {key: None if _unknown(value) else value for key, value in line.items()}
-    with path.open("a") as file:
-        file.write(json.dumps(known) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, json.dumps(known))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scripts.box.program import File, Folder
+from serving.artifact.durable import replace_file
 
 
 def ensure_folders(folders: Iterable[Folder]) -> None:
@@ -32,21 +33,17 @@ def ensure_files(files: Iterable[File]) -> list[Path]:
 
 def write_atomically(path: Path, data: bytes, owner: str, group: str, mode: int) -> None:
     """Write `data` so that a reader sees the old file or the new one, and a crash leaves one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    _own(partial, owner, group, mode)
-    partial.rename(path)
+    replace_file(path, data, mode, _ids(owner, group))
 
 
 def _own(path: Path, owner: str, group: str, mode: int) -> None:
-    uid, gid = pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
+    uid, gid = _ids(owner, group)
     now = path.stat()
     if (now.st_uid, now.st_gid) != (uid, gid):
         os.chown(path, uid, gid)
     if now.st_mode & 0o7777 != mode:
         path.chmod(mode)
+
+
+def _ids(owner: str, group: str) -> tuple[int, int]:
+    return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid

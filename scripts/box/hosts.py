@@ -15,6 +15,8 @@ from scripts.box.files import ensure_files
 from scripts.box.identity import REPO
 from scripts.box.probe import greets, http_ok
 from scripts.box.program import File, Folder, Port, Program
+from serving.artifact.signature import allowed_signer
+from serving.artifact.verify import IDENTITY
 from serving.triton import TritonServer
 
 
@@ -127,9 +129,7 @@ def ensure_keys(site: Any) -> None:
     deploy = keys.ensure_ed25519(
         Path(site.paths.deploy_key), str(site.users.deploy), "deploy@lockgate"
     )
-    release = keys.ensure_ed25519(
-        Path(site.paths.release_key), str(site.users.release), keys.SIGNER
-    )
+    release = keys.ensure_ed25519(Path(site.paths.release_key), str(site.users.release), IDENTITY)
     verifier = (REPO / "serving" / "artifact" / "verify.py").read_text()
     known = ""
     pinned = []
@@ -143,11 +143,11 @@ def ensure_keys(site: Any) -> None:
             # The verifier too is installed with the host and never by a deployment.
             File(etc / "verify.py", verifier, mode=0o755),
             # Root's, and written here only: a deployment cannot choose whom a host believes.
-            File(etc / "allowed_signers", keys.allowed_signers(release)),
+            File(etc / "allowed_signers", allowed_signer(release)),
         ]
     pinned += [
         File(Path(site.paths.known_hosts), known),
-        File(Path(site.paths.allowed_signers), keys.allowed_signers(release)),
+        File(Path(site.paths.allowed_signers), allowed_signer(release)),
     ]
     ensure_files(pinned)
 

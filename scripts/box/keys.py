@@ -8,20 +8,11 @@ from pathlib import Path
 
 from scripts.box.files import write_atomically
 
-SIGNING_NAMESPACE = "lockgate-release"
-SIGNER = "release@lockgate"
-
 
 def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str:
     """One pinned host: by its name and by its address, on its own port."""
     algorithm, body = public_key.split()[:2]
     return f"[{name}]:{port},[{address}]:{port} {algorithm} {body}\n"
-
-
-def allowed_signers(public_key: str) -> str:
-    """Whose signature on a manifest counts, and for that purpose only."""
-    algorithm, body = public_key.split()[:2]
-    return f'{SIGNER} namespaces="{SIGNING_NAMESPACE}" {algorithm} {body}\n'
 
 
 def authorized_key(public_key: str, forwards: list[str]) -> str:

@@ -1,1 +1,4 @@
-"""What both planes agree on about a package: its files, its manifest, its signature, its store."""
+"""The contract of both planes: a package's files, tensors, lineage, manifest, signature and store.
+
+Imports nothing of ours; numpy, pyarrow and Triton's client library only where arrays are handled.
+"""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.artifact import candidate as candidates
 from serving.artifact import golden
-from serving.artifact.digest import canonical_json, file_sha256
-from serving.artifact.golden import Example
-from serving.artifact.triton_config import TritonConfig, config_pbtxt
+from serving.artifact.candidate import Candidate
+from serving.artifact.digest import canonical_json
+from serving.artifact.durable import replace_folder
+from serving.artifact.golden import GoldenExample
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 REQUIRES = {"triton": ">=2.51", "numpy": "<2", "python": "3.11"}
@@ -28,18 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lockgate_runtime.triton_model import TritonPythonModel  # noqa: E402, F401
 '''
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a candidate comes from: the run and everything that decided its result."""
-
-    task: str
-    run: str
-    spec_digest: str
-    source_digest: str
-    dataset: Mapping[str, str]
-    """name, digest and path of the dataset."""
 
 
 def fresh_version(out_dir: Path) -> Path:
@@ -68,42 +57,23 @@ def write_candidate(
     out_dir: Path,
     *,
     version: Path,
-    config: TritonConfig,
-    origin: Origin,
-    examples: Sequence[Example],
+    candidate: Candidate,
+    config: str,
+    examples: Sequence[GoldenExample],
     reference: Mapping[str, Any],
-    metrics: Mapping[str, float],
 ) -> Path:
     """Write the candidate folder `out_dir`, taking over the folder made by `write_version`.
 
-    `version` must lie beside `out_dir`. A candidate that was there is replaced whole, at the end;
-    a killed writer leaves it as it was. Returns `out_dir`.
+    `version` must lie beside `out_dir`; `config` is the text of config.pbtxt. A candidate that was
+    there is replaced whole, at the end; a killed writer leaves it as it was. Returns `out_dir`.
     """
     staged = _fresh(out_dir.with_name(f".{out_dir.name}-staging-{os.getpid()}"))
     version.rename(staged / "version")
-    (staged / "config.pbtxt").write_text(config_pbtxt(config))
-    (staged / golden.FILE).write_bytes(canonical_json([asdict(one) for one in examples]))
+    (staged / "config.pbtxt").write_text(config)
+    (staged / golden.FILE).write_bytes(golden.golden_json(examples))
     (staged / "reference.json").write_bytes(canonical_json(reference))
-    content = {
-        "model": config.model,
-        **asdict(origin),
-        "transform_digest": file_sha256(staged / "version" / "transform.json"),
-        "inputs": [asdict(one) for one in config.inputs],
-        "outputs": [asdict(one) for one in config.outputs],
-        "metrics": dict(metrics),
-        "requires": REQUIRES,
-    }
-    (staged / "candidate.json").write_bytes(canonical_json(content))
-    for path in sorted(staged.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(staged)
-    replaced = out_dir.with_name(f".{out_dir.name}-replaced-{os.getpid()}")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if out_dir.exists():
-        out_dir.rename(replaced)
-    staged.rename(out_dir)
-    _sync(out_dir.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    (staged / candidates.FILE).write_bytes(candidate.to_bytes())
+    replace_folder(staged, out_dir)
     return out_dir
 
 
@@ -114,11 +84,3 @@ def _fresh(folder: Path) -> Path:
         shutil.rmtree(stale)
     folder.mkdir(parents=True)
     return folder
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""The manifest of a package: what it is, what is in it, where it came from, what it passed.
+"""The manifest of a package: its name and version, its files, its lineage and its gates' verdicts.
 
 Its canonical bytes are what the release identity signs; their sha256 is the version's digest.
 Reading is strict: an unknown, missing or mistyped field is refused with a sentence, so that a
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from serving.artifact.digest import bytes_sha256, canonical_json, file_sha256
+from serving.artifact.lineage import Lineage
 from serving.artifact.schema import SchemaError, build
+from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT, MANIFEST, SIGNATURE, plain_files, safe_path
-
-#: The types of a tensor that both Triton and this code name the same.
-DTYPES = ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "FP32", "FP64", "BYTES")
 
 
 class ManifestError(SchemaError):
@@ -34,35 +33,8 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One input or output: Triton's name for its dtype; `shape` with -1 where the size is free."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class DatasetRef:
-    """The dataset a run was trained on, by name and digest."""
-
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """Where a package came from: each digest can be recomputed from what the run left."""
-
-    run: str
-    spec_digest: str
-    source_digest: str
-    dataset: DatasetRef
-
-
-@dataclass(frozen=True)
 class GateRecord:
-    """What a gate said: `value` against `threshold` in the gate's unit, None where it has none."""
+    """A gate's verdict: `value` against `threshold` in the gate's unit, None where it has none."""
 
     name: str
     verdict: Literal["pass", "fail", "unknown"]
@@ -83,8 +55,8 @@ class Manifest:
     task: str
     created: str
     files: tuple[FileEntry, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     transform_digest: str
     lineage: Lineage
     requires: dict[str, str]
@@ -102,10 +74,6 @@ class Manifest:
         if unsafe or len(set(paths)) != len(paths):
             problem = f"the unsafe path {unsafe[0]!r}" if unsafe else "a path twice"
             raise ManifestError(f"files lists {problem}")
-        for tensor in (*self.inputs, *self.outputs):
-            if tensor.dtype not in DTYPES:
-                known = ", ".join(DTYPES)
-                raise ManifestError(f"{tensor.name} has dtype {tensor.dtype!r}, not one of {known}")
 
     def to_bytes(self) -> bytes:
         """The canonical bytes: what is written, signed and hashed."""
@@ -117,7 +85,7 @@ class Manifest:
         return bytes_sha256(self.to_bytes())
 
 
-def parse(data: bytes, where: str = MANIFEST) -> Manifest:
+def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
     """Read a manifest's bytes. Raises ManifestError, which names `where`, for all but our format.
 
     The bytes must be canonical: what is signed has one spelling.
@@ -135,14 +103,14 @@ def parse(data: bytes, where: str = MANIFEST) -> Manifest:
     return manifest
 
 
-def load(package: Path) -> Manifest:
+def read_manifest(package: Path) -> Manifest:
     """The manifest of a package folder. Raises ManifestError; proves nothing about the files."""
     path = Path(package) / MANIFEST
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ManifestError(f"{package} has no {MANIFEST}: it is not a package") from None
-    return parse(data, str(path))
+    return parse_manifest(data, str(path))
 
 
 def list_files(directory: Path) -> tuple[FileEntry, ...]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from serving.artifact.manifest import Manifest, load
+from serving.artifact.durable import seal_tree, sync_path
+from serving.artifact.manifest import Manifest, read_manifest
 from serving.artifact.verify import MANIFEST, SIGNATURE, safe_path
 
 STAGING = ".staging"
@@ -69,7 +70,7 @@ def get(store: Path, model: str, version: int | None = None) -> Package:
         hint = ", ".join(f"{model}/{number}" for number in sorted(near_versions))
         raise StoreError(f"the store {store} has no {model}/{wanted}; nearest: {hint}")
     path = Path(store) / model / str(wanted)
-    return Package(path, load(path))
+    return Package(path, read_manifest(path))
 
 
 def previous(store: Path, model: str, version: int) -> int | None:
@@ -108,26 +109,15 @@ def publish(store: Path, staged: Path, manifest: Manifest, signature: bytes) -> 
         raise StoreError(f"{manifest.model}/{manifest.version} is already in {store}: unchanged")
     (staged / MANIFEST).write_bytes(manifest.to_bytes())
     (staged / SIGNATURE).write_bytes(signature)
-    seal(staged)
+    seal_tree(staged)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Moving a folder rewrites its "..", for which its owner needs the right to write in it.
     staged.chmod(0o755)
     staged.rename(target)
     target.chmod(0o555)
-    sync(target.parent)
-    sync(Path(store))
+    sync_path(target.parent)
+    sync_path(Path(store))
     return target
-
-
-def seal(folder: Path) -> None:
-    """Make a tree durable (fsync, files before the folders that name them) and read-only."""
-    for root, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            path = Path(root, name)
-            sync(path)
-            path.chmod(0o444)
-        sync(Path(root))
-        Path(root).chmod(0o555)
 
 
 def discard(folder: Path) -> None:
@@ -135,12 +125,3 @@ def discard(folder: Path) -> None:
     for root, _, _ in os.walk(folder):
         Path(root).chmod(0o755)
     shutil.rmtree(folder)
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from serving.artifact.durable import append_line
 
 ROLLOUTS, LEDGER = "rollouts.jsonl", "ledger.jsonl"
 _ENDS = ("done", "rolled-back", "refused")
@@ -123,16 +124,7 @@ def history(entries: Iterable[Mapping[str, Any]]) -> list[int]:
 def append(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one line and wait until it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        if size and os.pread(handle, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        os.write(handle, line)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    append_line(path, json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from serving.artifact.durable import replace_file
 from serving.fleet.inventory import FleetError
 from serving.fleet.journal import who
 
@@ -154,10 +155,8 @@ def _read(path: Path) -> Holder | None:
 
 
 def _write(path: Path, holder: Holder) -> None:
-    partial = path.with_suffix(".partial")
-    # Not fsynced: a lease that a power cut swallowed belonged to a controller that is gone too.
-    partial.write_text(json.dumps(asdict(holder)), encoding="utf-8")
-    partial.rename(path)
+    # Not durable: a lease that a power cut swallowed belonged to a controller that is gone too.
+    replace_file(path, json.dumps(asdict(holder)), durable=False)
 
 
 def _boot() -> str:

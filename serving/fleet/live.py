@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from serving.fleet import edge, shipment, transfer, triton
+from serving.artifact.golden import GoldenExample
+from serving.fleet import edge, shipment, transfer
 from serving.fleet.connection import Shell, Unreachable, open_shell
-from serving.fleet.golden import Example
 from serving.fleet.inventory import Fleet, FleetError, Host
 from serving.fleet.rollout import RolloutConfig
 from serving.fleet.shipment import Shipment
+from serving.fleet.triton import (
+    check_golden,
+    fleet_errors,
+    ready_versions,
+    triton_is_live,
+    triton_session,
+)
 from serving.fleet.world import HostState, Traffic
+from serving.triton.model_config import versions_in
+
+if TYPE_CHECKING:
+    from serving.triton.grpc_client import TritonClient
 
 
 class LiveWorld:
@@ -25,7 +35,7 @@ class LiveWorld:
     def __init__(self, fleet: Fleet, model: str, store: Path, config: RolloutConfig) -> None:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self._shells: dict[str, Shell] = {}
-        self._sessions: dict[str, tuple[ExitStack, triton.Triton]] = {}
+        self._sessions: dict[str, tuple[ExitStack, TritonClient]] = {}
         self._opening = threading.Lock()
 
     def __enter__(self) -> LiveWorld:
@@ -52,8 +62,10 @@ class LiveWorld:
         try:
             shell = self._shell(host)
             facts = transfer.read_facts(shell, self.model)
+            with fleet_errors(host.name):
+                versions_in(facts.config)  # a config that Triton could not read is a problem
             at_edge = self._edge(host).state(host.name)
-            alive = triton.live(shell)
+            alive = triton_is_live(shell)
             return HostState(
                 host=host.name,
                 region=host.region,
@@ -102,10 +114,13 @@ class LiveWorld:
         self._shell(host).run(transfer.persist_command(host, self.model, config))
 
     def serve(self, host: Host, config: str, versions: tuple[int, ...]) -> None:
-        self._triton(host).serve(self.model, config, versions, self.fleet.load_timeout_s)
+        with fleet_errors(host.name):
+            client = self._triton(host)
+            client.serve_versions(self.model, config, versions, self.fleet.load_timeout_s)
 
     def withdraw(self, host: Host) -> None:
-        self._triton(host).withdraw(self.model, self.fleet.load_timeout_s)
+        with fleet_errors(host.name):
+            self._triton(host).unload(self.model, self.fleet.load_timeout_s)
 
     def restart(self, host: Host) -> None:
         self._hang_up(host.name)
@@ -114,13 +129,21 @@ class LiveWorld:
 
     def prove(self, host: Host, version: int) -> str:
         examples = self._examples(version)
-        session = self._triton(host)
+        client = self._triton(host)
         if examples is None:
-            if version not in session.ready(self.model):
+            with fleet_errors(host.name):
+                ready = client.ready_versions(self.model)
+            if version not in ready:
                 raise FleetError(f"{host.name}: {self.model}/{version} is not ready.")
             return f"{self.model}/{version} is ready; the store has no golden examples of it"
-        count = session.prove(
-            self.model, version, examples, self.config.warm_up, self.fleet.infer_timeout_s
+        count = check_golden(
+            self._shell(host),
+            client,
+            self.model,
+            version,
+            examples,
+            self.config.warm_up,
+            self.fleet.infer_timeout_s,
         )
         return f"{count} golden examples of {self.model}/{version} equal"
 
@@ -139,7 +162,7 @@ class LiveWorld:
         if packages or installed:
             shell.run(transfer.prune_command(host, self.model, packages, installed))
 
-    def _examples(self, version: int) -> tuple[Example, ...] | None:
+    def _examples(self, version: int) -> tuple[GoldenExample, ...] | None:
         try:
             return shipment.read(self.store, self.model, version).examples
         except FleetError:
@@ -155,12 +178,12 @@ class LiveWorld:
             self._shells[host.name] = shell
         return shell
 
-    def _triton(self, host: Host) -> triton.Triton:
+    def _triton(self, host: Host) -> TritonClient:
         if host.name not in self._sessions:
             stack = ExitStack()
             # Two hosts' tunnels opened at the same moment could draw the same free local port.
             with self._opening:
-                session = stack.enter_context(triton.session(self._shell(host)))
+                session = stack.enter_context(triton_session(self._shell(host)))
             self._sessions[host.name] = (stack, session)
         return self._sessions[host.name][1]
 
@@ -171,7 +194,7 @@ class LiveWorld:
 
     def _wait_live(self, host: Host) -> None:
         deadline = time.monotonic() + self.config.ready_timeout_s
-        while not triton.live(self._shell(host)):
+        while not triton_is_live(self._shell(host)):
             if time.monotonic() > deadline:
                 raise Unreachable(
                     f"{host.name}: its Triton did not answer within "
@@ -179,24 +202,3 @@ class LiveWorld:
                     "host says why."
                 )
             time.sleep(0.1)
-
-
-def ready_versions(shell: Shell, model: str) -> tuple[int, ...]:
-    """The ready versions of `model` by its metadata; none for a model that is not served.
-
-    Raises Unreachable. A read by HTTP: no tunnel has to be built for looking.
-    """
-    host = shell.host
-    connection = http.client.HTTPConnection(host.address, host.http_port)
-    connection.sock = shell.channel(host.http_port, shell.ssh.connect_timeout_s)
-    try:
-        connection.request("GET", f"/v2/models/{model}")
-        answer = connection.getresponse()
-        body = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(f"{host.name}: Triton broke off a question: {error!r}") from error
-    finally:
-        connection.close()
-    if answer.status != 200:
-        return ()
-    return tuple(sorted(int(version) for version in json.loads(body)["versions"]))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.fleet import model_config
 from serving.fleet.edge import READY
 from serving.fleet.inventory import Fleet, FleetError, Host
 from serving.fleet.journal import Before, Unfinished
 from serving.fleet.shipment import Shipment
 from serving.fleet.world import HostState
+from serving.triton import model_config
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from serving.artifact import store
 from serving.artifact.digest import bytes_sha256
+from serving.artifact.golden import GoldenError, GoldenExample, read_examples
 from serving.artifact.manifest import Manifest, ManifestError
 from serving.artifact.store import StoreError
-from serving.fleet import golden
 from serving.fleet.inventory import FleetError, denied
+from serving.triton.model_config import ModelConfigError, parse_config
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Shipment:
     path: Path
     manifest: Manifest
     config: str
-    examples: tuple[golden.Example, ...]
+    examples: tuple[GoldenExample, ...]
 
     @property
     def model(self) -> str:
@@ -62,10 +63,24 @@ def read(folder: Path, model: str, version: int | None = None) -> Shipment:
     except PermissionError as error:
         raise denied("cannot read the store", folder, error) from error
     config = _own(package.path, package.manifest, "config.pbtxt").decode()
+    try:
+        parse_config(config)
+    except ModelConfigError as error:
+        raise FleetError(f"{package.path}: {error}") from error
     _own(package.path, package.manifest, "golden.json")
-    return Shipment(
-        package.path, package.manifest, config, golden.read(package.path / "golden.json")
-    )
+    return Shipment(package.path, package.manifest, config, _examples(package.path))
+
+
+def _examples(package: Path) -> tuple[GoldenExample, ...]:
+    try:
+        examples = read_examples(package)
+    except GoldenError as error:
+        raise FleetError(str(error)) from error
+    if not examples:
+        raise FleetError(
+            f"{package} has no golden examples: without them no host can be proven right."
+        )
+    return examples
 
 
 def _own(folder: Path, manifest: Manifest, name: str) -> bytes:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from serving.artifact import store
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
-from serving.fleet import model_config
 from serving.fleet.command import Controls, production
 from serving.fleet.edge import READY
 from serving.fleet.journal import LEDGER, read
 from serving.fleet.live import LiveWorld
 from serving.fleet.world import HostState
+from serving.triton import model_config
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
+
+from serving.triton.http_client import model_versions
+from serving.triton.server import TritonError
 
 State = Literal["ready", "loading", "absent", "unreachable"]
 STATES: tuple[State, ...] = ("ready", "loading", "absent", "unreachable")
@@ -49,7 +51,7 @@ def ask_host(address: str, port: int, models: Iterable[str], timeout_s: float) -
     try:
         for model in found:
             found[model] = _ask_model(connection, model)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, TritonError):
         pass  # what was not answered stays unreachable, which is what is shown
     finally:
         connection.close()
@@ -57,20 +59,7 @@ def ask_host(address: str, port: int, models: Iterable[str], timeout_s: float) -
 
 
 def _ask_model(connection: http.client.HTTPConnection, model: str) -> Served:
-    status, body = _get(connection, f"/v2/models/{model}")
-    if status in (400, 404):
+    found = model_versions(connection, model)
+    if not found.known:
         return Served("absent")
-    if status != 200:
-        return Served("unreachable")
-    versions = sorted((int(version) for version in json.loads(body)["versions"]), reverse=True)
-    for version in versions:
-        status, _ = _get(connection, f"/v2/models/{model}/versions/{version}/ready")
-        if status == 200:
-            return Served("ready", str(version))
-    return Served("loading")
-
-
-def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
-    connection.request("GET", path)
-    reply = connection.getresponse()
-    return reply.status, reply.read(1 << 20)
+    return Served("ready", str(max(found.ready))) if found.ready else Served("loading")

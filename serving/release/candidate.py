@@ -1,4 +1,4 @@
-"""A run's candidate: the portable files of a package that has no number yet.
+"""Copy a run's candidate to where the release judges it.
 
 The training user writes candidates, so nothing here is trusted: files are copied without following
 any link, hashed where they were copied to, and never unpickled or imported.
@@ -6,59 +6,16 @@ any link, hashed where they were copied to, and never unpickled or imported.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.artifact import store
-from serving.artifact.manifest import DatasetRef, FileEntry, Lineage, Tensor, list_files
-from serving.artifact.schema import SchemaError, build
-from serving.artifact.verify import plain_files, safe_path
+from serving.artifact.candidate import Candidate, CandidateError, read_candidate
+from serving.artifact.manifest import FileEntry, list_files
+from serving.artifact.verify import plain_files
 
-FILE = "candidate.json"
 MAX_FILES = 1000
-
-
-class CandidateError(ValueError):
-    """A run has no candidate that could be released; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class DatasetSource:
-    """The dataset the run says it was trained on; `path` is where the run read it."""
-
-    name: str
-    digest: str
-    path: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The content of candidate.json: what the run says about what it made."""
-
-    model: str
-    task: str
-    run: str
-    spec_digest: str
-    source_digest: str
-    dataset: DatasetSource
-    transform_digest: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    metrics: dict[str, float]
-    requires: dict[str, str]
-
-    def __post_init__(self) -> None:
-        for name, value in (("model", self.model), ("run", self.run), ("task", self.task)):
-            if not safe_path(value) or "/" in value or value == store.REPORTS:
-                raise SchemaError(f"{name} is {value!r}, which cannot name a folder")
-
-    @property
-    def lineage(self) -> Lineage:
-        dataset = DatasetRef(self.dataset.name, self.dataset.digest)
-        return Lineage(self.run, self.spec_digest, self.source_digest, dataset)
 
 
 @dataclass(frozen=True)
@@ -68,20 +25,6 @@ class Staged:
     folder: Path
     candidate: Candidate
     files: tuple[FileEntry, ...]
-
-
-def read(folder: Path) -> Candidate:
-    """The candidate.json in `folder`. Raises CandidateError."""
-    path = Path(folder) / FILE
-    try:
-        candidate: Candidate = build(Candidate, json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CandidateError(_no_candidate(Path(folder))) from None
-    except PermissionError:
-        raise CandidateError(f"{path} is not readable by this user") from None
-    except (SchemaError, ValueError) as error:
-        raise CandidateError(f"{path}: {error}") from None
-    return candidate
 
 
 def take(source: Path, target: Path, max_bytes: int) -> Staged:
@@ -103,7 +46,7 @@ def take(source: Path, target: Path, max_bytes: int) -> Staged:
             _copy(root, name, target / name, size)
     finally:
         os.close(root)
-    return Staged(target, read(target), list_files(target))
+    return Staged(target, read_candidate(target), list_files(target))
 
 
 def listing(folder: Path) -> list[tuple[str, int]]:
@@ -138,14 +81,3 @@ def _copy(root: int, name: str, target: Path, size: int) -> None:
     finally:
         for handle in reversed(handles):
             os.close(handle)
-
-
-def _no_candidate(folder: Path) -> str:
-    run = folder.parent
-    if run.is_dir():
-        return f"run {run.name} has no candidate: it did not finish. See lockgate logs {run.name}"
-    if not run.parent.is_dir():
-        return f"there is no runs folder at {run.parent}"
-    known = sorted(path.parent.name for path in run.parent.glob("*/candidate"))
-    have = f"runs with a candidate: {', '.join(known[-4:])}" if known else "no run has a candidate"
-    return f"there is no run {run.name!r}; {have}"

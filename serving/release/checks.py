@@ -18,9 +18,9 @@ from serving.artifact.manifest import GateRecord
 from serving.artifact.store import Package
 from serving.release import flights, hygiene, latency, lm
 from serving.release.candidate import Staged
-from serving.release.endpoint import Endpoint
 from serving.release.gate import Check, at_least, at_most, holds
 from serving.release.settings import FlightsGates, Gates, LmGates
+from serving.triton.grpc_client import ModelClient
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ print(platform.python_version(), *(importlib.metadata.version(n) for n in ("nump
 class Served:
     """The throw-away servers: the candidate's, and production's when there is one."""
 
-    candidate: Endpoint
-    production: Endpoint | None
+    candidate: ModelClient
+    production: ModelClient | None
 
 
 @dataclass(frozen=True)
@@ -124,20 +124,20 @@ def _compatible(subject: Subject) -> Iterator[GateRecord]:
 
 
 def _golden(subject: Subject, wanted: int) -> Iterator[GateRecord]:
-    examples = golden.load(subject.staged.folder)
+    examples = golden.read_examples(subject.staged.folder)
     yield at_least("golden.count", len(examples), wanted, "examples")
     endpoint = subject.served().candidate
     wrong: list[str] = []
     unequal = 0
     for number, example in enumerate(examples):
-        found = golden.differences(example, endpoint.ask(example.request()))
+        found = golden.differences(example, endpoint.infer(example.inputs))
         unequal += bool(found)
         wrong += [f"example {number}: {sentence}" for sentence in found]
     yield at_most("golden.equal", unequal, 0, "; ".join(wrong[:3]) or f"{len(examples)} equal")
 
 
 def _latency(gates: Gates, subject: Subject) -> Iterator[GateRecord]:
-    payloads = [example.request() for example in golden.load(subject.staged.folder)]
+    payloads = [dict(example.inputs) for example in golden.read_examples(subject.staged.folder)]
     served = subject.served()
     return latency.judge(gates.latency, payloads, served.candidate, served.production)
 
@@ -146,7 +146,7 @@ def _flights(gates: FlightsGates, subject: Subject) -> list[Check]:
     split = remembered(lambda: flights.load_split(subject.dataset(), gates.holdout.split))
     train = remembered(lambda: flights.load_split(subject.dataset(), "train"))
 
-    def through(endpoint: Endpoint, inputs: tuple) -> flights.Quality:
+    def through(endpoint: ModelClient, inputs: tuple) -> flights.Quality:
         scores = flights.served(endpoint, inputs, split(), gates.holdout.in_flight)
         return flights.quality(split(), scores)
 
@@ -194,7 +194,7 @@ def _lm(gates: LmGates, subject: Subject) -> list[Check]:
     def against_production() -> list[GateRecord]:
         endpoint, package = subject.served().production, subject.production
         assert endpoint is not None and package is not None
-        digest = subject.staged.candidate.dataset.digest
+        digest = subject.staged.candidate.lineage.dataset.digest
         before = lm.measured(package.manifest, digest)
         before = before or lm.score(endpoint, text(), gates.holdout).per_byte
         return [lm.against("production", gates.production, model(), before)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from conf import ConfigError, compose
+from serving.artifact.candidate import CandidateError, read_candidate
+from serving.release.registry import PublishedNotRegistered
 
 #: 1: could not be done; 2: wrong usage; 3: a gate failed.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -38,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
         return _refuse(str(error), USAGE)
     except KeyboardInterrupt:
         return _refuse("interrupted; run it again to continue", INTERRUPTED)
+    except PublishedNotRegistered as error:
+        return _refuse(str(error), FAILED)
     except (ValueError, RuntimeError, OSError) as error:
         return _refuse(f"nothing was released: {error}", FAILED)
     if options.json:
@@ -58,9 +61,8 @@ def _with_gates(overrides: Sequence[str]) -> list[str]:
     cfg = compose("release", plain)
     run = next((text.partition("=")[2] for text in plain if text.startswith("run=")), "")
     try:
-        path = Path(cfg.site.paths.runs) / run / "candidate" / "candidate.json"
-        task = json.loads(path.read_text(encoding="utf-8"))["task"]
-    except (OSError, ValueError, KeyError, TypeError):
+        task = read_candidate(Path(cfg.site.paths.runs) / run / "candidate").task
+    except CandidateError:
         return list(overrides)  # said properly, and in full, when the candidate is read
     return [f"gates={task}", *overrides]
 

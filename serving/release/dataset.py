@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serving.artifact.digest import short, tree_digest
-from serving.artifact.manifest import DatasetRef
+from serving.artifact.lineage import DatasetRef
 
 
 class DatasetError(ValueError):

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from serving.artifact.manifest import GateRecord, Tensor
+from serving.artifact.manifest import GateRecord
 from serving.artifact.table import read_split
+from serving.artifact.tensors import TensorSpec
 from serving.release import bootstrap
 from serving.release.bootstrap import DailyAuc, DailyMean, Interval
-from serving.release.endpoint import Endpoint
 from serving.release.gate import at_least, at_most
 from serving.runtime import flights_transform
+from serving.triton.grpc_client import ModelClient
 
 OUTPUT = "late_probability"
 
@@ -85,7 +86,7 @@ def quality(split: Split, probabilities: np.ndarray) -> Quality:
 
 
 def served(
-    endpoint: Endpoint, inputs: Sequence[Tensor], split: Split, in_flight: int
+    endpoint: ModelClient, inputs: Sequence[TensorSpec], split: Split, in_flight: int
 ) -> np.ndarray:
     """late_probability [rows] of every row of `split`, asked of a served package."""
     missing = [tensor.name for tensor in inputs if tensor.name not in split.columns]
@@ -98,7 +99,7 @@ def served(
         for at in range(0, rows, batch):
             yield {name: column[at : at + batch] for name, column in columns.items()}
 
-    answers = endpoint.ask_all(requests(), in_flight)
+    answers = endpoint.infer_all(requests(), in_flight)
     return np.concatenate([answer[OUTPUT].reshape(-1) for answer in answers]).astype(np.float64)
 
 

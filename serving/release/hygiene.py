@@ -17,7 +17,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
 
 from serving.artifact.digest import file_sha256
-from serving.artifact.manifest import GateRecord, Manifest, Tensor
+from serving.artifact.manifest import GateRecord, Manifest
+from serving.artifact.tensors import TensorSpec
 from serving.release.candidate import Staged
 from serving.release.gate import at_most, holds, unknown
 
@@ -55,7 +56,10 @@ def judge(gate: HygieneGate, staged: Staged) -> Iterator[GateRecord]:
     total = sum(entry.bytes for entry in staged.files)
     yield at_most("hygiene.size", total, gate.max_bytes, "bytes")
     gaps = _lineage_gaps(staged)
-    detail = "; ".join(gaps) or f"run {staged.candidate.run}, dataset, source, spec and transform"
+    detail = (
+        "; ".join(gaps)
+        or f"run {staged.candidate.lineage.run}, dataset, source, spec and transform"
+    )
     yield holds("hygiene.lineage", not gaps, detail)
 
 
@@ -91,12 +95,16 @@ def interface_breaks(old: Manifest, new: Staged) -> list[str]:
         for tensor in before:
             if tensor.name not in now:
                 found.append(f"{kind} {tensor.name} is gone")
-            elif now[tensor.name] != tensor:
+            elif not _takes(now[tensor.name], tensor):
                 found.append(
                     f"{kind} {tensor.name} was {_shape(tensor)}, is {_shape(now[tensor.name])}"
                 )
     known = {tensor.name for tensor in old.inputs}
-    added = [tensor.name for tensor in new.candidate.inputs if tensor.name not in known]
+    added = [
+        tensor.name
+        for tensor in new.candidate.inputs
+        if tensor.name not in known and not tensor.optional
+    ]
     return found + [f"input {name} is new and clients do not send it" for name in added]
 
 
@@ -150,9 +158,9 @@ def _problems(gate: HygieneGate, staged: Staged) -> Iterator[str]:
 def _lineage_gaps(staged: Staged) -> list[str]:
     candidate = staged.candidate
     digests = {
-        "spec_digest": candidate.spec_digest,
-        "source_digest": candidate.source_digest,
-        "dataset.digest": candidate.dataset.digest,
+        "spec_digest": candidate.lineage.spec_digest,
+        "source_digest": candidate.lineage.source_digest,
+        "dataset.digest": candidate.lineage.dataset.digest,
         "transform_digest": candidate.transform_digest,
     }
     gaps = [
@@ -163,7 +171,7 @@ def _lineage_gaps(staged: Staged) -> list[str]:
     transform = staged.folder / "version/transform.json"
     if transform.is_file() and file_sha256(transform) != candidate.transform_digest:
         gaps.append("transform_digest is not the sha256 of version/transform.json")
-    return gaps + ([] if candidate.run else ["run is empty"])
+    return gaps + ([] if candidate.lineage.run else ["run is empty"])
 
 
 def _reads_as_pickle(path: Path) -> bool:
@@ -179,5 +187,11 @@ def _reads_as_pickle(path: Path) -> bool:
         return False
 
 
-def _shape(tensor: Tensor) -> str:
-    return f"{tensor.dtype}{list(tensor.shape)}"
+def _shape(tensor: TensorSpec) -> str:
+    return f"{'optional ' * tensor.optional}{tensor.dtype}{list(tensor.shape)}"
+
+
+def _takes(now: TensorSpec, before: TensorSpec) -> bool:
+    """Whether every use of `before` is one of `now`; a required input may become optional."""
+    same = (now.dtype, now.shape) == (before.dtype, before.shape)
+    return same and (now.optional or not before.optional)

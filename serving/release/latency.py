@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serving.artifact.manifest import GateRecord
-from serving.release.endpoint import Arrays, AskError, Endpoint
 from serving.release.gate import at_most, unknown
+from serving.triton.grpc_client import Arrays, InferError, ModelClient
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ def names(gate: LatencyGate, with_production: bool) -> tuple[str, ...]:
 
 
 def judge(
-    gate: LatencyGate, payloads: Sequence[Arrays], candidate: Endpoint, production: Endpoint | None
+    gate: LatencyGate,
+    payloads: Sequence[Arrays],
+    candidate: ModelClient,
+    production: ModelClient | None,
 ) -> Iterator[GateRecord]:
     """Measure at both concurrencies, and judge against the limits and against production."""
     if not payloads:
@@ -87,7 +90,7 @@ def judge(
 
 
 def interleaved(
-    endpoints: Sequence[Endpoint],
+    endpoints: Sequence[ModelClient],
     payloads: Sequence[Arrays],
     clients: int,
     rounds: int,
@@ -106,7 +109,7 @@ def interleaved(
 
 
 def _load(
-    endpoint: Endpoint, payloads: Sequence[Arrays], clients: int, seconds: float
+    endpoint: ModelClient, payloads: Sequence[Arrays], clients: int, seconds: float
 ) -> Latencies:
     total, lock = Latencies(), threading.Lock()
     stop = time.monotonic() + seconds
@@ -116,9 +119,9 @@ def _load(
         while time.monotonic() < stop:
             started = time.monotonic()
             try:
-                endpoint.ask(payloads[turn % len(payloads)])
+                endpoint.infer(payloads[turn % len(payloads)])
                 mine.seconds.append(time.monotonic() - started)
-            except AskError:
+            except InferError:
                 mine.failed += 1
             turn += clients
         with lock:

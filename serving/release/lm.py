@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from serving.artifact.manifest import GateRecord, Manifest
-from serving.release.endpoint import Endpoint
 from serving.release.gate import at_most, holds
+from serving.triton.grpc_client import ModelClient
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def chunks(text: bytes, size: int) -> Iterator[bytes]:
         at = stop
 
 
-def score(endpoint: Endpoint, text: bytes, held_out: HeldOut) -> Bits:
+def score(endpoint: ModelClient, text: bytes, held_out: HeldOut) -> Bits:
     """The bits that the served package needs for `text`. Raises ValueError for nonsense.
 
     For this the package gets more instances than it is configured with: what it answers does not
@@ -91,7 +91,7 @@ def score(endpoint: Endpoint, text: bytes, held_out: HeldOut) -> Bits:
     requests = (_request(piece, shape) for piece in pieces)
     nats = 0.0
     with endpoint.instances(held_out.parallel):
-        for answer in endpoint.ask_all(requests, held_out.parallel):
+        for answer in endpoint.infer_all(requests, held_out.parallel):
             found = float(answer["nats"].reshape(-1)[0])
             if not (math.isfinite(found) and found >= 0):
                 raise ValueError(f"the package scored a chunk with {found} nats")

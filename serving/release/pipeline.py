@@ -14,20 +14,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serving.artifact import store
+from serving.artifact.candidate import read_candidate
 from serving.artifact.digest import pairs_digest
 from serving.artifact.manifest import FileEntry, GateRecord, Manifest
 from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
 from serving.artifact.verify import FORMAT, verify
-from serving.release import candidate, dataset, report, throwaway
+from serving.release import candidate, dataset, report
 from serving.release.candidate import Staged
 from serving.release.checks import Served, Subject, all_checks, remembered
 from serving.release.gate import judge_all, may_release
 from serving.release.lock import release_lock
-from serving.release.registry import CANDIDATE, PRODUCTION, Registry
+from serving.release.registry import (
+    CANDIDATE,
+    PRODUCTION,
+    PublishedNotRegistered,
+    Registry,
+    RegistryError,
+)
 from serving.release.report import Report
 from serving.release.settings import Settings
-from serving.release.throwaway import Serving
+from serving.triton.ephemeral import EphemeralServer, serve_packages
 
 Say = Callable[[str], None]
 
@@ -40,9 +47,10 @@ def release(settings: Settings, say: Say, dry_run: bool = False) -> Report:
     """Release the candidate of `settings.run`; returns what happened, a refusal included.
 
     Raises CandidateError, Refused, Locked, RegistryError, SigningError, StoreError, OSError; the
-    store then holds what it held before. With `dry_run` the gates are judged and nothing is kept.
+    store then holds what it held before, except for PublishedNotRegistered: the version is in the
+    store. With `dry_run` the gates are judged and nothing is kept.
     """
-    found = candidate.read(settings.candidate)
+    found = read_candidate(settings.candidate)
     if found.task != settings.gates.task:
         raise ReleaseError(
             f"run {settings.run} is of task {found.task}; gates={settings.gates.task} are not its"
@@ -92,21 +100,23 @@ def judge(
     with ExitStack() as stack:
 
         def start() -> Served:
-            servings = [Serving("candidate", staged.folder, model, work / "candidate")]
+            servers = [EphemeralServer("candidate", staged.folder, model, work / "candidate")]
             if production is not None:
-                servings.append(Serving("production", production.path, model, work / "production"))
-            for serving in servings:
-                serving.work.mkdir()
-            say(f"start {len(servings)} throw-away tritonserver(s)")
-            endpoints = stack.enter_context(
-                throwaway.serve(
-                    servings,
+                servers.append(
+                    EphemeralServer("production", production.path, model, work / "production")
+                )
+            for server in servers:
+                server.work.mkdir()
+            say(f"start {len(servers)} throw-away tritonserver(s)")
+            running = stack.enter_context(
+                serve_packages(
+                    servers,
                     settings.serving_env,
                     settings.throwaway.address,
                     settings.throwaway.start_timeout_s,
                 )
             )
-            return Served(endpoints[0], endpoints[1] if production is not None else None)
+            return Served(running[0].client, running[1].client if production is not None else None)
 
         subject = Subject(
             staged=staged,
@@ -180,8 +190,11 @@ def _register(registry: Registry, manifest: Manifest) -> None:
         "lockgate.manifest": manifest.digest,
         "lockgate.dataset": manifest.lineage.dataset.digest,
     }
-    registry.describe(manifest.model, manifest.version, tags)
-    registry.point(manifest.model, CANDIDATE, manifest.version)
+    try:
+        registry.describe(manifest.model, manifest.version, tags)
+        registry.point(manifest.model, CANDIDATE, manifest.version)
+    except RegistryError as error:
+        raise PublishedNotRegistered(manifest.model, manifest.version, error) from error
 
 
 def _production(settings: Settings, registry: Registry, model: str) -> Package | None:
@@ -196,7 +209,7 @@ def _production(settings: Settings, registry: Registry, model: str) -> Package |
 
 def _released(root: Path, staged: Staged) -> Package | None:
     """The version made of this run with exactly these files, if there is one."""
-    done = store.find_run(root, staged.candidate.model, staged.candidate.run)
+    done = store.find_run(root, staged.candidate.model, staged.candidate.lineage.run)
     return done if done is not None and done.manifest.files == staged.files else None
 
 
@@ -215,10 +228,10 @@ def _prove_key(settings: Settings) -> None:
 
 
 def _check_run(staged: Staged, run: str, model: str) -> None:
-    found = staged.candidate
-    if (found.run, found.model) != (run, model):
+    found, claimed = staged.candidate, staged.candidate.lineage.run
+    if (claimed, found.model) != (run, model):
         raise ReleaseError(
-            f"the candidate in run {run} says it is {found.model} of run {found.run!r}; it was "
+            f"the candidate in run {run} says it is {found.model} of run {claimed!r}; it was "
             "copied from elsewhere or changed while it was read"
         )
 

@@ -19,6 +19,16 @@ class RegistryError(RuntimeError):
     """MLflow did not answer, or says what cannot be; the message says what to do."""
 
 
+class PublishedNotRegistered(RegistryError):
+    """A version is whole in the store, and MLflow could not be made to name it."""
+
+    def __init__(self, model: str, version: int, reason: RegistryError) -> None:
+        super().__init__(
+            f"{model}/{version} is published in the store, but not registered: {reason} "
+            "Run the same command again: it registers this version and makes no new one."
+        )
+
+
 @dataclass(frozen=True)
 class Registry:
     """The registry at a tracking `uri` (http://..., or sqlite:///...)."""

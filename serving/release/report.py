@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from serving.artifact.durable import replace_file
 from serving.artifact.manifest import GateRecord
-from serving.artifact.store import REPORTS, sync
+from serving.artifact.store import REPORTS
 from serving.release.gate import refused
 
 Outcome = Literal["released", "unchanged", "refused", "passed"]
@@ -50,11 +50,7 @@ def keep(report: Report, store: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stamp = report.started.replace(":", "").replace("-", "")
     path = folder / f"{report.model}-{report.run}-{stamp}.json"
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_text(report.as_json() + "\n", encoding="utf-8")
-    sync(partial)
-    partial.rename(path)
-    sync(folder)
+    replace_file(path, report.as_json() + "\n")
     return path
 
 

@@ -11,6 +11,7 @@ import pytest
 from paramiko.hostkeys import HostKeys
 
 from scripts.box import hosts, keys
+from serving.artifact.signature import IDENTITY, NAMESPACE, allowed_signer
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 
@@ -32,7 +33,7 @@ def sign(key: Path, message: Path, namespace: str) -> Path:
 
 def verified(signers: Path, message: Path, signature: Path, namespace: str) -> bool:
     with message.open() as text:
-        command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", keys.SIGNER,
+        command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", IDENTITY,
                    "-n", namespace, "-s", str(signature)]  # fmt: skip
         return subprocess.run(command, stdin=text, capture_output=True).returncode == 0
 
@@ -50,16 +51,16 @@ def test_a_host_is_pinned_by_its_name_and_its_address(tmp_path: Path) -> None:
 def test_the_signer_counts_for_releases_only(tmp_path: Path) -> None:
     public = generate(tmp_path / "release")
     signers = tmp_path / "allowed_signers"
-    signers.write_text(keys.allowed_signers(public))
+    signers.write_text(allowed_signer(public))
     message = tmp_path / "manifest.json"
     message.write_text("{}\n")
-    good = sign(tmp_path / "release", message, keys.SIGNING_NAMESPACE)
-    assert verified(signers, message, good, keys.SIGNING_NAMESPACE)
+    good = sign(tmp_path / "release", message, NAMESPACE)
+    assert verified(signers, message, good, NAMESPACE)
     other = sign(tmp_path / "release", message, "git")
     assert not verified(signers, message, other, "git")
     generate(tmp_path / "stranger")
-    foreign = sign(tmp_path / "stranger", message, keys.SIGNING_NAMESPACE)
-    assert not verified(signers, message, foreign, keys.SIGNING_NAMESPACE)
+    foreign = sign(tmp_path / "stranger", message, NAMESPACE)
+    assert not verified(signers, message, foreign, NAMESPACE)
 
 
 def test_the_deploy_key_may_reach_its_hosts_triton_and_nothing_else(site: Any) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.artifact import golden
-from serving.traffic.golden import request_body
+from serving.artifact.golden import read_examples
+from serving.triton.kserve import encode_request, infer_path
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
 
@@ -90,12 +90,13 @@ def test_two_versions_answered_during_the_roll(finished: Ended) -> None:
 def test_every_region_answers_with_the_version_just_trained(finished: Ended, box) -> None:
     version = max(int(n) for n in re.findall(r"flights/(\d+) is in production", finished.text))
     store = Path(box.site.paths.store)
-    example = golden.load(store / "flights" / str(version))[0]
+    example = read_examples(store / "flights" / str(version))[0]
+    sent = encode_request(example.inputs, example.outputs, binary=False)
     for edge in box.site.edges.values():
         request = urllib.request.Request(
-            f"http://{edge.address}:{edge.http_port}/v2/models/flights/infer",
-            request_body(example.inputs),
-            {"Content-Type": "application/json"},
+            f"http://{edge.address}:{edge.http_port}{infer_path('flights')}",
+            sent.body,
+            sent.headers,
         )
         with urllib.request.urlopen(request, timeout=10) as reply:
             assert json.load(reply)["model_version"] == str(version)

@@ -11,20 +11,19 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from hpc.jobs.spec import JobSpec
-from hpc.tasks.examples import example
+from hpc.tasks.candidate import candidate_of
 from hpc.tasks.flights.evaluate import auc, log_loss
 from hpc.tasks.onnx_export import export_onnx
-from hpc.tasks.origin import origin_of
 from hpc.tasks.serve_config import FlightsServe, serve_config
-from serving.artifact.golden import Example
+from serving.artifact.golden import GoldenExample, build_example
 from serving.artifact.layout import fresh_version, write_candidate, write_version
-from serving.artifact.manifest import Tensor as TensorSpec
 from serving.artifact.table import read_split
-from serving.artifact.triton_config import TritonConfig
+from serving.artifact.tensors import TensorSpec
 from serving.runtime.features import Category
 from serving.runtime.flights_model import FlightsModel
 from serving.runtime.flights_transform import FlightsTransform
 from serving.runtime.reference import CONFIDENCE, fit_reference
+from serving.triton.model_config import TritonConfig, config_pbtxt
 
 ATOL, RTOL = 1e-5, 1e-4  # another CPU or another batch size sums in another order
 
@@ -42,7 +41,7 @@ class Probability(nn.Module):
 
 def export(model: nn.Module, cfg: DictConfig, spec: JobSpec, out_dir: Path) -> Path:
     """See `hpc.tasks.Task.export`. `metrics` are those of the exported package on validation."""
-    dataset, out_dir = Path(spec.dataset.path), Path(out_dir)
+    dataset, out_dir = spec.dataset.folder, Path(out_dir)
     serve: FlightsServe = serve_config(FlightsServe, cfg)
     version = fresh_version(out_dir)
     try:
@@ -53,18 +52,19 @@ def export(model: nn.Module, cfg: DictConfig, spec: JobSpec, out_dir: Path) -> P
         chances = served(validation)["late_probability"][:, 0].astype(np.float64)
         train, _, _ = read_split(dataset / "train.parquet")
         confidence = served(train)["late_probability"][:, 0]
+        config = triton_config(serve, served.transform)
+        metrics = {
+            "auc": auc(chances, late),
+            "log_loss": log_loss(chances, late),
+            "base_rate": float(late.mean()),
+        }
         return write_candidate(
             out_dir,
             version=version,
-            config=triton_config(serve, served.transform),
-            origin=origin_of(spec, out_dir),
+            candidate=candidate_of(spec, out_dir, version, config, metrics),
+            config=config_pbtxt(config),
             examples=golden_examples(served, validation),
             reference=fit_reference(served.transform, train, {CONFIDENCE: confidence}),
-            metrics={
-                "auc": auc(chances, late),
-                "log_loss": log_loss(chances, late),
-                "base_rate": float(late.mean()),
-            },
         )
     finally:
         shutil.rmtree(version, ignore_errors=True)
@@ -84,7 +84,7 @@ def triton_config(serve: FlightsServe, transform: FlightsTransform) -> TritonCon
     )
 
 
-def golden_examples(served: FlightsModel, rows: dict[str, np.ndarray]) -> list[Example]:
+def golden_examples(served: FlightsModel, rows: dict[str, np.ndarray]) -> list[GoldenExample]:
     """Real rows alone and as a batch, then the edges: unknown words, nothing known, limits."""
     count = len(next(iter(rows.values())))
     picked = np.linspace(0, count - 1, 6).astype(int)
@@ -103,7 +103,7 @@ def golden_examples(served: FlightsModel, rows: dict[str, np.ndarray]) -> list[E
                 missing[name] = np.array([[np.nan]], dtype=np.float32)
             extreme[name] = np.full_like(first[name], feature.high)
     requests += [unknown, missing, extreme]
-    return [example(request, served(request), ATOL, RTOL) for request in requests]
+    return [build_example(request, served(request), ATOL, RTOL) for request in requests]
 
 
 def _take(rows: dict[str, np.ndarray], which: list[int]) -> dict[str, np.ndarray]:

@@ -12,18 +12,17 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from hpc.jobs.spec import JobSpec
-from hpc.tasks.examples import example
+from hpc.tasks.candidate import candidate_of
 from hpc.tasks.lm.data import read
 from hpc.tasks.lm.evaluate import leading
 from hpc.tasks.onnx_export import export_onnx
-from hpc.tasks.origin import origin_of
 from hpc.tasks.serve_config import LmServe, serve_config
-from serving.artifact.golden import Example
+from serving.artifact.golden import GoldenExample, build_example
 from serving.artifact.layout import fresh_version, write_candidate, write_version
-from serving.artifact.manifest import Tensor as TensorSpec
-from serving.artifact.triton_config import TritonConfig
+from serving.artifact.tensors import TensorSpec
 from serving.runtime.lm_model import CONTEXT, LmModel
 from serving.runtime.reference import MISSING
+from serving.triton.model_config import TritonConfig, config_pbtxt
 
 ATOL, RTOL = 1e-2, 1e-4  # `nats` is a sum over the text; another CPU sums in another order
 MARGIN = 0.01  # logits; a closer call between two tokens could go the other way on another CPU
@@ -44,7 +43,7 @@ class Logits(nn.Module):
 
 def export(model: nn.Module, cfg: DictConfig, spec: JobSpec, out_dir: Path) -> Path:
     """See `hpc.tasks.Task.export`. `metrics` are those of the exported package on validation."""
-    dataset, out_dir = Path(spec.dataset.path), Path(out_dir)
+    dataset, out_dir = spec.dataset.folder, Path(out_dir)
     serve: LmServe = serve_config(LmServe, cfg)
     config = triton_config(serve)
     version = fresh_version(out_dir)
@@ -56,17 +55,17 @@ def export(model: nn.Module, cfg: DictConfig, spec: JobSpec, out_dir: Path) -> P
         served = LmModel.load(version, {**config.parameters, **threads})
         tokens, text_bytes = leading(cfg, dataset, "validation")
         nats = served.nats(tokens.tolist())
+        metrics = {
+            "bits_per_byte": nats / math.log(2) / text_bytes,
+            "nats_per_token": nats / len(tokens),
+        }
         return write_candidate(
             out_dir,
             version=version,
-            config=config,
-            origin=origin_of(spec, out_dir),
+            candidate=candidate_of(spec, out_dir, version, config, metrics),
+            config=config_pbtxt(config),
             examples=golden_examples(served, read(dataset, "validation")),
             reference=reference(served, dataset),
-            metrics={
-                "bits_per_byte": nats / math.log(2) / text_bytes,
-                "nats_per_token": nats / len(tokens),
-            },
         )
     finally:
         shutil.rmtree(version, ignore_errors=True)
@@ -91,7 +90,7 @@ def triton_config(serve: LmServe) -> TritonConfig:
     )
 
 
-def golden_examples(served: LmModel, validation: np.ndarray) -> list[Example]:
+def golden_examples(served: LmModel, validation: np.ndarray) -> list[GoldenExample]:
     """Real prompts, each continued up to the first close call between two tokens, then the edges:
     one byte, other alphabets, a text longer than the context, nothing but line breaks.
     """
@@ -144,9 +143,9 @@ def _clear_tokens(served: LmModel, prompt: str) -> int:
     return next((place for place, margin in enumerate(margins) if margin < MARGIN), NEW_TOKENS)
 
 
-def _answered(served: LmModel, text: str, new_tokens: int) -> Example:
+def _answered(served: LmModel, text: str, new_tokens: int) -> GoldenExample:
     request = {
         "text": np.array([text.encode()], dtype=object),
         "max_new_tokens": np.array([new_tokens], dtype=np.int32),
     }
-    return example(request, served(request), ATOL, RTOL)
+    return build_example(request, served(request), ATOL, RTOL)

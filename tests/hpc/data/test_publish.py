@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc.data import lineage, publish
+from hpc.data import lineage
 from hpc.data.prepare import prepare
 from hpc.data.publish import STAGING, Published
 from hpc.data.refusal import DataRefused
+from serving.artifact import durable
 from tests.datasets import flights_config, quiet, webster_config
 
 REPO = Path(__file__).resolve().parents[3]
@@ -89,7 +90,7 @@ def test_a_crash_while_publishing_leaves_the_old_one(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publish, "sync", full)
+    monkeypatch.setattr(durable, "sync_path", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(flights_config(flights_source, seed=7), tmp_path, quiet)
     assert lineage.current(tmp_path, "flights") == old.path
@@ -100,6 +101,7 @@ INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
 from hpc.data.prepare import prepare
+from serving.artifact import durable
 from tests.datasets import webster_config
 
 # A suite that was started in the background passes on an ignored SIGINT.

@@ -131,7 +131,7 @@ def test_a_job_refuses_what_is_not_as_frozen(checkout, what):
         loop.chmod(0o644)
         loop.write_text(loop.read_text() + "\n")
     else:
-        lineage = Path(run.spec.dataset.path) / "lineage.json"
+        lineage = run.spec.dataset.folder / "lineage.json"
         lineage.write_text(lineage.read_text().replace(run.spec.dataset.digest, "0" * 64))
     for path in Path("/proc").glob("[0-9]*/environ"):
         if _is_rank_of(path, run):

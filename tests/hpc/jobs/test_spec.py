@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from conf import ConfigError
 from hpc.jobs.errors import SpecMoved
-from hpc.jobs.spec import DatasetRef, Environment, JobSpec, Source, frozen, read_spec
+from hpc.jobs.spec import Environment, JobSpec, Source, frozen, read_spec
+from serving.artifact.lineage import DatasetRef
 
 KEYS = st.text(alphabet="abcdefgh_", min_size=1, max_size=6)
 # "$" would be an interpolation; a resolved config has none but those of secrets.

@@ -14,7 +14,8 @@ from conf import compose
 from hpc import tasks
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
-from hpc.jobs.spec import DatasetRef, Environment, JobSpec, Source
+from hpc.jobs.spec import Environment, JobSpec, Source
+from serving.artifact.lineage import DatasetRef
 from tests.datasets import (
     flights_config,
     quiet,

@@ -18,9 +18,9 @@ from hpc import tasks
 from hpc.tasks.flights.evaluate import probabilities
 from hpc.tasks.onnx_export import ExportRefused, export_onnx
 from serving.artifact import golden
+from serving.artifact.candidate import read_candidate
 from serving.artifact.digest import file_sha256, tree_digest
 from serving.artifact.table import read_split
-from serving.release.candidate import read as read_candidate
 from serving.release.hygiene import pickle_kind
 from serving.runtime.errors import InvalidInput
 from serving.runtime.flights_model import FlightsModel
@@ -40,10 +40,10 @@ def exported(request: pytest.FixtureRequest) -> Exported:
 def test_candidate_says_where_it_comes_from(exported: Exported) -> None:
     found = read_candidate(exported.candidate)
     assert found.task == found.model == str(exported.cfg.task.name)
-    assert found.run == f"{found.task}-run"
-    assert found.spec_digest == exported.spec.digest
-    assert found.dataset.digest == exported.spec.dataset.digest
-    dataset = Path(found.dataset.path)
+    assert found.lineage.run == f"{found.task}-run"
+    assert found.lineage.spec_digest == exported.spec.digest
+    assert found.lineage.dataset.digest == exported.spec.dataset.digest
+    dataset = found.lineage.dataset.folder
     assert found.transform_digest == file_sha256(dataset / "transform.json")
     assert found.transform_digest == file_sha256(exported.version / "transform.json")
 
@@ -58,19 +58,19 @@ def test_nothing_in_it_is_a_pickle_or_a_machine_path(exported: Exported) -> None
 
 
 def test_golden_examples_come_back_equal(exported: Exported) -> None:
-    examples = golden.load(exported.candidate)
+    examples = golden.read_examples(exported.candidate)
     assert len(examples) >= 8
     model = open_model(exported.version)
     for example in examples:
-        assert golden.differences(example, model(example.request())) == []
+        assert golden.differences(example, model(example.inputs)) == []
 
 
 def test_golden_examples_hold_the_edges(flights_exported: Exported, lm_exported: Exported) -> None:
-    requests = [one.request() for one in golden.load(flights_exported.candidate)]
+    requests = [one.inputs for one in golden.read_examples(flights_exported.candidate)]
     assert any(one["carrier"].tolist() == [[b"never seen"]] for one in requests)
     assert any(np.isnan(one["temp"]).all() and np.isnan(one["wind_dir"]).all() for one in requests)
     assert any(len(one["carrier"]) > 1 for one in requests)
-    texts = [one.request()["text"][0] for one in golden.load(lm_exported.candidate)]
+    texts = [one.inputs["text"][0] for one in golden.read_examples(lm_exported.candidate)]
     context = LmModel.load(lm_exported.version).context
     tokenizer = LmModel.load(lm_exported.version).tokenizer
     assert any(len(tokenizer.encode(text.decode()).ids) > context for text in texts)
@@ -78,7 +78,7 @@ def test_golden_examples_hold_the_edges(flights_exported: Exported, lm_exported:
 
 
 def test_package_computes_what_torch_computes(flights_exported: Exported) -> None:
-    dataset = Path(flights_exported.spec.dataset.path)
+    dataset = flights_exported.spec.dataset.folder
     raw, _, _ = read_split(dataset / "later.parquet")
     served = FlightsModel.load(flights_exported.version)
     arrays = served.transform.encode(raw)
@@ -137,8 +137,8 @@ def test_onnx_keeps_no_trace_of_how_it_was_made(lm_exported: Exported) -> None:
 
 def test_a_bad_request_among_good_ones_fails_alone(flights_exported: Exported) -> None:
     model = FlightsModel.load(flights_exported.version)
-    good = golden.load(flights_exported.candidate)[0].request()
-    many = golden.load(flights_exported.candidate)[6].request()
+    good = golden.read_examples(flights_exported.candidate)[0].inputs
+    many = golden.read_examples(flights_exported.candidate)[6].inputs
     bad = {**good, "distance": np.array([[np.nan]], np.float32)}
     first, second, third = model.answer([good, bad, many])
     assert isinstance(second, InvalidInput) and "distance[0] is nan" in str(second)
@@ -231,9 +231,9 @@ def test_the_copied_runtime_answers_the_same_in_the_serving_environment(
     )
     assert done.returncode == 0, done.stderr
     model = open_model(exported.version)
-    examples = golden.load(exported.candidate)
+    examples = golden.read_examples(exported.candidate)
     for example, line in zip(examples, done.stdout.splitlines(), strict=True):
-        request = example.request()
+        request = example.inputs
         here = dict(model(request))
         if isinstance(model, FlightsModel):
             here |= model.transform.encode(request)

@@ -8,8 +8,8 @@ from conf import ConfigError, compose
 from hpc.tasks.flights.export import triton_config as flights_config
 from hpc.tasks.lm.export import triton_config as lm_config
 from hpc.tasks.serve_config import FlightsServe, LmServe, serve_config
-from serving.artifact.triton_config import config_pbtxt
 from serving.runtime import flights_transform
+from serving.triton.model_config import config_pbtxt, parse_config
 
 
 def test_the_files_in_conf_say_what_the_schemas_say() -> None:
@@ -22,7 +22,7 @@ def test_overrides_reach_config_pbtxt() -> None:
     cfg = compose("train", ["task=lm", "task.serve.instances=3", "task.serve.max_new_tokens=9"])
     text = config_pbtxt(lm_config(serve_config(LmServe, cfg)))
     assert "count: 3" in text
-    assert 'key: "max_new_tokens" value { string_value: "9" }' in text
+    assert parse_config(text).parameters["max_new_tokens"].string_value == "9"
     cfg = compose("train", ["task=flights", "task.serve.max_batch_size=32"])
     transform = flights_transform.from_json('{"kind": "flights", "features": []}')
     text = config_pbtxt(flights_config(serve_config(FlightsServe, cfg), transform))

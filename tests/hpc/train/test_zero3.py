@@ -28,7 +28,7 @@ def losses(run: Path) -> list[float]:
 def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
     """The losses and the model of a plain torch loop over the batches of both ranks."""
     spec = read_spec(run / "spec.yaml")
-    told, dataset = run_config(spec.config), Path(spec.dataset.path)
+    told, dataset = run_config(spec.config), spec.dataset.folder
     optim = optim_config(spec.config)
     randomness.seed(told.seed)
     model = lm.model(spec.config, dataset)

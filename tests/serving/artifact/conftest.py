@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from serving.artifact import signature, store
-from serving.artifact.manifest import (
-    DatasetRef,
-    GateRecord,
-    Lineage,
-    Manifest,
-    Tensor,
-    list_files,
-)
+from serving.artifact.lineage import DatasetRef, Lineage
+from serving.artifact.manifest import GateRecord, Manifest, list_files
+from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
 
 FILES = {
@@ -44,8 +39,8 @@ def make_manifest(staged: Path, version: int = 3, model: str = "flights") -> Man
         task="flights",
         created="2026-01-02T03:04:05Z",
         files=list_files(staged),
-        inputs=(Tensor("distance", "FP32", (-1, 1)),),
-        outputs=(Tensor("late_probability", "FP32", (-1, 1)),),
+        inputs=(TensorSpec("distance", "FP32", (-1, 1)),),
+        outputs=(TensorSpec("late_probability", "FP32", (-1, 1)),),
         transform_digest="1" * 64,
         lineage=Lineage("run-1", "2" * 64, "3" * 64, DatasetRef("flights", "4" * 64)),
         requires={"triton": ">=2.51", "numpy": "<2"},

@@ -5,30 +5,46 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from serving.artifact import golden, layout
-from serving.artifact.golden import Example, GoldenTensor
-from serving.artifact.layout import Origin, fresh_version, write_candidate, write_version
-from serving.artifact.manifest import Tensor
-from serving.artifact.triton_config import TritonConfig, config_pbtxt
+from serving.artifact import durable, golden, layout
+from serving.artifact.candidate import Candidate, read_candidate
+from serving.artifact.golden import build_example
+from serving.artifact.layout import REQUIRES, fresh_version, write_candidate, write_version
+from serving.artifact.lineage import DatasetRef, Lineage
+from serving.artifact.tensors import TensorSpec
+from serving.triton.model_config import TritonConfig, config_pbtxt
 
 HERE = Path(__file__).parent
 FLIGHTS = TritonConfig(
     model="flights",
-    inputs=(Tensor("carrier", "BYTES", (-1, 1)), Tensor("temp", "FP32", (-1, 1))),
-    outputs=(Tensor("late_probability", "FP32", (-1, 1)),),
+    inputs=(
+        TensorSpec("carrier", "BYTES", (-1, 1)),
+        TensorSpec("temp", "FP32", (-1, 1), optional=True),
+    ),
+    outputs=(TensorSpec("late_probability", "FP32", (-1, 1)),),
     max_batch_size=64,
     instances=2,
     parameters={"threads": "1"},
 )
 LM = TritonConfig(
     model="lm",
-    inputs=(Tensor("text", "BYTES", (1,)), Tensor("max_new_tokens", "INT32", (1,))),
-    outputs=(Tensor("nats", "FP64", (1,)),),
+    inputs=(TensorSpec("text", "BYTES", (1,)), TensorSpec("max_new_tokens", "INT32", (1,))),
+    outputs=(TensorSpec("nats", "FP64", (1,)),),
     parameters={"note": 'a "quoted" \\ word', "max_text_bytes": "65536"},
+)
+CANDIDATE = Candidate(
+    model="flights",
+    task="flights",
+    lineage=Lineage("run", "a" * 64, "b" * 64, DatasetRef("flights", "c" * 64, "/data/flights")),
+    transform_digest="d" * 64,
+    inputs=FLIGHTS.inputs,
+    outputs=FLIGHTS.outputs,
+    metrics={"auc": 0.7},
+    requires=REQUIRES,
 )
 
 
@@ -37,7 +53,9 @@ def test_config_is_the_golden_file_and_triton_can_parse_it(config: TritonConfig)
     text = config_pbtxt(config)
     assert text == (HERE / f"{config.model}.config.pbtxt").read_text()
     parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
-    assert [one.name for one in parsed.input] == [one.name for one in config.inputs]
+    assert [(one.name, one.optional) for one in parsed.input] == [
+        (one.name, one.optional) for one in config.inputs
+    ]
     assert parsed.max_batch_size == config.max_batch_size
     assert {key: one.string_value for key, one in parsed.parameters.items()} == config.parameters
     assert not parsed.HasField("version_policy")
@@ -45,7 +63,7 @@ def test_config_is_the_golden_file_and_triton_can_parse_it(config: TritonConfig)
 
 def test_preferred_batch_never_exceeds_the_largest() -> None:
     config = TritonConfig("m", FLIGHTS.inputs, FLIGHTS.outputs, max_batch_size=4)
-    assert "preferred_batch_size: [ 4 ]" in config_pbtxt(config)
+    assert "preferred_batch_size: 4\n" in config_pbtxt(config)
 
 
 @pytest.mark.parametrize(
@@ -71,15 +89,15 @@ def transform(tmp_path: Path) -> Path:
 def write(out_dir: Path, transform: Path) -> Path:
     version = fresh_version(out_dir)
     write_version(version, {"transform.json": transform})
-    tensor = GoldenTensor("FP32", (1, 1), [0.5])
+    tensor = np.array([[0.5]], np.float32)
+    example = build_example({"temp": tensor}, {"late_probability": tensor}, 1e-5, 1e-4)
     return write_candidate(
         out_dir,
         version=version,
-        config=FLIGHTS,
-        origin=Origin("flights", "run", "a" * 64, "b" * 64, {"name": "flights"}),
-        examples=[Example({"temp": tensor}, {"late_probability": tensor}, 1e-5, 1e-4)] * 8,
+        candidate=CANDIDATE,
+        config=config_pbtxt(FLIGHTS),
+        examples=[example] * 8,
         reference={"format": 1},
-        metrics={"auc": 0.7},
     )
 
 
@@ -91,10 +109,12 @@ def test_candidate_has_the_files_of_the_contract(tmp_path: Path, transform: Path
         "candidate.json", "config.pbtxt", "golden.json", "reference.json",
         "version/model.py", "version/transform.json",
     }  # fmt: skip
-    assert len(golden.load(out_dir)) == 8
+    assert len(golden.read_examples(out_dir)) == 8
     content = json.loads((out_dir / "candidate.json").read_text())
-    assert content["inputs"][0] == {"name": "carrier", "dtype": "BYTES", "shape": [-1, 1]}
+    tensor = {"name": "carrier", "dtype": "BYTES", "shape": [-1, 1], "optional": False}
+    assert content["inputs"][0] == tensor
     assert content["requires"]["numpy"] == "<2"
+    assert read_candidate(out_dir) == CANDIDATE
 
 
 def test_the_runtime_imports_itself_relatively() -> None:
@@ -111,7 +131,7 @@ def test_a_failing_writer_leaves_the_old_candidate(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layout, "_sync", full)
+    monkeypatch.setattr(durable, "sync_path", full)
     with pytest.raises(OSError, match="No space left"):
         write(out_dir, transform)
     assert (out_dir / "candidate.json").read_bytes() == before

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.artifact.digest import canonical_json, pairs_digest, tree_digest
-from serving.artifact.manifest import ManifestError, list_files, load, parse
+from serving.artifact.manifest import ManifestError, list_files, parse_manifest, read_manifest
 from serving.artifact.verify import Refused
 
 from .conftest import FILES, make_manifest, write_files
@@ -20,7 +20,7 @@ def content(tmp_path: Path) -> dict:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     manifest = make_manifest(write_files(tmp_path))
-    assert parse(manifest.to_bytes()) == manifest
+    assert parse_manifest(manifest.to_bytes()) == manifest
 
 
 def test_files_are_listed_sorted_without_manifest_and_signature(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_files_are_listed_sorted_without_manifest_and_signature(tmp_path: Path) 
 
 def test_another_spelling_of_the_same_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="canonical"):
-        parse(json.dumps(content(tmp_path)).encode())
+        parse_manifest(json.dumps(content(tmp_path)).encode())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_wrong_field_is_named_with_what_was_expected(
         node = node[key]
     node[path[-1]] = value
     with pytest.raises(ManifestError, match=sentence):
-        parse(canonical_json(spoiled))
+        parse_manifest(canonical_json(spoiled))
 
 
 @pytest.mark.parametrize("key", ["model", "files", "lineage", "gates", "requires"])
@@ -71,12 +71,12 @@ def test_a_missing_field_is_named(tmp_path: Path, key: str) -> None:
     spoiled = content(tmp_path)
     del spoiled[key]
     with pytest.raises(ManifestError, match=f"{key} is missing"):
-        parse(canonical_json(spoiled))
+        parse_manifest(canonical_json(spoiled))
 
 
 def test_a_folder_without_a_manifest_is_not_a_package(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="not a package"):
-        load(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_a_file_name_that_no_package_may_hold_is_refused(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_no_json_at_all_makes_the_reader_fall_over(value: object) -> None:
     with pytest.raises(ManifestError):
-        parse(canonical_json(value))
+        parse_manifest(canonical_json(value))
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.binary(max_size=4), min_size=1), st.randoms())

@@ -93,7 +93,7 @@ KILLED = textwrap.dedent("""
     import os, sys
     from pathlib import Path
     from serving.artifact import store
-    from serving.artifact.manifest import parse
+    from serving.artifact.manifest import parse_manifest
     root, staged, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     calls = 0
     def counted(original):
@@ -106,8 +106,8 @@ KILLED = textwrap.dedent("""
         return call
     for name in ("mkdir", "write_bytes", "chmod", "rename"):
         setattr(Path, name, counted(getattr(Path, name)))
-    store.sync = counted(store.sync)
-    manifest = parse(Path(sys.argv[4]).read_bytes())
+    os.fsync = counted(os.fsync)
+    manifest = parse_manifest(Path(sys.argv[4]).read_bytes())
     store.publish(root, staged, manifest, Path(sys.argv[5]).read_bytes())
     print(calls)
 """)

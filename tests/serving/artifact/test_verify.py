@@ -49,7 +49,7 @@ def test_a_good_package_is_verified_and_named(package: Path, keys: Keys) -> None
     found = verify.verify(package, keys.allowed, "flights", 3)
     assert (found.model, found.version, found.files) == ("flights", 3, len(FILES))
     assert found.bytes == sum(map(len, FILES.values()))
-    assert found.digest == manifest.load(package).digest
+    assert found.digest == manifest.read_manifest(package).digest
 
 
 def test_the_script_alone_verifies_without_our_packages(package: Path, keys: Keys) -> None:

@@ -23,14 +23,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from serving.artifact import store
-from serving.artifact.manifest import (
-    DatasetRef,
-    Lineage,
-    Manifest,
-    Tensor,
-    list_files,
-)
+from serving.artifact.lineage import DatasetRef, Lineage
+from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
+from serving.artifact.tensors import TensorSpec
 from serving.fleet.edge import Edge
 from serving.fleet.edge_config import haproxy_cfg
 from serving.triton import TritonServer
@@ -62,7 +58,7 @@ class TritonPythonModel:
         for request in requests:
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
             y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
-            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
+            answers.append(pb_utils.InferenceResponse([pb_utils.TensorSpec("y", y)]))
         return answers
 """
 
@@ -120,7 +116,7 @@ def publish(folder: Path, key: Path, version: int, factor: float, **options: obj
     manifest = Manifest(
         format="lockgate-package/1", model=MODEL, version=version, task="toy",
         created="2026-01-01T00:00:00Z", files=list_files(staged),
-        inputs=(Tensor("x", "FP32", (-1, 1)),), outputs=(Tensor("y", "FP32", (-1, 1)),),
+        inputs=(TensorSpec("x", "FP32", (-1, 1)),), outputs=(TensorSpec("y", "FP32", (-1, 1)),),
         transform_digest="0" * 64, requires={"triton": ">=2.51", "numpy": "<2", "python": "3.11"},
         lineage=Lineage("toy-run", "0" * 64, "0" * 64, DatasetRef("toy", "0" * 64)),
         metrics={}, gates=(), previous=version - 1 or None,

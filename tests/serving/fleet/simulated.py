@@ -10,12 +10,14 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.artifact.manifest import DatasetRef, Lineage, Manifest, Tensor
-from serving.fleet import model_config
+from serving.artifact.lineage import DatasetRef, Lineage
+from serving.artifact.manifest import Manifest
+from serving.artifact.tensors import TensorSpec
 from serving.fleet.inventory import Fleet, FleetError, Host, Region, Ssh
 from serving.fleet.journal import Before
 from serving.fleet.shipment import Shipment
 from serving.fleet.world import HostState, Traffic
+from serving.triton import model_config
 
 CONFIG = 'name: "toy" backend: "python" max_batch_size: 8\n' + (
     'input { name: "x" data_type: TYPE_FP32 dims: 1 }\n'
@@ -45,8 +47,8 @@ def fleet(east: int = 2, west: int = 2) -> Fleet:
 def shipment(version: int, config: str = CONFIG) -> Shipment:
     manifest = Manifest(
         format="lockgate-package/1", model="toy", version=version, task="toy",
-        created="2026-01-01T00:00:00Z", files=(), inputs=(Tensor("x", "FP32", (-1, 1)),),
-        outputs=(Tensor("y", "FP32", (-1, 1)),), transform_digest="0" * 64,
+        created="2026-01-01T00:00:00Z", files=(), inputs=(TensorSpec("x", "FP32", (-1, 1)),),
+        outputs=(TensorSpec("y", "FP32", (-1, 1)),), transform_digest="0" * 64,
         lineage=Lineage("run", "0" * 64, "0" * 64, DatasetRef("toy", "0" * 64)),
         requires={}, metrics={}, gates=(), previous=None,
     )  # fmt: skip

@@ -1,13 +1,12 @@
 """Taking a candidate that its owner may change meanwhile, and saying what is wrong with it."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from serving.artifact.candidate import CandidateError, read_candidate
 from serving.artifact.verify import Refused
 from serving.release import candidate
-from serving.release.candidate import CandidateError
 
 from . import tiny
 
@@ -78,12 +77,12 @@ def test_an_unknown_run_is_answered_with_those_that_have_a_candidate(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CandidateError, match="no run 'tiny'; runs with a candidate: tiny-run"):
-        candidate.read(tmp_path / "runs/tiny/candidate")
+        read_candidate(tmp_path / "runs/tiny/candidate")
     (tmp_path / "runs/unfinished").mkdir()
     with pytest.raises(CandidateError, match="See lockgate logs unfinished"):
-        candidate.read(tmp_path / "runs/unfinished/candidate")
+        read_candidate(tmp_path / "runs/unfinished/candidate")
     with pytest.raises(CandidateError, match="no runs folder"):
-        candidate.read(tmp_path / "nowhere/run/candidate")
+        read_candidate(tmp_path / "nowhere/run/candidate")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,9 @@ def test_an_unknown_run_is_answered_with_those_that_have_a_candidate(
     [
         ({"model": "../flights"}, "model is '../flights', which cannot name a folder"),
         ({"model": "reports"}, "cannot name a folder"),
-        ({"run": "a' OR '1'='1"}, "cannot name a folder"),
+        ({"lineage": {"run": "a' OR '1'='1"}}, "cannot name a folder"),
+        ({"code": ["../model.py"]}, "code lists '../model.py', which cannot name a file"),
+        ({"inputs": [{"name": "x", "dtype": "FLOAT", "shape": [1]}]}, "dtype 'FLOAT', not one of"),
         ({"metrics": {"auc": "high"}}, "metrics.auc is 'high'"),
         ({"surprise": 1}, "surprise is unknown"),
     ],
@@ -99,9 +100,8 @@ def test_an_unknown_run_is_answered_with_those_that_have_a_candidate(
 def test_a_senseless_candidate_is_refused_with_a_sentence(
     tmp_path: Path, dataset_template: Path, change: dict, said: str
 ) -> None:
-    folder = tiny.write_candidate(tmp_path / "runs", dataset_template)
-    text = (folder / "candidate.json").read_text()
-    (folder / "candidate.json").write_text(json.dumps({**json.loads(text), **change}))
+    name = change.pop("model", "flights")
+    folder = tiny.write_candidate(tmp_path / "runs", dataset_template, model=name, **change)
     with pytest.raises(CandidateError) as error:
-        candidate.read(folder)
+        read_candidate(folder)
     assert said in str(error.value) and "candidate.json" in str(error.value)

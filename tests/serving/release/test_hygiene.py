@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.artifact.manifest import Tensor
+from serving.artifact.tensors import TensorSpec
 from serving.release import candidate, hygiene
 from serving.release.candidate import Staged
 from serving.release.hygiene import HygieneGate
@@ -138,18 +138,24 @@ def test_what_a_client_would_notice_is_a_break(staged: Staged, publishable) -> N
     old = publishable(staged)
     assert hygiene.interface_breaks(old, staged) == []
 
-    def changed(**change: tuple[Tensor, ...]) -> list[str]:
+    def changed(**change: tuple[TensorSpec, ...]) -> list[str]:
         now = replace(staged, candidate=replace(staged.candidate, **change))
         return hygiene.interface_breaks(old, now)
 
     carrier, distance = staged.candidate.inputs
-    extra = Tensor("new", "FP32", (-1, 1))
+    extra = TensorSpec("new", "FP32", (-1, 1))
     assert changed(inputs=(distance,)) == ["input carrier is gone"]
     assert changed(inputs=(carrier, replace(distance, dtype="FP64"))) == [
         "input distance was FP32[-1, 1], is FP64[-1, 1]"
     ]
     assert changed(inputs=(carrier, distance, extra)) == [
         "input new is new and clients do not send it"
+    ]
+    assert changed(inputs=(carrier, distance, replace(extra, optional=True))) == []
+    assert changed(inputs=(carrier, replace(distance, optional=True))) == []
+    optional = replace(old, inputs=(carrier, replace(distance, optional=True)))
+    assert hygiene.interface_breaks(optional, staged) == [
+        "input distance was optional FP32[-1, 1], is FP32[-1, 1]"
     ]
     assert changed(outputs=(*staged.candidate.outputs, extra)) == []
     assert changed(outputs=(extra,)) == ["output late_probability is gone"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from serving.release import latency
-from serving.release.endpoint import AskError
 from serving.release.latency import LatencyGate, Limits
+from serving.triton.grpc_client import InferError
 
 GATE = LatencyGate(
     required=True, low=Limits(1, 50, 80), high=Limits(4, 50, 80), rounds=2, round_s=0.1,
@@ -21,11 +21,11 @@ class Standin:
     def __init__(self, seconds: float = 0.0, fails_every: int = 0) -> None:
         self.seconds, self.fails_every, self.asked = seconds, fails_every, 0
 
-    def ask(self, inputs: dict) -> dict:
+    def infer(self, inputs: dict) -> dict:
         self.asked += 1
         time.sleep(self.seconds)
         if self.fails_every and self.asked % self.fails_every == 0:
-            raise AskError("no")
+            raise InferError("no")
         return {}
 
 

@@ -17,7 +17,13 @@ from serving.artifact.verify import verify
 from serving.release import pipeline
 from serving.release.lock import Locked, release_lock
 from serving.release.pipeline import ReleaseError
-from serving.release.registry import CANDIDATE, PRODUCTION, Registry
+from serving.release.registry import (
+    CANDIDATE,
+    PRODUCTION,
+    PublishedNotRegistered,
+    Registry,
+    RegistryError,
+)
 from serving.release.report import Report
 
 from . import tiny
@@ -53,7 +59,7 @@ def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
     signers = site / "keys/allowed_signers"
     found = verify(site / "store/flights/1", signers, "flights", 1)
     assert found.digest == first.digest
-    made = manifest.load(site / "store/flights/1")
+    made = manifest.read_manifest(site / "store/flights/1")
     assert made.lineage.run == "tiny-run" and made.previous is None
     assert {record.name for record in made.gates} == set(verdicts(first))
     registry = Registry(mlflow_db)
@@ -77,7 +83,7 @@ def test_the_next_version_stands_beside_production(
     Registry(mlflow_db).point("flights", PRODUCTION, 1)
     second = release("second")
     assert (second.outcome, second.version, second.production) == ("released", 2, 1)
-    assert manifest.load(site / "store/flights/2").previous == 1
+    assert manifest.read_manifest(site / "store/flights/2").previous == 1
     names = {"interface.compatible", "production.auc", "production.log_loss"}
     assert names <= {name for name, verdict in verdicts(second).items() if verdict == "pass"}
     # 0.05 orders flights as 1 does, so AUC is the same; its probabilities are timid.
@@ -97,7 +103,7 @@ def test_the_next_version_stands_beside_production(
         ({"requires": {"numpy": ">=2"}}, {"hygiene.requires"}),
         ({"outputs": [{"name": "late_probability", "dtype": "FP64", "shape": [-1, 1]}]},
          {"interface.served"}),
-        ({"spec_digest": ""}, {"hygiene.lineage"}),
+        ({"lineage": {"spec_digest": ""}}, {"hygiene.lineage"}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_fails_its_own_gate_and_registers_nothing(
@@ -232,6 +238,27 @@ def test_killed_anywhere_and_run_again_it_ends_well(
     assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
     assert store.versions(site / "store", "flights") == [1]
     assert not list((site / "store" / store.STAGING).iterdir())
+
+
+def test_a_registry_that_fails_after_publishing_is_told_as_it_is(
+    release: Callable[..., Report],
+    site: Path,
+    dataset: Path,
+    mlflow_db: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+
+    def down(*_: object) -> None:
+        raise RegistryError("MLflow is away.")
+
+    monkeypatch.setattr(Registry, "point", down)
+    with pytest.raises(PublishedNotRegistered, match=r"flights/1 is published .* MLflow is away"):
+        release("tiny-run")
+    assert store.versions(site / "store", "flights") == [1]
+    monkeypatch.undo()
+    assert release("tiny-run").outcome == "unchanged"
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
 
 
 def test_two_releases_of_one_model_do_not_mix(

@@ -141,6 +141,7 @@ def write_candidate(
     served_slope: float | None = None,
     sleep: float = 0.0,
     model: str = "flights",
+    lineage: dict[str, object] | None = None,
     **changes: object,
 ) -> Path:
     """Write `runs/RUN/candidate`; `served_slope` makes it answer otherwise than its golden file."""
@@ -157,10 +158,13 @@ def write_candidate(
     content = {
         "model": model,
         "task": "flights",
-        "run": run,
-        "spec_digest": "1" * 64,
-        "source_digest": "2" * 64,
-        "dataset": {"name": "flights", "digest": tree_digest(dataset), "path": str(dataset)},
+        "lineage": {
+            "run": run,
+            "spec_digest": "1" * 64,
+            "source_digest": "2" * 64,
+            "dataset": {"name": "flights", "digest": tree_digest(dataset), "path": str(dataset)},
+            **(lineage or {}),
+        },
         "transform_digest": file_sha256(version / "transform.json"),
         "inputs": INPUTS,
         "outputs": OUTPUTS,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import compose
-from serving.traffic.golden import Example, read_examples
+from scripts.loadtest.golden_requests import LoadRequest, read_requests
 
 MAX_RATE = 1_000.0
 MAX_REQUESTS = 500_000
@@ -27,7 +27,7 @@ class Plan:
     model: str
     endpoints: Mapping[str, tuple[str, int]]
     """Address and HTTP port of the edge, by region; requests go to each in turn."""
-    examples: Sequence[Example]
+    examples: Sequence[LoadRequest]
     rate: float = 20.0
     """Requests a second, over all regions."""
     duration_s: float = 30.0
@@ -119,7 +119,7 @@ def plan_for(model: str, regions: Sequence[str] = (), **settings: Any) -> Plan:
         region: (str(site.edges[region].address), int(site.edges[region].http_port))
         for region in (regions or site.edges)
     }
-    return Plan(model, endpoints, read_examples(Path(site.paths.store), model), **settings)
+    return Plan(model, endpoints, read_requests(Path(site.paths.store), model), **settings)
 
 
 def _is_loopback(address: str) -> bool:

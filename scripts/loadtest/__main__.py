@@ -1,6 +1,6 @@
 """Client traffic in small, known amounts: real inference requests through every region's edge.
 
-    python -m serving.traffic --model flights --region us-east,us-west --rate 50 --duration 60
+    python -m scripts.loadtest --model flights --region us-east,us-west --rate 50 --duration 60
 
 The rate is kept whatever the answers do (open loop): a request that had to wait for a free
 connection has waited, and its latency says so. Inputs are the golden examples of the model's
@@ -18,15 +18,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from conf import ConfigError
-from serving.traffic.golden import GoldenError
-from serving.traffic.plan import Plan, TrafficError, plan_for
-from serving.traffic.running import start
+from scripts.loadtest.plan import Plan, TrafficError, plan_for
+from scripts.loadtest.running import start
+from serving.artifact.golden import GoldenError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Send, print, return 0 if nothing failed, 1 if something did, 2 for a plan out of bounds."""
     parser = argparse.ArgumentParser(
-        prog="python -m serving.traffic",
+        prog="python -m scripts.loadtest",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

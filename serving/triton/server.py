@@ -1,6 +1,6 @@
 """The command line and environment of one tritonserver from the `nvidia-pytriton` wheel.
 
-The box's serving hosts and the release's throw-away server start Triton through this one
+The box's serving hosts and the release's ephemeral servers start Triton through this one
 description, so what a release was validated on is what a host runs.
 
     server = TritonServer(env_dir=Path(".venv-serve"), repository=repo, address="127.0.0.11",
@@ -15,10 +15,16 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serving.artifact.durable import replace_file
+
 #: What a client of the HTTP port may not reach without the secret header. gRPC carries the same
 #: operations, and is guarded by where it listens: a host's loopback, reached through SSH.
 RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 SECRET_HEADER = "lockgate-control"
+
+
+class TritonError(RuntimeError):
+    """Triton refused, failed or did not come to the wanted state; the message is a sentence."""
 
 
 class TritonNotInstalled(RuntimeError):
@@ -137,8 +143,5 @@ def install_stub(env_dir: Path) -> Path:
         have = ", ".join(sorted(path.name for path in source.parent.parent.iterdir()))
         raise TritonNotInstalled(f"the wheel has no Python stub for {version} (it has {have})")
     if not target.exists() or target.stat().st_size != source.stat().st_size:
-        partial = target.with_suffix(".partial")
-        partial.write_bytes(source.read_bytes())
-        partial.chmod(0o755)
-        partial.rename(target)
+        replace_file(target, source.read_bytes(), mode=0o755)
     return target

@@ -1,7 +1,7 @@
-"""Throw-away tritonservers: what a release measures is what a host will run.
+"""Ephemeral tritonservers: what a release measures is what a host will run.
 
 Each has a model repository of its own, free ports on one address and a process group of its own.
-It is always ended: by the `with` block, and by the kernel when the release itself is killed.
+It is always ended: by the `with` block, and by the kernel when this process is killed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.release.endpoint import Endpoint
-from serving.triton import TritonServer
+from serving.triton.grpc_client import ModelClient, TritonClient
+from serving.triton.server import TritonError, TritonServer
 
 #: The number a package is served under while nobody has given it one.
 VERSION = 1
 
 
-class ThrowawayError(RuntimeError):
-    """A throw-away server did not come up; the message has the reason from its log."""
+class EphemeralServerError(TritonError):
+    """An ephemeral server did not come up; the message has the reason from its log."""
 
 
 @dataclass(frozen=True)
-class Serving:
-    """One throw-away server to start: a package folder, served as `model`/VERSION.
+class EphemeralServer:
+    """One server to start: a package folder, served as `model`/VERSION.
 
-    `work` is a folder that this server may fill; `name` says who it is in messages.
+    `work` is a folder that this server may fill; `name` stands for it in messages.
     """
 
     name: str
@@ -41,38 +41,48 @@ class Serving:
     work: Path
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    """A started server: a gRPC client of its one model version, and where its HTTP port is."""
+
+    client: ModelClient
+    address: str
+    http_port: int
+
+
 @dataclass
 class _Process:
-    serving: Serving
+    wanted: EphemeralServer
     server: TritonServer
     popen: subprocess.Popen[bytes]
     log: Path
 
 
 @contextmanager
-def serve(
-    servings: list[Serving], env_dir: Path, address: str, start_timeout_s: float
-) -> Iterator[list[Endpoint]]:
-    """Start all `servings` side by side; yields an endpoint each, whose model version is ready.
+def serve_packages(
+    servers: list[EphemeralServer], env_dir: Path, address: str, start_timeout_s: float
+) -> Iterator[list[RunningServer]]:
+    """Start all `servers` side by side; yields them running, their model versions ready.
 
-    Raises ThrowawayError when one ends or is not ready in `start_timeout_s`.
+    Raises EphemeralServerError when one ends or is not ready in `start_timeout_s`.
     """
     with ExitStack() as stack:
         processes: list[_Process] = []
         stack.callback(_end_all, processes)
-        for serving in servings:
-            processes.append(_start(serving, env_dir, address))
+        for wanted in servers:
+            processes.append(_start(wanted, env_dir, address))
         deadline = time.monotonic() + start_timeout_s
-        endpoints = []
+        running = []
         for process in processes:
             url = f"{address}:{process.server.grpc_port}"
-            endpoint = stack.enter_context(Endpoint(url, process.serving.model, VERSION))
-            _wait(process, endpoint, deadline)
-            endpoints.append(endpoint)
-        yield endpoints
+            server = stack.enter_context(TritonClient(url))
+            client = ModelClient(server, process.wanted.model, VERSION)
+            _wait(process, client, deadline)
+            running.append(RunningServer(client, address, process.server.http_port))
+        yield running
 
 
-def layout(package: Path, model: str, repository: Path) -> None:
+def lay_out_repository(package: Path, model: str, repository: Path) -> None:
     """Make a model repository of one package: config.pbtxt and version/ as VERSION.
 
     A copy: the Python backend writes byte code beside what it loads.
@@ -83,9 +93,9 @@ def layout(package: Path, model: str, repository: Path) -> None:
     shutil.copytree(package / "version", target / str(VERSION), copy_function=shutil.copyfile)
 
 
-def _start(serving: Serving, env_dir: Path, address: str) -> _Process:
-    repository = serving.work / "repository"
-    layout(serving.package, serving.model, repository)
+def _start(wanted: EphemeralServer, env_dir: Path, address: str) -> _Process:
+    repository = wanted.work / "repository"
+    lay_out_repository(wanted.package, wanted.model, repository)
     http, grpc, metrics = _free_ports(address, 3)
     server = TritonServer(
         env_dir=env_dir,
@@ -94,10 +104,10 @@ def _start(serving: Serving, env_dir: Path, address: str) -> _Process:
         http_port=http,
         grpc_port=grpc,
         metrics_port=metrics,
-        models=(serving.model,),
+        models=(wanted.model,),
         exit_timeout_s=2,
     )
-    log = serving.work / "triton.log"
+    log = wanted.work / "triton.log"
     with log.open("wb") as out:
         # setpriv: SIGTERM from the kernel should this process die without running its clean-up.
         popen = subprocess.Popen(
@@ -106,21 +116,21 @@ def _start(serving: Serving, env_dir: Path, address: str) -> _Process:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            cwd=serving.work,
+            cwd=wanted.work,
             start_new_session=True,
         )
-    return _Process(serving, server, popen, log)
+    return _Process(wanted, server, popen, log)
 
 
-def _wait(process: _Process, endpoint: Endpoint, deadline: float) -> None:
+def _wait(process: _Process, client: ModelClient, deadline: float) -> None:
     """Until this version of this model answers ready; the server's own readiness says nothing."""
-    while not endpoint.ready():
-        who = f"the throw-away server of the {process.serving.name}"
+    while not client.is_ready():
+        who = f"the ephemeral server of the {process.wanted.name}"
         if process.popen.poll() is not None:
             reason = f"ended with code {process.popen.returncode}"
-            raise ThrowawayError(f"{who} {reason}: {_reason(process.log)}")
+            raise EphemeralServerError(f"{who} {reason}: {_reason(process.log)}")
         if time.monotonic() > deadline:
-            raise ThrowawayError(f"{who} was not ready in time: {_reason(process.log)}")
+            raise EphemeralServerError(f"{who} was not ready in time: {_reason(process.log)}")
         time.sleep(0.05)
 
 

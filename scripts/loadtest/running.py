@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serving.traffic.client import WRONG, Connection, Seen, connect, send, usable
-from serving.traffic.plan import Plan, Result
+from scripts.loadtest.client import WRONG, Connection, Seen, connect, send, usable
+from scripts.loadtest.plan import Plan, Result
 
 # Where answers are so slow that every connection is taken, requests fall behind their time. They
 # are made up for this long after the end; what is then left was never sent.

@@ -16,13 +16,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conf import repo_root
-from serving.artifact import golden as golden_examples
-from serving.artifact.golden import GoldenTensor
-from serving.traffic import Example, GoldenError, Plan, TrafficError, read_examples, start
-from serving.traffic.golden import request_body, verdict
+from scripts.loadtest import LoadRequest, Plan, TrafficError, read_requests, start
+from scripts.loadtest.golden_requests import check_answer
+from serving.artifact.golden import GoldenError, build_example
+from serving.artifact.tensors import numpy_dtype
+from serving.triton.kserve import (
+    HEADER_LENGTH,
+    HttpAnswer,
+    decode_answer,
+    encode_request,
+    fits_json,
+)
 
 
 def golden(value: float, count: int = 8) -> list[dict[str, Any]]:
@@ -41,7 +49,7 @@ def golden(value: float, count: int = 8) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine falls behind any rate: counts are tested, not speed."""
-    monkeypatch.setattr("serving.traffic.running.CATCH_UP_S", 60.0)
+    monkeypatch.setattr("scripts.loadtest.running.CATCH_UP_S", 60.0)
 
 
 @pytest.fixture
@@ -114,7 +122,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
 def plan(server: Server, store: Path, **settings: Any) -> Plan:
     settings = {"rate": 200.0, "duration_s": 0.25, "concurrency": 4, **settings}
     endpoints = {"us-east": ("127.0.0.1", server.port)}
-    return Plan("adder", endpoints, read_examples(store, "adder"), **settings)
+    return Plan("adder", endpoints, read_requests(store, "adder"), **settings)
 
 
 def test_every_planned_request_is_sent_and_checked(server: Server, store: Path) -> None:
@@ -187,7 +195,7 @@ def test_each_way_to_fail_has_its_reason(server: Server, store: Path) -> None:
 
 def test_nobody_listens(server: Server, store: Path) -> None:
     dead = {"us-west": ("127.0.0.1", 1), "us-east": ("127.0.0.1", server.port)}
-    both = Plan("adder", dead, read_examples(store, "adder"), rate=200, duration_s=0.1)
+    both = Plan("adder", dead, read_requests(store, "adder"), rate=200, duration_s=0.1)
     result = start(both).wait()
     assert result.failures == {"refused": 10}
     assert result.regions["us-west"] == {"sent": 10, "failed": 10}
@@ -206,7 +214,7 @@ def test_stop_ends_long_traffic_and_keeps_what_was_seen(server: Server, store: P
 def test_a_server_that_hangs_does_not_make_it_endless(
     server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.traffic.running.CATCH_UP_S", 0.2)
+    monkeypatch.setattr("scripts.loadtest.running.CATCH_UP_S", 0.2)
 
     def hang(handler: BaseHTTPRequestHandler, number: int) -> bool:
         time.sleep(0.3)
@@ -240,35 +248,36 @@ def test_out_of_bounds_is_refused(
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "192.0.2.1", "edge.example.com", "::2"])
 def test_other_machines_are_refused_unless_asked_for(store: Path, address: str) -> None:
-    examples = read_examples(store, "adder")
+    examples = read_requests(store, "adder")
     with pytest.raises(TrafficError, match="--allow-remote"):
         Plan("adder", {"us-east": (address, 80)}, examples)
     assert Plan("adder", {"us-east": (address, 80)}, examples, allow_remote=True).requests == 600
 
 
 def test_golden_examples_of_all_versions_are_put_together(store: Path) -> None:
-    examples = read_examples(store, "adder")
+    examples = read_requests(store, "adder")
     assert len(examples) == 8
     assert sorted(examples[3].expected) == ["1", "2"]
-    assert json.loads(examples[3].body) == {
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [3.0]}]
-    }
+    assert json.loads(examples[3].request.body)["inputs"] == [
+        {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [3.0]}
+    ]
     with pytest.raises(GoldenError, match="the store has adder"):
-        read_examples(store, "addr")
+        read_requests(store, "addr")
     (store / "adder" / "2" / "golden.json").write_text("[{}]")
     with pytest.raises(GoldenError, match=r"2/golden\.json"):
-        read_examples(store, "adder")
+        read_requests(store, "adder")
 
 
-def example(dtype: str, data: list[Any]) -> Example:
-    tensor = GoldenTensor(dtype, (len(data), 1), data)
-    whole = golden_examples.Example({"x": tensor}, {"x": tensor}, atol=0.0, rtol=0.01)
-    return Example(request_body(whole.inputs), {"1": whole})
+def example(dtype: str, data: list[Any]) -> LoadRequest:
+    tensor = np.array(data, numpy_dtype(dtype)).reshape(-1, 1)
+    whole = build_example({"x": tensor}, {"x": tensor}, atol=0.0, rtol=0.01)
+    request = encode_request(whole.inputs, binary=not fits_json(whole.inputs))
+    return LoadRequest(request, {"1": whole})
 
 
-def answer(dtype: str, data: list[Any], name: str = "x") -> dict[str, Any]:
+def answer(dtype: str, data: list[Any], version: str, name: str = "x") -> HttpAnswer:
     output = {"name": name, "datatype": dtype, "shape": [len(data), 1], "data": data}
-    return {"outputs": [output]}
+    return decode_answer(json.dumps({"model_version": version, "outputs": [output]}).encode(), None)
 
 
 @pytest.mark.parametrize(
@@ -288,26 +297,33 @@ def test_the_verdict_on_an_answer(
     dtype: str, want: list[Any], have: list[Any], right: bool
 ) -> None:
     asked = example(dtype, want)
-    assert verdict(asked, "1", answer(dtype, have))[0] is right
-    assert verdict(asked, "2", answer(dtype, have))[0] is None
-    assert verdict(asked, "1", answer(dtype, have, "y")) == (False, "version 1: x is missing")
+    assert check_answer(asked, answer(dtype, have, "1"))[0] is right
+    assert check_answer(asked, answer(dtype, have, "2"))[0] is None
+    missing = (False, "version 1: x is missing")
+    assert check_answer(asked, answer(dtype, have, "1", "y")) == missing
 
 
-def test_missing_numbers_and_text_travel_as_triton_reads_them() -> None:
-    assert b'"data": [NaN, 1.0]' in example("FP32", [None, 1.0]).body
-    assert json.loads(example("BYTES", ["ü"]).body)["inputs"][0]["data"] == ["ü"]
+def test_missing_numbers_travel_as_binary_data_and_text_as_json() -> None:
+    request = example("FP32", [None, 1.0]).request
+    header = int(request.headers[HEADER_LENGTH])
+    (tensor,) = json.loads(request.body[:header])["inputs"]
+    assert (tensor["shape"], tensor["parameters"]) == ([2, 1], {"binary_data_size": 8})
+    assert np.frombuffer(request.body[header:], "<f4").tolist()[1:] == [1.0]
+    assert np.isnan(np.frombuffer(request.body[header:], "<f4")[0])
+    text = json.loads(example("BYTES", ["ü"]).request.body)
+    assert text["inputs"][0]["data"] == ["ü"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m serving.traffic` on a site whose us-east edge is the test's server."""
+    """`python -m scripts.loadtest` on a site whose us-east edge is the test's server."""
 
     folder: Path
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         # Run from `folder`: Python looks for packages in the working directory first.
         return subprocess.Popen(
-            [sys.executable, "-m", "serving.traffic", "--model", "adder", *arguments],
+            [sys.executable, "-m", "scripts.loadtest", "--model", "adder", *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": "", "LOCKGATE_SITE": str(self.folder)},
             stdout=subprocess.PIPE,
@@ -328,7 +344,8 @@ def command(server: Server, store: Path) -> Command:
     text = box.read_text()
     assert "http_port: 18080" in text
     box.write_text(text.replace("http_port: 18080", f"http_port: {server.port}"))
-    (store.parent / "serving").symlink_to(repo_root() / "serving")
+    for name in ("scripts", "serving"):
+        (store.parent / name).symlink_to(repo_root() / name)
     return Command(store.parent)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import json
 import select
 import time
 from dataclasses import dataclass, replace
 
-from serving.traffic.golden import Example, verdict
+from scripts.loadtest.golden_requests import LoadRequest, check_answer
+from serving.triton.kserve import HEADER_LENGTH, decode_answer, infer_path
 
 # HAProxy closes a connection that was idle for 10 s; a client that writes at that moment would
 # count a failure that is nobody's. Nothing idle this long is used again.
@@ -35,12 +35,12 @@ class Seen:
     latency_s: float = 0.0
 
 
-def send(connection: Connection, region: str, model: str, example: Example, due: float) -> Seen:
+def send(connection: Connection, region: str, model: str, request: LoadRequest, due: float) -> Seen:
     """One request and what came of it; `due` is when it was to be sent, on the monotonic clock."""
     seen = Seen(region)
     try:
-        path, headers = f"/v2/models/{model}/infer", {"Content-Type": "application/json"}
-        connection.http.request("POST", path, body=example.body, headers=headers)
+        sent = request.request
+        connection.http.request("POST", infer_path(model), sent.body, sent.headers)
         reply = connection.http.getresponse()
         seen = replace(seen, request_id=reply.getheader("X-Request-Id") or "")
         body = reply.read()
@@ -49,14 +49,14 @@ def send(connection: Connection, region: str, model: str, example: Example, due:
             detail = body[:200].decode("utf-8", "replace")
             seen = replace(seen, failure=f"http {reply.status}", detail=detail)
         else:
-            answer = json.loads(body)
-            version = str(answer["model_version"])
-            right, detail = verdict(example, version, answer)
+            answer = decode_answer(body, reply.getheader(HEADER_LENGTH))
+            version = answer.model_version
+            right, detail = check_answer(request, answer)
             failure = WRONG if right is False else ""
             seen = replace(
                 seen, version=version, failure=failure, detail=detail, checked=right is not None
             )
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         detail = f"{type(error).__name__}: {error}"
         seen = replace(seen, failure=_reason(error), detail=detail, reusable=False)
     connection.used = time.monotonic()

@@ -1,0 +1,252 @@
+"""Triton's gRPC port: inference and model control.
+
+`TritonClient` speaks to one server, `ModelClient` to one version of one model on it.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException
+
+from serving.artifact.tensors import triton_dtype
+from serving.triton.model_config import config_json, with_versions
+from serving.triton.server import TritonError
+
+Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
+
+READY = "READY"
+_CHANGING = ("LOADING", "UNLOADING")
+_PROBE_TIMEOUT_S = 2.0
+
+
+class InferError(TritonError):
+    """The server did not answer a request; the message is the server's."""
+
+
+class TritonClient:
+    """A client of the server at the gRPC `url`; a context manager that closes its channel.
+
+    `timeout_s` bounds each call that has no time-out of its own. Safe to use from several threads.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+        self.url, self.timeout_s = url, timeout_s
+        self._client = grpc.InferenceServerClient(url)
+
+    def __enter__(self) -> TritonClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._client.close()
+
+    def is_live(self, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
+        """Whether the server takes requests; False while nothing answers."""
+        try:
+            return bool(self._client.is_server_live(client_timeout=timeout_s))
+        except InferenceServerException:
+            return False
+
+    def is_ready(self, model: str, version: int, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
+        """Whether this version (not the server) is ready; False while nothing answers."""
+        try:
+            return bool(self._client.is_model_ready(model, str(version), client_timeout=timeout_s))
+        except InferenceServerException:
+            return False
+
+    def server_version(self) -> str:
+        """Triton's version, such as "2.51.0". Raises TritonError."""
+        return self._call(
+            "give its metadata",
+            lambda: self._client.get_server_metadata(client_timeout=self.timeout_s),
+        ).version
+
+    def metadata(self, model: str, version: int) -> dict[str, Any]:
+        """The tensors of a served model: {inputs, outputs: [{name, datatype, shape}]}.
+
+        Raises TritonError.
+        """
+        found = self._call(
+            f"give the metadata of {model}/{version}",
+            lambda: self._client.get_model_metadata(
+                model, str(version), as_json=True, client_timeout=self.timeout_s
+            ),
+        )
+        return {key: found.get(key, []) for key in ("inputs", "outputs")}
+
+    def config(self, model: str, version: int) -> dict[str, Any]:
+        """The served config as JSON with the field names of config.pbtxt. Raises TritonError."""
+        return self._call(
+            f"give the config of {model}/{version}",
+            lambda: self._client.get_model_config(
+                model, str(version), as_json=True, client_timeout=self.timeout_s
+            ),
+        )["config"]
+
+    def index(self, model: str) -> dict[int, str]:
+        """State of every version of `model` that the server knows, such as `{3: "READY"}`.
+
+        Raises TritonError.
+        """
+        answer = self._call("list its models", self._client.get_model_repository_index)
+        return {
+            int(entry.version): entry.state
+            for entry in answer.models
+            if entry.name == model and entry.version
+        }
+
+    def ready_versions(self, model: str) -> tuple[int, ...]:
+        """The versions of `model` that answer requests, by the index. Raises TritonError."""
+        return tuple(sorted(v for v, state in self.index(model).items() if state == READY))
+
+    def load(self, model: str, config: str, timeout_s: float | None = None) -> None:
+        """Load `model` with `config`, the JSON of its whole config. Raises TritonError."""
+        limit = self.timeout_s if timeout_s is None else timeout_s
+        self._call(
+            f"load {model}",
+            lambda: self._client.load_model(model, config=config, client_timeout=limit),
+        )
+
+    def serve_versions(
+        self, model: str, config: str, versions: tuple[int, ...], timeout_s: float
+    ) -> None:
+        """Load `model` so that exactly `versions` are ready; unchanged ones keep running.
+
+        `config` is a config.pbtxt; the request carries all of it. Triton answers success also
+        when a version is missing, so the index has the last word. Raises TritonError.
+        """
+        self.load(model, config_json(with_versions(config, versions)), timeout_s)
+        self._wait(model, versions, timeout_s)
+
+    def unload(self, model: str, timeout_s: float) -> None:
+        """Unload every version of `model` and wait until none is left: the call returns early.
+
+        Raises TritonError.
+        """
+        if not self.index(model):
+            return
+        self._call(f"unload {model}", lambda: self._client.unload_model(model))
+        self._wait(model, (), timeout_s)
+
+    def infer(
+        self, model: str, version: int, inputs: Mapping[str, np.ndarray], timeout_s: float
+    ) -> Arrays:
+        """One request; all outputs by name. Raises InferError."""
+        try:
+            result = self._client.infer(
+                model,
+                [_input(name, value) for name, value in inputs.items()],
+                model_version=str(version),
+                client_timeout=timeout_s,
+            )
+        except InferenceServerException as error:
+            raise InferError(f"{model} did not answer: {error.message()}") from None
+        names = [output.name for output in result.get_response().outputs]
+        return {name: result.as_numpy(name) for name in names}
+
+    def _wait(self, model: str, versions: tuple[int, ...], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            index = self.index(model)
+            ready = tuple(sorted(v for v, state in index.items() if state == READY))
+            changing = [v for v, state in index.items() if state in _CHANGING]
+            if ready == tuple(sorted(versions)) and not changing:
+                return
+            settled = not changing and not set(ready) - set(versions)
+            if settled or time.monotonic() > deadline:
+                shown = ", ".join(f"{v} {state}" for v, state in sorted(index.items())) or "nothing"
+                wanted = "[" + ", ".join(str(version) for version in versions) + "]"
+                raise TritonError(
+                    f"{model} should serve {wanted}, but Triton has {shown}. Its log on the host "
+                    "says why."
+                )
+            time.sleep(0.05)
+
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except InferenceServerException as error:
+            reason = " ".join(str(error.message()).split())[:400]
+            raise TritonError(f"Triton did not {what}: {reason}") from error
+
+
+@dataclass(frozen=True)
+class ModelClient:
+    """One version of one model on the server of `client`."""
+
+    client: TritonClient
+    model: str
+    version: int
+
+    def is_ready(self) -> bool:
+        """Whether this version is ready; False while nothing answers."""
+        return self.client.is_ready(self.model, self.version)
+
+    def server_version(self) -> str:
+        """Triton's version. Raises TritonError."""
+        return self.client.server_version()
+
+    def metadata(self) -> dict[str, Any]:
+        """See `TritonClient.metadata`."""
+        return self.client.metadata(self.model, self.version)
+
+    def max_batch(self) -> int:
+        """The largest batch the server accepts; 0 when the model takes no batches."""
+        return int(self.client.config(self.model, self.version).get("max_batch_size", 0))
+
+    @contextmanager
+    def instances(self, count: int) -> Iterator[None]:
+        """Serve with `count` instances inside the block, with as many as configured after it."""
+        configured = self.client.config(self.model, self.version)
+        groups = [{**group, "count": count} for group in configured.get("instance_group", [])]
+        self.client.load(self.model, json.dumps({**configured, "instance_group": groups}))
+        try:
+            yield
+        finally:
+            self.client.load(self.model, json.dumps(configured))
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """One request; all outputs by name. Raises InferError."""
+        return self.client.infer(self.model, self.version, inputs, self.client.timeout_s)
+
+    def infer_all(self, requests: Iterable[Arrays], in_flight: int) -> Iterator[Arrays]:
+        """The answers to `requests` in their order, `in_flight` at a time. Raises InferError."""
+        with ThreadPoolExecutor(in_flight, thread_name_prefix="infer") as pool:
+            pending: queue.SimpleQueue = queue.SimpleQueue()
+            waiting = 0
+            try:
+                for request in requests:
+                    pending.put(pool.submit(self.infer, request))
+                    waiting += 1
+                    if waiting >= 2 * in_flight:
+                        yield pending.get().result()
+                        waiting -= 1
+                for _ in range(waiting):
+                    yield pending.get().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _input(name: str, value: np.ndarray) -> grpc.InferInput:
+    tensor = grpc.InferInput(name, list(value.shape), triton_dtype(value.dtype))
+    return tensor.set_data_from_numpy(value)
