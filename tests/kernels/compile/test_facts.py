@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 import torch
 
-from kernels.ghost import Facts, Ghost, facts
-from kernels.settings import lookup
-from kernels.tune import rehearse
-from kernels.workloads import WORKLOADS
+from kernels.analysis.fake_driver import Facts, FakeDriver, facts
+from kernels.launch.config import lookup
+from kernels.analysis.tune import rehearse
+from kernels.analysis.cases import WORKLOADS
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -56,7 +56,7 @@ def test_any_size_compiles(name, size):
     """Triton makes a constant of an argument that is 1, and no vectors of rows that are odd."""
     if name.startswith("rope"):
         size = min(2 * size, 250)
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         for rows in (1, 3):
             WORKLOADS[name].run(rows, size, torch.bfloat16, "meta")
     assert all(facts(launched.kernel).registers for launched in gpu.launches)
@@ -67,7 +67,7 @@ def test_any_size_compiles(name, size):
 def test_amd_compiles(name):
     work = WORKLOADS[name]
     for size in work.sizes[::5]:
-        with Ghost("gfx942") as gpu:
+        with FakeDriver("gfx942") as gpu:
             work.run(1000, size, torch.bfloat16, "meta")
         assert gpu.launches
         for launched in gpu.launches:

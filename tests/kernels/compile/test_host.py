@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import kernels
-from kernels import chunks, crossentropy, linear_crossentropy, rmsnorm, rotary
-from kernels.ghost import Ghost, compiled
-from kernels.table import TABLE
-from kernels.tune import DTYPES, plan
-from kernels.workloads import WORKLOADS
+from kernels.launch import token_chunks, crossentropy, linear_crossentropy, rmsnorm, rotary
+from kernels.analysis.fake_driver import FakeDriver, compiled
+from kernels.launch.table import TABLE
+from kernels.analysis.tune import DTYPES, plan
+from kernels.analysis.cases import WORKLOADS
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -22,7 +22,7 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
         crossentropy.cross_entropy_fwd_kernel, crossentropy.cross_entropy_bwd_kernel,
         linear_crossentropy.linear_cross_entropy_kernel, rotary.rope_kernel,
     )  # fmt: skip
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         before = {fn: len(compiled(fn, gpu)) for fn in kernels_seen}
         for rows, smoothing, ignored in (
             (1, 0.0, -100),
@@ -39,7 +39,7 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
             crossentropy.forward(logits, targets, *options)
             crossentropy.backward(stat, logits, targets, stat, *options)
             linear_crossentropy.loss_and_gradient(
-                chunks.buffer(x, rows, 32001), targets, None,
+                token_chunks.buffer(x, rows, 32001), targets, None,
                 linear_crossentropy.Criterion(ignored, smoothing), meta(dtype=losses), stat,
             )  # fmt: skip
             for batch in (1, 2, 3):
@@ -53,7 +53,7 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
 @pytest.mark.parametrize("name", list(WORKLOADS))
 def test_the_number_of_rows_adds_no_binary(name):
     binaries: dict[str, set[str]] = {}
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         for rows in (1, 2, 16, 17, 4096):
             WORKLOADS[name].run(rows, WORKLOADS[name].sizes[0], torch.bfloat16, "meta")
     for launched in gpu.launches:
@@ -65,7 +65,7 @@ def test_the_number_of_rows_adds_no_binary(name):
 def test_nothing_waits_for_the_device(name):
     """A meta tensor has no data: any .item(), .cpu() or branch on a value would raise."""
     work = WORKLOADS[name]
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         work.run(7, work.sizes[0], torch.bfloat16, "meta")
     assert gpu.launches and all(min(launched.grid) > 0 for launched in gpu.launches)
 

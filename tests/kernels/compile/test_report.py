@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from kernels import bench, report, rivals
-from kernels.ghost import Ghost
-from kernels.tune import PROCESSORS
-from kernels.workloads import WORKLOADS
+from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.tune import PROCESSORS
+from kernels.analysis.cases import WORKLOADS
 
 
 def test_rows_of_both_libraries(capsys):
@@ -65,7 +65,7 @@ def test_the_variations_launch_what_the_workload_does(op):
         varied |= first.get(axis, {})
     launched = []
     for given in ({}, varied):
-        with Ghost("sm_90") as gpu:
+        with FakeDriver("sm_90") as gpu:
             WORKLOADS[op].run(report.ROWS, WORKLOADS[op].sizes[0], torch.bfloat16, "meta", **given)
         launched.append([(one.name, one.grid, one.kernel.metadata.hash) for one in gpu.launches])
     assert launched[0] == launched[1]
@@ -98,17 +98,17 @@ def test_our_own_error_is_the_exit_code(capsys, monkeypatch):
 
 def test_an_interrupt_ends_it_quietly():
     run = subprocess.Popen(
-        [sys.executable, "-m", "kernels.report", "--json", "--arch", "sm_90"],
+        [sys.executable, "-m", "kernels.analysis.report", "--json", "--arch", "sm_90"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
     )  # fmt: skip
-    assert run.stderr.readline().startswith("kernels.report: compiling")
+    assert run.stderr.readline().startswith("kernels.analysis.report: compiling")
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     while len(children.read_text().split()) < 3:  # two that compile or keep track, one that counts
         assert run.poll() is None
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=60)
-    assert (run.returncode, out, err) == (130, "", "kernels.report: interrupted\n")
+    assert (run.returncode, out, err) == (130, "", "kernels.analysis.report: interrupted\n")
 
 
 def test_the_bench_says_that_there_is_no_gpu(capsys, monkeypatch):

@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 import kernels
 from hpc.models.transformer import Transformer, TransformerConfig
-from kernels.interpreter import Meter, install
-from kernels.linear_crossentropy import linear_cross_entropy_ref
+from kernels.analysis.interpreter import Meter, install
+from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
 
 OPTIONS = [
     {},

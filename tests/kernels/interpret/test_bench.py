@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels import bench, rivals
-from kernels.baselines import CONTESTS
+from kernels.analysis.cases import CONTESTS
 
 SIZE = ["--size", "64", "--rows", "5"]
 LIBRARIES = ("lockgate", "torch eager", "torch.compile", rivals.NAME)
@@ -134,4 +134,4 @@ def test_interrupted(capsys):
 
     assert bench.main([*SIZE, "--json", "--op", "swiglu"], machine(interrupted)) == 130
     out, err = capsys.readouterr()
-    assert out == "" and err.endswith("kernels.bench: interrupted\n")
+    assert out == "" and err.endswith("kernels.analysis.bench: interrupted\n")

@@ -6,8 +6,8 @@ import torch
 
 import kernels
 from kernels import addnorm, crossentropy, gated, rmsnorm, rotary, settings
-from kernels.interpreter import Meter
-from kernels.settings import Launch
+from kernels.analysis.interpreter import Meter
+from kernels.launch.config import LaunchConfig
 from tests.kernels.interpret.operators import bf16, results
 
 FAR = (1 << 31) + 1024  # elements from one row to the next
@@ -98,7 +98,7 @@ def test_two_billion_normed_elements(last):
 @pytest.mark.parametrize("along", [False, True])
 def test_two_billion_gradients_of_a_norm(along, reads, last, monkeypatch):
     # few rows in a program, for the interpreter's sake
-    few = Launch(block=N // reads, programs=M // 8, reads=reads)
+    few = LaunchConfig(block=N // reads, programs=M // 8, reads=reads)
     monkeypatch.setattr(settings, "_trial", {"rms_norm_bwd": few, "add_rms_norm_bwd": few})
     x, dy, dstream, w = bf16(1, N), bf16(1, N), bf16(1, N), bf16(N)
     rstd = torch.full((M,), 0.75)
@@ -157,7 +157,7 @@ def test_two_billion_elements_of_heads(sequences, sparse, last, monkeypatch):
     tokens = 9364 * rows // sequences
     assert sequences * tokens * heads * d > 1 << 31
     # programs of many tokens, to keep them and their partial sums few
-    setting = Launch(block=d // 2, rows=rows)
+    setting = LaunchConfig(block=d // 2, rows=rows)
     monkeypatch.setattr(settings, "_trial", {"rope": setting, "rope_norm_bwd": setting})
     near = [bf16(1, rows, h, d) for h in (heads, 1, heads, 1)]  # dq, dk, q, k of the last program
     far = [sparse(sequences * tokens * x[0, 0].numel()).view(-1, *x.shape[2:]) for x in near]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kernels
-from kernels.interpreter import Meter
+from kernels.analysis.interpreter import Meter
 
 M, V = 40, 1001
 EVERYTHING = {
@@ -103,5 +103,5 @@ def test_order_repetition_and_inputs(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("linear")])
 def test_order_in_each_of_several_chunks(name, monkeypatch):
-    monkeypatch.setattr("kernels.chunks.size", lambda *_: 16)
+    monkeypatch.setattr("kernels.launch.token_chunks.size", lambda *_: 16)
     test_order_repetition_and_inputs(name)

@@ -150,7 +150,7 @@ def test_linear_cross_entropy():
         h, w = draw.tensor(*rows, n), draw.tensor(v, n)
         case = operators.linear_cross_entropy(h, w, targets, **options)
         chunk = draw.pick([3, 40])
-        with mock.patch("kernels.chunks.size", lambda *_: chunk):
+        with mock.patch("kernels.launch.token_chunks.size", lambda *_: chunk):
             balances.append(draw.balance(case))
 
     examples()

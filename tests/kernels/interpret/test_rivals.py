@@ -6,8 +6,8 @@ from triton.runtime import interpreter
 
 from kernels import bytes as counted
 from kernels import rivals, settings
-from kernels.interpreter import Meter
-from kernels.workloads import WORKLOADS
+from kernels.analysis.interpreter import Meter
+from kernels.analysis.cases import WORKLOADS
 
 # Read twice and written once against read once and written once; everything else at the minimum.
 TWICE = {"linear_cross_entropy": 1.5}

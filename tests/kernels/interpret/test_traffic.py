@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kernels import settings
-from kernels.bytes import apart
-from kernels.interpreter import Meter
-from kernels.workloads import WORKLOADS
+from kernels.analysis.bytes import apart
+from kernels.analysis.interpreter import Meter
+from kernels.analysis.cases import WORKLOADS
 
 BF16, FP32 = torch.bfloat16, torch.float32
 # Rows that are read twice, the second time from cache: they do not fit the registers of sm_80,
