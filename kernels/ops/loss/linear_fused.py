@@ -213,7 +213,7 @@ def loss_and_gradient_ref(
     logits.copy_(d if slope is None else d.mul_(slope))
 
 
-def fused(
+def fused_loss(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
@@ -266,7 +266,7 @@ def linear_cross_entropy_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The torch op of `linear_cross_entropy` for a mean or a sum; returns (loss, dh, dW)."""
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
-    return fused(
+    return fused_loss(
         hidden, weight, targets, class_weight, criterion, mean, need_hidden, need_weight, on_triton
     )
 

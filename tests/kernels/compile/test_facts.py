@@ -7,22 +7,23 @@ from itertools import product
 import pytest
 import torch
 
-from kernels.analysis.fake_driver import Facts, FakeDriver, facts
-from kernels.launch.config import lookup
-from kernels.analysis.tune import rehearse
 from kernels.analysis.cases import WORKLOADS
+from kernels.analysis.compiler_facts import CompilerFacts, compiler_facts
+from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.tune import compile_candidate
+from kernels.launch.config import lookup_config
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 CASES = list(product(NVIDIA, DTYPES, WORKLOADS))
 
 
-def shipped(arch: str, dtype: str, name: str) -> list[tuple[int, list[Facts]]]:
+def shipped(arch: str, dtype: str, name: str) -> list[tuple[int, list[CompilerFacts]]]:
     """(size, facts of one variant's launches) for every shipped size and every variant."""
     return [
         (size, found)
         for size in WORKLOADS[name].sizes
-        for found in rehearse(name, arch, DTYPES[dtype], size, None)
+        for found in compile_candidate(name, arch, DTYPES[dtype], size, None)
     ]
 
 
@@ -46,7 +47,7 @@ def test_shipped_settings(arch, dtype, name, compiled):
             assert fact.atomics == 0, (size, fact)
             assert max(fact.hot_loads) >= 128, (size, fact)
         narrow = sum(fact.narrow for fact in found)
-        rows = lookup(work.kernel, arch, DTYPES[dtype].itemsize, size).rows
+        rows = lookup_config(work.kernel, arch, DTYPES[dtype].itemsize, size).rows
         assert narrow <= work.narrow * rows, (size, found)
 
 
@@ -59,7 +60,7 @@ def test_any_size_compiles(name, size):
     with FakeDriver("sm_90") as gpu:
         for rows in (1, 3):
             WORKLOADS[name].run(rows, size, torch.bfloat16, "meta")
-    assert all(facts(launched.kernel).registers for launched in gpu.launches)
+    assert all(compiler_facts(launched.kernel).registers for launched in gpu.launches)
     assert gpu.launches
 
 
@@ -72,4 +73,4 @@ def test_amd_compiles(name):
         assert gpu.launches
         for launched in gpu.launches:
             assert "hsaco" in launched.kernel.asm
-            assert facts(launched.kernel).spills == 0
+            assert compiler_facts(launched.kernel).spills == 0

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import kernels
-from kernels.ops.addnorm import add_rms_norm_ref
-from kernels.ops.loss.crossentropy import cross_entropy_ref, shifted
-from kernels.ops.gated import geglu_ref, swiglu_ref
 from kernels.analysis.interpreter import Meter
+from kernels.ops.addnorm import add_rms_norm_ref
+from kernels.ops.gated import geglu_ref, swiglu_ref
+from kernels.ops.loss.crossentropy import cross_entropy_ref, shifted
 from kernels.ops.rmsnorm import rms_norm_ref
 from kernels.ops.rotary import rope_ref
 

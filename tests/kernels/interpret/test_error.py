@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import kernels
-from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.gated import swiglu_ref
+from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.rmsnorm import rms_norm_ref
 from tests.kernels.interpret import operators
 from tests.kernels.interpret.operators import bf16, compare

@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.launch import token_chunks
-from kernels.ops.loss.linear_crossentropy import Criterion, fused
+from kernels.ops.loss.criterion import Criterion
+from kernels.ops.loss.linear_fused import fused_loss
 
 
 class Peak(TorchDispatchMode):
@@ -51,7 +52,7 @@ def test_peak_is_the_formula(parts, monkeypatch):
     # The CPU widens the factors of dW, which a GPU multiplies as they are: not part of the op.
     monkeypatch.setattr("kernels.launch.token_chunks.accumulate", lambda *_: None)
     with torch.no_grad(), Peak([hidden, weight, targets]) as memory:
-        loss, *kept = fused(hidden, weight, targets, None, Criterion(), True, True, True, True)
+        loss, *kept = fused_loss(hidden, weight, targets, None, Criterion(), True, True, True, True)
     padded = -(-v // 64) * 64
     formula = c * padded * e + m * n * e + 4 * v * n + 4 * m
     scalars = 64 + 2 * m  # g, the number of kept targets and their mask
