@@ -87,7 +87,10 @@ def layer_inputs(batch, tokens):
     return t(batch, tokens, 16), t(batch, tokens, 16), t(16), t(8), cos, sin, targets, t(33, 16)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+INDUCTOR = pytest.param("inductor", marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
 def test_compile_fullgraph_dynamic(backend, meter):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
