@@ -88,8 +88,8 @@ def install() -> None:
 
 
 def _patch_once() -> None:
-    """Every helper that a kernel calls re-patches the whole language and leaves it so; once for
-    the process is enough, and twice as fast."""
+    """Patch the language once for the process, which is twice as fast: Triton patches all of it anew
+    for every helper that a kernel calls, and leaves it so."""
     interpreter._patch_lang(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
     interpreter._patch_lang = lambda _: SimpleNamespace(restore=lambda: None)
 
@@ -99,7 +99,7 @@ _meters: list["Meter"] = []
 
 
 def _run_grid(self, *tensors, **options):
-    """GridExecutor.__call__ for CPU tensors, in the order asked for."""
+    """GridExecutor.__call__ for CPU tensors, in the order of the innermost meter."""
     known = inspect.getfullargspec(self.fn).args
     options = {name: value for name, value in options.items() if name in known}
     given = inspect.getcallargs(self.fn, *tensors, **options)
@@ -184,22 +184,22 @@ class Meter:
             width = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
             owner = self._owner(int(used.flat[0]))
             into[owner] += used.size * width
-            again = width * self._known(used) if self._capacity else 0
+            again = width * self._cached(used) if self._capacity else 0
             if into is self.loaded:
                 self.near[owner] += again
                 into[owner] -= again
 
-    def _known(self, addresses: np.ndarray) -> int:
+    def _cached(self, addresses: np.ndarray) -> int:
         """Number of cached `addresses`; afterwards all are cached, the latest last."""
-        known = 0
+        cached = 0
         for sector, count in zip(*np.unique(addresses // SECTOR, return_counts=True), strict=True):
             if sector in self._sectors:
-                known += int(count)
+                cached += int(count)
                 self._sectors.move_to_end(sector)
             self._sectors[sector] = None
         while len(self._sectors) > self._capacity:
             self._sectors.popitem(last=False)
-        return known
+        return cached
 
     def _owner(self, address: int) -> str:
         holders = [entry for entry in self.ranges if entry[0] <= address < entry[1]]

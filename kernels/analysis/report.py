@@ -108,7 +108,7 @@ def report_row(
     }
 
 
-def rows_of(op: str, arch: str) -> list[dict[str, Any]]:
+def job_rows(op: str, arch: str) -> list[dict[str, Any]]:
     """The rows of one job: at each size an operator's own beside Liger's."""
     peer = liger.installed_version()
     found = []
@@ -178,7 +178,7 @@ def report_rows(arches: tuple[str, ...], ops: tuple[str, ...]) -> list[dict[str,
     with counting(arches, ops) as counted, ProcessPoolExecutor(workers, spawn, _begin) as pool:
         try:
             with block_sigint():
-                results = [pool.submit(rows_of, *job) for job in jobs]
+                results = [pool.submit(job_rows, *job) for job in jobs]
             for number, ((op, arch), result) in enumerate(zip(jobs, results, strict=True), 1):
                 found += result.result()
                 took = time.monotonic() - start

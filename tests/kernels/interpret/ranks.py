@@ -1,4 +1,4 @@
-"""What two gloo processes do in test_ranks.py: run as `python ranks.py CASE RANK FILE`."""
+"""One of the two gloo processes of test_ranks.py: `python ranks.py CASE RANK FILE`."""
 
 import os
 import sys
