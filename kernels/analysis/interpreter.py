@@ -88,7 +88,7 @@ def install() -> None:
 
 
 def _patch_once() -> None:
-    """Patch the language once for the process, which is twice as fast: Triton patches all of it anew
+    """Patch the language once a process, which is twice as fast: Triton patches all of it anew
     for every helper that a kernel calls, and leaves it so."""
     interpreter._patch_lang(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
     interpreter._patch_lang = lambda _: SimpleNamespace(restore=lambda: None)
