@@ -1,10 +1,10 @@
-"""Which implementation runs: Triton, plain torch, or whichever suits the tensor at hand."""
+"""Choice of the implementation: Triton, plain torch, or by the device of the tensor at hand."""
 
 import os
 
 from torch import Tensor
 
-# The Triton whose private parts kernels.ghost and kernels.interpreter know.
+# The Triton whose private parts kernels.analysis.{fake_driver,interpreter} are written for.
 TRITON_VERSION = "3.9."
 
 MODES = ("auto", "triton", "torch")
@@ -13,7 +13,7 @@ _mode = "auto"
 
 
 class KernelError(ValueError):
-    """A kernel was asked for something it cannot do; the message says what to do instead."""
+    """Arguments or a device that a kernel cannot serve; the message names what to do instead."""
 
 
 def use(mode: str) -> str:
@@ -31,17 +31,17 @@ def use(mode: str) -> str:
 
 
 def current() -> str:
-    """The choice in force: "auto", "triton" or "torch"."""
+    """The mode in force: "auto", "triton" or "torch"."""
     return _mode
 
 
 def interpreting() -> bool:
-    """Whether Triton runs its kernels in the interpreter; it decides when it is imported."""
+    """True where Triton runs its kernels in the interpreter, as fixed when it is imported."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 def wants_triton(tensor: Tensor) -> bool:
-    """Whether an operator on `tensor` goes to its Triton kernel.
+    """True where an operator on `tensor` goes to its Triton kernel.
 
     Raises KernelError when Triton was demanded for a CPU tensor outside the interpreter.
     """

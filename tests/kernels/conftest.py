@@ -1,6 +1,6 @@
 """The interpreter and the compiler need a process each: TRITON_INTERPRET is read when Triton is
-imported. `-m kernels_interpret` or `-m kernels_compile` opens one of them; any other run collects
-neither, and the reference tests only."""
+imported. `-m kernels_interpret` or `-m kernels_compile`, with `and not full` after it for the short
+run, opens one of them; any other run collects neither, and the reference tests only."""
 
 import os
 import shutil
@@ -11,9 +11,15 @@ HERE = Path(__file__).parent
 LANES = {"kernels_interpret": HERE / "interpret", "kernels_compile": HERE / "compile"}
 
 
+def lane_of(config):
+    """The lane that the mark expression begins with, or None."""
+    marks = config.option.markexpr.split(" and ")
+    return marks[0] if marks[0] in LANES else None
+
+
 def pytest_configure(config):
-    lane = config.option.markexpr
-    if lane in LANES:
+    lane = lane_of(config)
+    if lane is not None:
         os.environ["TRITON_INTERPRET"] = "1" if lane == "kernels_interpret" else "0"
         cache = tempfile.mkdtemp(prefix=f"{lane}-")
         os.environ["TRITON_CACHE_DIR"] = cache
@@ -23,5 +29,5 @@ def pytest_configure(config):
 def pytest_ignore_collect(collection_path, config):
     for lane, folder in LANES.items():
         if collection_path == folder:
-            return config.option.markexpr != lane
+            return lane_of(config) != lane
     return None

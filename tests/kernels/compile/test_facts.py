@@ -1,5 +1,5 @@
-"""What the compiler makes of every shipped setting, whatever the options and the 16-bit type: no
-spills, accesses of at least 128 bits, no atomics."""
+"""Every shipped launch config as compiled, whatever the options and the 16-bit type: no spills,
+accesses of at least 128 bits, no atomics."""
 
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
@@ -7,59 +7,80 @@ from itertools import product
 import pytest
 import torch
 
-from kernels.ghost import Facts, Ghost, facts
-from kernels.settings import lookup
-from kernels.tune import rehearse
-from kernels.workloads import WORKLOADS
+from kernels.analysis.cases import WORKLOADS
+from kernels.analysis.compiler_facts import CompilerFacts, compiler_facts
+from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.tune import compile_candidate
+from kernels.launch.config import lookup_config
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-CASES = list(product(NVIDIA, DTYPES, WORKLOADS))
+# One (architecture, dtype) at every size; of some others, one size each: the largest.
+IN_DEPTH = ("sm_90", "bf16")
+ONE_SIZE = [("sm_80", "bf16"), ("sm_100", "bf16"), ("sm_90", "fp16"), ("sm_90", "fp32")]
 
 
-def shipped(arch: str, dtype: str, name: str) -> list[tuple[int, list[Facts]]]:
-    """(size, facts of one variant's launches) for every shipped size and every variant."""
+def cases():
+    """(architecture, dtype, workload, sizes) of every test; the rest of the sizes is `full`."""
+    for arch, dtype, name in product(NVIDIA, DTYPES, WORKLOADS):
+        sizes = WORKLOADS[name].sizes
+        marks = () if (arch, dtype) == IN_DEPTH else pytest.mark.full
+        yield pytest.param(arch, dtype, name, sizes, marks=marks, id=f"{arch}-{dtype}-{name}")
+        if (arch, dtype) in ONE_SIZE:
+            one = sizes[-1:]
+            yield pytest.param(arch, dtype, name, one, id=f"{arch}-{dtype}-{name}-{one[0]}")
+
+
+def shipped(
+    arch: str, dtype: str, name: str, sizes: tuple[int, ...]
+) -> list[tuple[int, list[CompilerFacts]]]:
+    """(size, facts of one variant's launches) for each of the sizes and every variant."""
     return [
         (size, found)
-        for size in WORKLOADS[name].sizes
-        for found in rehearse(name, arch, DTYPES[dtype], size, None)
+        for size in sizes
+        for found in compile_candidate(name, arch, DTYPES[dtype], size, None)
     ]
 
 
 @pytest.fixture(scope="module")
-def compiled():
-    """Everything, compiled by as many processes as there are cores."""
+def compiled(request):
+    """The selected cases, compiled by as many processes as there are cores."""
+    wanted = [
+        tuple(item.callspec.params[name] for name in ("arch", "dtype", "name", "sizes"))
+        for item in request.session.items
+        if getattr(item, "originalname", None) == "test_shipped_configs"
+    ]
     with ProcessPoolExecutor() as pool:
-        yield dict(zip(CASES, pool.map(shipped, *zip(*CASES, strict=True)), strict=True))
+        yield dict(zip(wanted, pool.map(shipped, *zip(*wanted, strict=True)), strict=True))
 
 
-@pytest.mark.parametrize(("arch", "dtype", "name"), CASES)
+@pytest.mark.parametrize(("arch", "dtype", "name", "sizes"), cases())
 @pytest.mark.timeout(900)
-def test_shipped_settings(arch, dtype, name, compiled):
+def test_shipped_configs(arch, dtype, name, sizes, compiled):
     work = WORKLOADS[name]
-    cases = compiled[arch, dtype, name]
-    assert len(cases) == len(work.sizes) * (1 + len(work.variants))
-    for size, found in cases:
+    built = compiled[arch, dtype, name, sizes]
+    assert len(built) == len(sizes) * (1 + len(work.variants))
+    for size, found in built:
         assert found
         for fact in found:
             assert fact.spills == 0, (size, fact)
             assert fact.atomics == 0, (size, fact)
             assert max(fact.hot_loads) >= 128, (size, fact)
         narrow = sum(fact.narrow for fact in found)
-        rows = lookup(work.kernel, arch, DTYPES[dtype].itemsize, size).rows
+        rows = lookup_config(work.kernel, arch, DTYPES[dtype].itemsize, size).rows
         assert narrow <= work.narrow * rows, (size, found)
 
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
-@pytest.mark.parametrize("size", [1, 17, 1000])
+@pytest.mark.parametrize("size", [1, 17, pytest.param(1000, marks=pytest.mark.full)])
 def test_any_size_compiles(name, size):
     """Triton makes a constant of an argument that is 1, and no vectors of rows that are odd."""
     if name.startswith("rope"):
         size = min(2 * size, 250)
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         for rows in (1, 3):
             WORKLOADS[name].run(rows, size, torch.bfloat16, "meta")
-    assert all(facts(launched.kernel).registers for launched in gpu.launches)
+    assert all(compiler_facts(launched.kernel).registers for launched in gpu.launches)
     assert gpu.launches
 
 
@@ -67,9 +88,9 @@ def test_any_size_compiles(name, size):
 def test_amd_compiles(name):
     work = WORKLOADS[name]
     for size in work.sizes[::5]:
-        with Ghost("gfx942") as gpu:
+        with FakeDriver("gfx942") as gpu:
             work.run(1000, size, torch.bfloat16, "meta")
         assert gpu.launches
         for launched in gpu.launches:
             assert "hsaco" in launched.kernel.asm
-            assert facts(launched.kernel).spills == 0
+            assert compiler_facts(launched.kernel).spills == 0

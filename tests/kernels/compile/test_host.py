@@ -4,11 +4,14 @@ import pytest
 import torch
 
 import kernels
-from kernels import chunks, crossentropy, linear_crossentropy, rmsnorm, rotary
-from kernels.ghost import Ghost, compiled
-from kernels.table import TABLE
-from kernels.tune import DTYPES, plan
-from kernels.workloads import WORKLOADS
+from kernels.analysis.cases import WORKLOADS
+from kernels.analysis.fake_driver import FakeDriver, compiled_kernels
+from kernels.analysis.tune import DTYPES, planned_rows
+from kernels.launch import token_chunks
+from kernels.launch.table import TABLE
+from kernels.ops import rmsnorm, rotary
+from kernels.ops.loss import crossentropy, linear_fused
+from kernels.ops.loss.criterion import Criterion
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -20,10 +23,10 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
     kernels_seen = (
         rmsnorm.rms_norm_fwd_kernel, rmsnorm.rms_norm_bwd_kernel,
         crossentropy.cross_entropy_fwd_kernel, crossentropy.cross_entropy_bwd_kernel,
-        linear_crossentropy.linear_cross_entropy_kernel, rotary.rope_kernel,
+        linear_fused.linear_cross_entropy_kernel, rotary.rope_kernel,
     )  # fmt: skip
-    with Ghost("sm_90") as gpu:
-        before = {fn: len(compiled(fn, gpu)) for fn in kernels_seen}
+    with FakeDriver("sm_90") as gpu:
+        before = {fn: len(compiled_kernels(fn, gpu)) for fn in kernels_seen}
         for rows, smoothing, ignored in (
             (1, 0.0, -100),
             (16, 0.1, 0),
@@ -38,22 +41,22 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
             stat = meta(rows, dtype=losses)
             crossentropy.forward(logits, targets, *options)
             crossentropy.backward(stat, logits, targets, stat, *options)
-            linear_crossentropy.loss_and_gradient(
-                chunks.buffer(x, rows, 32001), targets, None,
-                linear_crossentropy.Criterion(ignored, smoothing), meta(dtype=losses), stat,
+            linear_fused.loss_and_gradient(
+                token_chunks.buffer(x, rows, 32001), targets, None,
+                Criterion(ignored, smoothing), meta(dtype=losses), stat,
             )  # fmt: skip
             for batch in (1, 2, 3):
                 q, k = meta(batch, rows, 32, 128), meta(batch, rows, 8, 128)
                 tables = meta(rows, 64), meta(rows, 64)
                 rotary.forward(q, k, *tables, None, None, 1e-6, False)
         for fn in kernels_seen:
-            assert len(compiled(fn, gpu)) - before[fn] <= 1, fn
+            assert len(compiled_kernels(fn, gpu)) - before[fn] <= 1, fn
 
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
 def test_the_number_of_rows_adds_no_binary(name):
     binaries: dict[str, set[str]] = {}
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         for rows in (1, 2, 16, 17, 4096):
             WORKLOADS[name].run(rows, WORKLOADS[name].sizes[0], torch.bfloat16, "meta")
     for launched in gpu.launches:
@@ -65,16 +68,16 @@ def test_the_number_of_rows_adds_no_binary(name):
 def test_nothing_waits_for_the_device(name):
     """A meta tensor has no data: any .item(), .cpu() or branch on a value would raise."""
     work = WORKLOADS[name]
-    with Ghost("sm_90") as gpu:
+    with FakeDriver("sm_90") as gpu:
         work.run(7, work.sizes[0], torch.bfloat16, "meta")
     assert gpu.launches and all(min(launched.grid) > 0 for launched in gpu.launches)
 
 
 def test_the_table_is_whole_and_says_why():
-    for workloads, size in plan():
+    for rows, size in planned_rows():
         for arch in ("sm_80", "sm_90", "sm_100", "gfx942"):
             for dtype in DTYPES:
-                row = TABLE[WORKLOADS[workloads[0]].kernel, arch, dtype, size]
+                row = TABLE[WORKLOADS[rows.workloads[0]].kernel, arch, dtype, size]
                 assert row.why, row
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import bench, report, rivals
-from kernels.ghost import Ghost
-from kernels.tune import PROCESSORS
-from kernels.workloads import WORKLOADS
+from kernels.analysis import bench, liger, report
+from kernels.analysis.case import LigerLaunch
+from kernels.analysis.cases import LIGER, WORKLOADS
+from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.tune import PROCESSORS
 
 
 def test_rows_of_both_libraries(capsys):
@@ -33,27 +34,27 @@ def test_rows_of_both_libraries(capsys):
     assert "1/1 swiglu_fwd sm_90" in err
 
 
-def binaries(op, size, run, arch="sm_90"):
-    with rivals.on(arch, PROCESSORS[arch]):
-        return report.binaries(arch, op, size, run)
+def binaries(op, size, launcher, arch="sm_90"):
+    with liger.device_of(arch, PROCESSORS[arch]):
+        return report.binaries(arch, op, size, launcher)
 
 
 def test_what_liger_compiles_again_for():
     """Its rotation has the batch as a constant, its norm's backward the rows of a program."""
-    assert binaries("rope", 64, rivals.RIVALS["rope"].run) == (6, {"batch": 6})
-    by_rows = binaries("add_rms_norm_bwd", 1024, rivals.RIVALS["add_rms_norm_bwd"].run)
+    assert binaries("rope", 64, LIGER["rope"]) == (6, {"batch": 6})
+    by_rows = binaries("add_rms_norm_bwd", 1024, LIGER["add_rms_norm_bwd"])
     assert by_rows == (5, {"rows": 5})
     for op in ("rope", "rope_norm_fwd", "rope_norm_bwd", "add_rms_norm_bwd"):
-        total, by = binaries(op, 64 if op.startswith("rope") else 1024, WORKLOADS[op].run)
+        total, by = binaries(op, 64 if op.startswith("rope") else 1024, WORKLOADS[op])
         assert total == 1 and set(by.values()) == {1}, op
 
 
 def test_losses_by_smoothing_and_ignored_targets():
     """Small, because Liger's block is the row: 11 binaries of its loss."""
-    theirs, by = binaries("linear_cross_entropy", 1000, rivals.RIVALS["linear_cross_entropy"].run)
+    theirs, by = binaries("linear_cross_entropy", 1000, LIGER["linear_cross_entropy"])
     assert by["ignored"] == 3 and by["smoothing"] == 5 and theirs >= 5
     for op in ("cross_entropy_fwd", "cross_entropy_bwd", "linear_cross_entropy"):
-        ours, by = binaries(op, 1000, WORKLOADS[op].run)
+        ours, by = binaries(op, 1000, WORKLOADS[op])
         assert ours == 1 and by == {"rows": 1, "ignored": 1, "smoothing": 1}, op
 
 
@@ -61,11 +62,11 @@ def test_losses_by_smoothing_and_ignored_targets():
 def test_the_variations_launch_what_the_workload_does(op):
     first = {"batch": {"batch": 1}, "ignored": {"ignored": 0}, "smoothing": {"smoothing": 0.1}}
     varied = {}
-    for axis in report.VARIES.get(op, ()):
+    for axis in WORKLOADS[op].varies:
         varied |= first.get(axis, {})
     launched = []
     for given in ({}, varied):
-        with Ghost("sm_90") as gpu:
+        with FakeDriver("sm_90") as gpu:
             WORKLOADS[op].run(report.ROWS, WORKLOADS[op].sizes[0], torch.bfloat16, "meta", **given)
         launched.append([(one.name, one.grid, one.kernel.metadata.hash) for one in gpu.launches])
     assert launched[0] == launched[1]
@@ -75,7 +76,7 @@ def test_a_launcher_that_fails_is_an_error_of_its_row():
     def broken(m, n, dtype, device):
         raise RuntimeError("no such thing")
 
-    row = report.row({"library": "lockgate"}, "rope", "sm_90", 64, broken)
+    row = report.report_row({"library": "lockgate"}, "rope", "sm_90", 64, LigerLaunch(broken))
     assert row["error"] == "RuntimeError: no such thing" and "registers" not in row
 
 
@@ -85,11 +86,11 @@ def test_our_own_error_is_the_exit_code(capsys, monkeypatch):
             "bytes_ratio": 1.0, "binaries": 1}  # fmt: skip
     broken = {**{key: fine[key] for key in ("op", "arch", "size")}, "error": "it broke"}
     codes = {}
-    for library in ("lockgate", rivals.NAME):
+    for library in ("lockgate", liger.NAME):
         rows = [fine, {"library": library, **broken}]
-        monkeypatch.setattr(report, "rows", lambda arches, ops, rows=rows: rows)
+        monkeypatch.setattr(report, "report_rows", lambda arches, ops, rows=rows: rows)
         codes[library] = report.main([])
-    assert codes == {"lockgate": 1, rivals.NAME: 0}
+    assert codes == {"lockgate": 1, liger.NAME: 0}
     heading, first, second = capsys.readouterr().out.splitlines()[:3]
     assert heading.index("loads") == first.index("128:4 32:1")
     assert heading.index("bytes") == first.index("1.0")
@@ -98,17 +99,17 @@ def test_our_own_error_is_the_exit_code(capsys, monkeypatch):
 
 def test_an_interrupt_ends_it_quietly():
     run = subprocess.Popen(
-        [sys.executable, "-m", "kernels.report", "--json", "--arch", "sm_90"],
+        [sys.executable, "-m", "kernels.analysis.report", "--json", "--arch", "sm_90"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
     )  # fmt: skip
-    assert run.stderr.readline().startswith("kernels.report: compiling")
+    assert run.stderr.readline().startswith("kernels.analysis.report: compiling")
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     while len(children.read_text().split()) < 3:  # two that compile or keep track, one that counts
         assert run.poll() is None
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=60)
-    assert (run.returncode, out, err) == (130, "", "kernels.report: interrupted\n")
+    assert (run.returncode, out, err) == (130, "", "kernels.analysis.report: interrupted\n")
 
 
 def test_the_bench_says_that_there_is_no_gpu(capsys, monkeypatch):

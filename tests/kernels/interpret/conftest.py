@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
 def meter(request):
     """kernels=triton, interpreted; the test fails when no kernel program ran in it, unless it is
     marked elsewhere (its kernels run in other processes, or there is nothing to run)."""
-    from kernels.interpreter import Meter, install
+    from kernels.analysis.interpreter import Meter, install
 
     install()
     torch.manual_seed(0)

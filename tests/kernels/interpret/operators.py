@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import kernels
-from kernels.addnorm import add_rms_norm_ref
-from kernels.crossentropy import cross_entropy_ref, shifted
-from kernels.gated import geglu_ref, swiglu_ref
-from kernels.interpreter import Meter
-from kernels.rmsnorm import rms_norm_ref
-from kernels.rotary import rope_ref
+from kernels.analysis.interpreter import Meter
+from kernels.ops.addnorm import add_rms_norm_ref
+from kernels.ops.gated import geglu_ref, swiglu_ref
+from kernels.ops.loss.crossentropy import cross_entropy_ref, shifted
+from kernels.ops.rmsnorm import rms_norm_ref
+from kernels.ops.rotary import rope_ref
 
 EPS = 1e-6
 TINY = 2.0**-120  # near the end of the exponent, where terms may be flushed to 0

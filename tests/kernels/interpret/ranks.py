@@ -1,4 +1,4 @@
-"""What two gloo processes do in test_ranks.py: run as `python ranks.py CASE RANK FILE`."""
+"""One of the two gloo processes of test_ranks.py: `python ranks.py CASE RANK FILE`."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 import kernels
 from hpc.models.transformer import Transformer, TransformerConfig
-from kernels.interpreter import Meter, install
-from kernels.linear_crossentropy import linear_cross_entropy_ref
+from kernels.analysis.interpreter import Meter, install
+from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
 
 OPTIONS = [
     {},

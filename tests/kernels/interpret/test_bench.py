@@ -9,16 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels import bench, rivals
-from kernels.baselines import CONTESTS
+from kernels.analysis import bench, liger
+from kernels.analysis.cases import BENCH_CASES
 
 SIZE = ["--size", "64", "--rows", "5"]
-LIBRARIES = ("lockgate", "torch eager", "torch.compile", rivals.NAME)
+LIBRARIES = ("lockgate", "torch eager", "torch.compile", liger.NAME)
 
 
 @pytest.fixture(autouse=True)
-def liger():
-    with rivals.interpretable():
+def interpretable_liger():
+    with liger.interpretable():
         yield
 
 
@@ -30,7 +30,7 @@ def host(call):
 
 def machine(timer=host, name="NVIDIA H100 80GB HBM3"):
     compiler = partial(torch.compile, backend="eager")
-    return bench.Machine(name, "sm_90", "cpu", timer, compiler)
+    return bench.BenchDevice(name, "sm_90", "cpu", timer, compiler)
 
 
 def rows_of(capsys, *arguments, on):
@@ -38,7 +38,7 @@ def rows_of(capsys, *arguments, on):
     return code, json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("op", list(CONTESTS))
+@pytest.mark.parametrize("op", list(BENCH_CASES))
 def test_every_library_answers_as_ours_and_is_timed(op, capsys, monkeypatch):
     def clock(call):
         with monkeypatch.context() as timed:  # inputs are there before the clock starts
@@ -48,7 +48,7 @@ def test_every_library_answers_as_ours_and_is_timed(op, capsys, monkeypatch):
 
     code, rows = rows_of(capsys, "--op", op, on=machine(clock))
     assert code == 0, [row["error"] for row in rows if "error" in row]
-    libraries = LIBRARIES if CONTESTS[op].liger else LIBRARIES[:3]
+    libraries = LIBRARIES if BENCH_CASES[op].liger else LIBRARIES[:3]
     assert [(row["library"], row["direction"]) for row in rows] == [
         (library, direction)
         for library in libraries
@@ -88,17 +88,17 @@ def broken(gate, up):
     [(wrong, "wrong answer: "), (wrong_gradient, "wrong answer: "), (broken, "out of memory")],
 )
 def test_a_wrong_answer_is_reported_and_not_timed(theirs, error, capsys, monkeypatch):
-    monkeypatch.setitem(CONTESTS, "swiglu", replace(CONTESTS["swiglu"], eager=theirs))
+    monkeypatch.setitem(BENCH_CASES, "swiglu", replace(BENCH_CASES["swiglu"], eager=theirs))
     code, rows = rows_of(capsys, "--op", "swiglu", on=machine())
     assert code == 3
     failed = [row for row in rows if "error" in row]
     assert [row["library"] for row in failed] == ["torch eager", "torch.compile"]
     assert all(error in row["error"] and "microseconds" not in row for row in failed)
-    assert {row["library"] for row in rows if "microseconds" in row} == {"lockgate", rivals.NAME}
+    assert {row["library"] for row in rows if "microseconds" in row} == {"lockgate", liger.NAME}
 
 
 def test_without_our_own_answer_nobody_is_timed(capsys, monkeypatch, elsewhere):
-    monkeypatch.setitem(CONTESTS, "swiglu", replace(CONTESTS["swiglu"], lockgate=broken))
+    monkeypatch.setitem(BENCH_CASES, "swiglu", replace(BENCH_CASES["swiglu"], lockgate=broken))
     code, rows = rows_of(capsys, "--op", "swiglu", on=machine())
     assert code == 3 and [row["library"] for row in rows] == ["lockgate"]
 
@@ -134,4 +134,4 @@ def test_interrupted(capsys):
 
     assert bench.main([*SIZE, "--json", "--op", "swiglu"], machine(interrupted)) == 130
     out, err = capsys.readouterr()
-    assert out == "" and err.endswith("kernels.bench: interrupted\n")
+    assert out == "" and err.endswith("kernels.analysis.bench: interrupted\n")

@@ -5,7 +5,7 @@ import torch
 
 import kernels
 from hpc.models.transformer import Transformer, TransformerConfig
-from kernels.interpreter import Meter
+from kernels.analysis.interpreter import Meter
 
 SHAPE = TransformerConfig(vocabulary=61, context=16, width=32, layers=2, heads=2, hidden=64)
 STEPS = 11

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import kernels
-from kernels.gated import geglu_ref, swiglu_ref
+from kernels.ops.gated import geglu_ref, swiglu_ref
 from tests.kernels.interpret.operators import results, rotate_half
 
 BAD = [float("nan"), float("inf"), -float("inf")]

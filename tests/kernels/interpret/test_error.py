@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import kernels
-from kernels.crossentropy import cross_entropy_ref
-from kernels.gated import swiglu_ref
-from kernels.rmsnorm import rms_norm_ref
+from kernels.ops.gated import swiglu_ref
+from kernels.ops.loss.crossentropy import cross_entropy_ref
+from kernels.ops.rmsnorm import rms_norm_ref
 from tests.kernels.interpret import operators
 from tests.kernels.interpret.operators import bf16, compare
 
@@ -64,7 +64,7 @@ def test_cross_entropy(v, smoothing):
 @pytest.mark.parametrize("v", [127, 5001])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_linear_cross_entropy(v, reduction, monkeypatch):
-    monkeypatch.setattr("kernels.chunks.CPU_LOGITS", 64 * v)  # three chunks
+    monkeypatch.setattr("kernels.launch.token_chunks.CPU_LOGITS", 64 * v)  # three chunks
     targets = torch.randint(0, v, (130,))
     targets[7] = -100
     case = operators.linear_cross_entropy(bf16(130, 32), bf16(v, 32), targets, reduction=reduction)

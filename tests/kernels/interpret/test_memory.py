@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels import chunks
-from kernels.linear_crossentropy import Criterion, fused
+from kernels.launch import token_chunks
+from kernels.ops.loss.criterion import Criterion
+from kernels.ops.loss.linear_fused import fused_loss
 
 
 class Peak(TorchDispatchMode):
@@ -42,16 +43,16 @@ class Peak(TorchDispatchMode):
 @pytest.mark.parametrize("parts", [1, 4])
 def test_peak_is_the_formula(parts, monkeypatch):
     m, n, v, e = 256, 64, 4001, 2
-    monkeypatch.setattr("kernels.chunks.CPU_LOGITS", m // parts * v)
-    c = chunks.size(m, v, torch.device("cpu"))
+    monkeypatch.setattr("kernels.launch.token_chunks.CPU_LOGITS", m // parts * v)
+    c = token_chunks.size(m, v, torch.device("cpu"))
     assert c == m // parts
     hidden = torch.randn(m, n).bfloat16()
     weight = torch.randn(v, n).bfloat16()
     targets = torch.randint(0, v, (m,))
     # The CPU widens the factors of dW, which a GPU multiplies as they are: not part of the op.
-    monkeypatch.setattr("kernels.chunks.accumulate", lambda *_: None)
+    monkeypatch.setattr("kernels.launch.token_chunks.accumulate", lambda *_: None)
     with torch.no_grad(), Peak([hidden, weight, targets]) as memory:
-        loss, *kept = fused(hidden, weight, targets, None, Criterion(), True, True, True, True)
+        loss, *kept = fused_loss(hidden, weight, targets, None, Criterion(), True, True, True, True)
     padded = -(-v // 64) * 64
     formula = c * padded * e + m * n * e + 4 * v * n + 4 * m
     scalars = 64 + 2 * m  # g, the number of kept targets and their mask

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import kernels
-from kernels import addnorm, crossentropy, gated, rmsnorm, rotary, settings
-from kernels.interpreter import Meter
-from kernels.settings import Launch
+from kernels.analysis.interpreter import Meter
+from kernels.launch.config import LaunchConfig, launch_config, trial_configs
+from kernels.ops import addnorm, gated, rmsnorm, rotary
+from kernels.ops.loss import crossentropy
 from tests.kernels.interpret.operators import bf16, results
 
 FAR = (1 << 31) + 1024  # elements from one row to the next
@@ -96,14 +97,14 @@ def test_two_billion_normed_elements(last):
 
 @pytest.mark.parametrize("reads", [1, 2])
 @pytest.mark.parametrize("along", [False, True])
-def test_two_billion_gradients_of_a_norm(along, reads, last, monkeypatch):
+def test_two_billion_gradients_of_a_norm(along, reads, last):
     # few rows in a program, for the interpreter's sake
-    few = Launch(block=N // reads, programs=M // 8, reads=reads)
-    monkeypatch.setattr(settings, "_trial", {"rms_norm_bwd": few, "add_rms_norm_bwd": few})
+    few = LaunchConfig(block=N // reads, programs=M // 8, reads=reads)
     x, dy, dstream, w = bf16(1, N), bf16(1, N), bf16(1, N), bf16(N)
     rstd = torch.full((M,), 0.75)
-    near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None)
-    far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None)
+    with trial_configs({"rms_norm_bwd": few, "add_rms_norm_bwd": few}):
+        near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None)
+        far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None)
     assert torch.equal(far[-1:], near)
 
 
@@ -125,7 +126,7 @@ def test_two_billion_gated_elements(gelu, sparse, last):
 def test_two_billion_gated_elements_in_rows(gelu, last):
     near = [bf16(1, N) for _ in range(3)]
     dout, gate, up = map(tall, near)
-    end = slice(-gated.launch("glu_bwd", gate, N).block, None)  # the last program's columns
+    end = slice(-launch_config("glu_bwd", gate, N).block, None)  # the last program's columns
     mine = gated.forward(gate, up, gelu), *gated.backward(dout, gate, up, gelu)
     with Meter():
         exact = gated.forward(*near[1:], gelu), *gated.backward(*near, gelu)
@@ -152,13 +153,12 @@ def test_two_billion_logits(sparse, last):
 
 
 @pytest.mark.parametrize("sequences", [1, 9364])
-def test_two_billion_elements_of_heads(sequences, sparse, last, monkeypatch):
+def test_two_billion_elements_of_heads(sequences, sparse, last):
     heads, d, rows = 7, 256, 128
     tokens = 9364 * rows // sequences
     assert sequences * tokens * heads * d > 1 << 31
     # programs of many tokens, to keep them and their partial sums few
-    setting = Launch(block=d // 2, rows=rows)
-    monkeypatch.setattr(settings, "_trial", {"rope": setting, "rope_norm_bwd": setting})
+    config = LaunchConfig(block=d // 2, rows=rows)
     near = [bf16(1, rows, h, d) for h in (heads, 1, heads, 1)]  # dq, dk, q, k of the last program
     far = [sparse(sequences * tokens * x[0, 0].numel()).view(-1, *x.shape[2:]) for x in near]
     for x, end in zip(far, near, strict=True):
@@ -167,14 +167,15 @@ def test_two_billion_elements_of_heads(sequences, sparse, last, monkeypatch):
     table = sparse(tokens * d // 2).view(tokens, d // 2)
     table[-rows:] = 0.75
     weights = bf16(d), bf16(d)
-    mine = (
-        *rotary.forward(*far[2:], table, table, *weights, 1e-6, False),
-        *rotary.backward(*far, table, table, *weights, 1e-6)[:2],
-    )
-    exact = (
-        *rotary.forward(*near[2:], table[-rows:], table[-rows:], *weights, 1e-6, False),
-        *rotary.backward(*near, table[-rows:], table[-rows:], *weights, 1e-6)[:2],
-    )
+    with trial_configs({"rope": config, "rope_norm_bwd": config}):
+        mine = (
+            *rotary.forward(*far[2:], table, table, *weights, 1e-6, False),
+            *rotary.backward(*far, table, table, *weights, 1e-6)[:2],
+        )
+        exact = (
+            *rotary.forward(*near[2:], table[-rows:], table[-rows:], *weights, 1e-6, False),
+            *rotary.backward(*near, table[-rows:], table[-rows:], *weights, 1e-6)[:2],
+        )
     for a, b in zip(mine, exact, strict=True):
         assert torch.equal(a[-1, -rows:], b[0])
     assert last.programs["rope_kernel"] == last.programs["rope_norm_bwd_kernel"] == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kernels
-from kernels.interpreter import Meter
+from kernels.analysis.interpreter import Meter
 
 M, V = 40, 1001
 EVERYTHING = {
@@ -62,7 +62,14 @@ def cases():
     }  # fmt: skip
 
 
-NAMES = list(cases())
+FULL = {
+    "swiglu of rows apart", "cross_entropy of each", "cross_entropy", "linear losses",
+    "linear_cross_entropy",
+}  # fmt: skip
+NAMES = [
+    pytest.param(name, marks=pytest.mark.full if name in FULL else ()) for name in cases()
+]  # fmt: skip
+LINEAR = [name for name in NAMES if name.values[0].startswith("linear")]
 
 
 def run(function, inputs):
@@ -101,7 +108,7 @@ def test_order_repetition_and_inputs(name):
         assert same_bits(forward, other), "the order of programs shows"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("linear")])
+@pytest.mark.parametrize("name", LINEAR)
 def test_order_in_each_of_several_chunks(name, monkeypatch):
-    monkeypatch.setattr("kernels.chunks.size", lambda *_: 16)
+    monkeypatch.setattr("kernels.launch.token_chunks.size", lambda *_: 16)
     test_order_repetition_and_inputs(name)

@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 from tests.kernels.interpret import operators
 from tests.kernels.interpret.operators import LAYOUTS, bf16, compare, wide
 
-# The same draws in every run. The meter of conftest.py spans all examples of a test, and compare()
-# has one for each.
-drawn = settings(
-    max_examples=30, derandomize=True, deadline=None, database=None,
-    phases=[Phase.generate],  # a seed has nothing to shrink
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+# Examples of a test: the short run and, `full`, the wide one.
+WIDE = pytest.param(30, marks=pytest.mark.full)
+examples = pytest.mark.parametrize("count", [8, WIDE])
+
+
+def run_examples(count, check):
+    """Call `check` with `count` random generators, the same in every run.
+
+    The meter of conftest.py spans all examples of a test, and compare() has one for each.
+    """
+    settings(
+        max_examples=count, derandomize=True, deadline=None, database=None,
+        phases=[Phase.generate],  # a seed has nothing to shrink
+        suppress_health_check=list(HealthCheck),
+    )(given(seeds)(check))()  # fmt: skip
+
 
 ELEMENTS = 1 << 16
 seeds = st.randoms(use_true_random=True)
@@ -81,68 +90,78 @@ class Draw:
         return [((a - b) / (a + b)).nan_to_num(0.0).item() for a, b in squares]
 
 
-@drawn
-@given(seeds)
-def test_rms_norm(random):
-    draw = Draw(random)
-    n = draw.width()
-    draw.compared(operators.rms_norm(draw.tensor(*draw.rows(n), n), bf16(n)))
+@examples
+def test_rms_norm(count):
+    def check(random):
+        draw = Draw(random)
+        n = draw.width()
+        draw.compared(operators.rms_norm(draw.tensor(*draw.rows(n), n), bf16(n)))
+
+    run_examples(count, check)
 
 
-def test_add_rms_norm():
+@examples
+def test_add_rms_norm(count):
     balances = []
 
-    @drawn
-    @given(seeds)
-    def examples(random):
+    def check(random):
         draw = Draw(random)
         n = draw.width()
         rows = draw.rows(n)
         x, r = draw.tensor(*rows, n), draw.tensor(*rows, n)
         balances.append(draw.balance(operators.add_rms_norm(x, r, bf16(n))))
 
-    examples()
+    run_examples(count, check)
     assert (torch.tensor(balances).mean(0) < 1e-3).all()  # in a few elements a tie is as much
 
 
+@examples
 @pytest.mark.parametrize("gelu", [False, True])
-@drawn
-@given(seeds)
-def test_gated(gelu, random):
-    draw = Draw(random)
-    n = draw.width()
-    rows = draw.rows(n)
-    draw.compared(operators.gated(gelu, draw.tensor(*rows, n), draw.tensor(*rows, n)))
+def test_gated(gelu, count):
+    def check(random):
+        draw = Draw(random)
+        n = draw.width()
+        rows = draw.rows(n)
+        draw.compared(operators.gated(gelu, draw.tensor(*rows, n), draw.tensor(*rows, n)))
+
+    run_examples(count, check)
 
 
+HEAD_SIZES = [2, 6, 10, 64, 96, 128, 254, 256]
+
+
+@examples
 @pytest.mark.parametrize("norm", [False, True])
-@drawn
-@given(seeds)
-def test_rope(norm, random):
-    draw = Draw(random)
-    b, s, d = draw.between(0, 2), draw.between(0, 9), draw.pick([2, 6, 10, 64, 96, 128, 254, 256])
-    q, k = (draw.tensor(b, s, draw.between(1, most), d) for most in (9, 3))
-    angles, dtype = torch.randn(s, d // 2) * 3, draw.pick([torch.float32, torch.bfloat16])
-    weights = (bf16(d), bf16(d)) if norm else ()
-    draw.compared(operators.rope(q, k, angles.cos().to(dtype), angles.sin().to(dtype), *weights))
+def test_rope(norm, count):
+    def check(random):
+        draw = Draw(random)
+        b, s, d = draw.between(0, 2), draw.between(0, 9), draw.pick(HEAD_SIZES)
+        q, k = (draw.tensor(b, s, draw.between(1, most), d) for most in (9, 3))
+        angles, dtype = torch.randn(s, d // 2) * 3, draw.pick([torch.float32, torch.bfloat16])
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        weights = (bf16(d), bf16(d)) if norm else ()
+        draw.compared(operators.rope(q, k, cos, sin, *weights))
+
+    run_examples(count, check)
 
 
-@drawn
-@given(seeds)
-def test_cross_entropy(random):
-    draw = Draw(random)
-    v = draw.width()
-    rows, options = draw.rows(v), draw.options(v)
-    targets = draw.targets(*rows, classes=v, ignore_index=options["ignore_index"])
-    draw.compared(operators.cross_entropy(draw.tensor(*rows, v), targets, **options))
+@examples
+def test_cross_entropy(count):
+    def check(random):
+        draw = Draw(random)
+        v = draw.width()
+        rows, options = draw.rows(v), draw.options(v)
+        targets = draw.targets(*rows, classes=v, ignore_index=options["ignore_index"])
+        draw.compared(operators.cross_entropy(draw.tensor(*rows, v), targets, **options))
+
+    run_examples(count, check)
 
 
-def test_linear_cross_entropy():
+@examples
+def test_linear_cross_entropy(count):
     balances = []
 
-    @drawn
-    @given(seeds)
-    def examples(random):
+    def check(random):
         draw = Draw(random)
         v = draw.width()
         n, rows, options = draw.pick([1, 8, 32, 100, 257]), draw.rows(v), draw.options(v)
@@ -150,8 +169,8 @@ def test_linear_cross_entropy():
         h, w = draw.tensor(*rows, n), draw.tensor(v, n)
         case = operators.linear_cross_entropy(h, w, targets, **options)
         chunk = draw.pick([3, 40])
-        with mock.patch("kernels.chunks.size", lambda *_: chunk):
+        with mock.patch("kernels.launch.token_chunks.size", lambda *_: chunk):
             balances.append(draw.balance(case))
 
-    examples()
+    run_examples(count, check)
     assert (torch.tensor(balances).mean(0) < 0).all()

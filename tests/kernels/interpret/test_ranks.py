@@ -11,7 +11,10 @@ HERE = Path(__file__).parent
 REPO = HERE.parents[2]
 
 
-@pytest.mark.parametrize("case", ["vocab_parallel", "zero3_tied", "zero3_untied"])
+TIED = pytest.param("zero3_tied", marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("case", ["vocab_parallel", TIED, "zero3_untied"])
 def test_two_ranks(case, tmp_path, elsewhere):
     environment = {
         **os.environ, "PYTHONPATH": str(REPO), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",

@@ -10,15 +10,8 @@ from torch.utils.checkpoint import (
 )
 
 import kernels
-from kernels import (
-    addnorm,
-    crossentropy,
-    gated,
-    linear_crossentropy,
-    linear_losses,
-    rmsnorm,
-    rotary,
-)
+from kernels.ops import addnorm, gated, rmsnorm, rotary
+from kernels.ops.loss import crossentropy, linear_fused, linear_losses
 
 LOSS = (-100, 0.1, 1e-3, 5.0)
 
@@ -57,7 +50,7 @@ def samples():
             crossentropy.cross_entropy_backward_op, (stat, plain, targets, stat, None, *LOSS)
         ),
         "linear_cross_entropy": (
-            linear_crossentropy.linear_cross_entropy_op,
+            linear_fused.linear_cross_entropy_op,
             (t(3, 8), t(33, 8), targets, None, *LOSS, True, True, True, True),
         ),
         "linear_losses": (
@@ -94,7 +87,10 @@ def layer_inputs(batch, tokens):
     return t(batch, tokens, 16), t(batch, tokens, 16), t(16), t(8), cos, sin, targets, t(33, 16)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+INDUCTOR = pytest.param("inductor", marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
 def test_compile_fullgraph_dynamic(backend, meter):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

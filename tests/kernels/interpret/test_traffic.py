@@ -5,10 +5,9 @@ from unittest import mock
 import pytest
 import torch
 
-from kernels import settings
-from kernels.bytes import apart
-from kernels.interpreter import Meter
-from kernels.workloads import WORKLOADS
+from kernels.analysis.cases import WORKLOADS
+from kernels.analysis.interpreter import Meter
+from kernels.launch import config
 
 BF16, FP32 = torch.bfloat16, torch.float32
 # Rows that are read twice, the second time from cache: they do not fit the registers of sm_80,
@@ -43,9 +42,9 @@ L2_SHARE = 40 * 2**20 // 108
 
 
 def count(arch, name, rows, size, dtype):
-    """Run one workload with the settings of `arch`; returns the formula's minimum in bytes."""
+    """Run one workload with the configs of `arch`; returns the formula's minimum in bytes."""
     work = WORKLOADS[name]
-    with mock.patch.object(settings, "architecture", return_value=arch):
+    with mock.patch.object(config, "architecture", return_value=arch):
         work.run(rows, size, dtype, "cpu")
     return work.minimum(rows, size, dtype.itemsize)
 
@@ -53,7 +52,7 @@ def count(arch, name, rows, size, dtype):
 @pytest.mark.parametrize(("arch", "name", "rows", "size", "dtype"), ONCE)
 def test_no_more_than_the_minimum(arch, name, rows, size, dtype, meter):
     least = count(arch, name, rows, size, dtype)
-    moved = meter.bytes(apart(name))
+    moved = meter.bytes(WORKLOADS[name].excluded_args)
     assert moved <= least, f"{moved / least:.4f} of the minimum"
     programs = max((n for k, n in meter.programs.items() if k.endswith("bwd_kernel")), default=0)
     if meter.stored["PARTIAL"] or meter.loaded["PARTIAL"]:  # 8PN: written once, read once
@@ -65,7 +64,7 @@ def test_no_more_than_the_minimum(arch, name, rows, size, dtype, meter):
 def test_a_second_read_comes_from_cache(arch, name, rows, size, dtype, meter):
     with Meter(near_bytes=L2_SHARE) as cached:
         least = count(arch, name, rows, size, dtype)
-    without = (*apart(name), "WEIGHT")
+    without = (*WORKLOADS[name].excluded_args, "WEIGHT")
     assert cached.bytes(without) <= least
     again = sum(n for argument, n in cached.near.items() if argument not in without)
     assert meter.bytes(without) == cached.bytes(without) + again

@@ -1,0 +1,115 @@
+"""Linear layer + cross entropy without ever holding all logits: loss(h · Wᵀ, targets).
+
+The logits of a chunk of tokens at a time are made, used and dropped, as in Wijmans et al., Cut Your
+Losses in Large-Vocabulary Language Models, arXiv:2411.09009, with the products left to torch. By
+reduction and group: kernels/ops/loss/linear_fused.py ("mean", "sum"), linear_losses.py ("none"),
+vocab_parallel.py (a vocabulary split over ranks). Formulas: kernels/ops/loss/crossentropy.py.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.backend import KernelError, wants_triton
+from kernels.ops.loss.criterion import Reduction, check_arguments, reduced, shifted
+from kernels.ops.loss.crossentropy import cross_entropy_ref
+from kernels.ops.loss.linear_fused import linear_cross_entropy_op
+from kernels.ops.loss.linear_losses import linear_losses_op
+from kernels.ops.loss.vocab_parallel import vocab_parallel_op
+
+__all__ = ["LinearCrossEntropy", "linear_cross_entropy"]
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    class_weight: Tensor | None = None,
+    shift: bool = False,
+    reduction: Reduction = "mean",
+    group: "torch.distributed.ProcessGroup | None" = None,
+) -> Tensor:
+    """Cross entropy of hidden (..., N) through the output layer weight (V, N), in fp32.
+
+    targets: (...). Under autocast both factors are cast as F.linear would cast them. With `group`
+    the vocabulary is split over its ranks in order, `weight` is this rank's rows, hidden and
+    targets are the same on all of them, and so are the loss and hidden's gradient. The other
+    arguments are those of `kernels.cross_entropy`. A row whose target is ignored has no gradient,
+    whatever it holds; a NaN in it still reaches that column of the weight's, through 0 · NaN.
+    Raises KernelError for arguments that do not fit, and for "none" with a group.
+    """
+    kind = hidden.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
+    weight = weight.to(hidden.dtype)
+    if shift:
+        targets = shifted(targets, ignore_index)
+    shards = 1 if group is None else group.size()
+    check_arguments(
+        "linear_cross_entropy", shards * weight.shape[0], targets, hidden.shape[:-1], class_weight,
+        softcap,
+    )  # fmt: skip
+    rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
+    options = (ignore_index, label_smoothing, z_loss, softcap)
+    fused = torch.is_grad_enabled() and reduction in ("mean", "sum")
+    needs = hidden.requires_grad, weight.requires_grad
+    on_triton = wants_triton(hidden)
+    if group is not None:
+        if reduction not in ("mean", "sum"):
+            raise KernelError("linear_cross_entropy: a split vocabulary needs a mean or a sum")
+        wanted = [needed and torch.is_grad_enabled() for needed in needs]
+        return vocab_parallel_op(
+            rows, weight, flat, class_weight, *options, reduction == "mean", *wanted, on_triton,
+            group.group_name,
+        )[0]  # fmt: skip
+    if fused and any(needs):
+        return linear_cross_entropy_op(
+            rows, weight, flat, class_weight, *options, reduction == "mean", *needs, on_triton
+        )[0]
+    if on_triton or not torch.is_grad_enabled():
+        losses, _ = linear_losses_op(rows, weight, flat, class_weight, *options, on_triton)
+        losses = losses.view(targets.shape)
+        return reduced(losses, targets, ignore_index, class_weight, reduction)
+    return linear_cross_entropy_ref(
+        hidden, weight, targets, ignore_index=ignore_index, label_smoothing=label_smoothing,
+        z_loss=z_loss, softcap=softcap, class_weight=class_weight, reduction=reduction,
+    )  # fmt: skip
+
+
+def linear_cross_entropy_ref(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    class_weight: Tensor | None = None,
+    shift: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """The specification in plain torch: all logits at once."""
+    return cross_entropy_ref(
+        F.linear(hidden, weight), targets, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
+        class_weight=class_weight, shift=shift, reduction=reduction,
+    )  # fmt: skip
+
+
+class LinearCrossEntropy(nn.Module):
+    """An output layer that returns the loss; it owns its weight, so ZeRO-3 gathers it in time."""
+
+    def __init__(self, hidden_size: int, vocabulary: int, *, dtype: torch.dtype | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary, hidden_size, dtype=dtype))
+        nn.init.normal_(self.weight, std=hidden_size**-0.5)
+
+    def forward(self, hidden: Tensor, targets: Tensor, **options) -> Tensor:
+        """hidden (..., N), targets (...); options as in `kernels.linear_cross_entropy`."""
+        return linear_cross_entropy(hidden, self.weight, targets, **options)

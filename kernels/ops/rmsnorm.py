@@ -1,0 +1,262 @@
+"""RMSNorm over the last dimension.
+
+    y = x · rstd · w                       rstd = (mean(x²) + eps)^-½
+    dx = (dy·w − x̂ · mean(dy·w·x̂)) · rstd   dw = Σ_rows dy · x̂          x̂ = x · rstd
+
+Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467.
+
+Bytes, M rows of N elements of e bytes: forward 2MNe + 4M, backward 3MNe + 4M + 8PN + Ne for P
+partial sums of dw, the weight vector apart. Where a row and its sums of dw do not fit the registers
+that can share a program (N = 32768 on sm_80: 128 KiB each of 256), x and dy are read a second time
+right after the first, from cache.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.backend import wants_triton
+from kernels.launch.config import launch_config
+from kernels.launch.dtypes import accumulator_type, statistics_dtype
+from kernels.launch.layout import as_rows, expect, row_stride
+from kernels.launch.reduction import column_sum
+from kernels.launch.registers import widened_by_shift
+
+__all__ = ["rms_norm"]
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    """Normalise the last dimension of `x` by its root mean square and scale it by `weight`.
+
+    x: (..., N), weight: (N,); returns (..., N) in x's dtype. Statistics are fp32 (fp64 for fp64).
+    Raises KernelError for another shape of weight, or an N beyond the launch table.
+    """
+    if wants_triton(x):
+        return rms_norm_op(x, weight, eps)[0]
+    return rms_norm_ref(x, weight, eps)
+
+
+def rms_norm_ref(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    """The specification in plain torch: one rounding, at the end."""
+    wide_x = x.to(torch.promote_types(x.dtype, torch.float32))
+    rstd = torch.rsqrt(wide_x.square().mean(-1, keepdim=True) + eps)
+    return (wide_x * rstd * weight).to(x.dtype)
+
+
+@triton.jit(do_not_specialize=["m"])
+def rms_norm_fwd_kernel(
+    X,  # (m, n)
+    WEIGHT,  # (n,)
+    Y,  # (m, n), contiguous
+    RSTD,  # (m,)
+    m,
+    n,
+    stride_x,
+    eps,
+    ACC: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    cols = tl.arange(0, BLOCK)
+    mask = (row < m)[:, None] & (cols < n)[None, :]
+    x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0).to(ACC)
+    rstd = tl.rsqrt(tl.sum(x * x, 1) / n + eps)
+    weight = tl.load(WEIGHT + cols, cols < n, other=0.0).to(ACC)
+    y = x * rstd[:, None] * weight[None, :]
+    tl.store(RSTD + row, rstd, row < m)
+    tl.store(Y + row[:, None] * n + cols[None, :], y.to(Y.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["m", "span"])
+def rms_norm_bwd_kernel(
+    DY,  # (m, n)
+    X,  # (m, n)
+    WEIGHT,  # (n,)
+    RSTD,  # (m,)
+    DSTREAM,  # (m, n): gradient of x from elsewhere, or nothing
+    DX,  # (m, n), contiguous
+    DWEIGHT,  # (programs, n): partial sums
+    m,
+    n,
+    stride_dy,
+    stride_x,
+    stride_ds,
+    span,  # rows of one program
+    HAS_DSTREAM: tl.constexpr,
+    ACC: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """x and dy are read once and stay in registers as they are stored; the weight, which all rows
+    share, is read again from cache."""
+    pid = tl.program_id(0).to(tl.int64)
+    cols = tl.arange(0, BLOCK)
+    inside = cols < n
+    zero = n >> 31
+    dweight = tl.zeros((BLOCK,), ACC)
+    end = tl.minimum((pid + 1) * span, m)
+    for first in range(pid * span, end, ROWS):
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
+        mask = (row < end)[:, None] & inside[None, :]
+        x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0)
+        dy = tl.load(DY + row[:, None] * stride_dy + cols[None, :], mask, other=0.0)
+        shared = WEIGHT + row[:, None] * 0 + cols[None, :]  # as wide a load as those of x
+        weight = tl.load(shared, mask, other=0.0).to(ACC)
+        rstd = tl.load(RSTD + row, row < end, other=0.0)[:, None]
+        mean = tl.sum(x.to(ACC) * dy.to(ACC) * weight, 1)[:, None] / n * rstd
+        x_hat = widened_by_shift(x, zero, ACC) * rstd
+        dy = widened_by_shift(dy, zero, ACC)
+        weight = tl.load(shared, mask, other=0.0, eviction_policy="evict_last").to(ACC)
+        dx = (dy * weight - x_hat * mean) * rstd
+        if HAS_DSTREAM:
+            dx += tl.load(DSTREAM + row[:, None] * stride_ds + cols[None, :], mask, other=0.0)
+        tl.store(DX + row[:, None] * n + cols[None, :], dx.to(DX.dtype.element_ty), mask)
+        dweight += tl.sum(dy * x_hat, 0)
+    tl.store(DWEIGHT + pid * n + cols, dweight, inside)
+
+
+@triton.jit(do_not_specialize=["m", "span"])
+def rms_norm_wide_bwd_kernel(
+    DY,  # (m, n)
+    X,  # (m, n)
+    WEIGHT,  # (n,)
+    RSTD,  # (m,)
+    DSTREAM,  # (m, n) or nothing
+    DX,  # (m, n), contiguous
+    DWEIGHT,  # (programs, n)
+    m,
+    n,
+    stride_dy,
+    stride_x,
+    stride_ds,
+    span,
+    HAS_DSTREAM: tl.constexpr,
+    ACC: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The same for rows that fill all registers with their sums of dw: each row is read twice, the
+    second time right after the first and from cache."""
+    pid = tl.program_id(0).to(tl.int64)
+    tile = tl.arange(0, BLOCK)
+    dweight = (tl.zeros((BLOCK,), ACC),) * TILES
+    for number in range(pid * span, tl.minimum((pid + 1) * span, m)):
+        row = number + tl.full((), 0, tl.int64)  # the interpreter counts in Python's integers
+        x_row, dy_row = X + row * stride_x, DY + row * stride_dy
+        total = tl.zeros((BLOCK,), ACC)
+        for first in range(0, n, BLOCK):
+            cols = first + tile
+            inside = cols < n
+            x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_last")
+            dy = tl.load(dy_row + cols, inside, other=0.0, eviction_policy="evict_last")
+            total += x.to(ACC) * dy.to(ACC) * tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
+        rstd = tl.load(RSTD + row)
+        mean = tl.sum(total, 0) / n * rstd
+        sums = ()
+        for part in tl.static_range(TILES):
+            cols = part * BLOCK + tile
+            inside = cols < n
+            x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_first")
+            dy = tl.load(dy_row + cols, inside, other=0.0, eviction_policy="evict_first").to(ACC)
+            x_hat = x.to(ACC) * rstd
+            weight = tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
+            dx = (dy * weight - x_hat * mean) * rstd
+            if HAS_DSTREAM:
+                dx += tl.load(DSTREAM + row * stride_ds + cols, inside, other=0.0)
+            tl.store(DX + row * n + cols, dx.to(DX.dtype.element_ty), inside)
+            sums = sums + (dweight[part] + dy * x_hat,)  # type: ignore[assignment]  # noqa: RUF005
+        dweight = sums
+    for part in tl.static_range(TILES):
+        cols = part * BLOCK + tile
+        tl.store(DWEIGHT + pid * n + cols, dweight[part], cols < n)
+
+
+def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Launch the forward; returns y (..., N) and rstd (M,)."""
+    rows = as_rows(x)
+    m, n = rows.shape
+    expect("rms_norm", "weight", weight, (n,))
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    rstd = x.new_empty(m, dtype=statistics_dtype(x))
+    if m and n:
+        cfg = launch_config("rms_norm_fwd", x, n)
+        rms_norm_fwd_kernel[(triton.cdiv(m, cfg.rows),)](
+            rows, weight.contiguous(), y, rstd, m, n, row_stride(rows), eps,
+            accumulator_type(x), cfg.rows, cfg.block, **cfg.options,
+        )  # fmt: skip
+    return y, rstd
+
+
+def backward(
+    dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, dstream: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Launch the backward; returns dx (..., N) and dw (N,), dstream (..., N) added to dx."""
+    rows, dy_rows = as_rows(x), as_rows(dy)
+    ds_rows = as_rows(dstream) if dstream is not None else dy_rows
+    m, n = rows.shape
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if not (m and n):
+        return dx, torch.zeros_like(weight)
+    kernel = "rms_norm_bwd" if dstream is None else "add_rms_norm_bwd"
+    cfg = launch_config(kernel, x, n)
+    span = triton.cdiv(m, min(cfg.programs, triton.cdiv(m, cfg.rows)))
+    programs = triton.cdiv(m, span)
+    partial = x.new_empty(programs, n, dtype=statistics_dtype(x))
+    given = (
+        dy_rows, rows, weight.contiguous(), rstd, ds_rows, dx, partial, m, n, row_stride(dy_rows),
+        row_stride(rows), row_stride(ds_rows), span, dstream is not None, accumulator_type(x),
+    )  # fmt: skip
+    if cfg.reads == 1:
+        rms_norm_bwd_kernel[(programs,)](*given, cfg.rows, cfg.block, **cfg.options)
+    else:
+        tiles = triton.cdiv(n, cfg.block)
+        rms_norm_wide_bwd_kernel[(programs,)](*given, tiles, cfg.block, **cfg.options)
+    return dx, column_sum(partial, weight.dtype)
+
+
+@torch.library.custom_op("lockgate::rms_norm", mutates_args=())
+def rms_norm_op(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The torch op of `rms_norm`; returns (y, rstd)."""
+    return forward(x, weight, eps)
+
+
+@rms_norm_op.register_fake
+def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    rows = math.prod(x.shape[:-1])
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return y, x.new_empty(rows, dtype=statistics_dtype(x))
+
+
+@torch.library.custom_op("lockgate::rms_norm_backward", mutates_args=())
+def rms_norm_backward_op(
+    dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, dstream: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The backward of `rms_norm` and, with dstream, of `add_rms_norm`; returns (dx, dw)."""
+    return backward(dy, x, weight, rstd, dstream)
+
+
+@rms_norm_backward_op.register_fake
+def _(dy, x, weight, rstd, dstream):
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return dx, torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, _):
+    if dy is None:
+        return None, None, None
+    dx, dweight = rms_norm_backward_op(dy, *ctx.saved_tensors, None)
+    return dx, dweight, None
+
+
+rms_norm_op.register_autograd(_backward, setup_context=_setup_context)
