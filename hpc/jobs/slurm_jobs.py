@@ -93,13 +93,14 @@ def find_jobs(
 def parse_squeue(text: str) -> list[SlurmJob]:
     """The jobs of `squeue --json`, in every state; a record without id, name or state is left out.
 
-    Raises ValueError when the text is not such a document, or lists errors.
+    Raises ValueError when the text is not such a document, or lists errors: a squeue whose
+    controller is down ends with 0, an error and no jobs.
     """
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("jobs"), list):
         raise ValueError("squeue --json printed no list of jobs")
     if document.get("errors"):
-        raise ValueError(f"squeue: {document['errors']}")
+        raise ValueError(f"squeue --json: {json.dumps(document['errors'])}")
     return [job for record in document["jobs"] if (job := _squeue_job(record))]
 
 

@@ -76,6 +76,13 @@ def test_what_is_no_list_of_jobs_is_an_error(text):
         parse_squeue(text)
 
 
+def test_a_squeue_without_its_controller_is_not_an_empty_queue():
+    # As 22.05 prints it, with exit code 0.
+    error = {"description": "Failed while looking for jobs", "error_number": -1}
+    with pytest.raises(ValueError, match="Failed while looking for jobs"):
+        parse_squeue(json.dumps({"meta": {}, "errors": [error], "jobs": []}))
+
+
 @given(NAMES)
 def test_squeue_carries_every_name(name):
     text = squeue_json((1, "a", "RUNNING"), (2, name, "PENDING"), (3, "b", "RUNNING"))
