@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from conf import ConfigError
 from conf.schema import TARGET, SchemaError, build
 from hpc.jobs.errors import SpecMoved
-from hpc.jobs.marker import write_marker
 from hpc.jobs.run import Run
+from serving.artifact.durable import replace_file
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ class RunRecord:
 
 def write_run_file(path: Path, content: Any) -> None:
     """Replace `path` with the dataclass `content`; a reader sees the old file or the new one."""
-    write_marker(path, asdict(content))
+    replace_file(path, json.dumps(asdict(content), indent=2, sort_keys=True) + "\n")
 
 
 def write_cancelled(run: Run) -> None:
