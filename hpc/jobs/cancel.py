@@ -14,7 +14,7 @@ POLL_S = 0.5
 
 
 class CancelTimeout(JobError):
-    """The job was told to end and is still there."""
+    """The job is still there a while after it was cancelled."""
 
 
 def cancel(run: Run, timeout_s: float) -> tuple[bool, RunState]:

@@ -103,7 +103,7 @@ def make_exporter(collector: QueueCollector, port: int) -> WSGIServer:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until the process is told to end."""
+    """Poll and serve until the process ends; 2 when it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m hpc.jobs.exporter", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in site=box")
     parser.add_argument("--interval", type=float, default=5.0, help="seconds between two polls")

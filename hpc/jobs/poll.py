@@ -35,7 +35,7 @@ Query = Callable[[Sequence[str]], str]
 
 @dataclass(frozen=True)
 class CollectorHealth:
-    """How one collector fared; times are seconds since the epoch."""
+    """Outcome of one collector's polls; times are seconds since the epoch."""
 
     success: bool
     last_success: float | None

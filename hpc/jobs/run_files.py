@@ -43,7 +43,7 @@ class JobFile:
     slurm_conf: str | None = None
     """SLURM_CONF of the submit; None for the system's own, and for a local run."""
     process_started: int | None = None
-    """Start of the local parent in clock ticks since boot, which tells it from a later pid."""
+    """Start of the local parent in clock ticks since boot: pids are used again."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from submitit import JobEnvironment
 
 
 class StopRequest:
-    """Callable that is true once a signal asked this rank to stop; `signal` is the last one.
+    """Callable that is true once a stop signal arrived at this rank; `signal` is the last one.
 
     `requeue` is true for the signal that comes before a time limit or a preemption: the job wants
     to go on later. It is false for SIGTERM, after which the scheduler decides (cancel, requeue).

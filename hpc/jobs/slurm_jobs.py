@@ -1,4 +1,4 @@
-r"""Jobs as Slurm knows them: squeue, then scontrol, then sacct.
+r"""Jobs in Slurm's own records: squeue, then scontrol, then sacct.
 
 Any user may give a job any name: that of a run, one with `|` or ` JobState=COMPLETED` in it, or
 with line ends that look like other jobs' records. So squeue answers in JSON (Slurm 21.08 and later,

@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def script(self) -> str:
-        """What would be sent: the batch script, or the command of the local executor."""
+        """The text that would be sent: the batch script, or the command of the local executor."""
         return find_backend(self.cluster.kind).script(self.cluster, self.run, self.spec.digest)
 
 

@@ -58,13 +58,14 @@ def test_a_node_in_two_partitions_is_one_node():
     assert sum(parse_nodes(NODES)[0].values()) == 4
 
 
-def test_what_failed_has_no_series_and_keeps_the_time_of_its_last_success(tmp_path):
+def test_what_failed_has_no_series_and_keeps_the_time_of_its_last_success(tmp_path, caplog):
     first = poll_slurm(QueueSnapshot(), answers, tmp_path, clock=lambda: 100.0)
     second = poll_slurm(first, refuses, tmp_path, clock=lambda: 200.0)
     assert (second.jobs, second.nodes) == (None, None)
     assert not second.health["jobs"].success
     assert second.health["jobs"].last_success == 100.0
     assert second.health["targets"].success
+    assert "jobs: squeue did not answer" in caplog.messages
 
 
 def test_output_that_is_not_understood_is_a_failure_not_a_crash(tmp_path):
