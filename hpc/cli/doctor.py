@@ -86,15 +86,15 @@ def _controller(variables: dict[str, str]) -> str:
 
 def _nodes(variables: dict[str, str]) -> str:
     from hpc.jobs.poll import SINFO, parse_nodes
-    from hpc.jobs.scheduler import ask
+    from hpc.jobs.scheduler import query
 
-    nodes, partitions = parse_nodes(ask(SINFO, variables))
+    nodes, partitions = parse_nodes(query(SINFO, variables))
     counted = ", ".join(f"{count} {state}" for state, count in nodes.items() if count)
     return f"{counted or 'none'} in {', '.join(sorted(partitions)) or 'no partition'}"
 
 
 def _accounting(variables: dict[str, str]) -> str:
-    from hpc.jobs.scheduler import ask
+    from hpc.jobs.scheduler import query
 
-    ask(["sacct", "--noheader", "--starttime=now"], variables)
+    query(["sacct", "--noheader", "--starttime=now"], variables)
     return "answers"

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpc.jobs.logs import Line
+    from hpc.jobs.logs import LogLine
 
 DESCRIPTION = """\
 Show a run's logs, each line with its attempt and rank. With -f, follow them until the run is over,
@@ -27,16 +27,17 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import run_word, runs_folder
     from hpc.jobs import logs
-    from hpc.jobs.queue import FINISHED, run_state
+    from hpc.jobs.queue import run_state
     from hpc.jobs.run import find_run
+    from hpc.jobs.states import FINISHED
 
     word, overrides = run_word(options.words)
     run = find_run(runs_folder(overrides), word)
     if not options.follow:
-        for line in logs.read(run, options.rank):
+        for line in logs.read_lines(run, options.rank):
             _print(line, options.json)
         return 0
-    for line in logs.follow(run, options.rank, lambda: run_state(run)):
+    for line in logs.follow_lines(run, options.rank, lambda: run_state(run)):
         _print(line, options.json)
     last = run_state(run)
     if not options.json:
@@ -44,6 +45,6 @@ def main(argv: Sequence[str]) -> int:
     return 0 if last.state == FINISHED else 1
 
 
-def _print(line: Line, as_json: bool) -> None:
+def _print(line: LogLine, as_json: bool) -> None:
     shown = json.dumps(asdict(line)) if as_json else f"{line.stream} | {line.text}"
     print(shown, flush=True)

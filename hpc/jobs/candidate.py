@@ -14,7 +14,7 @@ from hpc.jobs.config import cluster_config
 from hpc.jobs.environment import job_variables
 from hpc.jobs.errors import JobError
 from hpc.jobs.run import Run
-from hpc.jobs.scheduler import last_words
+from hpc.jobs.scheduler import error_line
 from hpc.jobs.snapshot import verify
 from hpc.jobs.spec import read_spec
 
@@ -37,7 +37,7 @@ def export_again(run: Run) -> Path:
         stderr=subprocess.PIPE, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise NotExported(f"{run.name} was not exported: {last_words(done.stderr)}")
+        raise NotExported(f"{run.name} was not exported: {error_line(done.stderr)}")
     return run.folder / "candidate"
 
 

@@ -17,20 +17,20 @@ from hpc.jobs import status
 from hpc.jobs.config import cluster_config
 from hpc.jobs.environment import describe, installed
 from hpc.jobs.errors import JobError, SpecMoved
+from hpc.jobs.exit_codes import (
+    REFUSED,
+    REQUEUE,
+    REQUEUE_LOCAL,
+    TERMINATED,
+    TOO_OFTEN,
+    TRAINING_FAILED,
+)
 from hpc.jobs.marker import read_marker
 from hpc.jobs.rank import Rank, this_rank
 from hpc.jobs.run import Run
+from hpc.jobs.signals import StopRequest
 from hpc.jobs.snapshot import verify
 from hpc.jobs.spec import JobSpec, read_spec
-from hpc.jobs.stop import Stop
-
-# Exit codes of a job, as sacct shows them.
-TRAINING_FAILED = 1
-REFUSED = 3  # the spec, the snapshot or the dataset is not what was frozen
-TOO_OFTEN = 4  # stopped at its time limit more than cluster.max_requeues times
-TERMINATED = 143  # saved after SIGTERM; whether it goes on is the scheduler's to say
-REQUEUE = 75  # saved, and wants to go on later; the batch script asks Slurm for it
-REQUEUE_LOCAL = 144  # the same, as submitit's local executor understands it
 
 
 class RequeuedTooOften(JobError):
@@ -55,24 +55,24 @@ def run(spec_path: str, digest: str) -> NoReturn:
 
 
 def _attempt(here: Run, rank: Rank, digest: str) -> int:
-    stop = Stop()
-    stop.listen()
+    stop = StopRequest()
+    stop.install()
     try:
         spec = read_spec(here.spec_path, digest)
         _check(spec, here)
         if rank.rank == 0:
-            status.begin(here, rank)
+            status.start_attempt(here, rank)
         _set_stage(spec, rank)
         from hpc.train.loop import train  # torch and DeepSpeed: only in the job
 
         outcome = train(spec, here.folder, stop)
     except (JobError, ConfigError) as error:  # a sentence for people; the stack adds nothing
         print(f"lockgate: {error}", file=sys.stderr)
-        status.fail(here, rank, error)
+        status.fail_attempt(here, rank, error)
         return REFUSED if isinstance(error, SpecMoved) else TRAINING_FAILED
     except BaseException as error:  # noqa: BLE001  a rank never ends without saying why
         traceback.print_exc()
-        status.fail(here, rank, error)
+        status.fail_attempt(here, rank, error)
         return TRAINING_FAILED
     finally:
         if rank.rank == 0:
@@ -80,11 +80,11 @@ def _attempt(here: Run, rank: Rank, digest: str) -> int:
     if outcome == "stopped":
         return _stopped(here, rank, stop, cluster_config(spec.config).max_requeues)
     if rank.rank == 0:
-        status.end(here, rank, status.FINISHED)
+        status.end_attempt(here, rank, "finished")
     return 0
 
 
-def _stopped(here: Run, rank: Rank, stop: Stop, max_requeues: int) -> int:
+def _stopped(here: Run, rank: Rank, stop: StopRequest, max_requeues: int) -> int:
     """Training saved and stopped, because this rank or another one was asked to.
 
     Only rank 0 ends with a code: srun kills the other ranks at the first one that is not 0.
@@ -94,13 +94,13 @@ def _stopped(here: Run, rank: Rank, stop: Stop, max_requeues: int) -> int:
     if rank.rank != 0:
         return 0
     if stop() and not stop.requeue:
-        status.end(here, rank, status.STOPPED)
+        status.end_attempt(here, rank, "stopped")
         return TERMINATED
     if rank.attempt > max_requeues:
         often = f"stopped at a time limit or preemption {rank.attempt} times; cluster.max_requeues "
-        status.fail(here, rank, RequeuedTooOften(f"{often}allows {max_requeues}"))
+        status.fail_attempt(here, rank, RequeuedTooOften(f"{often}allows {max_requeues}"))
         return TOO_OFTEN
-    status.end(here, rank, status.REQUEUED)
+    status.end_attempt(here, rank, "requeued")
     return REQUEUE_LOCAL if rank.local else REQUEUE
 
 

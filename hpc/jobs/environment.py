@@ -10,6 +10,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from conf import ConfigError
+from hpc.jobs.backend import find_backend
 from hpc.jobs.config import ClusterConfig
 from hpc.jobs.spec import Environment
 from serving.artifact.digest import bytes_sha256
@@ -56,7 +57,4 @@ def job_variables(
         # The Python that submits is the Python that runs, also for programs that a task starts.
         "PATH": f"{Path(sys.executable).parent}:{variables.get('PATH', os.defpath)}",
     }
-    slurm_conf = cluster.slurm_conf or ambient.get("SLURM_CONF")
-    if cluster.kind == "slurm" and slurm_conf:
-        variables["SLURM_CONF"] = slurm_conf
-    return variables
+    return variables | find_backend(cluster.kind).environment(cluster, ambient)

@@ -8,34 +8,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from conf import ConfigError, compose
-from hpc.jobs.poll import Look, look
-from hpc.jobs.scheduler import ask
+from hpc.jobs.poll import QueueSnapshot, poll_slurm
+from hpc.jobs.scheduler import query
 
 ADDRESS = "127.0.0.1"  # telemetry is for the Prometheus beside it, not for the network
+PROGRAM = "lockgate-slurm-exporter"
 
 
-class Latest(Collector):
-    """The last look at Slurm, as Prometheus series."""
+class QueueCollector(Collector):
+    """The last poll of Slurm, as Prometheus series."""
 
     def __init__(self) -> None:
-        self.look = Look()
+        self.snapshot = QueueSnapshot()
 
     def collect(self) -> Iterator[Metric]:
         """Called by each scrape; reads memory only."""
-        now = self.look
+        now = self.snapshot
         success = _gauge("collector_success", "1 if the collector's last poll worked", "collector")
         last = _gauge(
             "last_success_timestamp_seconds", "when this collector last worked", "collector"
@@ -66,56 +69,61 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"lockgate_slurm_{name}", text, labels=labels)
 
 
-def serve(latest: Latest, port: int) -> ThreadingHTTPServer:
-    """A server of `latest` on loopback; the caller runs it. Raises OSError for a taken port."""
+class QuietHandler(WSGIRequestHandler):
+    """A handler without a log line per scrape."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write nothing."""
+
+
+def make_app(collector: QueueCollector) -> Callable[..., Iterable[bytes]]:
+    """The WSGI application: /metrics, and /sd/train with http_sd groups, both from memory.
+
+    https://prometheus.io/docs/prometheus/latest/http_sd/
+    """
     registry = CollectorRegistry()
-    registry.register(latest)
+    registry.register(collector)
+    metrics = make_wsgi_app(registry)
 
-    class Handler(BaseHTTPRequestHandler):
-        """Two pages, both from memory."""
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            return metrics(environ, start_response)
+        found = environ["PATH_INFO"] == "/sd/train"
+        kind = "application/json" if found else "text/plain"
+        start_response("200 OK" if found else "404 Not Found", [("Content-Type", kind)])
+        groups = json.dumps(list(collector.snapshot.targets))
+        return [groups.encode() if found else b"there is /metrics and /sd/train\n"]
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(generate_latest(registry), CONTENT_TYPE_LATEST)
-            elif path == "/sd/train":
-                self._answer(json.dumps(list(latest.look.targets)).encode(), "application/json")
-            else:
-                self.send_error(404, "there is /metrics and /sd/train")
+    return app
 
-        def _answer(self, body: bytes, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """A line per scrape is noise."""
-
-    return ThreadingHTTPServer((ADDRESS, port), Handler)
+def make_exporter(collector: QueueCollector, port: int) -> WSGIServer:
+    """A server of `collector` on loopback, not yet running. Raises OSError for a taken port."""
+    return make_server(ADDRESS, port, make_app(collector), ThreadingWSGIServer, QuietHandler)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until the process is told to end."""
+    """Poll and serve until the process ends; 2 when it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m hpc.jobs.exporter", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in site=box")
     parser.add_argument("--interval", type=float, default=5.0, help="seconds between two polls")
     options = parser.parse_args(argv)
+    logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.INFO, stream=sys.stdout)
     try:
         site = compose("site", options.overrides).site
-        latest = Latest()
-        server = serve(latest, int(site.ports.slurm_exporter))
+        collector = QueueCollector()
+        server = make_exporter(collector, int(site.ports.slurm_exporter))
     except (ConfigError, OSError) as error:
-        print(f"lockgate-slurm-exporter: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     threading.Thread(target=server.serve_forever, daemon=True).start()
     variables = {"SLURM_CONF": os.environ.get("SLURM_CONF", str(site.paths.slurm_conf))}
+    runs = Path(site.paths.runs)
     rest = threading.Event()
     try:
         while True:
-            latest.look = look(
-                latest.look, lambda command: ask(command, variables), Path(site.paths.runs)
+            collector.snapshot = poll_slurm(
+                collector.snapshot, lambda command: query(command, variables), runs
             )
             rest.wait(options.interval)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The logs of a run: one file per attempt and rank, and what the launcher had to say."""
+"""The logs of a run: one file per attempt and rank, and the launcher's own output."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ STATE_POLL_S = 2.0
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """One line of one stream. `stream` is `<attempt>:<rank>`, or `launcher`."""
 
     stream: str
     text: str
 
 
-def streams(run: Run, rank: int | None = None) -> list[tuple[str, Path]]:
+def log_streams(run: Run, rank: int | None = None) -> list[tuple[str, Path]]:
     """Every log of the run as (stream, path): the launcher's first, then attempts, then ranks."""
     ranks = []
     for path in run.logs.glob("*-*.log"):
         attempt, number = path.stem.split("-", 1)
-        if attempt.isdigit() and number.isdigit() and rank in (None, int(number)):
+        if attempt.isdecimal() and number.isdecimal() and rank in (None, int(number)):
             ranks.append((int(attempt), int(number), path))
     launcher = [path for path in (run.logs / "launcher.log",) if path.exists()]
     try:
@@ -39,38 +39,38 @@ def streams(run: Run, rank: int | None = None) -> list[tuple[str, Path]]:
     return named + [(f"{attempt}:{number}", path) for attempt, number, path in sorted(ranks)]
 
 
-def read(run: Run, rank: int | None = None) -> Iterator[Line]:
+def read_lines(run: Run, rank: int | None = None) -> Iterator[LogLine]:
     """Every line that is there now."""
-    yield from Reader(run, rank).new()
+    yield from LogReader(run, rank).read_new()
 
 
-def follow(run: Run, rank: int | None, state: Callable[[], RunState]) -> Iterator[Line]:
+def follow_lines(run: Run, rank: int | None, state: Callable[[], RunState]) -> Iterator[LogLine]:
     """Every line, those to come too, until the run is over; a requeue is not its end."""
-    reader = Reader(run, rank)
-    asked = 0.0
+    reader = LogReader(run, rank)
+    polled = 0.0
     over = False
     while True:
-        yield from reader.new(to_the_end=over)
+        yield from reader.read_new(partial=over)
         if over:
             return
-        if time.monotonic() - asked > STATE_POLL_S:
+        if time.monotonic() - polled > STATE_POLL_S:
             over = state().over
-            asked = time.monotonic()
+            polled = time.monotonic()
         if not over:
             time.sleep(POLL_S)
 
 
-class Reader:
-    """Remembers how far each stream was read; finds streams that appear later."""
+class LogReader:
+    """The offset read so far in each stream of a run; finds streams that appear later."""
 
     def __init__(self, run: Run, rank: int | None) -> None:
         self._run = run
         self._rank = rank
         self._offsets: dict[Path, int] = {}
 
-    def new(self, to_the_end: bool = True) -> Iterator[Line]:
-        """Lines since the last call; a line without its end waits, unless nothing more comes."""
-        for stream, path in streams(self._run, self._rank):
+    def read_new(self, partial: bool = True) -> Iterator[LogLine]:
+        """Lines since the last call; a last line without its end only where `partial`."""
+        for stream, path in log_streams(self._run, self._rank):
             offset = self._offsets.get(path, 0)
             try:
                 with path.open("rb") as file:
@@ -78,8 +78,8 @@ class Reader:
                     data = file.read()
             except OSError:
                 continue  # removed or not ours to read; it may be there next time
-            if not to_the_end:
+            if not partial:
                 data = data[: data.rfind(b"\n") + 1]
             self._offsets[path] = offset + len(data)
             for text in data.decode(errors="replace").splitlines():
-                yield Line(stream, text)
+                yield LogLine(stream, text)

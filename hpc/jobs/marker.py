@@ -1,4 +1,4 @@
-"""Markers: small JSON files of a run that one process writes while others read them."""
+"""A JSON object read from a file that somebody else may be writing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serving.artifact.durable import replace_file
-
-
-def write_marker(path: Path, content: dict[str, Any]) -> None:
-    """Replace `path` with `content`; a reader sees the old file or the new one, never a part."""
-    replace_file(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
-
 
 def read_marker(path: Path) -> dict[str, Any]:
-    """What the marker says; empty when there is none, or when it is not one of ours."""
+    """The object in `path`; empty when there is none, or no file."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

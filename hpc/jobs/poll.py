@@ -1,11 +1,12 @@
-"""One look at Slurm for Prometheus: jobs and nodes by state, and where running jobs serve metrics.
+"""One poll of Slurm for Prometheus: jobs and nodes by state, and where running jobs serve metrics.
 
-A collector that failed has no series at all in this look, so that a broken Slurm never looks idle.
+A collector that failed has no series at all in this poll, so that a broken Slurm never looks idle.
 No job id and no run name becomes a label of these series; runs are labels of their own targets.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,24 +14,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpc.jobs import local_backend
 from hpc.jobs.errors import JobError, SpecMoved
-from hpc.jobs.marker import read_marker
-from hpc.jobs.process import is_running
 from hpc.jobs.run import Run, all_runs
+from hpc.jobs.run_files import TargetFile, read_record, read_run_file
+from hpc.jobs.slurm_backend import OURS
+from hpc.jobs.slurm_jobs import SQUEUE, SlurmJob, parse_squeue
+from hpc.jobs.states import CANCELLED, FAILED, FINISHED
 
-SQUEUE = ("squeue", "--noheader", "--format=%P|%T|%j")
+log = logging.getLogger(__name__)
+
 SINFO = ("sinfo", "--noheader", "--Node", "--format=%N|%T|%R")
 # Always there, at 0 if need be: a series that appears with its first job loses that job's increase.
 JOB_STATES = ("pending", "configuring", "running", "completing", "suspended")
 NODE_STATES = ("idle", "mixed", "allocated", "completing", "draining", "drained", "down")
 OTHER = "other"
 
-Ask = Callable[[Sequence[str]], str]
+Query = Callable[[Sequence[str]], str]
 
 
 @dataclass(frozen=True)
-class Health:
-    """How one collector fared; times are seconds since the epoch."""
+class CollectorHealth:
+    """Outcome of one collector's polls; times are seconds since the epoch."""
 
     success: bool
     last_success: float | None
@@ -38,37 +43,38 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one poll saw; None where its collector failed."""
+class QueueSnapshot:
+    """The result of one poll; None where its collector failed."""
 
     jobs: Mapping[tuple[str, str], int] | None = None  # (partition, state) -> count
     nodes: Mapping[str, int] | None = None  # state -> count
     targets: Sequence[Mapping[str, Any]] = ()  # Prometheus http_sd groups
-    health: Mapping[str, Health] = field(default_factory=dict)
+    health: Mapping[str, CollectorHealth] = field(default_factory=dict)
 
 
-def look(before: Look, ask: Ask, runs: Path, clock: Callable[[], float] = time.time) -> Look:
-    """Poll Slurm once. `ask` runs a command and raises a `JobError` when it fails."""
-    health: dict[str, Health] = {}
+def poll_slurm(
+    before: QueueSnapshot, query: Query, runs: Path, clock: Callable[[], float] = time.time
+) -> QueueSnapshot:
+    """Poll Slurm once. `query` runs a command and raises a `JobError` when it fails."""
+    health: dict[str, CollectorHealth] = {}
 
-    def collect(name: str, read: Callable[[], Any]) -> Any:
+    def collect(name: str, collector: Callable[[], Any]) -> Any:
         began = clock()
         last = before.health[name].last_success if name in before.health else None
         try:
-            value = read()
+            value = collector()
         except (JobError, ValueError, OSError) as error:
-            print(f"lockgate-slurm-exporter: {name}: {error}", flush=True)
-            health[name] = Health(False, last, clock() - began)
+            log.warning("%s: %s", name, error)
+            health[name] = CollectorHealth(False, last, clock() - began)
             return None
-        health[name] = Health(True, clock(), clock() - began)
+        health[name] = CollectorHealth(True, clock(), clock() - began)
         return value
 
-    nodes = collect("nodes", lambda: parse_nodes(ask(SINFO)))
-    queue = collect("jobs", lambda: parse_jobs(ask(SQUEUE)))
-    names = None if queue is None else {name for _, state, name in queue if state == "running"}
-    targets = collect("targets", lambda: find_targets(runs, names))
+    nodes = collect("nodes", lambda: parse_nodes(query(SINFO)))
+    queue = collect("jobs", lambda: jobs_in_queue(parse_squeue(query(SQUEUE))))
+    targets = collect("targets", lambda: find_targets(runs, queue))
     partitions = set() if nodes is None else nodes[1]
-    return Look(
+    return QueueSnapshot(
         jobs=None if queue is None else count_jobs(queue, partitions),
         nodes=None if nodes is None else nodes[0],
         # An empty list would end every series; Prometheus only keeps the old one on an error.
@@ -77,22 +83,19 @@ def look(before: Look, ask: Ask, runs: Path, clock: Callable[[], float] = time.t
     )
 
 
-def parse_jobs(text: str) -> list[tuple[str, str, str]]:
-    """(partition, state in lower case, job name) per line of `%P|%T|%j`."""
-    rows = []
-    for line in text.splitlines():
-        if line.strip():
-            partition, state, name = line.split("|", 2)
-            # A pending job may name several partitions; it is counted once.
-            rows.append((partition.split(",")[0], state.strip().lower(), name))
-    return rows
+def jobs_in_queue(jobs: Sequence[SlurmJob]) -> list[SlurmJob]:
+    """Without the jobs that ended, which `squeue --json` lists for a while."""
+    return [job for job in jobs if OURS.get(job.state) not in (FINISHED, FAILED, CANCELLED)]
 
 
 def parse_nodes(text: str) -> tuple[dict[str, int], set[str]]:
-    """Nodes by state, and the partitions, of `%N|%T|%R` lines (one per node and partition)."""
+    """Nodes by state, and the partitions, of `%N|%T|%R` lines (one per node and partition).
+
+    Raises ValueError for a line of another form.
+    """
     states: dict[str, str] = {}
     partitions = set()
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.strip():
             node, state, partition = line.split("|", 2)
             # Slurm marks states: `down*` does not answer, `idle~` is powered off, `drained$` ...
@@ -102,14 +105,16 @@ def parse_nodes(text: str) -> tuple[dict[str, int], set[str]]:
     return {state: count[state] for state in (*NODE_STATES, OTHER)}, partitions
 
 
-def count_jobs(
-    rows: Sequence[tuple[str, str, str]], partitions: set[str]
-) -> dict[tuple[str, str], int]:
-    """Jobs by partition and state, with a zero for every common state."""
+def count_jobs(jobs: Sequence[SlurmJob], partitions: set[str]) -> dict[tuple[str, str], int]:
+    """Jobs by partition and state, with a zero for every common state.
+
+    A pending job may name several partitions; it is counted in the first.
+    """
+    rows = [(job.partition.split(",")[0], job.state.lower()) for job in jobs]
     count = Counter(
-        (partition, state if state in JOB_STATES else OTHER) for partition, state, _ in rows
+        (partition, state if state in JOB_STATES else OTHER) for partition, state in rows
     )
-    every = partitions | {partition for partition, _, _ in rows}
+    every = partitions | {partition for partition, _ in rows}
     return {
         (partition, state): count[partition, state]
         for partition in sorted(every)
@@ -117,27 +122,30 @@ def count_jobs(
     }
 
 
-def find_targets(runs: Path, running: set[str] | None) -> list[dict[str, Any]]:
+def find_targets(runs: Path, queue: Sequence[SlurmJob] | None) -> list[dict[str, Any]]:
     """http_sd groups of the runs that serve metrics now.
 
-    `running` are the names of Slurm's running jobs; None when Slurm did not say, and then a run's
-    own word is taken. A file that a killed job left behind is no target.
+    `queue` is Slurm's, or None when it did not answer, and then a Slurm run's own file is believed.
+    A file that a killed job left behind is no target, nor is one that cannot be read.
     """
+    running = None
+    if queue is not None:
+        running = {(job.name, job.user) for job in queue if job.state == "RUNNING"}
     groups = []
     for run in all_runs(runs):
-        target = read_marker(run.target).get("target")
-        if not isinstance(target, str) or not _is_alive(run, running):
+        target = read_run_file(TargetFile, run.target).value
+        if target is None or not _is_alive(run, running):
             continue
         try:
             task = run.spec.task
         except SpecMoved:
             continue  # not a run that we submitted as it is; its job refuses it too
-        groups.append({"targets": [target], "labels": {"run": run.name, "task": task}})
+        groups.append({"targets": [target.target], "labels": {"run": run.name, "task": task}})
     return groups
 
 
-def _is_alive(run: Run, running: set[str] | None) -> bool:
-    job = read_marker(run.job)
-    if job.get("kind") == "local":
-        return is_running(int(job["job_id"]), job.get("process_started"))
-    return running is None or run.name in running
+def _is_alive(run: Run, running: set[tuple[str, str]] | None) -> bool:
+    record = read_record(run)
+    if record.kind == local_backend.KIND:
+        return local_backend.job_is_alive(record.job)
+    return running is None or (run.name, record.user) in running

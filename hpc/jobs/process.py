@@ -1,4 +1,4 @@
-"""Processes of the local executor, known by pid and start time, since pids are used again."""
+"""Processes of the local executor, by pid and start time, since pids are used again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def started_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when it is gone or a zombie."""
+    """Start of the process in clock ticks since boot; None when it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -18,5 +18,5 @@ def started_ticks(pid: int) -> int | None:
 
 
 def is_running(pid: int, started: int | None) -> bool:
-    """Whether the process that started then still runs."""
+    """True while the process `pid` that started at `started` (clock ticks since boot) runs."""
     return started is not None and started_ticks(pid) == started

@@ -1,4 +1,4 @@
-"""Who am I in the job: what torch.distributed and DeepSpeed read from the environment."""
+"""Rank, world size and rendezvous address of this process, from submitit's environment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rank:
     local: bool  # started by the local executor, not by Slurm
 
     def variables(self, ambient: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """RANK, WORLD_SIZE and their kind; DeepSpeed looks for MPI unless all of them are there."""
+        """torch.distributed's variables; DeepSpeed imports mpi4py unless all of them are set."""
         visible = [gpu for gpu in ambient.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         # Slurm may show each rank only its own GPU; that one is device 0 whatever the local rank.
         device = 0 if len(visible) == 1 else self.local_rank
@@ -48,7 +48,11 @@ class Rank:
 
 
 def this_rank(logs: Path) -> Rank:
-    """Read submitit's environment. `logs` is the run's log folder, which counts local attempts."""
+    """This process's rank, from submitit's environment.
+
+    `logs` is the run's log folder, which counts local attempts. Raises `JobError` when rank 0's
+    node has no address, and RuntimeError outside of a job.
+    """
     job = JobEnvironment()
     local = job.name() == "local"
     return Rank(
@@ -71,9 +75,9 @@ def master_port(job_id: str) -> int:
 
 
 def master_address(hostnames: Sequence[str]) -> str:
-    """Where rank 0 listens: the first node's name, or its NodeAddr where the name is not known.
+    """Address of rank 0: the first node's name, or its NodeAddr where the name does not resolve.
 
-    Nodes that share a machine have names that only Slurm knows.
+    Nodes that share a machine have names of Slurm's alone. Raises `JobError` without either.
     """
     name = hostnames[0]
     try:
@@ -84,7 +88,7 @@ def master_address(hostnames: Sequence[str]) -> str:
 
 
 def node_address(shown: str) -> str | None:
-    """The NodeAddr in what `scontrol show node` printed."""
+    """The NodeAddr in the output of `scontrol show node`; None without one."""
     match = re.search(r"\bNodeAddr=(\S+)", shown)
     return match.group(1) if match else None
 
@@ -99,7 +103,7 @@ def _node_address(name: str) -> str:
     address = node_address(shown)
     if address is None:
         raise JobError(
-            f"node {name} does not resolve and scontrol does not know its address: the ranks "
+            f"node {name} does not resolve and scontrol has no address for it: the ranks "
             "cannot find each other. Put the node into DNS or /etc/hosts."
         )
     return address

@@ -1,7 +1,8 @@
-"""The folder of one run, and how a person's word finds it."""
+"""The folder of one run, and finding it by its name or a part of it."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -24,7 +25,7 @@ class Run:
 
     @property
     def spec_path(self) -> Path:
-        """What was frozen at submit, 0444."""
+        """The `JobSpec` frozen at submit, 0444."""
         return self.folder / "spec.yaml"
 
     @property
@@ -39,26 +40,26 @@ class Run:
 
     @property
     def job(self) -> Path:
-        """Marker of the submitter: which scheduler, which job id, when."""
+        """`JobFile` of the submitter."""
         return self.folder / "job.json"
 
     @property
     def status(self) -> Path:
-        """Marker of rank 0: state, attempt, started, ended, metrics."""
+        """`StatusFile` of rank 0."""
         return self.folder / "status.json"
 
     @property
     def failure(self) -> Path:
-        """Marker of the rank that failed first: attempt, ended, error."""
+        """`FailureFile` of the rank that failed first."""
         return self.folder / "failure.json"
 
     @property
     def cancelled(self) -> Path:
-        """Marker of `lockgate cancel`: who asked, when."""
+        """`CancelFile` of `lockgate cancel`."""
         return self.folder / "cancelled.json"
 
     def exit_code(self, attempt: int) -> Path:
-        """The code that the attempt ends with, from the first rank that had something to say."""
+        """Exit code of the attempt, from the first rank that ended with one."""
         return self.logs / f"{attempt}.exit"
 
     @property
@@ -68,25 +69,27 @@ class Run:
 
     @property
     def target(self) -> Path:
-        """Where rank 0 serves its Prometheus metrics while it runs."""
+        """`TargetFile` of rank 0, while it serves Prometheus metrics."""
         return self.folder / "metrics_target.json"
 
     @cached_property
     def spec(self) -> JobSpec:
+        """The spec, read once. Raises `SpecMoved` when it is not as it was frozen."""
         return read_spec(self.spec_path)
 
 
 def run_name(spec: JobSpec, now: datetime) -> str:
-    """`<task>-<UTC time>-<digest>`: sorts by time, and says what it is."""
+    """`<task>-<UTC time>-<digest>`: sorts by time, and holds the task's name."""
     return f"{spec.task}-{now.astimezone(UTC):%Y%m%d-%H%M%S}-{spec.digest[:6]}"
 
 
 def all_runs(runs: Path) -> list[Run]:
-    """Every run of a site, oldest first; snapshots and staging folders are none."""
+    """Every run of a site, oldest first; snapshots, staging and closed folders are none."""
     if not runs.is_dir():
         return []
-    folders = [item for item in runs.iterdir() if (item / "spec.yaml").is_file()]
-    return sorted((Run(item) for item in folders), key=lambda run: (_stamp(run.name), run.name))
+    # os.path.isfile is false for a folder that this user may not enter; Path.is_file raises.
+    found = [Run(item) for item in runs.iterdir() if os.path.isfile(item / "spec.yaml")]  # noqa: PTH113
+    return sorted(found, key=lambda run: (_stamp(run.name), run.name))
 
 
 def find_run(runs: Path, word: str) -> Run:

@@ -1,4 +1,4 @@
-"""The batch script of a run: what submitit is told, and the lines around its srun."""
+"""The batch script of a run: submitit's parameters, and the lines around its srun."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
 from hpc.jobs.config import ClusterConfig
-from hpc.jobs.entry import REQUEUE
+from hpc.jobs.exit_codes import REQUEUE
 from hpc.jobs.run import Run
 
 
@@ -28,7 +28,7 @@ def script(cluster: ClusterConfig, run: Run) -> str:
 
 
 def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
-    """What submitit makes `#SBATCH` lines of; null settings are left to the cluster."""
+    """submitit's parameters, one `#SBATCH` line each; null settings are left to the cluster."""
     chosen = {
         "job_name": run.name,
         "partition": cluster.partition,
@@ -59,16 +59,16 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
 
 
 def ending(run: Run) -> list[str]:
-    """After srun: end with the code that the ranks left, and requeue a job that wants to go on.
+    """Lines after srun: end with the code that the ranks left, and requeue a job that wants it.
 
-    Asked for by the batch shell, not by a rank: `scontrol requeue` kills the job. Where Slurm has
-    requeued it already, scontrol says so in the log and nothing else happens; and a job that could
-    not be requeued ends with a code, so that it does not look completed.
+    The batch shell requeues, not a rank: `scontrol requeue` kills the job. Where Slurm has
+    requeued it already, scontrol's complaint goes to the log and nothing else happens; and a job
+    that could not be requeued ends with a code, so that it does not look completed.
     """
-    said = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
+    code_file = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
     return [
         "code=$?",
-        f"if [ -e {said} ]; then code=$(cat {said}); fi",
+        f"if [ -e {code_file} ]; then code=$(cat {code_file}); fi",
         f'if [ "$code" -eq {REQUEUE} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
         'exit "$code"',
     ]

@@ -1,4 +1,4 @@
-"""Asking Slurm: one place that runs its commands, with a time limit and delimited output."""
+"""Slurm's commands: one place that runs them, with a time limit and a clean environment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ TIMEOUT_S = 20.0
 REMEDY = "Bring the site up (scripts/site up), or run without Slurm: cluster=local."
 
 
-def ask(command: Sequence[str], variables: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> str:
-    """What a Slurm command prints.
+def query(
+    command: Sequence[str], variables: Mapping[str, str], timeout_s: float = TIMEOUT_S
+) -> str:
+    """Run a Slurm command and return its standard output.
 
     `variables` are added to the environment (SLURM_CONF above all). Raises `SchedulerUnavailable`
-    with the command's own last words when it is missing, fails, or does not answer in time.
+    with the command's own error line when it is missing, fails, or does not answer in time.
     """
     program = command[0]
     _require_config(variables)  # without it Slurm's commands look for a cluster in DNS, slowly
@@ -34,7 +36,7 @@ def ask(command: Sequence[str], variables: Mapping[str, str], timeout_s: float =
             f"{program} did not answer within {timeout_s:.0f} s. {REMEDY}"
         ) from error
     if done.returncode != 0:
-        raise SchedulerUnavailable(f"{program}: {last_words(done.stderr or done.stdout)}")
+        raise SchedulerUnavailable(f"{program}: {error_line(done.stderr or done.stdout)}")
     return done.stdout
 
 
@@ -48,24 +50,24 @@ def require_controller(variables: Mapping[str, str]) -> None:
 
 
 def controller_is_up(variables: Mapping[str, str]) -> bool:
-    """Whether a controller answers; says so at once, where squeue would wait for ten seconds."""
+    """True when a controller answers a ping; false at once, where squeue would wait for 10 s."""
     try:
-        return " is UP" in ask(["scontrol", "ping"], variables)
+        return " is UP" in query(["scontrol", "ping"], variables)
     except SchedulerUnavailable:
         return False
+
+
+def error_line(text: str) -> str:
+    """The errors in a failed command's output as one line, without its own name before each."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.split("error: ", 1)[1] for line in lines if "error: " in line]
+    return "; ".join(dict.fromkeys(errors or lines[-1:])) or "failed without a word"
 
 
 def _require_config(variables: Mapping[str, str]) -> None:
     config = variables.get("SLURM_CONF")
     if config and not Path(config).is_file():
         raise SchedulerUnavailable(f"there is no Slurm cluster: {config} does not exist. {REMEDY}")
-
-
-def last_words(text: str) -> str:
-    """What a failed command complained of, in one line, without its own name before each part."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line.split("error: ", 1)[1] for line in lines if "error: " in line]
-    return "; ".join(dict.fromkeys(errors or lines[-1:])) or "failed without a word"
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:

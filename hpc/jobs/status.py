@@ -1,75 +1,85 @@
-"""What the job itself says about its run.
+"""The job's own report: rank 0 writes status.json, the first rank that fails writes failure.json.
 
-Two markers, so that no rank writes over another: rank 0 writes status.json, and the first rank that
-fails in an attempt writes failure.json. `read` puts them together.
+Two files, so that no rank writes over another; `run_files.read_status` lays one over the other.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hpc.jobs.marker import read_marker, write_marker
 from hpc.jobs.rank import Rank
 from hpc.jobs.run import Run
+from hpc.jobs.run_files import (
+    FailureFile,
+    RankFailure,
+    StatusFile,
+    read_run_file,
+    utc_now,
+    write_run_file,
+)
 from serving.artifact.candidate import CandidateError, read_candidate
 
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
-REQUEUED, STOPPED = "requeued", "stopped"  # saved after a signal; only the first wants to go on
 TAIL_BYTES = 65536
 
 
-def read(run: Run) -> dict[str, Any]:
-    """What rank 0 wrote, and over it the failure of the same attempt, or of one not yet begun."""
-    written, failure = read_marker(run.status), read_marker(run.failure)
-    return written | failure if _attempt(failure) >= _attempt(written) else written
+def start_attempt(run: Run, rank: Rank) -> None:
+    """Record a new attempt as running; the first one's start is kept as the run's start."""
+    before = read_run_file(StatusFile, run.status).value
+    now = utc_now()
+    content = StatusFile(
+        run=run.name,
+        state="running",
+        attempt=rank.attempt,
+        job_id=rank.job_id,
+        ranks=rank.world_size,
+        node=os.environ.get("SLURMD_NODENAME", ""),
+        started=before.started if before and before.started else now,
+        attempt_started=now,
+    )
+    write_run_file(run.status, content)
 
 
-def begin(run: Run, rank: Rank) -> None:
-    """A new attempt runs. The first one's start is kept as the run's start."""
-    now = _now()
-    content = {
-        "run": run.name,
-        "state": RUNNING,
-        "attempt": rank.attempt,
-        "job_id": rank.job_id,
-        "ranks": rank.world_size,
-        "node": os.environ.get("SLURMD_NODENAME", ""),
-        "started": read_marker(run.status).get("started", now),
-        "attempt_started": now,
-        "ended": None,
-    }
-    write_marker(run.status, content)
+def end_attempt(run: Run, rank: Rank, state: Literal["finished", "requeued", "stopped"]) -> None:
+    """Record that the attempt ended in `state`; a rank's failure still wins over it."""
+    before = read_run_file(StatusFile, run.status).value or StatusFile("running", rank.attempt)
+    content = replace(
+        before, run=run.name, state=state, attempt=rank.attempt, job_id=rank.job_id,
+        ended=utc_now(), metrics=final_metrics(run),
+    )  # fmt: skip
+    write_run_file(run.status, content)
 
 
-def end(run: Run, rank: Rank, state: str) -> None:
-    """The attempt is over in `state`, unless a rank failed."""
-    write_marker(run.status, read_marker(run.status) | _ended(run, rank, state))
+def fail_attempt(run: Run, rank: Rank, error: BaseException) -> None:
+    """Record this rank's failure, and so the attempt's, unless another rank failed before it."""
+    before = read_run_file(FailureFile, run.failure).value
+    if before is None or before.attempt < rank.attempt:
+        content = FailureFile(
+            run=run.name,
+            attempt=rank.attempt,
+            job_id=rank.job_id,
+            ended=utc_now(),
+            error=rank_failure(error, rank.rank),
+            metrics=final_metrics(run),
+        )
+        write_run_file(run.failure, content)
 
 
-def fail(run: Run, rank: Rank, error: BaseException) -> None:
-    """This rank failed, and so did the attempt; the first failure is the one that is kept."""
-    if _attempt(read_marker(run.failure)) < rank.attempt:
-        content = {**_ended(run, rank, FAILED), "error": describe(error, rank.rank)}
-        write_marker(run.failure, content)
-
-
-def describe(error: BaseException, rank: int) -> dict[str, Any]:
-    """A failure for people: its type, its first lines, the rank that saw it."""
+def rank_failure(error: BaseException, rank: int) -> RankFailure:
+    """The type of `error`, its first five lines, and the rank that raised it."""
     lines = str(error).strip().splitlines()[:5]
-    return {"type": type(error).__name__, "message": "\n".join(lines), "rank": rank}
+    return RankFailure(type=type(error).__name__, message="\n".join(lines), rank=rank)
 
 
 def final_metrics(run: Run) -> dict[str, Any]:
-    """The validation metrics of the candidate, or else what was logged last."""
+    """The validation metrics of the candidate, or else the last logged values."""
     try:
-        metrics: dict[str, Any] = dict(read_candidate(run.folder / "candidate").metrics)
-    except CandidateError:
-        metrics = {}
-    return metrics or last_metrics(run.metrics)
+        return dict(read_candidate(run.folder / "candidate").metrics) or last_metrics(run.metrics)
+    except CandidateError:  # there is none yet, or it is of another version
+        return last_metrics(run.metrics)
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
@@ -90,22 +100,3 @@ def last_metrics(path: Path) -> dict[str, Any]:
         if isinstance(content, dict):
             newest |= content
     return newest
-
-
-def _ended(run: Run, rank: Rank, state: str) -> dict[str, Any]:
-    return {
-        "run": run.name,
-        "state": state,
-        "attempt": rank.attempt,
-        "job_id": rank.job_id,
-        "ended": _now(),
-        "metrics": final_metrics(run),
-    }
-
-
-def _attempt(marker: dict[str, Any]) -> int:
-    return int(marker.get("attempt", 0))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -21,7 +21,10 @@ def trials(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def is_sweep(override: str) -> bool:
-    """Whether an override names several values, as in `seed=1,2` or `seed=range(1,5)`."""
+    """True for an override of several values, as in `seed=1,2` or `seed=range(1,5)`.
+
+    Raises `ConfigError` for one that does not parse.
+    """
     return _parse(override).is_sweep_override()
 
 

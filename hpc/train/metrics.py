@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from hpc.jobs.marker import write_marker
+from hpc.jobs.run_files import TargetFile, write_run_file
 
 STEP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
@@ -72,7 +72,7 @@ def served(target: Path, run: str, task: str) -> Iterator[TrainMetrics]:
         return
     try:
         port = server.server_port
-        write_marker(target, {"target": f"{address}:{port}", "run": run, "task": task})
+        write_run_file(target, TargetFile(f"{address}:{port}", run, task))
         yield metrics
     finally:
         target.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from conf import ConfigError, options
 from hpc.cli.ls import age
 from hpc.cli.main import main
 from hpc.cli.site import run_word
-from hpc.jobs.marker import write_marker
 from hpc.jobs.run import Run
+from hpc.jobs.run_files import JobFile, StatusFile, write_run_file
 from tests.hpc.jobs.standin import publish_toy
 from tests.hpc.jobs.test_spec import spec_of
 
@@ -29,8 +29,8 @@ def finished(site: Path, name: str) -> Run:
     run.logs.mkdir(parents=True)
     spec_of({"steps": 10, "cluster": {"kind": "slurm"}}).write(run.spec_path)
     submitted = (datetime.now(UTC) - timedelta(hours=3, minutes=5)).isoformat()
-    write_marker(run.job, {"kind": "slurm", "job_id": "4", "submitted": submitted})
-    write_marker(run.status, {"state": "finished", "attempt": 1})
+    write_run_file(run.job, JobFile("slurm", "4", submitted, "train", 2))
+    write_run_file(run.status, StatusFile("finished", 1))
     run.metrics.write_text('{"step": 10, "loss": 0.25}\n')
     (run.logs / "1-0.log").write_text("step 10/10\n")
     return run

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.jobs import status
-from hpc.jobs.marker import read_marker
 from hpc.jobs.process import is_running
+from hpc.jobs.run_files import JobFile, StatusFile, read_run_file, read_status
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,6 +28,18 @@ def seen(run, rank: int) -> dict:
     return json.loads((run.folder / f"seen-{rank}.json").read_text())
 
 
+def job_of(run) -> JobFile:
+    job = read_run_file(JobFile, run.job).value
+    assert job is not None
+    return job
+
+
+def status_of(run) -> StatusFile:
+    status = read_status(run).value
+    assert status is not None
+    return status
+
+
 def ranks_begun(run, ranks: int = 2) -> Callable[[], bool]:
     return lambda: len(list(run.folder.glob("seen-*.json"))) == ranks
 
@@ -39,9 +50,9 @@ def test_a_run_finishes_on_every_rank(checkout):
     assert followed.returncode == 0, followed.stdout
     assert "1:0 | rank 0 begins" in followed.stdout
     assert "1:1 | rank 1 begins" in followed.stdout
-    written = status.read(run)
-    assert (written["state"], written["attempt"], written["ranks"]) == ("finished", 1, 2)
-    assert written["metrics"]["step"] == 5
+    written = status_of(run)
+    assert (written.state, written.attempt, written.ranks) == ("finished", 1, 2)
+    assert written.metrics["step"] == 5
     first, second = (seen(run, rank)["environment"] for rank in (0, 1))
     assert [first[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["0", "2", "0"]
     assert [second[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["1", "2", "1"]
@@ -74,17 +85,17 @@ def test_a_failed_rank_fails_the_run_and_says_why(checkout):
     assert followed.returncode == 1
     assert "failed FloatingPointError: loss is nan at step 3 (rank 1)" in followed.stdout
     assert "Traceback" in followed.stdout  # the log keeps it; the last line is for people
-    until(lambda: not is_running(int(read_marker(run.job)["job_id"]), 0), "the parent ends")
+    until(lambda: not is_running(int(job_of(run).job_id), 0), "the parent ends")
 
 
 def test_cancel_waits_until_the_processes_are_gone(checkout):
     run = checkout.train("task.behaviour=hang")
     until(ranks_begun(run), "both ranks at work")
-    job = read_marker(run.job)
+    job = job_of(run)
     done = checkout.lockgate("cancel", run.name, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "cancelled"
-    assert not is_running(int(job["job_id"]), job["process_started"])
+    assert not is_running(int(job.job_id), job.process_started)
     assert (run.folder / "checkpoints").is_dir(), "the ranks were given time to save"
     again = checkout.lockgate("cancel", run.name)
     assert again.returncode == 0
@@ -101,9 +112,9 @@ def test_the_signal_before_a_limit_saves_and_starts_again(checkout):
     assert followed.returncode == 0, followed.stdout
     assert "1:0 | lockgate: attempt 1 saved and stopped (SIGUSR2)" in followed.stdout
     assert "2:0 | rank 0 begins" in followed.stdout
-    written = status.read(run)
-    assert (written["state"], written["attempt"]) == ("finished", 2)
-    assert written["started"] <= written["attempt_started"]
+    written = status_of(run)
+    assert (written.state, written.attempt) == ("finished", 2)
+    assert written.started <= written.attempt_started
 
 
 def test_too_many_requeues_fail_the_run(checkout):
@@ -138,9 +149,9 @@ def test_a_job_refuses_what_is_not_as_frozen(checkout, what):
             os.kill(int(path.parent.name), signal.SIGUSR2)
     followed = checkout.wait(run)
     assert followed.returncode == 1
-    failure = status.read(run)
-    assert "SpecMoved" in failure["error"]["type"]
-    assert failure["attempt"] == 2
+    failure = status_of(run)
+    assert "SpecMoved" in failure.error.type
+    assert failure.attempt == 2
     assert "2:0 | rank 0 begins" not in followed.stdout
 
 
@@ -193,7 +204,7 @@ def test_a_sweep_is_runs_of_their_own(checkout):
 
 def test_the_terminal_is_free_while_the_run_goes_on(checkout):
     run = checkout.train("task.behaviour=hang")  # returns although its output is captured
-    assert is_running(*(read_marker(run.job)[key] for key in ("job_id", "process_started")))
+    assert is_running(int(job_of(run).job_id), job_of(run).process_started)
 
 
 def _is_rank_of(environ: Path, run) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpc.jobs.logs import Line, Reader, follow, read, streams
+from hpc.jobs.logs import LogLine, LogReader, follow_lines, log_streams, read_lines
 from hpc.jobs.run import Run
 
 
@@ -21,27 +21,27 @@ def run_with(tmp_path, **files: str) -> Run:
 
 def test_streams_are_ordered_by_attempt_and_rank_not_by_letters(tmp_path):
     run = run_with(tmp_path, a10_0="", a2_1="", a2_0="", a1_10="", a1_9="", launcher="", e="")
-    assert [name for name, _ in streams(run)] == [
+    assert [name for name, _ in log_streams(run)] == [
         "launcher", "launcher", "1:9", "1:10", "2:0", "2:1", "10:0",
     ]  # fmt: skip
-    assert [name for name, _ in streams(run, rank=0)] == ["2:0", "10:0"]
+    assert [name for name, _ in log_streams(run, rank=0)] == ["2:0", "10:0"]
 
 
 def test_markers_beside_the_logs_are_not_logs(tmp_path):
     run = run_with(tmp_path, a1_0="hello\n")
     (run.logs / "1.exit").write_text("75\n")
-    assert list(read(run)) == [Line("1:0", "hello")]
+    assert list(read_lines(run)) == [LogLine("1:0", "hello")]
 
 
 def test_a_line_is_shown_once_and_whole(tmp_path):
     run = run_with(tmp_path, a1_0="one\ntw")
-    reader = Reader(run, None)
-    assert [line.text for line in reader.new(to_the_end=False)] == ["one"]
+    reader = LogReader(run, None)
+    assert [line.text for line in reader.read_new(partial=False)] == ["one"]
     with (run.logs / "1-0.log").open("a") as log:
         log.write("o\nthree")
-    assert [line.text for line in reader.new(to_the_end=False)] == ["two"]
-    assert [line.text for line in reader.new()] == ["three"]
-    assert list(reader.new()) == []
+    assert [line.text for line in reader.read_new(partial=False)] == ["two"]
+    assert [line.text for line in reader.read_new()] == ["three"]
+    assert list(reader.read_new()) == []
 
 
 @dataclass
@@ -63,7 +63,7 @@ def test_following_goes_on_over_a_requeue_and_ends_with_the_run(tmp_path, monkey
             (run.logs / "2-0.log").write_text("resumed\nlast words without an end")
         return State(over=len(asked) == 3)
 
-    assert [(line.stream, line.text) for line in follow(run, None, state)] == [
+    assert [(line.stream, line.text) for line in follow_lines(run, None, state)] == [
         ("1:0", "saved and stopped"),
         ("2:0", "resumed"),
         ("2:0", "last words without an end"),

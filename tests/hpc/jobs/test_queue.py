@@ -2,24 +2,36 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from hpc.jobs import queue
+from hpc.jobs import slurm_jobs
 from hpc.jobs.errors import SchedulerUnavailable, UnknownRun
-from hpc.jobs.marker import write_marker
 from hpc.jobs.process import started_ticks
-from hpc.jobs.queue import JobState, judge, parse_sacct, parse_scontrol, parse_squeue, run_states
+from hpc.jobs.queue import run_states
 from hpc.jobs.run import Run, all_runs, find_run
+from hpc.jobs.run_files import JobFile, RankFailure, RunRecord, StatusFile, write_run_file
+from hpc.jobs.slurm_backend import slurm_standing
+from hpc.jobs.slurm_jobs import SlurmJob
+from tests.hpc.jobs.test_slurm_jobs import USER, scontrol_line, squeue_json
 from tests.hpc.jobs.test_spec import spec_of
 
 DOWN = "squeue: Unable to contact slurm controller"
 
 
-def slurm(state: str, reason: str = "") -> JobState:
-    return JobState("7", "run", state, reason, "squeue")
+def slurm(state: str, reason: str = "") -> SlurmJob:
+    return SlurmJob("7", "run", USER, state, reason, "squeue")
+
+
+def job_file(**changes) -> JobFile:
+    return replace(JobFile("slurm", "1", "", USER, 2, slurm_conf="/etc/slurm.conf"), **changes)
+
+
+def record(status: StatusFile | None, cancelled: bool = False) -> RunRecord:
+    return RunRecord(Run(Path("/runs/run")), job_file(), status, cancelled, ())
 
 
 @pytest.mark.parametrize(
@@ -54,41 +66,27 @@ def slurm(state: str, reason: str = "") -> JobState:
         ("running", False, slurm("NEW_STATE"), None, ("unknown", "Slurm says NEW_STATE")),
     ],
 )
-def test_judging_a_run(written, cancelled, job, silent, expected):
-    status = {"state": written} if written else {}
+def test_the_state_of_a_slurm_run(written, cancelled, job, silent, expected):
+    status = StatusFile(written, 1) if written else None
     if written == "failed":
-        status["error"] = {"type": "Diverged", "message": "loss is nan\nmore", "rank": 1}
-    state, detail, _ = judge(status, cancelled, job, silent)
-    assert state == expected[0]
-    assert expected[1] in detail
-    assert bool(expected[1]) == bool(detail)
+        status = replace(status, error=RankFailure("Diverged", "loss is nan\nmore", 1))
+    found = slurm_standing(record(status, cancelled), job, silent)
+    assert found.state == expected[0]
+    assert expected[1] in found.detail
+    assert bool(expected[1]) == bool(found.detail)
 
 
-def test_slurms_outputs_are_read():
-    assert parse_squeue("12|run-a|RUNNING|None\n13|run-b|PENDING|Resources\n\n") == [
-        JobState("12", "run-a", "RUNNING", "", "squeue"),
-        JobState("13", "run-b", "PENDING", "Resources", "squeue"),
-    ]
-    shown = "JobId=12 JobName=run-a UserId=x(1) JobState=FAILED Reason=NonZeroExitCode Requeue=1\n"
-    assert parse_scontrol(shown + "No jobs in the system\n") == [
-        JobState("12", "run-a", "FAILED", "NonZeroExitCode", "scontrol")
-    ]
-    rows = "12|run-a|CANCELLED by 999|0:15\n12.batch|batch|FAILED|15:0\n13|run-b|FAILED|3:0\n"
-    assert parse_sacct(rows) == [
-        JobState("12", "run-a", "CANCELLED", "exit code 0", "sacct"),
-        JobState("13", "run-b", "FAILED", "exit code 3", "sacct"),
-    ]
-
-
-def make_run(runs: Path, name: str, job: dict | None, status: dict | None = None) -> Run:
+def make_run(
+    runs: Path, name: str, job: JobFile | None, state: str | None = None, kind: str = "slurm"
+) -> Run:
     run = Run(runs / name)
     run.folder.mkdir(parents=True)
-    cluster = {"kind": "slurm", "slurm_conf": "/etc/slurm.conf"}
+    cluster = {"kind": kind, "slurm_conf": "/etc/slurm.conf"}
     spec_of({"steps": 100, "cluster": cluster}).write(run.spec_path)
     if job is not None:
-        write_marker(run.job, {"slurm_conf": "/etc/slurm.conf", "kind": "slurm"} | job)
-    if status is not None:
-        write_marker(run.status, status)
+        write_run_file(run.job, job)
+    if state is not None:
+        write_run_file(run.status, StatusFile(state, 1))  # type: ignore[arg-type]
     return run
 
 
@@ -110,23 +108,23 @@ class Slurm:
 def states(
     monkeypatch, runs: Path, answers: Slurm, controller: bool = True
 ) -> dict[str, tuple[str, str]]:
-    monkeypatch.setattr(queue, "ask", answers)
-    monkeypatch.setattr(queue, "controller_is_up", lambda _: controller)
+    monkeypatch.setattr(slurm_jobs, "query", answers)
+    monkeypatch.setattr(slurm_jobs, "controller_is_up", lambda _: controller)
     return {state.run: (state.state, state.source) for state in run_states(all_runs(runs))}
 
 
 def test_one_question_to_slurm_for_all_runs(monkeypatch, tmp_path):
     for number in (1, 2, 3):
-        make_run(tmp_path, f"t-20260101-00000{number}-aaaaaa", {"job_id": str(number)})
-    lines = "".join(f"{n}|t-20260101-00000{n}-aaaaaa|RUNNING|None\n" for n in (1, 2, 3))
-    answers = Slurm(squeue=lines)
+        make_run(tmp_path, f"t-20260101-00000{number}-aaaaaa", job_file(job_id=str(number)))
+    jobs = [(n, f"t-20260101-00000{n}-aaaaaa", "RUNNING") for n in (1, 2, 3)]
+    answers = Slurm(squeue=squeue_json(*jobs))
     got = states(monkeypatch, tmp_path, answers)
     assert set(got.values()) == {("running", "squeue")}
     assert answers.asked == ["squeue"]
 
 
 def test_runs_that_ended_are_not_asked_about(monkeypatch, tmp_path):
-    make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"}, {"state": "finished"})
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file(job_id="1"), "finished")
     answers = Slurm()
     assert states(monkeypatch, tmp_path, answers) == {
         "t-20260101-000001-aaaaaa": ("finished", "status.json")
@@ -135,22 +133,22 @@ def test_runs_that_ended_are_not_asked_about(monkeypatch, tmp_path):
 
 
 def test_without_squeue_scontrol_is_asked_and_then_sacct(monkeypatch, tmp_path):
-    make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"})
-    make_run(tmp_path, "t-20260101-000002-bbbbbb", {"job_id": "2"})
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file(job_id="1"))
+    make_run(tmp_path, "t-20260101-000002-bbbbbb", job_file(job_id="2"))
     answers = Slurm(
-        scontrol="JobId=1 JobName=t-20260101-000001-aaaaaa JobState=RUNNING Reason=None\n",
-        sacct="2|t-20260101-000002-bbbbbb|NODE_FAIL|0:0\n",
+        scontrol=scontrol_line(1, "t-20260101-000001-aaaaaa", "RUNNING"),
+        sacct=f"2|{USER}|NODE_FAIL|0:0|t-20260101-000002-bbbbbb\n",
     )
     assert states(monkeypatch, tmp_path, answers) == {
         "t-20260101-000001-aaaaaa": ("running", "scontrol"),
         "t-20260101-000002-bbbbbb": ("failed", "sacct"),
     }
-    assert answers.asked == ["squeue", "scontrol", "sacct"]
+    assert answers.asked == ["squeue", "scontrol", "scontrol", "sacct"]
 
 
 def test_a_controller_that_is_down_is_not_waited_for(monkeypatch, tmp_path):
-    make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"})
-    answers = Slurm(sacct="1|t-20260101-000001-aaaaaa|TIMEOUT|0:0\n")
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file(job_id="1"))
+    answers = Slurm(sacct=f"1|{USER}|TIMEOUT|0:0|t-20260101-000001-aaaaaa\n")
     assert states(monkeypatch, tmp_path, answers, controller=False) == {
         "t-20260101-000001-aaaaaa": ("failed", "sacct")
     }
@@ -158,15 +156,18 @@ def test_a_controller_that_is_down_is_not_waited_for(monkeypatch, tmp_path):
 
 
 def test_a_job_id_that_was_given_out_again_is_not_the_run(monkeypatch, tmp_path):
-    make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"}, {"state": "running"})
-    answers = Slurm(squeue="1|somebody-elses|RUNNING|None\n", sacct="1|somebody-elses|FAILED|1:0\n")
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file(job_id="1"), "running")
+    answers = Slurm(
+        squeue=squeue_json((1, "somebody-elses", "RUNNING")),
+        sacct=f"1|{USER}|FAILED|1:0|somebody-elses\n",
+    )
     assert states(monkeypatch, tmp_path, answers) == {
         "t-20260101-000001-aaaaaa": ("unknown", "status.json")
     }
 
 
 def test_when_nothing_of_slurm_answers_the_state_is_unknown(monkeypatch, tmp_path):
-    make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"}, {"state": "running"})
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file(job_id="1"), "running")
     assert states(monkeypatch, tmp_path, Slurm()) == {
         "t-20260101-000001-aaaaaa": ("unknown", "status.json")
     }
@@ -175,7 +176,7 @@ def test_when_nothing_of_slurm_answers_the_state_is_unknown(monkeypatch, tmp_pat
 def test_a_submit_that_was_killed_is_found_by_name_or_called_not_submitted(monkeypatch, tmp_path):
     make_run(tmp_path, "t-20260101-000001-aaaaaa", None)
     make_run(tmp_path, "t-20260101-000002-bbbbbb", None)
-    answers = Slurm(squeue="9|t-20260101-000001-aaaaaa|PENDING|Priority\n")
+    answers = Slurm(squeue=squeue_json((9, "t-20260101-000001-aaaaaa", "PENDING")))
     assert states(monkeypatch, tmp_path, answers) == {
         "t-20260101-000001-aaaaaa": ("queued", "squeue"),
         "t-20260101-000002-bbbbbb": ("not submitted", "job.json"),
@@ -183,10 +184,11 @@ def test_a_submit_that_was_killed_is_found_by_name_or_called_not_submitted(monke
 
 
 def test_a_local_run_is_its_processes(monkeypatch, tmp_path):
-    here = {"kind": "local", "job_id": os.getpid(), "process_started": started_ticks(os.getpid())}
-    gone = {"kind": "local", "job_id": os.getpid(), "process_started": 1}
-    make_run(tmp_path, "t-20260101-000001-aaaaaa", here, {"state": "running"})
-    make_run(tmp_path, "t-20260101-000002-bbbbbb", gone, {"state": "running"})
+    pid = os.getpid()
+    here = job_file(kind="local", job_id=str(pid), process_started=started_ticks(pid))
+    gone = replace(here, process_started=1)
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", here, "running")
+    make_run(tmp_path, "t-20260101-000002-bbbbbb", gone, "running")
     assert states(monkeypatch, tmp_path, Slurm()) == {
         "t-20260101-000001-aaaaaa": ("running", "process"),
         "t-20260101-000002-bbbbbb": ("failed", "process"),
@@ -194,26 +196,26 @@ def test_a_local_run_is_its_processes(monkeypatch, tmp_path):
 
 
 def test_progress_is_read_from_the_end_of_metrics(monkeypatch, tmp_path):
-    run = make_run(tmp_path, "t-20260101-000001-aaaaaa", {"job_id": "1"}, {"state": "finished"})
+    run = make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file(job_id="1"), "finished")
     lines = [{"step": step, "loss": 1.0 / step} for step in range(1, 5000)]
     lines += [{"step": 5000, "validation_auc": 0.7}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     run.metrics.write_text(text + '{"step": 5001, "lo')  # a line that is being written
-    monkeypatch.setattr(queue, "ask", Slurm())
+    monkeypatch.setattr(slurm_jobs, "query", Slurm())
     (state,) = run_states([run])
     assert (state.step, state.steps, state.loss) == (5000, 100, 1.0 / 4999)
 
 
 def test_a_run_is_found_by_its_end_and_a_typo_by_what_is_near(tmp_path):
     for name in ("flights-20260101-000001-aaaaaa", "lm-20260102-000001-bbbbbb"):
-        make_run(tmp_path, name, {"job_id": "1"})
+        make_run(tmp_path, name, job_file(job_id="1"))
     (tmp_path / "snapshots" / "abc").mkdir(parents=True)
     assert find_run(tmp_path, "lm").name == "lm-20260102-000001-bbbbbb"
     assert find_run(tmp_path, "aaaaaa").name == "flights-20260101-000001-aaaaaa"
     assert find_run(tmp_path, "last").name == "lm-20260102-000001-bbbbbb"
     with pytest.raises(UnknownRun, match="Nearest: flights-20260101-000001-aaaaaa"):
         find_run(tmp_path, "flights-20260101-000001-aaaaab")
-    make_run(tmp_path, "lm-20260103-000001-cccccc", {"job_id": "2"})
+    make_run(tmp_path, "lm-20260103-000001-cccccc", job_file(job_id="2"))
     with pytest.raises(UnknownRun, match="'lm' names 2 runs"):
         find_run(tmp_path, "lm")
     with pytest.raises(UnknownRun, match="no run was submitted yet"):
@@ -222,9 +224,57 @@ def test_a_run_is_found_by_its_end_and_a_typo_by_what_is_near(tmp_path):
 
 def test_a_job_that_asked_to_go_on_gets_time_to_be_requeued():
     def judged(ended: datetime) -> str:
-        written = {"state": "requeued", "ended": ended.isoformat(timespec="seconds")}
-        return judge(written, False, slurm("FAILED", "NonZeroExitCode"), None)[0]
+        status = StatusFile("requeued", 1, ended=ended.isoformat(timespec="seconds"))
+        return slurm_standing(record(status), slurm("FAILED", "NonZeroExitCode"), None).state
 
     now = datetime.now(UTC)
     assert judged(now) == "requeued"
     assert judged(now - timedelta(hours=1)) == "failed"
+
+
+NAME = "t-20260101-000001-aaaaaa"
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        (1, NAME, "COMPLETED", "mallory"),  # the id was given out again, and the name is copied
+        (7, NAME, "COMPLETED", "mallory"),
+        (7, NAME, "COMPLETED", USER),  # the same user's, by hand
+        (7, f"x\n1|{NAME}|COMPLETED|None", "RUNNING", "mallory"),
+    ],
+)
+def test_a_job_that_is_called_like_a_run_does_not_take_its_state(monkeypatch, tmp_path, foreign):
+    make_run(tmp_path, NAME, job_file())
+    for jobs in ([foreign, (1, NAME, "RUNNING")], [(1, NAME, "RUNNING"), foreign]):
+        answers = Slurm(squeue=squeue_json(*jobs))
+        assert states(monkeypatch, tmp_path, answers) == {NAME: ("running", "squeue")}
+    alone = Slurm(squeue=squeue_json(foreign), sacct="")
+    assert states(monkeypatch, tmp_path, alone) == {NAME: ("unknown", "status.json")}
+
+
+@pytest.mark.parametrize("name", ["job.json", "status.json", "failure.json", "cancelled.json"])
+@pytest.mark.parametrize(
+    "text", ['{"kin', "[]", "", '{"attempt": "one"}', "[" * 10**6, '{"_target_": "os.getcwd"}']
+)
+def test_one_broken_run_hides_no_other(monkeypatch, tmp_path, name, text):
+    make_run(tmp_path, "t-20260101-000001-aaaaaa", job_file())
+    broken = make_run(tmp_path, "t-20260101-000002-bbbbbb", job_file(job_id="2"))
+    (broken.folder / name).write_text(text)
+    local = make_run(tmp_path, "t-20260101-000003-cccccc", job_file(kind="local"), kind="local")
+    (local.folder / name).write_text(text)
+    answers = Slurm(squeue=squeue_json((1, "t-20260101-000001-aaaaaa", "RUNNING")), sacct="")
+    monkeypatch.setattr(slurm_jobs, "query", answers)
+    monkeypatch.setattr(slurm_jobs, "controller_is_up", lambda _: True)
+    good, second, third = run_states(all_runs(tmp_path))
+    assert (good.state, good.detail) == ("running", "")
+    for state in (second, third):
+        assert state.state in ("unknown", "failed", "cancelled")
+        assert name in state.detail
+    if name == "job.json":
+        assert (second.state, third.state) == ("unknown", "unknown")
+
+
+def test_a_run_of_an_unknown_scheduler_is_unknown(monkeypatch, tmp_path):
+    make_run(tmp_path, NAME, job_file(kind="pbs"))
+    assert states(monkeypatch, tmp_path, Slurm()) == {NAME: ("unknown", "job.json")}

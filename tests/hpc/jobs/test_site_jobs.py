@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from conf import compose
-from hpc.jobs.marker import read_marker
 from hpc.jobs.run import Run
+from hpc.jobs.run_files import JobFile, StatusFile, read_run_file
 from tests.hpc.jobs.standin import make_checkout, publish_toy
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(300)]
@@ -77,11 +77,18 @@ def box() -> Iterator[BoxCheckout]:
         shutil.chown(path, str(SITE.users.train))
         path.chmod(0o755)
     yield made
-    for run in made.runs.glob("*/job.json"):
-        slurm("scancel", str(read_marker(run)["job_id"]))
-        until(lambda run=run: gone(str(read_marker(run)["job_id"])), "the job leaves the queue")
+    for path in made.runs.glob("*/job.json"):
+        job_id = job_of(Run(path.parent))
+        slurm("scancel", job_id)
+        until(lambda job_id=job_id: gone(job_id), "the job leaves the queue")
     subprocess.run(["chmod", "-R", "u+w", str(home)], check=True)
     shutil.rmtree(home)
+
+
+def job_of(run: Run) -> str:
+    job = read_run_file(JobFile, run.job).value
+    assert job is not None
+    return job.job_id
 
 
 def slurm(*command: str) -> str:
@@ -105,7 +112,7 @@ def gone(job_id: str) -> bool:
 
 def accounting(run: Run) -> tuple[str, str]:
     """(state, exit code) in sacct, once slurmdbd has the job's end."""
-    job_id = str(read_marker(run.job)["job_id"])
+    job_id = job_of(run)
     rows: list[list[str]] = []
 
     def ended() -> bool:
@@ -128,7 +135,7 @@ def test_two_nodes_train_what_was_submitted(box):
     loop.write_text(loop.read_text().replace("as submitted", "as edited"))
     task = box.root / "conf" / "task" / "standin.yaml"
     task.write_text(task.read_text().replace("hello", "goodbye"))
-    slurm("scontrol", "release", str(read_marker(run.job)["job_id"]))
+    slurm("scontrol", "release", job_of(run))
     followed = box.lockgate("logs", run.name, "-f")
     assert followed.returncode == 0, followed.stdout
     ranks = [json.loads((run.folder / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
@@ -172,7 +179,7 @@ def test_cancel_comes_back_when_the_job_is_gone(box):
     done = box.lockgate("cancel", run.name, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "cancelled"
-    assert gone(str(read_marker(run.job)["job_id"]))
+    assert gone(job_of(run))
     assert (run.folder / "checkpoints").is_dir(), "the ranks were given time to save"
     assert accounting(run)[0].startswith("CANCELLED")
 
@@ -183,14 +190,14 @@ def test_an_operators_requeue_goes_on_from_where_it_was(box):
     requeue_now(run)
     followed = box.lockgate("logs", run.name, "-f")
     assert followed.returncode == 0, followed.stdout
-    assert read_marker(run.status)["attempt"] == 2
+    assert read_run_file(StatusFile, run.status).value.attempt == 2
     assert accounting(run) == ("COMPLETED", "0:0")
 
 
 def test_the_signal_before_the_time_limit_requeues_the_job(box):
     run = box.train("task.behaviour=wait")
     until(ranks_begun(run), "both ranks at work")
-    job_id = str(read_marker(run.job)["job_id"])
+    job_id = job_of(run)
     # What slurmctld sends cluster.signal_delay_s before the time limit.
     slurm("scancel", "--signal=USR2", job_id)
     until(lambda: restarts(job_id) == 1, "the batch script requeued the job")
@@ -198,7 +205,7 @@ def test_the_signal_before_the_time_limit_requeues_the_job(box):
     followed = box.lockgate("logs", run.name, "-f")
     assert followed.returncode == 0, followed.stdout
     assert "attempt 1 saved and stopped (SIGUSR2)" in followed.stdout
-    assert read_marker(run.status)["attempt"] == 2
+    assert read_run_file(StatusFile, run.status).value.attempt == 2
     assert accounting(run) == ("COMPLETED", "0:0")
 
 
@@ -206,14 +213,14 @@ def test_a_queued_run_can_be_cancelled(box):
     run = box.train(HELD)
     done = box.lockgate("cancel", "last")
     assert (done.returncode, done.stdout) == (0, f"{run.name} is gone: cancelled\n")
-    assert gone(str(read_marker(run.job)["job_id"]))
+    assert gone(job_of(run))
     assert listed(box)["state"] == "cancelled"
 
 
 def test_a_rank_that_is_killed_takes_the_run_with_it(box):
     run = box.train("task.behaviour=hang")
     until(ranks_begun(run), "both ranks at work")
-    job_id = str(read_marker(run.job)["job_id"])
+    job_id = job_of(run)
     slurm("scancel", "--signal=KILL", f"{job_id}.0")
     assert accounting(run)[0] == "FAILED"
     until(lambda: listed(box)["state"] != "ending", "Slurm is done with the job")
@@ -227,7 +234,7 @@ def test_a_submit_from_inside_a_job_is_a_job_of_its_own(box):
     assert box.lockgate("logs", run.name, "-f").returncode == 0
     environment = json.loads((run.folder / "seen-0.json").read_text())["environment"]
     assert (environment["SLURM_NTASKS"], environment["WORLD_SIZE"]) == ("1", "1")
-    assert environment["SLURM_JOB_ID"] == str(read_marker(run.job)["job_id"])
+    assert environment["SLURM_JOB_ID"] == job_of(run)
 
 
 def test_a_partition_that_is_not_there_leaves_nothing_behind(box):
@@ -247,7 +254,7 @@ def listed(box: BoxCheckout) -> dict:
 
 def requeue_now(run: Run) -> None:
     """As an operator does."""
-    job_id = str(read_marker(run.job)["job_id"])
+    job_id = job_of(run)
     slurm("scontrol", "requeue", job_id)
     until(lambda: restarts(job_id) == 1, "the job is requeued")
     start_again(job_id)

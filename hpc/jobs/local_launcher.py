@@ -1,4 +1,4 @@
-"""The local executor's parent: `python -m hpc.jobs.local SPEC DIGEST`, in a session of its own.
+"""`python -m hpc.jobs.local_launcher SPEC DIGEST`: the parent of a local run, in its own session.
 
 It starts the ranks through submitit, waits for them, and ends them when one has failed while the
 others wait for it, as srun does on a cluster.
@@ -15,17 +15,19 @@ from pathlib import Path
 
 from submitit import LocalExecutor
 
-from hpc.jobs import entry, status
+from hpc.jobs import entry
 from hpc.jobs.config import ClusterConfig, cluster_config
 from hpc.jobs.run import Run
+from hpc.jobs.run_files import read_status
 from hpc.jobs.spec import read_spec
+from hpc.jobs.states import FAILED, FINISHED
 
 POLL_S = 0.5
 GRACE_S = 20.0  # from the first failed rank to the end of the others
 
 
 def main(argv: list[str]) -> int:
-    """Run one run's ranks to their end; 0 when it finished."""
+    """Run one run's ranks to their end; 0 when it finished. Raises `SpecMoved`."""
     spec_path, digest = argv
     run = Run(Path(spec_path).parent)
     # `lockgate cancel` signals the whole session: the ranks save, and this process waits for them.
@@ -33,8 +35,8 @@ def main(argv: list[str]) -> int:
     job = executor(cluster_config(read_spec(run.spec_path, digest).config), run).submit(
         entry.run, spec_path, digest
     )
-    wait(lambda: job.done(), lambda: _failed(run), end_session)
-    return 0 if status.read(run).get("state") == status.FINISHED else 1
+    wait(job.done, lambda: _written_state(run) == FAILED, end_session)
+    return 0 if _written_state(run) == FINISHED else 1
 
 
 def executor(cluster: ClusterConfig, run: Run) -> LocalExecutor:
@@ -50,7 +52,7 @@ def executor(cluster: ClusterConfig, run: Run) -> LocalExecutor:
 
 
 def wait(done: Callable[[], bool], failed: Callable[[], bool], end: Callable[[], None]) -> None:
-    """Until `done`; when a rank has `failed` and the others do not follow, `end` them."""
+    """Wait until `done`; when a rank has `failed` and the others do not follow, `end` them."""
     deadline: float | None = None
     while not done():
         if deadline is None and failed():
@@ -65,8 +67,9 @@ def end_session() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _failed(run: Run) -> bool:
-    return status.read(run).get("state") == status.FAILED
+def _written_state(run: Run) -> str | None:
+    status = read_status(run).value
+    return status.state if status else None
 
 
 if __name__ == "__main__":
