@@ -1,10 +1,20 @@
-"""The configuration tree: one Hydra tree for both planes, composed by `compose`.
-
-`conf` is the one package that training and serving both read their settings from; it imports
-nothing of either and no heavy library, so that a command line answers at once.
+"""The configuration tree: one Hydra tree for both planes, composed by `compose`; its errors, its
+converter to dataclasses and its plug-ins. Imports nothing of either plane and no heavy library;
+Hydra only when something is composed, so that a host without it can still read a manifest.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from conf.errors import ConfigError, LockgateError
-from conf.tree import compose, options, repo_root
+
+if TYPE_CHECKING:
+    from conf.tree import compose, options, repo_root
 
 __all__ = ["ConfigError", "LockgateError", "compose", "options", "repo_root"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'conf' has no attribute {name!r}; it has {__all__}")
+    return getattr(import_module("conf.tree"), name)

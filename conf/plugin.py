@@ -38,7 +38,7 @@ def make_plugin(node: object, key: str, *arguments: Any, **provided: Any) -> Any
     delayed = bool(values.pop(PARTIAL, False))
     if is_dataclass(target) and isinstance(target, type):
         try:
-            return build_dataclass(target, {**values, **provided}, key)
+            return build_dataclass(target, {**values, **provided}, key, plugins=True)
         except SchemaError as error:
             raise ConfigError(str(error)) from None
     made = {name: _made(value, f"{key}.{name}") for name, value in values.items()}

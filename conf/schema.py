@@ -31,7 +31,7 @@ def from_config(kind: type[T], node: object, key: str) -> T:
     Raises `ConfigError`, naming the key, for what does not fit or cannot be resolved.
     """
     try:
-        return typing.cast(T, build(kind, plain_values(node, key), key))
+        return typing.cast(T, build(kind, plain_values(node, key), key, plugins=True))
     except SchemaError as error:
         raise ConfigError(str(error)) from None
 
@@ -50,35 +50,39 @@ def plain_values(node: object, key: str = "") -> Any:
         raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
 
 
-def build(kind: Any, value: object, where: str = "") -> Any:
+def build(kind: Any, value: object, where: str = "", plugins: bool = False) -> Any:
     """Make a `kind` of plain values: dataclass, tuple, list, dict, Literal, union, Path or scalar.
 
-    Raises SchemaError naming the place, what was expected and what was found.
+    Only with `plugins` is a mapping with `_target_` made: it imports and calls what it names, and
+    so must never come from a file that somebody else wrote. Raises SchemaError naming the place,
+    what was expected and what was found.
     """
     if kind is Any:
         return value
-    if isinstance(value, Mapping) and TARGET in value and kind is not dict:
+    if plugins and isinstance(value, Mapping) and TARGET in value and kind is not dict:
         from conf.plugin import make_plugin
 
         return make_plugin(value, where)
     if is_dataclass(kind):
-        return build_dataclass(typing.cast(type, kind), value, where)
+        return build_dataclass(typing.cast(type, kind), value, where, plugins)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
-        return _tuple(arguments, _expect(value, list, "a list", where), where)
+        return _tuple(arguments, _expect(value, list, "a list", where), where, plugins)
     if origin is list:
         items = _expect(value, list, "a list", where)
-        return [build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items)]
+        return [build(arguments[0], one, f"{where}[{i}]", plugins) for i, one in enumerate(items)]
     if origin in (dict, Mapping):
         items = _expect(value, dict, "an object", where)
-        return {key: build(arguments[1], item, _join(where, key)) for key, item in items.items()}
+        return {
+            key: build(arguments[1], one, _join(where, key), plugins) for key, one in items.items()
+        }
     if origin is Literal:
         if value not in arguments:
             options = ", ".join(map(str, arguments))
             raise SchemaError(f"{where} is {value!r}, not one of {options}")
         return value
     if origin in (types.UnionType, typing.Union):
-        return _union(arguments, value, where)
+        return _union(arguments, value, where, plugins)
     if kind is Path:
         return Path(_expect(value, str, "a path", where))
     if kind is float and type(value) in (int, float):
@@ -91,7 +95,7 @@ def build(kind: Any, value: object, where: str = "") -> Any:
     raise SchemaError(f"{where} is {_brief(value)}; it must be a mapping with {TARGET}")
 
 
-def build_dataclass(kind: type, value: object, where: str) -> Any:
+def build_dataclass(kind: type, value: object, where: str, plugins: bool = False) -> Any:
     """Make the dataclass `kind` of a mapping; a ValueError of its own checks names the key."""
     content = dict(_expect(value, dict, "an object", where))
     known: dict[str, Field[Any]] = {field.name: field for field in fields(kind) if field.init}
@@ -105,7 +109,7 @@ def build_dataclass(kind: type, value: object, where: str) -> Any:
         if name not in content and field.default is MISSING and field.default_factory is MISSING:
             raise SchemaError(f"{_join(where, name)} is missing")
     hints = typing.get_type_hints(kind)
-    made = {key: build(hints[key], item, _join(where, key)) for key, item in content.items()}
+    made = {key: build(hints[key], one, _join(where, key), plugins) for key, one in content.items()}
     try:
         return kind(**made)
     except (SchemaError, ConfigError):
@@ -116,16 +120,20 @@ def build_dataclass(kind: type, value: object, where: str) -> Any:
         raise SchemaError(place) from None
 
 
-def _tuple(arguments: tuple[Any, ...], items: list[Any], where: str) -> tuple[Any, ...]:
+def _tuple(
+    arguments: tuple[Any, ...], items: list[Any], where: str, plugins: bool
+) -> tuple[Any, ...]:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+        return tuple(
+            build(arguments[0], one, f"{where}[{i}]", plugins) for i, one in enumerate(items)
+        )
     if len(items) != len(arguments):
         raise SchemaError(f"{where} is {_brief(items)}, not a list of {len(arguments)}")
     pairs = zip(arguments, items, strict=True)
-    return tuple(build(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
+    return tuple(build(kind, one, f"{where}[{i}]", plugins) for i, (kind, one) in enumerate(pairs))
 
 
-def _union(options: tuple[Any, ...], value: object, where: str) -> Any:
+def _union(options: tuple[Any, ...], value: object, where: str, plugins: bool) -> Any:
     """The first option that `value` fits, None first."""
     if value is None and types.NoneType in options:
         return None
@@ -133,7 +141,7 @@ def _union(options: tuple[Any, ...], value: object, where: str) -> Any:
     problems = []
     for option in present:
         try:
-            return build(option, value, where)
+            return build(option, value, where, plugins)
         except SchemaError as error:
             problems.append(str(error))
     raise SchemaError("; or ".join(dict.fromkeys(problems)))

@@ -9,9 +9,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from conf.schema import SchemaError, build
 from serving.artifact.digest import canonical_json
 from serving.artifact.lineage import Lineage
-from serving.artifact.schema import SchemaError, build
 from serving.artifact.store import REPORTS
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import safe_path

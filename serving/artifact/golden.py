@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from conf.schema import SchemaError, build
 from serving.artifact.digest import canonical_json
-from serving.artifact.schema import SchemaError, build
 from serving.artifact.tensors import FLOATS, numpy_dtype, triton_dtype
 
 FILE = "golden.json"

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from conf.schema import SchemaError, build
 from serving.artifact.digest import bytes_sha256, canonical_json, file_sha256
 from serving.artifact.lineage import Lineage
-from serving.artifact.schema import SchemaError, build
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT, MANIFEST, SIGNATURE, plain_files, safe_path
 

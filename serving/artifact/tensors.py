@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from serving.artifact.schema import SchemaError
+from conf.schema import SchemaError
 
 if TYPE_CHECKING:
     import numpy as np

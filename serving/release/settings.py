@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf import ConfigError
-from serving.artifact.schema import build
+from conf.schema import build
 from serving.release.flights import BaseRateGate, Holdout, NotWorseGate
 from serving.release.hygiene import HygieneGate
 from serving.release.latency import LatencyGate

@@ -125,3 +125,11 @@ def test_json_is_read_by_the_same_converter() -> None:
     assert build(tuple[int, ...], [1, 2]) == (1, 2)
     with pytest.raises(SchemaError, match=r"\[1\] is 'x'"):
         build(tuple[int, ...], [1, "x"])
+
+
+def test_a_target_in_a_file_that_somebody_else_wrote_is_never_made() -> None:
+    hostile = {"rate": 1.0, "inner": {"_target_": "foreign_nouns.raising.Noun"}}
+    with pytest.raises(SchemaError, match="_target_ is unknown here"):
+        build(Outer, hostile)
+    with pytest.raises(ConfigError, match="no licence"):
+        from_config(Outer, hostile, "optim")
