@@ -30,7 +30,7 @@ class Published:
 
 
 @contextmanager
-def workshop(data_root: Path, name: str) -> Iterator[Path]:
+def staging_folder(data_root: Path, name: str) -> Iterator[Path]:
     """A fresh staging folder beside the datasets called `name`; removed at the end if still there.
 
     Holding the lock proves that every other staging folder is a dead run's, so they are removed.

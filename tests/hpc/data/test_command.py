@@ -11,8 +11,9 @@ from hpc.data.command import main
 
 
 def arguments(source: Path, root: Path, *more: str) -> list[str]:
-    pins = "{flights: '', weather: '', planes: ''}"
-    overrides = [f"data.source.folder={source}", f"data.source.sha256={pins}"]
+    tables = ("flights", "weather", "planes")
+    pins = [f"data.source.sha256.{table}=''" for table in tables]
+    overrides = [f"data.source.folder={source}", *pins]
     return ["prepare", "data=flights", f"site.paths.data={root}", *overrides, *more]
 
 

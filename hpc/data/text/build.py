@@ -1,21 +1,18 @@
-"""Webster's dictionary as a language-modelling dataset: text, tokenizer, memory-mapped tokens."""
+"""Build a text dataset: text cut into splits, a tokenizer of train, memory-mapped tokens."""
 
 from __future__ import annotations
 
-import gzip
-import subprocess
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from hpc.data.config import WebsterConfig
-from hpc.data.recipe import Made
+from hpc.data.dataset import BuildResult, Progress
 from hpc.data.refusal import DataRefused
-from hpc.data.source import SourceFile, pinned
+from hpc.data.source import unpacked_bytes
+from hpc.data.text.dataset import TextDataset
 from serving.artifact.digest import canonical_json, file_sha256
 
 END = "<|end|>"
@@ -23,11 +20,9 @@ END = "<|end|>"
 PIECE_CHARS = 1 << 16
 SCHEMA = {"tokens": "uint16 little-endian", "holdout.txt": "utf-8"}
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Splits:
+class SplitText:
     """The text of each split. `stray_bytes` were not UTF-8 and were read as Windows-1252."""
 
     train: str
@@ -36,88 +31,65 @@ class Splits:
     stray_bytes: int
 
 
-def sources(config: WebsterConfig) -> dict[str, SourceFile]:
-    """The raw file, checked against its pin."""
-    path = Path(config.source.path)
-    return {"dictionary": pinned(path, config.source.sha256, "data.source.sha256")}
-
-
-def source_version(config: WebsterConfig) -> str:
-    """The installed version of the Debian package, or `unknown`."""
-    query = ["dpkg-query", "-W", "-f", "${Version}", config.source.name]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # not a Debian
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-def make(config: WebsterConfig, staged: Path, say: Say) -> Made:
-    """Write the dataset's files into the folder `staged`. Raises `DataRefused` on bad input."""
-    raw = unpack(Path(config.source.path))
-    splits = split(raw, config)
-    say(f"text: {len(raw):,} bytes; training the tokenizer ({config.vocab_size:,} tokens)")
+def build_text(config: TextDataset, staging: Path, progress: Progress) -> BuildResult:
+    """Write the dataset's files into the folder `staging`. Raises `DataRefused` on bad input."""
+    paths = config.source.paths().values()
+    raw = b"".join(unpacked_bytes(path) for path in paths)
+    splits = split_text(raw, config)
+    progress(f"text: {len(raw):,} bytes; training the tokenizer ({config.vocab_size:,} tokens)")
     tokenizer = train_tokenizer(splits.train, config)
-    tokenizer.save(str(staged / "tokenizer.json"))
-    tokenizer_sha256 = file_sha256(staged / "tokenizer.json")
+    tokenizer.save(str(staging / "tokenizer.json"))
     transform = {
-        "kind": "lm",
-        "tokenizer_sha256": tokenizer_sha256,
+        "kind": "text",
+        "tokenizer_sha256": file_sha256(staging / "tokenizer.json"),
         "vocab_size": tokenizer.get_vocab_size(),
         "end_id": tokenizer.token_to_id(END),
     }
-    (staged / "transform.json").write_bytes(canonical_json(transform))
+    (staging / "transform.json").write_bytes(canonical_json(transform))
     described = {}
     for name in ("train", "validation", "holdout"):
         text = getattr(splits, name)
-        tokens = write_tokens(tokenizer, text, staged / f"{name}.bin")
+        tokens = write_tokens(tokenizer, text, staging / f"{name}.bin")
         size = len(text.encode())
-        say(f"{name}: {size:,} bytes, {tokens:,} tokens, {size / tokens:.2f} bytes per token")
+        progress(f"{name}: {size:,} bytes, {tokens:,} tokens, {size / tokens:.2f} bytes per token")
         described[name] = {"file": f"{name}.bin", "tokens": tokens, "bytes": size}
-    (staged / "holdout.txt").write_bytes(splits.holdout.encode())
+    (staging / "holdout.txt").write_bytes(splits.holdout.encode())
     described["holdout_text"] = {"file": "holdout.txt", "bytes": len(splits.holdout.encode())}
-    return Made(SCHEMA, described, {"stray_bytes_read_as_windows_1252": splits.stray_bytes})
+    notes = {"stray_bytes_read_as_windows_1252": splits.stray_bytes}
+    return BuildResult(SCHEMA, described, notes)
 
 
-def unpack(path: Path) -> bytes:
-    """The bytes inside a dictzip or gzip file."""
-    try:
-        with gzip.open(path) as stream:
-            return stream.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataRefused(
-            f"{path.name} cannot be unpacked ({error}): it is truncated or damaged. "
-            "Install its package again."
-        ) from error
-
-
-def split(raw: bytes, config: WebsterConfig) -> Splits:
+def split_text(raw: bytes, config: TextDataset) -> SplitText:
     """Cut `raw` from its end: holdout, before it validation, the rest is train.
 
-    A dictionary is in alphabetical order, so the holdout has words that training never saw.
+    A cut inside a character moves to the character's end. Raises `DataRefused` for too little text,
+    or a holdout that is not UTF-8: its bytes are the unit of the model's score.
     """
     held = config.holdout_bytes + config.validation_bytes
     if len(raw) < 2 * held:
+        names = ", ".join(path.name for path in config.source.paths().values())
         raise DataRefused(
-            f"{Path(config.source.path).name} holds {len(raw):,} bytes of text, too few to hold "
+            f"{names} holds {len(raw):,} bytes of text, too few to hold "
             f"out {held:,} and train on the rest. Lower data.holdout_bytes and "
             "data.validation_bytes."
         )
-    holdout = raw[-config.holdout_bytes :]
+    first_cut = _character_start(raw, len(raw) - held)
+    second_cut = _character_start(raw, len(raw) - config.holdout_bytes)
+    holdout = raw[second_cut:]
     try:
         held_text = holdout.decode()
     except UnicodeDecodeError as error:
         raise DataRefused(
             f"the holdout is not clean UTF-8 at byte {error.start:,} of its "
-            f"{config.holdout_bytes:,}, so bytes could not be counted exactly. "
+            f"{len(holdout):,}, so bytes could not be counted exactly. "
             "Choose another data.holdout_bytes."
         ) from error
-    train, stray_train = _lenient(raw[:-held])
-    validation, stray = _lenient(raw[-held : -config.holdout_bytes])
-    return Splits(train, validation, held_text, stray_train + stray)
+    train, stray_train = _lenient(raw[:first_cut])
+    validation, stray = _lenient(raw[first_cut:second_cut])
+    return SplitText(train, validation, held_text, stray_train + stray)
 
 
-def train_tokenizer(text: str, config: WebsterConfig) -> Tokenizer:
+def train_tokenizer(text: str, config: TextDataset) -> Tokenizer:
     """A byte-level BPE: any text has tokens, and tokens decode to exactly that text."""
     tokenizer = Tokenizer(models.BPE())
     bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not config.pretokenizer)
@@ -174,7 +146,7 @@ def _write_batch(tokenizer: Tokenizer, batch: list[str], file) -> int:
 
 
 def _lenient(raw: bytes) -> tuple[str, int]:
-    """Decode UTF-8; the few bytes that are not (the source has three) are Windows-1252 quotes."""
+    """Decode UTF-8; the few bytes that are not are Windows-1252, mostly its quotes."""
     parts, stray = [], 0
     while True:
         try:
@@ -185,3 +157,11 @@ def _lenient(raw: bytes) -> tuple[str, int]:
             parts.append(raw[error.start : error.end].decode("cp1252", "replace"))
             raw = raw[error.end :]
             stray += error.end - error.start
+
+
+def _character_start(raw: bytes, place: int) -> int:
+    """`place`, or up to three bytes later, where no UTF-8 character goes across."""
+    for later in range(place, min(place + 4, len(raw))):
+        if raw[later] & 0xC0 != 0x80:
+            return later
+    return place
