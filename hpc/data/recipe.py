@@ -37,6 +37,11 @@ def files_of(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("*.py")))
 
 
+def core_files(*modules: str) -> tuple[Path, ...]:
+    """The files of the modules that kinds share, by their names in `hpc.data`."""
+    return tuple(Path(__file__).with_name(f"{module}.py") for module in modules)
+
+
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     source = config.get("source")
     if not isinstance(source, dict):

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hpc.data.refusal import DataRefused
-from hpc.data.tables import value_text
+from hpc.data.tables import row_texts, value_text
 
 SPLITS = ("train", "validation", "holdout")
 LATER = "later"
@@ -76,6 +77,24 @@ def split_groups(
         split_of.update(dict.fromkeys(early[start:stop], name))
         start = stop
     return split_of
+
+
+def split_table(
+    prepared: pa.Table, group: str, times: pa.ChunkedArray | None, spec: SplitSpec
+) -> dict[str, pa.Table]:
+    """The rows of every split, in the order of `prepared`; without a `group` column equal rows are
+    one group. Raises `DataRefused` for a split without rows."""
+    groups = prepared[group].to_pylist() if group else row_texts(prepared)
+    split_of = split_groups(groups, times, spec)
+    owners = pa.array([split_of[one] for one in groups])
+    parts = {}
+    for split in spec.names():
+        part = prepared.filter(pc.equal(owners, split))
+        if part.num_rows == 0:
+            what = f"values of {group!r}" if group else "rows"
+            raise DataRefused(f"the split {split!r} has no rows: the source has too few {what}")
+        parts[split] = part
+    return parts
 
 
 def _cuts(dtype: pa.DataType, spec: SplitSpec) -> list[tuple[str, Any]]:

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from hpc.data.dataset import BuildResult, Progress
 from hpc.data.refusal import DataRefused
-from hpc.data.split import split_groups
-from hpc.data.tables import row_texts, typed_column
+from hpc.data.split import split_table
+from hpc.data.tables import typed_column
 from hpc.data.tabular.dataset import TabularDataset
 from hpc.data.tabular.fit import fit_features, fit_target
 from hpc.data.tabular.query import WIRE_TYPES, query_rows, read_tables
-from hpc.data.tabular.target import class_names, target_column
+from hpc.data.tabular.target import target_classes, target_column
 from serving.artifact.splits import raw_columns
 from serving.runtime.errors import InvalidInput
 from serving.runtime.tabular_transform import TabularTransform
@@ -28,9 +28,9 @@ def build_tabular(config: TabularDataset, staging: Path, progress: Progress) -> 
     sizes = ", ".join(f"{name} {table.num_rows:,}" for name, table in tables.items())
     progress(f"read {sizes} rows")
     rows, dropped = query_rows(config, tables)
-    parts = split_table(rows, config)
+    parts = split_rows(rows, config)
     train = parts["train"]
-    classes = class_names(config.target, parts)
+    classes = target_classes(config.target, parts)
     names = [one.name for one in config.features]
     raw = {split: raw_columns(part, names) for split, part in parts.items()}
     try:
@@ -53,28 +53,17 @@ def build_tabular(config: TabularDataset, staging: Path, progress: Progress) -> 
     )
 
 
-def split_table(rows: pa.Table, config: TabularDataset) -> dict[str, pa.Table]:
+def split_rows(rows: pa.Table, config: TabularDataset) -> dict[str, pa.Table]:
     """The prepared rows of every split, in the order of `rows`: features, group, target.
 
     Raises `DataRefused` for a value of the wrong type, or a split without rows.
     """
     place = "the query's result" if config.query else next(iter(config.source.files.values()))
-    prepared = prepared_table(rows, config, place)
     times = None
     if config.split.time:
         dtype = rows[config.split.time].type if config.split.time in rows.column_names else None
         times = typed_column(rows, place, config.split.time, dtype or pa.string(), nullable=False)
-    groups = prepared[config.group].to_pylist() if config.group else row_texts(prepared)
-    split_of = split_groups(groups, times, config.split)
-    owners = pa.array([split_of[group] for group in groups])
-    parts = {}
-    for split in config.split.names():
-        part = prepared.filter(pc.equal(owners, split))
-        if part.num_rows == 0:
-            what = f"values of {config.group!r}" if config.group else "rows"
-            raise DataRefused(f"the split {split!r} has no rows: the source has too few {what}")
-        parts[split] = part
-    return parts
+    return split_table(prepared_table(rows, config, place), config.group, times, config.split)
 
 
 def prepared_table(rows: pa.Table, config: TabularDataset, place: str) -> pa.Table:

@@ -7,19 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.names import nearest
-from hpc.data import source as source_module
-from hpc.data import split as split_module
-from hpc.data import tables
 from hpc.data.dataset import BuildResult, Progress
-from hpc.data.recipe import files_of
+from hpc.data.recipe import core_files, files_of
 from hpc.data.source import FileSource, SourceFile
 from hpc.data.split import SplitSpec
 from hpc.data.tables import NULLABLE, TYPES, CsvFormat
 from hpc.data.tabular.columns import FeatureSpec, TargetSpec
 from serving.artifact import splits
 from serving.runtime import features, tabular_transform
-
-SHARED = (source_module, split_module, tables, splits, features, tabular_transform)
 
 
 @dataclass(frozen=True)
@@ -94,4 +89,6 @@ class TabularDataset:
         return build_tabular(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
-        return (*files_of(Path(__file__).parent), *(Path(str(one.__file__)) for one in SHARED))
+        shared = core_files("source", "tables", "split", "classes")
+        served = (Path(str(one.__file__)) for one in (splits, features, tabular_transform))
+        return (*files_of(Path(__file__).parent), *shared, *served)

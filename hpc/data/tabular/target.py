@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hpc.data.classes import class_names
 from hpc.data.refusal import DataRefused
 from hpc.data.split import LATER
 from hpc.data.tables import typed_column, value_text
@@ -44,34 +45,24 @@ def target_column(rows: pa.Table, place: str, spec: TargetSpec) -> pa.ChunkedArr
     return pa.chunked_array([pa.array([TRUTHS[word.lower()] for word in words], pa.int8())])
 
 
-def class_names(spec: TargetSpec, parts: Mapping[str, pa.Table]) -> tuple[str, ...] | None:
-    """The classes on the training split, whole numbers in their order; None for other kinds.
+def target_classes(spec: TargetSpec, parts: Mapping[str, pa.Table]) -> tuple[str, ...] | None:
+    """The classes of a multiclass target; None for other kinds.
 
-    Raises `DataRefused` when train has a single one, or another split has one that train lacks.
+    Raises `DataRefused` for classes that train lacks, and for a target without two values in a
+    split that is trained on or judged by.
     """
     if spec.kind == "regression":
         return None
     found = {split: set(part[spec.name].to_pylist()) for split, part in parts.items()}
-    if spec.kind == "binary":
-        for split, values in found.items():
-            if len(values) == 1 and split != LATER:
-                raise DataRefused(
-                    f"the target {spec.name!r} is {values.pop()} in every row of the split "
-                    f"{split!r}: there is nothing to tell apart"
-                )
-        return None
-    if len(found["train"]) == 1:
-        (only,) = found["train"]
-        raise DataRefused(f"the target {spec.name!r} is {only!r} in every row of the split 'train'")
+    if spec.kind == "multiclass":
+        return class_names(spec.name, found)
     for split, values in found.items():
-        unknown = sorted(values - found["train"])
-        if unknown:
+        if len(values) == 1 and split != LATER:
             raise DataRefused(
-                f"the target {spec.name!r} has classes in the split {split!r} that train lacks: "
-                f"{', '.join(unknown[:5])}. Leave rare classes out with data.drop, or choose "
-                "another data.split.seed."
+                f"the target {spec.name!r} is {values.pop()} in every row of the split {split!r}: "
+                "there is nothing to tell apart"
             )
-    return tuple(sorted(found["train"], key=_class_order(found["train"])))
+    return None
 
 
 def _numbers(rows: pa.Table, place: str, spec: TargetSpec) -> pa.ChunkedArray:
@@ -94,9 +85,3 @@ def _missing(values: pa.ChunkedArray, place: str, spec: TargetSpec) -> DataRefus
         f"values, the first in row {row}. Leave such rows out with "
         f"data.drop='{{unlabelled: {spec.source} IS NULL}}'"
     )
-
-
-def _class_order(names: set[str]):
-    if all(name.lstrip("-").isascii() and name.lstrip("-").isdigit() for name in names):
-        return lambda name: (int(name), name)
-    return lambda name: name

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from hpc.data.dataset import BuildResult, Progress
 from hpc.data.refusal import DataRefused
 from hpc.data.source import unpacked_bytes
 from hpc.data.text.dataset import TextDataset
+from hpc.data.tokenizer import train_byte_bpe
 from serving.artifact.digest import canonical_json, file_sha256
 
 END = "<|end|>"
@@ -37,7 +38,7 @@ def build_text(config: TextDataset, staging: Path, progress: Progress) -> BuildR
     raw = b"".join(unpacked_bytes(path) for path in paths)
     splits = split_text(raw, config)
     progress(f"text: {len(raw):,} bytes; training the tokenizer ({config.vocab_size:,} tokens)")
-    tokenizer = train_tokenizer(splits.train, config)
+    tokenizer = train_byte_bpe(pieces_of(splits.train), config.vocab_size, END, config.pretokenizer)
     tokenizer.save(str(staging / "tokenizer.json"))
     transform = {
         "kind": "text",
@@ -87,26 +88,6 @@ def split_text(raw: bytes, config: TextDataset) -> SplitText:
     train, stray_train = _lenient(raw[:first_cut])
     validation, stray = _lenient(raw[first_cut:second_cut])
     return SplitText(train, validation, held_text, stray_train + stray)
-
-
-def train_tokenizer(text: str, config: TextDataset) -> Tokenizer:
-    """A byte-level BPE: any text has tokens, and tokens decode to exactly that text."""
-    tokenizer = Tokenizer(models.BPE())
-    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not config.pretokenizer)
-    if config.pretokenizer:
-        pieces = pre_tokenizers.Split(Regex(config.pretokenizer), "isolated")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, bytewise])
-    else:
-        tokenizer.pre_tokenizer = bytewise
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(pieces_of(text), trainer)
-    return tokenizer
 
 
 def write_tokens(tokenizer: Tokenizer, text: str, path: Path) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.data import source as source_module
 from hpc.data.dataset import BuildResult, Progress
-from hpc.data.recipe import files_of
+from hpc.data.recipe import core_files, files_of
 from hpc.data.source import FileSource, SourceFile
 
 
@@ -52,4 +51,5 @@ class TextDataset:
         return build_text(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
-        return (*files_of(Path(__file__).parent), Path(source_module.__file__))
+        folder = Path(__file__).parent
+        return (*files_of(folder), *core_files("source", "tokenizer"))
