@@ -58,7 +58,9 @@ def split_rows(rows: pa.Table, config: TabularDataset) -> dict[str, pa.Table]:
 
     Raises `DataRefused` for a value of the wrong type, or a split without rows.
     """
-    place = "the query's result" if config.query else next(iter(config.source.files.values()))
+    place = (
+        "the query's result" if config.query else next(iter(config.source.paths().values())).name
+    )
     times = None
     if config.split.time:
         dtype = rows[config.split.time].type if config.split.time in rows.column_names else None

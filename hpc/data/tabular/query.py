@@ -44,10 +44,10 @@ def query_rows(
             connection.unregister("_arrow")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            result = connection.sql(query)
-            if result is None:
+            statements = connection.extract_statements(query)
+            if not statements or statements[-1].type != duckdb.StatementType.SELECT:
                 raise DataRefused("data.query: the last statement is no SELECT")
-            rows = result.to_arrow_table()
+            rows = connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             raise DataRefused(f"data.query: {_sentence(error)}") from error
         if not config.drop:
