@@ -90,6 +90,8 @@ def _module(name: str, folder: Path) -> ModuleType:
     place = folder.joinpath(*name.split("."))
     if not (place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()):
         raise ValueError(f"{folder / FILE} names the module {name!r}, which {folder} does not hold")
+    # A task's own code imports lockgate_runtime, which has this name inside a package alone.
+    sys.modules.setdefault(PREFIX.rstrip("."), sys.modules[str(__package__)])
     root = ModuleType(f"_lockgate_version_{next(_opened)}")
     root.__path__ = [str(folder)]
     sys.modules[root.__name__] = root

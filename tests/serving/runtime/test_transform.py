@@ -150,6 +150,36 @@ def test_columns_must_be_exactly_those_of_the_transform() -> None:
         TRANSFORM.encode({**given, "distance": distance, "arr_delay": distance})
 
 
+@given(rows)
+@settings(max_examples=50, deadline=None)
+def test_an_absent_optional_column_is_missing_in_every_row(row: dict) -> None:
+    given_columns = columns([row, row])
+    gone = {"maker": b"", "wind_dir": np.nan, "temp": np.nan}
+    missing = TRANSFORM.encode(columns([{**row, **gone}] * 2))
+    for name in gone:
+        del given_columns[name]
+    absent = TRANSFORM.encode(given_columns)
+    assert all(np.array_equal(absent[name], missing[name]) for name in missing)
+
+
+def test_a_request_of_optional_columns_needs_one() -> None:
+    only = TabularTransform(
+        (Number("temp", "FP32", -80.0, 140.0, 57.0, 18.0, nullable=True),),
+        Target("price", "regression", "price"),
+    )
+    with pytest.raises(InvalidInput, match="needs at least one input"):
+        only.encode({})
+
+
+def test_no_categories_or_no_numbers_are_arrays_of_width_zero() -> None:
+    for name, shapes in (("carrier", [(1, 1), (1, 0)]), ("minute", [(1, 0), (1, 1)])):
+        features = tuple(one for one in TRANSFORM.features if one.name == name)
+        small = TabularTransform(features, TRANSFORM.target)
+        encoded = small.encode({name: columns([ROW])[name]})
+        assert [array.shape for array in encoded.values()] == shapes
+        assert [str(array.dtype) for array in encoded.values()] == ["int64", "float32"]
+
+
 def test_another_kind_of_transform_is_refused() -> None:
     with pytest.raises(ValueError, match="kind 'text', not 'tabular'"):
         transform_from_json('{"kind": "text"}')
