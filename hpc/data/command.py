@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from hpc.data.prepare import prepare
 from hpc.data.publish import Published
 from hpc.data.refusal import DataRefused
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line after `lockgate data`; returns its exit status."""
@@ -25,8 +28,8 @@ def main(argv: Sequence[str]) -> int:
     name, root = "", Path()
     try:
         cfg = compose("data", options.overrides)
-        name, root = str(cfg.data.name), Path(cfg.site.paths.data)
         dataset = make_dataset(cfg.data)
+        name, root = dataset.name, Path(cfg.site.paths.data)
         published = prepare(dataset, root, lambda line: print(f"  {line}", file=sys.stderr))
     except ConfigError as error:
         print(f"lockgate: {error}", file=sys.stderr)
@@ -50,6 +53,8 @@ def make_dataset(node: object) -> Dataset:
             f"data._target_: {kind.__module__}.{kind.__qualname__} is not a dataset; "
             "see hpc.data.dataset.Dataset"
         )
+    if not NAME.fullmatch(made.name):
+        raise ConfigError(f"data.name={made.name}: use letters, digits, '_', '-' and '.'")
     return made
 
 

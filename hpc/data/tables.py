@@ -28,6 +28,8 @@ TYPES = {
 """Arrow type of each column type that a config can name; dates and times are ISO 8601."""
 NULLABLE = "nullable "
 """Before a type's name: values may be missing."""
+BLOCK_BYTES = 1 << 26
+"""Bytes of CSV that are parsed at once; no row can be longer."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def typed_column(
             f"the first in row {pc.index(pc.is_null(column), True).as_py() + 1}"
         )
     try:
-        made = column.cast(dtype)
+        trimmed = pa.types.is_string(column.type) and not pa.types.is_string(dtype)
+        made = (pc.utf8_trim_whitespace(column) if trimmed else column).cast(dtype)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataRefused(
             f"column {found!r} of {place} must be {dtype}: {_first_bad(column, dtype)}"
@@ -125,13 +128,13 @@ def _read_csv(path: Path, csv_format: CsvFormat) -> pa.Table:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataRefused(f"{path.name} is not UTF-8 in line {line}. Save it as UTF-8.") from error
     parse = csv.ParseOptions(delimiter=csv_format.delimiter, newlines_in_values=True)
-    whole = csv.ReadOptions(block_size=max(len(data) + 1, 1 << 20))  # one block: quoted lines stay
+    blocks = csv.ReadOptions(block_size=BLOCK_BYTES)
     try:
-        header = csv.open_csv(io.BytesIO(data), parse_options=parse, read_options=whole).schema
+        header = csv.open_csv(io.BytesIO(data), parse_options=parse, read_options=blocks).schema
         return csv.read_csv(
             io.BytesIO(data),
             parse_options=parse,
-            read_options=whole,
+            read_options=blocks,
             convert_options=csv.ConvertOptions(
                 column_types={name: pa.string() for name in header.names},
                 null_values=list(csv_format.missing),
@@ -143,9 +146,10 @@ def _read_csv(path: Path, csv_format: CsvFormat) -> pa.Table:
 
 
 def _first_bad(column: pa.ChunkedArray, dtype: pa.DataType) -> str:
+    is_text = pa.types.is_string(column.type)
     for row, value in enumerate(column):
         try:
-            value.cast(dtype)
+            (pc.utf8_trim_whitespace(value) if is_text else value).cast(dtype)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return f"row {row + 1} has {value.as_py()!r}"
     return f"it is {column.type}"

@@ -45,6 +45,13 @@ def test_a_refusal_says_what_where_and_that_the_old_one_stays(
     assert said[-1].startswith("The previous dataset flights@") and "unchanged" in said[-1]
 
 
+def test_a_target_that_is_no_dataset_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    override = "data._target_=hpc.data.tables.CsvFormat"
+    keys = ("source", "holdout_bytes", "validation_bytes", "vocab_size", "pretokenizer", "name")
+    assert main(["prepare", "data=webster", override, *(f"~data.{key}" for key in keys)]) == 2
+    assert "hpc.data.tables.CsvFormat is not a dataset" in capsys.readouterr().err
+
+
 def test_refused_at_the_first_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(tmp_path / "nowhere", tmp_path)) == 1
     said = capsys.readouterr().err

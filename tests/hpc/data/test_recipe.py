@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+from hpc.data.arrays import ArraysDataset
+from hpc.data.labelled_text import LabelledTextDataset
 from hpc.data.recipe import recipe_digest
-from hpc.data.source import SourceFile
+from hpc.data.source import FileSource, SourceFile
+from hpc.data.split import SplitSpec
 from tests.datasets import flights_config, webster_config
 
+FRACTIONS = {"train": 0.8, "validation": 0.1, "holdout": 0.1}
 SOURCES = {"dictionary": SourceFile("x", "0" * 64, 3)}
 REPO = Path(__file__).resolve().parents[3]
 
@@ -31,13 +37,16 @@ def test_a_kinds_code_is_its_own_folder_and_what_it_uses() -> None:
 
 def test_every_module_that_a_kind_imports_is_in_its_code() -> None:
     """Of this package: what prepares and publishes decides no bytes, and is left out."""
-    import subprocess
-    import sys
-
     core = {"dataset", "lineage", "prepare", "publish", "recipe", "refusal", "command"}
+    arrays = ArraysDataset("a", {"_target_": "x.Y"}, ("x",), ("y",), SplitSpec(FRACTIONS))
+    texts = LabelledTextDataset(
+        "t", FileSource({"rows": "x.csv"}), "text", "label", 9, SplitSpec(FRACTIONS), vocab_size=300
+    )
     for config, kind in (
         (webster_config(Path("x")), "text"),
         (flights_config(Path("/x")), "tabular"),
+        (arrays, "arrays"),
+        (texts, "labelled_text"),
     ):
         done = subprocess.run(
             [

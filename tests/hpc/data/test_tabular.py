@@ -185,6 +185,7 @@ def test_a_csv_as_other_programs_write_it(tmp_path: Path) -> None:
     columns = table()
     columns["id"] = [f'"a ""b""; c\r\nd {row}"' for row in range(ROWS)]
     columns["colour"] = ['"red; or"' if one == "red" else one for one in columns["colour"]]
+    columns["price"] = [f" {price} " for price in columns["price"]]
     text = csv_text({f'"{name}"': values for name, values in columns.items()})
     text = text.replace(",", ";").replace("\r\n", "\n").replace("\n", "\r\n")
     plain = prepared(tmp_path, csv_text(table()))
@@ -342,9 +343,10 @@ def test_a_query_cannot_read_files(tmp_path: Path) -> None:
             {"split": {"fractions": {"train": 0.5, "validation": 0.5, "holdout": 0.5}}},
             r"data\.split\.fractions=.* add up to 1",
         ),
+        ({"name": "../trees"}, r"data\.name=\.\./trees: use letters"),
         ({"min_category_cuont": 3}, r"data\.min_category_cuont is unknown"),
         ({"source": {"files": {}}}, r"data\.source\.files=\{\}: name at least one"),
-        ({"_target_": "torch.optim.SGD"}, r"data"),
+        ({"_target_": "torch.optim.SGD"}, "data"),
         ({"_target_": "hpc.data.tabular.TabularDatset"}, "Nearest: .*TabularDataset"),
     ],
 )
