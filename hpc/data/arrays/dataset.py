@@ -79,4 +79,4 @@ class ArraysDataset:
         return build_arrays(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
-        return (*files_of(Path(__file__).parent), *core_files("split", "tables"))
+        return (*files_of(Path(__file__).parent), *core_files("source", "tables", "split"))
