@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _refusal(name: str, root: Path, reason: str) -> str:
     try:
-        digest = lineage.read(lineage.current(root, name)).digest[:12]
+        digest = lineage.read_lineage(lineage.current_dataset(root, name)).digest[:12]
         before = f"The previous dataset {name}@{digest} is unchanged."
     except DataRefused:
         before = "Nothing was published."

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpc.data import lineage as lineages
 from hpc.data.dataset import BuildResult, Dataset, Progress
-from hpc.data.lineage import Lineage
+from hpc.data.lineage import DatasetLineage
 from hpc.data.publish import Published, publish, staging_folder
 from hpc.data.recipe import recipe_digest
 from hpc.data.refusal import DataRefused
@@ -29,7 +29,7 @@ def prepare(dataset: Dataset, data_root: Path, progress: Progress = print) -> Pu
         kept = _already_made(data_root, dataset.name, recipe) if sources else None
         if kept is not None:
             progress(f"{dataset.name}@{kept.digest[:12]} was made by the same recipe and is intact")
-            path = lineages.current(data_root, dataset.name)
+            path = lineages.current_dataset(data_root, dataset.name)
             return Published(dataset.name, path, kept, "unchanged")
         if sources:
             names = ", ".join(source.path for source in sources.values())
@@ -45,12 +45,12 @@ def prepare(dataset: Dataset, data_root: Path, progress: Progress = print) -> Pu
 
 def _lineage(
     name: str, staging: Path, result: BuildResult, source: Mapping[str, Any], recipe: str
-) -> Lineage:
+) -> DatasetLineage:
     splits = {
         split: {**described, "sha256": _digest(staging / described["file"])}
         for split, described in result.splits.items()
     }
-    return Lineage(
+    return DatasetLineage(
         name=name,
         digest=tree_digest(staging, exclude=(lineages.FILE,)),
         source=source,
@@ -67,9 +67,13 @@ def _digest(path: Path) -> str:
     return tree_digest(path) if path.is_dir() else file_sha256(path)
 
 
-def _already_made(data_root: Path, name: str, recipe: str) -> Lineage | None:
+def _already_made(data_root: Path, name: str, recipe: str) -> DatasetLineage | None:
     try:
-        dataset = lineages.current(data_root, name)
-        return lineages.verify(dataset) if lineages.read(dataset).recipe == recipe else None
+        dataset = lineages.current_dataset(data_root, name)
+        return (
+            lineages.verify_dataset(dataset)
+            if lineages.read_lineage(dataset).recipe == recipe
+            else None
+        )
     except DataRefused:
         return None  # nothing there, or damaged: build it

@@ -60,7 +60,7 @@ def test_one_dataset_is_shared_out(tmp_path: Path) -> None:
     assert isinstance(parts["train"].inputs["image"], np.memmap)
     assert sorted(map(bytes, images)) == sorted(map(bytes, Squares(40).images))
     assert made.lineage.source["name"] == f"{HERE}.Squares"
-    lineage.verify(made.path)
+    lineage.verify_dataset(made.path)
 
 
 def test_the_content_alone_decides_whether_it_is_unchanged(tmp_path: Path) -> None:

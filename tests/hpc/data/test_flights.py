@@ -132,7 +132,7 @@ def test_transform_means_and_vocabularies_come_from_train(flights: Published) ->
 
 
 def test_lineage_names_every_byte(flights: Published, flights_source: Path) -> None:
-    found = lineage.read(flights.path)
+    found = lineage.read_lineage(flights.path)
     assert found.digest == tree_digest(flights.path, exclude=("lineage.json",))
     assert flights.path.name == found.digest[:12]
     for split in SPLITS:

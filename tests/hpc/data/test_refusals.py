@@ -101,7 +101,7 @@ def test_bad_flights(
     with pytest.raises(DataRefused, match=said):
         prepare(flights_config(folder), root, quiet)
     assert _state(root / "flights") == before
-    lineage.verify(lineage.current(root, "flights"))
+    lineage.verify_dataset(lineage.current_dataset(root, "flights"))
 
 
 def test_another_digest_than_the_pinned_one(
@@ -166,7 +166,7 @@ def test_bad_webster(
     with pytest.raises(DataRefused, match=said):
         prepare(webster_config(spoiled), root, quiet)
     assert _state(root / "webster") == before
-    lineage.verify(lineage.current(root, "webster"))
+    lineage.verify_dataset(lineage.current_dataset(root, "webster"))
 
 
 def test_webster_with_another_digest(webster_source: Path, tmp_path: Path) -> None:
