@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from hpc.data.source import SourceFile
 
 Progress = Callable[[str], None]
 """Takes one line of progress."""
+TENSOR_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""Names that a served tensor can have."""
 
 
 @dataclass(frozen=True)

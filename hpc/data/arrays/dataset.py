@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import Any
 
 from conf.plugin import targets
 from conf.schema import TARGET
-from hpc.data.dataset import BuildResult, Progress
+from hpc.data.dataset import TENSOR_NAME, BuildResult, Progress
 from hpc.data.recipe import core_files, files_of
 from hpc.data.source import SourceFile, package_version
 from hpc.data.split import LATER, SPLITS, SplitSpec
-
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class ArraysDataset:
                 raise ValueError(f"{key}=[]: name at least one array")
         names = self.names
         for name in names:
-            if not NAME.fullmatch(name) or names.count(name) > 1:
+            if not TENSOR_NAME.fullmatch(name) or names.count(name) > 1:
                 raise ValueError(f"inputs, targets and group: {name!r} is no name, or there twice")
         if not isinstance(self.examples, Mapping):
             raise ValueError(f"examples={self.examples!r}: must be a mapping with {TARGET}")
@@ -65,18 +62,23 @@ class ArraysDataset:
         return (*self.inputs, *self.targets, *((self.group,) if self.group else ()))
 
     def sources(self) -> dict[str, SourceFile]:
+        """See `Dataset.sources`."""
         return {}
 
     def source_name(self) -> str:
+        """See `Dataset.source_name`."""
         return ", ".join(sorted({target for _, target in targets(self.examples, "data.examples")}))
 
     def source_version(self) -> str:
+        """See `Dataset.source_version`."""
         return package_version(self.source_name().partition(".")[0])
 
     def build(self, staging: Path, progress: Progress) -> BuildResult:
+        """See `Dataset.build`."""
         from hpc.data.arrays.build import build_arrays
 
         return build_arrays(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
+        """See `Dataset.code`."""
         return (*files_of(Path(__file__).parent), *core_files("source", "tables", "split"))

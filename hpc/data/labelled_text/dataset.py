@@ -57,19 +57,24 @@ class LabelledTextDataset:
             raise ValueError(f"pad_token={self.pad_token}: is of a tokenizer of one's own")
 
     def sources(self) -> dict[str, SourceFile]:
+        """See `Dataset.sources`."""
         return self.source.pinned_files()
 
     def source_name(self) -> str:
+        """See `Dataset.source_name`."""
         return self.source.name()
 
     def source_version(self) -> str:
+        """See `Dataset.source_version`."""
         return self.source.version()
 
     def build(self, staging: Path, progress: Progress) -> BuildResult:
+        """See `Dataset.build`."""
         from hpc.data.labelled_text.build import build_labelled_text
 
         return build_labelled_text(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
+        """See `Dataset.code`."""
         shared = core_files("source", "tables", "split", "classes", "tokenizer")
         return (*files_of(Path(__file__).parent), *shared)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hpc.data.dataset import TENSOR_NAME
+
 DTYPES = {"category": ("BYTES", "INT32"), "number": ("FP32", "INT32"), "angle": ("FP32",)}
 """The dtypes of each kind of feature, the default first."""
 
@@ -29,6 +31,11 @@ class FeatureSpec:
     """Greatest possible value of a number; see `low`."""
 
     def __post_init__(self) -> None:
+        if not TENSOR_NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name={self.name}: a served tensor's name has letters, digits, '_', '-' and '.'; "
+                "map the column to another name with data.columns"
+            )
         choices = DTYPES[self.kind]
         if self.dtype and self.dtype not in choices:
             raise ValueError(f"dtype={self.dtype}: a {self.kind} is {' or '.join(choices)}")
@@ -69,6 +76,10 @@ class TargetSpec:
             raise ValueError(f"above and positive are of a binary target, not of a {self.kind} one")
         if self.above is not None and self.positive is not None:
             raise ValueError(f"above={self.above}: leave out positive, or this")
+        if not TENSOR_NAME.fullmatch(self.served):
+            raise ValueError(
+                f"output={self.served}: a served tensor's name has letters, digits, '_', '-', '.'"
+            )
         if self.kind == "multiclass" and self.output:
             raise ValueError(f"output={self.output}: a multiclass target has two outputs; leave it")
 

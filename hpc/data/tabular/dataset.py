@@ -57,6 +57,8 @@ class TabularDataset:
             raise ValueError(f"features: {twice[0]} is there twice")
         if self.target.name in names or self.target.source in names:
             raise ValueError(f"target: {self.target.source} is a feature, too")
+        if self.target.served in names:
+            raise ValueError(f"target.output={self.target.served}: it is a feature, too")
         if self.target.name == self.group:
             raise ValueError(f"group={self.group}: it is the target")
         if len(self.source.files) > 1 and not self.query:
@@ -75,20 +77,25 @@ class TabularDataset:
                     raise ValueError(f"types.{table}.{column}={dtype} is no type. {valid}")
 
     def sources(self) -> dict[str, SourceFile]:
+        """See `Dataset.sources`."""
         return self.source.pinned_files()
 
     def source_name(self) -> str:
+        """See `Dataset.source_name`."""
         return self.source.name()
 
     def source_version(self) -> str:
+        """See `Dataset.source_version`."""
         return self.source.version()
 
     def build(self, staging: Path, progress: Progress) -> BuildResult:
+        """See `Dataset.build`."""
         from hpc.data.tabular.build import build_tabular
 
         return build_tabular(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
+        """See `Dataset.code`."""
         shared = core_files("source", "tables", "split", "classes")
         served = (Path(str(one.__file__)) for one in (splits, features, tabular_transform))
         return (*files_of(Path(__file__).parent), *shared, *served)

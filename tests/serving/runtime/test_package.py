@@ -30,6 +30,14 @@ def name_runtime(version: Path, target: str) -> Path:
     return version
 
 
+def carry_runtime(version: Path, target: str) -> Path:
+    """Make the version folder whole: it names the class and has the runtime files of it."""
+    (version / "lockgate_runtime").mkdir()
+    for file in runtime_files(target):
+        shutil.copyfile(file, version / "lockgate_runtime" / file.name)
+    return name_runtime(version, target)
+
+
 def names(target: str) -> set[str]:
     return {path.name for path in runtime_files(target)}
 
@@ -124,10 +132,7 @@ def test_a_package_works_alone_in_the_serving_environment(tmp_path: Path, target
         version, request = write_arrays(tmp_path), {"image": np.ones((1, 2, 2), np.float32)}
     else:
         version, request = write_classifier(tmp_path), {"text": np.array([["low"]], object)}
-    name_runtime(version, target)
-    (version / "lockgate_runtime").mkdir()
-    for file in runtime_files(target):
-        shutil.copyfile(file, version / "lockgate_runtime" / file.name)
+    carry_runtime(version, target)
     plain = {
         name: (
             [one.decode() for one in value] if isinstance(value[0], bytes) else value.tolist(),
