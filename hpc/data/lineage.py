@@ -15,7 +15,7 @@ FILE = "lineage.json"
 
 
 @dataclass(frozen=True)
-class Lineage:
+class DatasetLineage:
     """The content of `lineage.json`.
 
     `splits` maps a split to its file, sha256 and size (`rows`, or `tokens` and `bytes`). `recipe`
@@ -37,17 +37,17 @@ class Lineage:
         return asdict(self)
 
 
-def read(dataset: Path) -> Lineage:
+def read_lineage(dataset: Path) -> DatasetLineage:
     """The lineage of the dataset folder `dataset`. Raises `DataRefused` when there is none."""
     path = Path(dataset) / FILE
     if not path.is_file():
         raise DataRefused(
             f"there is no dataset at {dataset}. Make it with: lockgate data prepare data=NAME"
         )
-    return Lineage(**json.loads(path.read_text()))
+    return DatasetLineage(**json.loads(path.read_text()))
 
 
-def current(data_root: Path, name: str) -> Path:
+def current_dataset(data_root: Path, name: str) -> Path:
     """The folder that `<data_root>/<name>/current` points at, resolved.
 
     Resolved, because `current` moves at the next `prepare` and a run must not move with it.
@@ -61,9 +61,9 @@ def current(data_root: Path, name: str) -> Path:
     return link.resolve()
 
 
-def verify(dataset: Path) -> Lineage:
+def verify_dataset(dataset: Path) -> DatasetLineage:
     """Read the lineage and hash every file against it. Raises `DataRefused` on a difference."""
-    lineage = read(dataset)
+    lineage = read_lineage(dataset)
     found = tree_digest(Path(dataset), exclude=(FILE,))
     if found != lineage.digest:
         raise DataRefused(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.data import lineage as lineages
-from hpc.data.lineage import Lineage
+from hpc.data.lineage import DatasetLineage
 from hpc.data.refusal import DataRefused
 from serving.artifact.digest import canonical_json, short
 from serving.artifact.durable import seal_tree, sync_path
@@ -25,12 +25,12 @@ class Published:
 
     name: str
     path: Path
-    lineage: Lineage
+    lineage: DatasetLineage
     state: str
 
 
 @contextmanager
-def workshop(data_root: Path, name: str) -> Iterator[Path]:
+def staging_folder(data_root: Path, name: str) -> Iterator[Path]:
     """A fresh staging folder beside the datasets called `name`; removed at the end if still there.
 
     Holding the lock proves that every other staging folder is a dead run's, so they are removed.
@@ -55,7 +55,7 @@ def workshop(data_root: Path, name: str) -> Iterator[Path]:
             remove(staged)
 
 
-def publish(staged: Path, lineage: Lineage) -> Published:
+def publish(staged: Path, lineage: DatasetLineage) -> Published:
     """Make the folder `staged` the current dataset; `lineage.digest` names its folder.
 
     A dataset with this digest that is already there and intact is kept, and the result says
@@ -67,7 +67,7 @@ def publish(staged: Path, lineage: Lineage) -> Published:
     if target.exists() and _intact(target):
         state = "unchanged" if was_current else "published"
         switch(home, target.name)
-        return Published(lineage.name, target, lineages.read(target), state)
+        return Published(lineage.name, target, lineages.read_lineage(target), state)
     (staged / lineages.FILE).write_bytes(canonical_json(lineage.as_dict()))
     seal_tree(staged)
     if target.exists():  # same digest in its lineage, other bytes on disk: it was damaged
@@ -108,7 +108,7 @@ def _points_at(home: Path) -> str | None:
 
 def _intact(dataset: Path) -> bool:
     try:
-        lineages.verify(dataset)
+        lineages.verify_dataset(dataset)
     except DataRefused:
         return False
     return True

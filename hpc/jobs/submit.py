@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from conf import repo_root
-from hpc.data.lineage import current, read
+from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
 from hpc.jobs.config import ClusterConfig, cluster_config, run_config
@@ -101,8 +101,8 @@ def submit(ready: Plan) -> Submitted:
 def _dataset(config: DictConfig) -> DatasetRef:
     name = str(config.task.dataset)
     try:
-        folder = current(Path(config.site.paths.data), name)
-        lineage = read(folder)
+        folder = current_dataset(Path(config.site.paths.data), name)
+        lineage = read_lineage(folder)
     except DataRefused as error:
         raise DatasetMissing(str(error)) from error
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))

@@ -1,7 +1,7 @@
 """Reference statistics for drift: fixed bins per feature, and their shares on the training split.
 
-Bins are disjoint and fixed when the model is made; whoever counts live traffic uses `bin_of` with
-the same edges, so that only the shares can differ.
+Bins are disjoint and fixed when the model is made; live traffic is counted by `count` with the same
+edges, so that only the shares can differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .features import Category, Feature
-from .flights_transform import FlightsTransform
+from .tabular_transform import TabularTransform
 
 FORMAT = 1
 CONFIDENCE = "_confidence"
@@ -25,21 +25,37 @@ CATEGORY_BINS = 12
 
 
 def fit_reference(
-    transform: FlightsTransform,
+    transform: TabularTransform,
     train: Mapping[str, np.ndarray],
     outputs: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Bins and shares of every feature on the training split, and of each of `outputs` in [0, 1].
+    """Bins and shares of every feature on the training split, and of each of `outputs`.
 
     {"format", "rows", "features": {name: {"kind", "edges" or "categories", "ratios"}}}, with the
     share of each bin in `ratios`.
     """
     columns = transform.columns(train)
-    features = {one.name: _describe(one, columns[one.name]) for one in transform.features}
-    for name, values in outputs.items():
-        edges = [round(step / NUMBER_BINS, 6) for step in range(1, NUMBER_BINS)]
-        features[name] = _with_ratios({"kind": "number", "edges": edges}, np.asarray(values))
-    return {"format": FORMAT, "rows": len(next(iter(columns.values()))), "features": features}
+    features = {one.name: _feature_bins(one, columns[one.name]) for one in transform.features}
+    return _reference(len(next(iter(columns.values()))), {**features, **_output_bins(outputs)})
+
+
+def output_reference(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Bins and shares of each of `outputs` [rows] on the training split, where the inputs are
+    tensors or texts that have no bins. Format as of `fit_reference`."""
+    return _reference(len(next(iter(outputs.values()))), _output_bins(outputs))
+
+
+def token_reference(tokens: np.ndarray, vocabulary: int) -> dict[str, Any]:
+    """Histogram of the training split's token ids [rows] in about ten bins of equal share.
+
+    `vocabulary` is the number of ids. Format as of `fit_reference`, with the one feature `token`.
+    """
+    counts = np.bincount(tokens, minlength=vocabulary)
+    cuts = np.searchsorted(
+        np.cumsum(counts) / counts.sum(), np.arange(1, NUMBER_BINS) / NUMBER_BINS
+    )
+    described = {"kind": "number", "edges": sorted({int(cut) for cut in cuts if cut > 0})}
+    return _reference(len(tokens), {"token": _with_ratios(described, tokens)})
 
 
 def bins(described: Mapping[str, Any]) -> list[str]:
@@ -71,19 +87,46 @@ def count(described: Mapping[str, Any], values: np.ndarray) -> dict[str, int]:
     return counted
 
 
-def _describe(feature: Feature, raw: np.ndarray) -> dict[str, Any]:
+def _reference(rows: int, features: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "rows": rows, "features": features}
+
+
+def _output_bins(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: _one_output(np.asarray(values).reshape(-1)) for name, values in outputs.items()}
+
+
+def _one_output(values: np.ndarray) -> dict[str, Any]:
+    """Labels by their frequency, chances (all in [0, 1]) by tenths, other numbers by quantiles."""
+    if values.dtype.kind in "OSU":
+        words = Counter(_word(value) for value in values.tolist())
+        return _with_ratios({"kind": "category", "categories": _commonest(words)}, values)
+    if ((values >= 0) & (values <= 1)).all():
+        edges = [round(step / NUMBER_BINS, 6) for step in range(1, NUMBER_BINS)]
+    else:
+        edges = _quantiles(values[np.isfinite(values)])
+    return _with_ratios({"kind": "number", "edges": edges}, values)
+
+
+def _feature_bins(feature: Feature, raw: np.ndarray) -> dict[str, Any]:
     if isinstance(feature, Category):
         often = Counter(feature.words(raw))
         often.pop("", None)
-        ranked = sorted(often, key=lambda word: (-often[word], word))[:CATEGORY_BINS]
-        return _with_ratios({"kind": "category", "categories": sorted(ranked)}, raw)
+        return _with_ratios({"kind": "category", "categories": _commonest(often)}, raw)
     known = feature.known(raw)
-    known = known[~np.isnan(known)]
-    shares = np.arange(1, NUMBER_BINS) / NUMBER_BINS
-    cuts = np.quantile(known, shares) if len(known) else np.array([])
-    edges = sorted({round(float(cut), 6) for cut in cuts})
+    edges = _quantiles(known[~np.isnan(known)])
     described = {"kind": "number", "edges": edges, "low": feature.low, "high": feature.high}
     return _with_ratios(described, raw)
+
+
+def _commonest(words: Counter[str]) -> list[str]:
+    return sorted(sorted(words, key=lambda word: (-words[word], word))[:CATEGORY_BINS])
+
+
+def _quantiles(values: np.ndarray) -> list[float]:
+    """The edges of `NUMBER_BINS` bins of about equal share."""
+    shares = np.arange(1, NUMBER_BINS) / NUMBER_BINS
+    cuts = np.quantile(values, shares) if len(values) else np.array([])
+    return sorted({round(float(cut), 6) for cut in cuts})
 
 
 def _with_ratios(described: dict[str, Any], values: np.ndarray) -> dict[str, Any]:

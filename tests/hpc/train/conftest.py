@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
-from hpc.data.lineage import FILE, Lineage
+from hpc.data.lineage import FILE, DatasetLineage
 from hpc.jobs.spec import Environment, JobSpec, Source, frozen
 from serving.artifact.lineage import DatasetRef
 
@@ -62,7 +62,7 @@ def text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name: {"file": f"{name}.bin", "tokens": len(part), "bytes": 3 * len(part), "sha256": ""}
         for name, part in splits.items()
     }
-    lineage = Lineage("toytext", "0" * 64, {}, {}, "", sizes, {}, "", "")
+    lineage = DatasetLineage("toytext", "0" * 64, {}, {}, "", sizes, {}, "", "")
     (folder / FILE).write_text(json.dumps(lineage.as_dict()))
     return folder
 

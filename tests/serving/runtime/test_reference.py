@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.runtime.reference import CONFIDENCE, bins, count, fit_reference
+from serving.runtime.reference import (
+    CONFIDENCE,
+    bins,
+    count,
+    fit_reference,
+    output_reference,
+    token_reference,
+)
 from tests.serving.runtime.test_transform import TRANSFORM, columns, rows
 
 
@@ -70,6 +77,40 @@ def test_the_training_split_has_its_own_shares() -> None:
     moved = count(described, draw.uniform(1500, 3000, 20_000).astype(np.float32))
     assert _psi(described["ratios"], same) < 0.02
     assert _psi(described["ratios"], moved) > 1
+
+
+def test_outputs_have_bins_of_their_own_kind() -> None:
+    draw = np.random.default_rng(2)
+    outputs = {
+        "chance": draw.uniform(size=(500, 1)).astype(np.float32),
+        "price": draw.normal(300, 50, (500, 1)).astype(np.float32),
+        "label": draw.choice(np.array([b"oak", b"elm"], object), (500, 1)),
+    }
+    reference = output_reference(outputs)
+    assert reference["format"] == 1 and reference["rows"] == 500
+    found = reference["features"]
+    assert found["chance"]["edges"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert found["label"]["categories"] == ["elm", "oak"]
+    shares = [share for name, share in found["price"]["ratios"].items() if name != "missing"]
+    assert len(shares) == 10 and max(abs(share - 0.1) for share in shares) < 0.01
+    for described in found.values():
+        assert list(described["ratios"]) == bins(described)
+
+
+def test_tokens_have_bins_of_about_equal_share() -> None:
+    draw = np.random.default_rng(3)
+    tokens = np.minimum(draw.geometric(0.01, 20_000), 999).astype(np.uint16)
+    reference = token_reference(tokens, 1000)
+    described = reference["features"]["token"]
+    assert reference["rows"] == 20_000 and list(described["ratios"]) == bins(described)
+    assert abs(sum(described["ratios"].values()) - 1) < 1e-6
+    assert described["ratios"]["missing"] == 0
+    counts = np.bincount(tokens, minlength=1000)
+    first = described["edges"][0]
+    assert counts[:first].sum() <= 2000 < counts[: first + 1].sum() + 1
+    counted = count(described, tokens)
+    for name, share in described["ratios"].items():
+        assert share == round(counted[name] / 20_000, 8)
 
 
 def _psi(ratios: dict[str, float], counted: dict[str, int]) -> float:

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.runtime import flights_transform
 from serving.runtime.errors import InvalidInput
 from serving.runtime.features import CLIP, Angle, Category, Number
-from serving.runtime.flights_transform import FlightsTransform
+from serving.runtime.tabular_transform import TabularTransform, Target, transform_from_json
 
-TRANSFORM = FlightsTransform(
-    (
+TRANSFORM = TabularTransform(
+    features=(
         Category("carrier", "BYTES", ("AA", "B6", "Ünïted"), nullable=False),
         Number("distance", "FP32", 1.0, 12_500.0, 1040.5, 733.25, nullable=False),
         Category("weekday", "INT32", ("0", "1", "6"), nullable=False),
@@ -21,7 +20,9 @@ TRANSFORM = FlightsTransform(
         Angle("wind_dir", "FP32", nullable=True),
         Number("minute", "INT32", 0.0, 1440.0, 700.0, 280.0, nullable=False),
         Number("temp", "FP32", -80.0, 140.0, 57.0, 18.0, nullable=True),
-    )
+    ),
+    target=Target("late", "binary", "late_probability"),
+    group="day",
 )
 
 float32 = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -72,7 +73,7 @@ def test_every_value_has_a_place_in_the_model(row: dict) -> None:
 @given(rows)
 @settings(max_examples=100, deadline=None)
 def test_json_brings_back_the_same_transform(row: dict) -> None:
-    again = flights_transform.from_json(TRANSFORM.to_json())
+    again = transform_from_json(TRANSFORM.to_json())
     assert again == TRANSFORM and again.to_json() == TRANSFORM.to_json()
     for name, array in TRANSFORM.encode(columns([row])).items():
         assert np.array_equal(array, again.encode(columns([row]))[name])
@@ -142,13 +143,43 @@ def test_a_bad_column_is_named(name: str, column: np.ndarray, said: str) -> None
 
 def test_columns_must_be_exactly_those_of_the_transform() -> None:
     given = columns([ROW])
-    wind = given.pop("wind_dir")
-    with pytest.raises(InvalidInput, match=r"missing: \['wind_dir'\]; not known: none"):
+    distance = given.pop("distance")
+    with pytest.raises(InvalidInput, match=r"missing: \['distance'\]; not known: none"):
         TRANSFORM.encode(given)
     with pytest.raises(InvalidInput, match=r"not known: \['arr_delay'\]"):
-        TRANSFORM.encode({**given, "wind_dir": wind, "arr_delay": wind})
+        TRANSFORM.encode({**given, "distance": distance, "arr_delay": distance})
+
+
+@given(rows)
+@settings(max_examples=50, deadline=None)
+def test_an_absent_optional_column_is_missing_in_every_row(row: dict) -> None:
+    given_columns = columns([row, row])
+    gone = {"maker": b"", "wind_dir": np.nan, "temp": np.nan}
+    missing = TRANSFORM.encode(columns([{**row, **gone}] * 2))
+    for name in gone:
+        del given_columns[name]
+    absent = TRANSFORM.encode(given_columns)
+    assert all(np.array_equal(absent[name], missing[name]) for name in missing)
+
+
+def test_a_request_of_optional_columns_needs_one() -> None:
+    only = TabularTransform(
+        (Number("temp", "FP32", -80.0, 140.0, 57.0, 18.0, nullable=True),),
+        Target("price", "regression", "price"),
+    )
+    with pytest.raises(InvalidInput, match="needs at least one input"):
+        only.encode({})
+
+
+def test_no_categories_or_no_numbers_are_arrays_of_width_zero() -> None:
+    for name, shapes in (("carrier", [(1, 1), (1, 0)]), ("minute", [(1, 0), (1, 1)])):
+        features = tuple(one for one in TRANSFORM.features if one.name == name)
+        small = TabularTransform(features, TRANSFORM.target)
+        encoded = small.encode({name: columns([ROW])[name]})
+        assert [array.shape for array in encoded.values()] == shapes
+        assert [str(array.dtype) for array in encoded.values()] == ["int64", "float32"]
 
 
 def test_another_kind_of_transform_is_refused() -> None:
-    with pytest.raises(ValueError, match="kind 'lm', not 'flights'"):
-        flights_transform.from_json('{"kind": "lm"}')
+    with pytest.raises(ValueError, match="kind 'text', not 'tabular'"):
+        transform_from_json('{"kind": "text"}')

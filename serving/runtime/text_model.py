@@ -11,15 +11,13 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from .batching import Answer, answer_alone
 from .errors import InvalidInput
 from .session import open_session
 from .windows import windows
 
-KIND = "lm"
 CONTEXT = "lockgate.context"
 """The key of the context length, in tokens, in the ONNX model's metadata."""
-
-Answer = dict[str, np.ndarray] | InvalidInput
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Continuation:
     margins: list[float]
 
 
-class LmModel:
+class TextModel:
     """The tokenizer and the network of one package version.
 
     Inputs: `text` BYTES [1], 1 to `max_text_bytes` bytes of UTF-8; `max_new_tokens` INT32 [1], 0 to
@@ -57,7 +55,7 @@ class LmModel:
         self.vocabulary = tokenizer.get_vocab_size()
 
     @classmethod
-    def load(cls, version_dir: Path, settings: Mapping[str, str] | None = None) -> LmModel:
+    def load(cls, version_dir: Path, settings: Mapping[str, str] | None = None) -> TextModel:
         """Read `tokenizer.json` and `model.onnx` from a package's version folder.
 
         `settings` are the parameters of config.pbtxt: `threads`, `max_text_bytes` and
@@ -85,7 +83,7 @@ class LmModel:
 
     def answer(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Answer]:
         """Each request's outputs, or the `InvalidInput` it earned (returned, not raised)."""
-        return [self._alone(request) for request in requests]
+        return [answer_alone(self, request) for request in requests]
 
     def nats(self, ids: Sequence[int]) -> float:
         """Negative log-likelihood of the tokens, the first at log(vocabulary)."""
@@ -140,12 +138,6 @@ class LmModel:
             return data.decode()
         except UnicodeDecodeError as error:
             raise InvalidInput(f"text is not UTF-8 at byte {error.start}") from None
-
-    def _alone(self, request: Mapping[str, np.ndarray]) -> Answer:
-        try:
-            return self(request)
-        except InvalidInput as error:
-            return error
 
 
 def _cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
