@@ -1,0 +1,384 @@
+"""The schema of `conf/site/*.yaml`: one whole site as a frozen value, checked when it is made.
+
+`site_config(compose("site")) -> Site`. The values, and how they hang together, are in the YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from conf.schema import from_config
+
+US_REGION = "us-"
+POSIX_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+PROMETHEUS_DURATION = re.compile(r"([0-9]+(ms|s|m|h|d|w|y))+")
+
+
+@dataclass(frozen=True)
+class SiteUsers:
+    """One OS user per duty, all distinct."""
+
+    train: str
+    """Submits and trains; owns datasets and runs."""
+    release: str
+    """Owns the signing key and the store of versions."""
+    deploy: str
+    """Runs fab; owns the SSH client key, known_hosts and the journal."""
+    host: str
+    """Account on a serving host that receives packages and may restart Triton."""
+    triton: str
+    """Runs tritonserver; reads the model repository."""
+    observe: str
+    """Prometheus, Alertmanager, exporters and the MLflow server."""
+    slurm: str
+    """slurmctld and slurmdbd."""
+    munge: str
+    """munged."""
+    mysql: str
+    """mariadbd."""
+    haproxy: str
+    """HAProxy, the edge of a region."""
+
+    def __post_init__(self) -> None:
+        _check_names(vars(self))
+
+    def of(self, role: str) -> str:
+        """The user of the duty `role`, such as `train`."""
+        return str(vars(self)[role])
+
+
+@dataclass(frozen=True)
+class SiteGroups:
+    """OS groups that two duties share."""
+
+    serving: str
+    """Members may command a serving host's supervisor."""
+    edge: str
+    """Members may take hosts out of an edge and put them back."""
+
+    def __post_init__(self) -> None:
+        _check_names(vars(self))
+
+    def of(self, key: str) -> str:
+        """The group at the config key `key`, such as `edge`."""
+        return str(vars(self)[key])
+
+
+@dataclass(frozen=True)
+class SitePaths:
+    """Folders and files of the site, all absolute."""
+
+    data: Path
+    """Published datasets."""
+    runs: Path
+    """Runs and source snapshots."""
+    store: Path
+    """Signed versions, `<model>/<N>/`."""
+    journal: Path
+    """Rollout journals, the fleet lock, the ledger."""
+    release_key: Path
+    """Private key that signs manifests."""
+    deploy_key: Path
+    """Private SSH client key of the deploy identity."""
+    known_hosts: Path
+    """Pinned keys of the serving hosts."""
+    allowed_signers: Path
+    """Signers whose manifests count."""
+    hosts: Path
+    """One folder per serving host."""
+    mlflow: Path
+    """Tracking database and artifacts."""
+    etc: Path
+    """Generated configs of the daemons."""
+    log: Path
+    """One log per daemon."""
+    run: Path
+    """Pid files and sockets."""
+    slurm_conf: Path
+    """slurm.conf of the cluster."""
+
+    def __post_init__(self) -> None:
+        for name, path in vars(self).items():
+            _check_absolute(name, path)
+
+
+@dataclass(frozen=True)
+class SiteHost:
+    """One serving host."""
+
+    address: str
+    """IPv4 or IPv6 address, or host name, of its sshd and its Triton."""
+    region: str
+    """Region it serves; one of the US (us-*)."""
+
+    def __post_init__(self) -> None:
+        check_address("address", self.address)
+        require_us_region("region", self.region)
+
+
+@dataclass(frozen=True)
+class SiteEdge:
+    """HAProxy of one region."""
+
+    address: str
+    """IPv4 or IPv6 address, or host name, that it listens on."""
+    http_port: int
+    """Port of the clients' requests."""
+    stats_port: int
+    """Port of its Prometheus metrics."""
+    socket: Path
+    """Runtime socket by which a rollout drains hosts."""
+
+    def __post_init__(self) -> None:
+        check_address("address", self.address)
+        _check_absolute("socket", self.socket)
+        _check_ports({"http_port": self.http_port, "stats_port": self.stats_port})
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """Health checks, time-outs and limits of every HAProxy of the site."""
+
+    check_interval_ms: int
+    """Time between two liveness checks of a host."""
+    fall: int
+    """Failed checks in a row after which a host is left out."""
+    rise: int
+    """Good checks in a row after which a host gets requests again."""
+    connect_timeout_ms: int
+    """Longest TCP connect to a host."""
+    queue_timeout_ms: int
+    """Longest wait of a request for a free slot; after it the answer is 503."""
+    server_timeout_ms: int
+    """Longest inference."""
+    client_timeout_ms: int
+    """Longest silence of a client."""
+    max_connections_per_host: int
+    """Requests in flight at one host; the rest wait at the edge."""
+
+    def __post_init__(self) -> None:
+        _check_at_least_one(vars(self))
+
+
+@dataclass(frozen=True)
+class SitePorts:
+    """Ports of the site's daemons, all distinct, 1 to 65535."""
+
+    ssh: int
+    """sshd of a serving host."""
+    triton_http: int
+    """Inference on a serving host."""
+    triton_grpc: int
+    """Model control on a serving host; reached through SSH only."""
+    triton_metrics: int
+    """Prometheus metrics of a serving host's Triton."""
+    mlflow: int
+    """MLflow UI and API."""
+    prometheus: int
+    """Prometheus UI and API."""
+    alertmanager: int
+    """Alertmanager UI and API."""
+    node_exporter: int
+    """Metrics of a machine."""
+    slurm_exporter: int
+    """Metrics of the queue, the nodes and the running jobs."""
+    release_exporter: int
+    """Metrics of releases, fleet and journal."""
+    edge_log: int
+    """UDP port of the request logs of every edge."""
+    slurmctld: int
+    """Slurm controller."""
+    slurmdbd: int
+    """Slurm accounting."""
+    slurmd_base: int
+    """Node k (k = 1, 2, ...) of the box listens on `slurmd_base + k`."""
+
+    def __post_init__(self) -> None:
+        _check_ports(vars(self))
+
+
+@dataclass(frozen=True)
+class SiteSlurm:
+    """The Slurm cluster: its names and the size of its nodes."""
+
+    cluster: str
+    """Cluster name in sacct."""
+    partition: str
+    """Default and only partition."""
+    nodes: int
+    """Number of slurmd, n1, n2, ..., all on one machine."""
+    cpus_per_node: int
+    """CPUs that a node claims to have."""
+    memory_mb_per_node: int
+    """Memory that a node claims to have, in MiB."""
+    gpus_per_node: int
+    """Fake GPUs of a node."""
+    kill_wait_s: int
+    """Seconds between SIGTERM and SIGKILL at cancel and time limit."""
+    db: str
+    """Accounting database."""
+
+    def __post_init__(self) -> None:
+        _check_at_least_one({k: v for k, v in vars(self).items() if isinstance(v, int)})
+
+
+@dataclass(frozen=True)
+class SiteTriton:
+    """tritonserver of every serving host."""
+
+    exit_timeout_s: int
+    """Seconds that requests in flight have after SIGTERM."""
+    http_threads: int
+    """HTTP workers of one server."""
+
+    def __post_init__(self) -> None:
+        _check_at_least_one(vars(self))
+
+
+@dataclass(frozen=True)
+class SitePrometheus:
+    """The Prometheus server."""
+
+    retention: str
+    """Age at which samples are deleted, a Prometheus duration such as 3d."""
+
+    def __post_init__(self) -> None:
+        if not PROMETHEUS_DURATION.fullmatch(self.retention):
+            raise ValueError(f"retention={self.retention}: must be a duration such as 3d or 12h")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Every address, port, user and path of one site."""
+
+    name: str
+    """Cluster name in accounting; label of metrics and journals."""
+    root: Path
+    """Folder of all state of the site."""
+    users: SiteUsers
+    """OS users by duty."""
+    groups: SiteGroups
+    """OS groups."""
+    paths: SitePaths
+    """Folders and files."""
+    serving_env: Path
+    """Python environment that Triton runs from on a serving host."""
+    mlflow_uri: str
+    """Tracking server and registry; "" for a site without MLflow."""
+    prometheus_url: str
+    """Prometheus that rollout gates query."""
+    hosts: dict[str, SiteHost]
+    """Serving hosts by name."""
+    edges: dict[str, SiteEdge]
+    """HAProxy by region."""
+    edge: EdgeSettings
+    """Settings that all edges share."""
+    ports: SitePorts
+    """Ports of the daemons."""
+    slurm: SiteSlurm
+    """Slurm cluster."""
+    triton: SiteTriton
+    """Settings of every Triton."""
+    prometheus: SitePrometheus
+    """Settings of Prometheus."""
+    up_timeout_s: int
+    """Seconds that `scripts/site up` waits for every daemon to be healthy."""
+
+    def __post_init__(self) -> None:
+        _check_absolute("root", self.root)
+        _check_absolute("serving_env", self.serving_env)
+        _check_at_least_one({"up_timeout_s": self.up_timeout_s})
+        for region in self.edges:
+            require_us_region(f"edges.{region}", region)
+        for name, host in self.hosts.items():
+            if host.region not in self.edges:
+                raise ValueError(
+                    f"hosts.{name}.region={host.region}: must be a region with an edge "
+                    f"({', '.join(self.edges)})"
+                )
+        _check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
+        ports = self._all_ports()
+        _check_ports(ports)
+        places = {}
+        for region, edge in self.edges.items():
+            for key in ("http_port", "stats_port"):
+                port = getattr(edge, key)
+                if port in ports.values():
+                    raise ValueError(f"edges.{region}.{key}={port}: is also one of site.ports")
+                places[f"edges.{region}.{key}"] = f"{edge.address} port {port}"
+        _check_distinct(places)
+
+    def _all_ports(self) -> dict[str, int]:
+        """Config key -> port of every daemon but the edges, Slurm's nodes one by one."""
+        named = {f"ports.{key}": port for key, port in vars(self.ports).items()}
+        base = self.ports.slurmd_base
+        nodes = {f"ports.slurmd_base + {k}": base + k for k in range(1, self.slurm.nodes + 1)}
+        return named | nodes
+
+
+def site_config(config: DictConfig) -> Site:
+    """The site of a composed config that has the key `site`.
+
+    Raises `ConfigError` with the key (and the nearest names) for what is unknown, missing, of
+    another type or not possible.
+    """
+    return from_config(Site, config.site, "site")
+
+
+def require_us_region(key: str, region: str) -> None:
+    """Raise ValueError where `region`, found at `key`, is not one of the United States."""
+    if not region.startswith(US_REGION):
+        raise ValueError(
+            f"{key}={region}: models are served from regions of the US only ({US_REGION}*)"
+        )
+
+
+def check_address(key: str, address: str) -> None:
+    """Raise ValueError unless `address` is an IPv4 or IPv6 address or a host name (RFC 1123)."""
+    try:
+        ip_address(address)
+    except ValueError:
+        labels = address.split(".")
+        named = len(address) <= 253 and all(map(HOST_LABEL.fullmatch, labels))
+        if not named or labels[-1].isdigit():
+            raise ValueError(f"{key}={address}: is neither an IP address nor a host name") from None
+
+
+def _check_names(names: Mapping[str, str]) -> None:
+    for key, name in names.items():
+        if not POSIX_NAME.fullmatch(name):
+            raise ValueError(f"{key}={name}: must be a POSIX user or group name")
+    _check_distinct(names)
+
+
+def _check_distinct(values: Mapping[str, object]) -> None:
+    first: dict[object, str] = {}
+    for key, value in values.items():
+        if value in first:
+            raise ValueError(f"{key}={value}: {first[value]} has it already")
+        first[value] = key
+
+
+def _check_ports(ports: Mapping[str, int]) -> None:
+    for key, port in ports.items():
+        if not 1 <= port <= 65535:
+            raise ValueError(f"{key}={port}: must be a port, 1 to 65535")
+    _check_distinct(ports)
+
+
+def _check_absolute(key: str, path: Path) -> None:
+    if not path.is_absolute():
+        raise ValueError(f"{key}={path}: must be absolute")
+
+
+def _check_at_least_one(numbers: Mapping[str, int]) -> None:
+    for key, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{key}={number}: must be at least 1")
