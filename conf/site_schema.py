@@ -6,18 +6,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from conf.schema import from_config
+from conf.site_checks import (
+    check_absolute,
+    check_address,
+    check_at_least_one,
+    check_distinct,
+    check_names,
+    check_ports,
+    host_port,
+    require_us_region,
+)
 
-US_REGION = "us-"
-POSIX_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 PROMETHEUS_DURATION = re.compile(r"([0-9]+(ms|s|m|h|d|w|y))+")
 
 
@@ -47,7 +52,7 @@ class SiteUsers:
     """HAProxy, the edge of a region."""
 
     def __post_init__(self) -> None:
-        _check_names(vars(self))
+        check_names(vars(self))
 
     def of(self, role: str) -> str:
         """The user of the duty `role`, such as `train`."""
@@ -64,7 +69,7 @@ class SiteGroups:
     """Members may take hosts out of an edge and put them back."""
 
     def __post_init__(self) -> None:
-        _check_names(vars(self))
+        check_names(vars(self))
 
     def of(self, key: str) -> str:
         """The group at the config key `key`, such as `edge`."""
@@ -106,7 +111,7 @@ class SitePaths:
 
     def __post_init__(self) -> None:
         for name, path in vars(self).items():
-            _check_absolute(name, path)
+            check_absolute(name, path)
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,18 @@ class SiteEdge:
 
     def __post_init__(self) -> None:
         check_address("address", self.address)
-        _check_absolute("socket", self.socket)
-        _check_ports({"http_port": self.http_port, "stats_port": self.stats_port})
+        check_absolute("socket", self.socket)
+        check_ports({"http_port": self.http_port, "stats_port": self.stats_port})
+
+    @property
+    def url(self) -> str:
+        """Where clients send requests."""
+        return f"http://{host_port(self.address, self.http_port)}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus scrapes it."""
+        return f"http://{host_port(self.address, self.stats_port)}/metrics"
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,7 @@ class EdgeSettings:
     """Requests in flight at one host; the rest wait at the edge."""
 
     def __post_init__(self) -> None:
-        _check_at_least_one(vars(self))
+        check_at_least_one(vars(self))
 
 
 @dataclass(frozen=True)
@@ -201,7 +216,7 @@ class SitePorts:
     """Node k (k = 1, 2, ...) of the box listens on `slurmd_base + k`."""
 
     def __post_init__(self) -> None:
-        _check_ports(vars(self))
+        check_ports(vars(self))
 
 
 @dataclass(frozen=True)
@@ -226,7 +241,7 @@ class SiteSlurm:
     """Accounting database."""
 
     def __post_init__(self) -> None:
-        _check_at_least_one({k: v for k, v in vars(self).items() if isinstance(v, int)})
+        check_at_least_one({k: v for k, v in vars(self).items() if isinstance(v, int)})
 
 
 @dataclass(frozen=True)
@@ -239,7 +254,7 @@ class SiteTriton:
     """HTTP workers of one server."""
 
     def __post_init__(self) -> None:
-        _check_at_least_one(vars(self))
+        check_at_least_one(vars(self))
 
 
 @dataclass(frozen=True)
@@ -292,9 +307,9 @@ class Site:
     """Seconds that `scripts/site up` waits for every daemon to be healthy."""
 
     def __post_init__(self) -> None:
-        _check_absolute("root", self.root)
-        _check_absolute("serving_env", self.serving_env)
-        _check_at_least_one({"up_timeout_s": self.up_timeout_s})
+        check_absolute("root", self.root)
+        check_absolute("serving_env", self.serving_env)
+        check_at_least_one({"up_timeout_s": self.up_timeout_s})
         for region in self.edges:
             require_us_region(f"edges.{region}", region)
         for name, host in self.hosts.items():
@@ -303,9 +318,9 @@ class Site:
                     f"hosts.{name}.region={host.region}: must be a region with an edge "
                     f"({', '.join(self.edges)})"
                 )
-        _check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
+        check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
         ports = self._all_ports()
-        _check_ports(ports)
+        check_ports(ports)
         places = {}
         for region, edge in self.edges.items():
             for key in ("http_port", "stats_port"):
@@ -313,7 +328,7 @@ class Site:
                 if port in ports.values():
                     raise ValueError(f"edges.{region}.{key}={port}: is also one of site.ports")
                 places[f"edges.{region}.{key}"] = f"{edge.address} port {port}"
-        _check_distinct(places)
+        check_distinct(places)
 
     def _all_ports(self) -> dict[str, int]:
         """Config key -> port of every daemon but the edges, Slurm's nodes one by one."""
@@ -330,55 +345,3 @@ def site_config(config: DictConfig) -> Site:
     another type or not possible.
     """
     return from_config(Site, config.site, "site")
-
-
-def require_us_region(key: str, region: str) -> None:
-    """Raise ValueError where `region`, found at `key`, is not one of the United States."""
-    if not region.startswith(US_REGION):
-        raise ValueError(
-            f"{key}={region}: models are served from regions of the US only ({US_REGION}*)"
-        )
-
-
-def check_address(key: str, address: str) -> None:
-    """Raise ValueError unless `address` is an IPv4 or IPv6 address or a host name (RFC 1123)."""
-    try:
-        ip_address(address)
-    except ValueError:
-        labels = address.split(".")
-        named = len(address) <= 253 and all(map(HOST_LABEL.fullmatch, labels))
-        if not named or labels[-1].isdigit():
-            raise ValueError(f"{key}={address}: is neither an IP address nor a host name") from None
-
-
-def _check_names(names: Mapping[str, str]) -> None:
-    for key, name in names.items():
-        if not POSIX_NAME.fullmatch(name):
-            raise ValueError(f"{key}={name}: must be a POSIX user or group name")
-    _check_distinct(names)
-
-
-def _check_distinct(values: Mapping[str, object]) -> None:
-    first: dict[object, str] = {}
-    for key, value in values.items():
-        if value in first:
-            raise ValueError(f"{key}={value}: {first[value]} has it already")
-        first[value] = key
-
-
-def _check_ports(ports: Mapping[str, int]) -> None:
-    for key, port in ports.items():
-        if not 1 <= port <= 65535:
-            raise ValueError(f"{key}={port}: must be a port, 1 to 65535")
-    _check_distinct(ports)
-
-
-def _check_absolute(key: str, path: Path) -> None:
-    if not path.is_absolute():
-        raise ValueError(f"{key}={path}: must be absolute")
-
-
-def _check_at_least_one(numbers: Mapping[str, int]) -> None:
-    for key, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{key}={number}: must be at least 1")

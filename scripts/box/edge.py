@@ -30,7 +30,7 @@ def programs(site: Site) -> list[Program]:
                     Port(address, edge.http_port, f"{key}.http_port"),
                     Port(address, edge.stats_port, f"{key}.stats_port"),
                 ),
-                probe=http_ok(f"http://{address}:{edge.stats_port}/metrics"),
+                probe=http_ok(edge.metrics_url),
             )
         )
     return made

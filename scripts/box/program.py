@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.errors import MISTAKE, LockgateError
+from conf.site_checks import host_port
 
 Probe = Callable[[], str]
 """Check that a daemon does its work: returns "", or the reason why it does not."""
@@ -27,7 +28,7 @@ class Port:
     key: str
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.number}"
+        return host_port(self.address, self.number)
 
 
 @dataclass(frozen=True)

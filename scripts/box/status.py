@@ -55,7 +55,7 @@ def urls(site: Site) -> dict[str, str]:
         "alertmanager": f"http://127.0.0.1:{site.ports.alertmanager}",
     }
     for region, edge in site.edges.items():
-        found[region] = f"http://{edge.address}:{edge.http_port}"
+        found[region] = edge.url
     return found
 
 

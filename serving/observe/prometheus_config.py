@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from conf.site_checks import host_port
 from conf.site_schema import Site
 from serving.observe.settings import Settings, load
 
@@ -155,10 +156,10 @@ def _edge_targets(site: Site) -> list[dict[str, Any]]:
     ]
 
 
-def _target(address: Any, port: Any, **labels: Any) -> dict[str, Any]:
-    target: dict[str, Any] = {"targets": [f"{address}:{port}"]}
+def _target(address: str, port: int, **labels: str) -> dict[str, Any]:
+    target: dict[str, Any] = {"targets": [host_port(address, port)]}
     if labels:
-        target["labels"] = {name: str(value) for name, value in labels.items()}
+        target["labels"] = dict(labels)
     return target
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conf import ConfigError, compose
-from conf.site_schema import Site, check_address, require_us_region, site_config
+from conf.site_checks import check_address, require_us_region
+from conf.site_schema import Site, site_config
 
 
 def made(*overrides: str) -> Site:
@@ -28,6 +29,8 @@ def test_one_key_is_changed_by_an_override() -> None:
     assert made("site.edge.fall=5").edge.fall == 5
     address = made("site.hosts.use1-a.address='2001:db8::7'").hosts["use1-a"].address
     assert address == "2001:db8::7"
+    edge = made("site.edges.us-west.address='::1'").edges["us-west"]
+    assert (edge.url, edge.metrics_url) == ("http://[::1]:18081", "http://[::1]:18405/metrics")
 
 
 @pytest.mark.parametrize(
