@@ -15,7 +15,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from conf.site_schema import EdgeSettings, Site
+from conf.site_daemons import EdgeSettings
+from conf.site_schema import Site
 
 BACKEND = "triton"
 """The one backend of every edge; its servers carry the names of the hosts."""
