@@ -146,12 +146,12 @@ class SiteEdge:
 
     @property
     def url(self) -> str:
-        """Where clients send requests."""
+        """Base URL of the clients' requests."""
         return f"http://{host_port(self.address, self.http_port)}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus scrapes it."""
+        """URL that Prometheus scrapes."""
         return f"http://{host_port(self.address, self.stats_port)}/metrics"
 
 

@@ -43,7 +43,7 @@ def read_outcomes(report: Path) -> list[TestOutcome]:
 
 
 def count_outcomes(tests: list[TestOutcome]) -> Counter[str]:
-    """How many passed, failed and were skipped."""
+    """Number of tests by outcome."""
     return Counter(test.outcome for test in tests)
 
 
@@ -53,7 +53,7 @@ def slowest_tests(tests: Iterator[TestOutcome], count: int) -> list[TestOutcome]
 
 
 def skip_reasons(tests: Iterator[TestOutcome]) -> Counter[str]:
-    """How many tests were skipped for each reason."""
+    """Number of skipped tests by reason."""
     return Counter(test.reason for test in tests if test.outcome == "skipped")
 
 

@@ -57,7 +57,7 @@ class QuickstartResult:
         return max(self.examples, key=_text_length)
 
     def url(self, region: str) -> str:
-        """Where clients send requests for the model to the HAProxy of `region`."""
+        """Inference URL of the model at the HAProxy of `region`."""
         return self.site.edges[region].url + infer_path(self.model)
 
 
