@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site
 
@@ -44,10 +45,7 @@ def haproxy_cfg(site: Site, region: str) -> str:
     """
     if region not in site.edges:
         raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
-    if not region.startswith("us-"):
-        raise ValueError(
-            f"region {region!r}: models are served from regions of the US only (us-*)."
-        )
+    require_us_region("region", region)
     hosts = {name: host for name, host in site.hosts.items() if host.region == region}
     if not hosts:
         raise ValueError(
