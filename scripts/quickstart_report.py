@@ -133,7 +133,7 @@ def _releases(result: QuickstartResult) -> Table:
                 reported = "" if gate["required"] else " (reported)"
                 table.add_row(
                     "", gate["name"], gate["verdict"] + reported,
-                    f"{gate['value']:.5g}", _number(gate["threshold"]), gate["detail"],
+                    _number(gate["value"]), _number(gate["threshold"]), gate["detail"],
                 )  # fmt: skip
     return table
 
@@ -187,4 +187,7 @@ def _values(array: np.ndarray) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+    """Five digits, or all of a large number; "" for none."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.5g}"
