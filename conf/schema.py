@@ -46,7 +46,9 @@ def plain_values(node: object, key: str = "") -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        place = _join(key, getattr(error, "full_key", None) or "")
+        place = getattr(error, "full_key", None) or ""
+        if place != key and not place.startswith(f"{key}."):  # `node` is a tree of its own
+            place = _join(key, place)
         raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
 
 

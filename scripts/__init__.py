@@ -1,1 +1,1 @@
-"""What a person types at a checkout: setup, site, quickstart, test, bench."""
+"""Commands of a checkout: setup, site, quickstart, test."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 from rich.console import Console
 
 from conf import ConfigError, compose
+from conf.site_schema import Site, site_config
 from scripts.box.program import Refusal
 
 USAGE = """usage: scripts/site up                   bring the site up, or mend what is missing
@@ -28,13 +28,13 @@ def main(argv: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        return _run(verb, rest, compose("site").site)
+        return _run(verb, rest, site_config(compose("site")))
     except (Refusal, ConfigError) as error:
         print(f"scripts/site: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or b"").strip()
-        text = said if isinstance(said, str) else said.decode(errors="replace")
+        output = (error.stderr or error.stdout or b"").strip()
+        text = output if isinstance(output, str) else output.decode(errors="replace")
         print(f"scripts/site: {' '.join(map(str, error.cmd))} failed: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _run(verb: str, rest: list[str], site: Any) -> int:
-    # Imported here: `as` must answer at once and needs nothing of the rest.
+def _run(verb: str, rest: list[str], site: Site) -> int:
+    # Imported here: `as` must start at once and needs nothing of the rest.
     if verb == "as":
         from scripts.box.identity import run_as
 

@@ -1,15 +1,15 @@
 """The serving hosts: each an sshd and a tritonserver on an address, with keys and files of its own.
 
 A host's Triton is run by the host's own supervisord, as the user lg-triton: whoever deploys logs in
-as lg-host and says `supervisorctl -c etc/supervisord.conf restart triton`, and needs no root.
+as lg-host and runs `supervisorctl -c etc/supervisord.conf restart triton`, and needs no root.
 """
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box import keys, supervisor
 from scripts.box.files import ensure_files
 from scripts.box.identity import REPO
@@ -20,18 +20,18 @@ from serving.artifact.verify import IDENTITY
 from serving.triton import TritonServer
 
 
-def home(site: Any, host: str) -> Path:
+def home(site: Site, host: str) -> Path:
     """The folder that stands for the host's disk."""
-    return Path(site.paths.hosts) / host
+    return site.paths.hosts / host
 
 
-def triton(site: Any, host: str, http_secret: str) -> TritonServer:
+def triton(site: Site, host: str, http_secret: str) -> TritonServer:
     """The host's Triton. It loads every model of its repository at start: a host that was
     restarted serves what it served."""
     return TritonServer(
-        env_dir=Path(site.serving_env),
+        env_dir=site.serving_env,
         repository=home(site, host) / "model-repository",
-        address=str(site.hosts[host].address),
+        address=site.hosts[host].address,
         http_port=site.ports.triton_http,
         grpc_port=site.ports.triton_grpc,
         metrics_port=site.ports.triton_metrics,
@@ -43,18 +43,18 @@ def triton(site: Any, host: str, http_secret: str) -> TritonServer:
     )
 
 
-def forwards(site: Any, host: str) -> list[str]:
-    """What a deployment may reach through its SSH connection: this host's own Triton."""
+def forwards(site: Site, host: str) -> list[str]:
+    """`address:port` of the host's own Triton: all that a deployment reaches through its SSH."""
     address = site.hosts[host].address
     return [f"{address}:{site.ports.triton_grpc}", f"{address}:{site.ports.triton_http}"]
 
 
-def sshd_config(site: Any, host: str) -> str:
+def sshd_config(site: Site, host: str) -> str:
     """sshd of one host: one user, keys only, one forward."""
     here, address = home(site, host), site.hosts[host].address
     environment = {
         "PATH": f"{site.serving_env}/bin:/usr/bin:/bin",
-        "HOME": str(Path(site.root) / "home" / "host"),
+        "HOME": str(site.root / "home" / "host"),
         "LANG": "C.UTF-8",
         supervisor.MARK: str(site.root),
     }
@@ -92,24 +92,24 @@ def sshd_config(site: Any, host: str) -> str:
     )
 
 
-def supervisord_conf(site: Any, host: str, server: TritonServer) -> str:
+def supervisord_conf(site: Site, host: str, server: TritonServer) -> str:
     """The host's own supervisord: Triton, and a socket for the serving group."""
     return supervisor.host_conf(
         folder=home(site, host),
-        user=str(site.users.triton),
-        group=str(site.groups.serving),
+        user=site.users.triton,
+        group=site.groups.serving,
         # The last word of defence against two Tritons on one port: when the supervisor dies,
-        # however it dies, Triton is told to stop.
+        # however it dies, Triton gets SIGTERM.
         command=shlex.join(["setpriv", "--pdeathsig", "TERM", *server.argv()]),
         environment=server.environment(),
         stop_wait_s=server.exit_timeout_s + 5,
     )
 
 
-def folders(site: Any) -> list[Folder]:
-    host_user, triton_user = str(site.users.host), str(site.users.triton)
-    serving = str(site.groups.serving)
-    made = [Folder(Path(site.paths.hosts))]
+def folders(site: Site) -> list[Folder]:
+    host_user, triton_user = site.users.host, site.users.triton
+    serving = site.groups.serving
+    made = [Folder(site.paths.hosts)]
     for host in site.hosts:
         here = home(site, host)
         made += [
@@ -124,12 +124,10 @@ def folders(site: Any) -> list[Folder]:
     return made
 
 
-def ensure_keys(site: Any) -> None:
+def ensure_keys(site: Site) -> None:
     """Make every key of the fleet that is missing, and pin what is there."""
-    deploy = keys.ensure_ed25519(
-        Path(site.paths.deploy_key), str(site.users.deploy), "deploy@lockgate"
-    )
-    release = keys.ensure_ed25519(Path(site.paths.release_key), str(site.users.release), IDENTITY)
+    deploy = keys.ensure_ed25519(site.paths.deploy_key, site.users.deploy, "deploy@lockgate")
+    release = keys.ensure_ed25519(site.paths.release_key, site.users.release, IDENTITY)
     verifier = (REPO / "serving" / "artifact" / "verify.py").read_text()
     known = ""
     pinned = []
@@ -146,13 +144,13 @@ def ensure_keys(site: Any) -> None:
             File(etc / "allowed_signers", allowed_signer(release)),
         ]
     pinned += [
-        File(Path(site.paths.known_hosts), known),
-        File(Path(site.paths.allowed_signers), allowed_signer(release)),
+        File(site.paths.known_hosts, known),
+        File(site.paths.allowed_signers, allowed_signer(release)),
     ]
     ensure_files(pinned)
 
 
-def secret(site: Any, host: str) -> str:
+def secret(site: Site, host: str) -> str:
     """The host's secret for model control over HTTP, which no client of ours uses.
 
     The file is root's alone, and made with the host's keys. Triton takes the secret only as an
@@ -162,20 +160,20 @@ def secret(site: Any, host: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def secret_file(site: Any, host: str) -> Path:
+def secret_file(site: Site, host: str) -> Path:
     return home(site, host) / "etc" / "triton-http-secret"
 
 
-def programs(site: Any) -> list[Program]:
+def programs(site: Site) -> list[Program]:
     made = []
     for host, spec in site.hosts.items():
-        here, address = home(site, host), str(spec.address)
+        here, address = home(site, host), spec.address
         ports = site.ports
         sshd = File(here / "etc" / "sshd_config", sshd_config(site, host))
         control = File(
             here / "etc" / "supervisord.conf",
             supervisord_conf(site, host, triton(site, host, secret(site, host))),
-            "root", str(site.groups.serving), 0o640,
+            "root", site.groups.serving, 0o640,
         )  # fmt: skip
         made += [
             Program(
@@ -189,7 +187,7 @@ def programs(site: Any) -> list[Program]:
                 name=f"supervisor-{host}",
                 argv=(f"{site.serving_env}/bin/supervisord", "--nodaemon",
                       "--configuration", str(control.path)),
-                user=str(site.users.triton),
+                user=site.users.triton,
                 files=(control,),
                 probe=supervisor.answers_at(supervisor.host_socket(here)),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
@@ -197,7 +195,7 @@ def programs(site: Any) -> list[Program]:
             Program(
                 name=f"triton-{host}",
                 argv=(),
-                user=str(site.users.triton),
+                user=site.users.triton,
                 ports=(
                     Port(address, ports.triton_http, "site.ports.triton_http"),
                     Port(address, ports.triton_grpc, "site.ports.triton_grpc"),

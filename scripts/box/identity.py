@@ -1,4 +1,4 @@
-"""Who runs what: a clean environment for each identity, and `scripts/site as`."""
+"""Identities of the site: a clean environment for each, and `scripts/site as`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import os
 import pwd
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box.program import Folder, Refusal
 from scripts.box.users import OWN
 
 REPO = Path(__file__).resolve().parents[2]
 
 KEPT = ("TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ")
-"""What `scripts/site as` takes over from the caller: how the terminal looks, and nothing else."""
+"""Variables that `scripts/site as` takes over from the caller: those of the terminal, no other."""
 
 
-def environment(site: Any, role: str, caller: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(site: Site, role: str, caller: Mapping[str, str] | None = None) -> dict[str, str]:
     """The whole environment of a command run as `role`."""
-    user = str(site.users[role])
+    user = site.users.of(role)
     kept = {key: value for key, value in (caller or {}).items() if key in KEPT}
     return {
         **kept,
         "PATH": f"{REPO}/.venv/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-        "HOME": str(Path(site.root) / "home" / role),
+        "HOME": str(site.root / "home" / role),
         "USER": user,
         "LOGNAME": user,
         "LANG": "C.UTF-8",
@@ -36,28 +36,30 @@ def environment(site: Any, role: str, caller: Mapping[str, str] | None = None) -
     }
 
 
-def folders(site: Any) -> list[Folder]:
-    made = [Folder(Path(site.root) / "home")]
+def folders(site: Site) -> list[Folder]:
+    made = [Folder(site.root / "home")]
     for role in OWN:
-        user = str(site.users[role])
-        made.append(Folder(Path(site.root) / "home" / role, user, user, 0o700))
+        user = site.users.of(role)
+        made.append(Folder(site.root / "home" / role, user, user, 0o700))
     return made
 
 
-def command(site: Any, role: str, argv: Sequence[str], caller: Mapping[str, str]) -> list[str]:
+def command(site: Site, role: str, argv: Sequence[str], caller: Mapping[str, str]) -> list[str]:
     """The command line that runs `argv` as `role`. Raises Refusal for an unknown role."""
     if role not in OWN:
         raise Refusal(f"{role}: there is no such identity; there are {', '.join(OWN)}.")
     if not argv:
-        raise Refusal(f"scripts/site as {role}: what? Name the command, as in `as {role} id`.")
+        raise Refusal(
+            f"scripts/site as {role}: no command. Name the command, as in `as {role} id`."
+        )
     pairs = [f"{key}={value}" for key, value in environment(site, role, caller).items()]
-    return ["runuser", "-u", str(site.users[role]), "--", "env", "-i", *pairs, *argv]
+    return ["runuser", "-u", site.users.of(role), "--", "env", "-i", *pairs, *argv]
 
 
-def run_as(site: Any, role: str, argv: Sequence[str]) -> None:
+def run_as(site: Site, role: str, argv: Sequence[str]) -> None:
     """Become `role` and run `argv` in place of this process. Raises Refusal where it cannot."""
     line = command(site, role, argv, os.environ)
-    user = str(site.users[role])
+    user = site.users.of(role)
     try:
         uid = pwd.getpwnam(user).pw_uid
     except KeyError:

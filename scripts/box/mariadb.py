@@ -5,27 +5,27 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box.probe import succeeds
 from scripts.box.program import Folder, Program, Refusal
 
 
-def data(site: Any) -> Path:
-    return Path(site.root) / "mysql"
+def data(site: Site) -> Path:
+    return site.root / "mysql"
 
 
-def socket(site: Any) -> Path:
-    return Path(site.paths.run) / "mysql" / "mysqld.sock"
+def socket(site: Site) -> Path:
+    return site.paths.run / "mysql" / "mysqld.sock"
 
 
-def folders(site: Any) -> list[Folder]:
-    user = str(site.users.mysql)
+def folders(site: Site) -> list[Folder]:
+    user = site.users.mysql
     return [Folder(socket(site).parent, user, user, 0o755)]
 
 
-def grants(site: Any) -> str:
-    """The accounting database's owner: the OS user of slurmdbd, known by the socket alone."""
+def grants(site: Site) -> str:
+    """SQL that gives the accounting database to slurmdbd's OS user, authenticated by socket."""
     user, database = site.users.slurm, site.slurm.db
     return (
         f"CREATE USER IF NOT EXISTS '{user}'@'localhost' IDENTIFIED VIA unix_socket;\n"
@@ -33,7 +33,7 @@ def grants(site: Any) -> str:
     )
 
 
-def ensure_data(site: Any) -> None:
+def ensure_data(site: Site) -> None:
     """Make the data folder. Made aside and renamed: a killed attempt leaves nothing behind."""
     if data(site).exists():
         return
@@ -49,7 +49,7 @@ def ensure_data(site: Any) -> None:
     new.rename(data(site))
 
 
-def ensure_grants(site: Any) -> None:
+def ensure_grants(site: Site) -> None:
     """Give slurmdbd its database; MariaDB must be up. Done twice changes nothing."""
     subprocess.run(
         ["mariadb", "--no-defaults", f"--socket={socket(site)}", "--user=root"],
@@ -60,7 +60,7 @@ def ensure_grants(site: Any) -> None:
     )
 
 
-def programs(site: Any) -> list[Program]:
+def programs(site: Site) -> list[Program]:
     return [
         Program(
             name="mariadbd",
@@ -69,11 +69,11 @@ def programs(site: Any) -> list[Program]:
                 f"--datadir={data(site)}", f"--socket={socket(site)}",
                 f"--pid-file={socket(site).with_name('mariadbd.pid')}",
                 "--skip-networking", "--skip-name-resolve",
-                # What slurmdbd asks for, at the size of a box.
+                # What slurmdbd requires, at the size of a box.
                 "--innodb-buffer-pool-size=128M", "--innodb-lock-wait-timeout=900",
                 "--max-allowed-packet=16M",
             ),
-            user=str(site.users.mysql),
+            user=site.users.mysql,
             probe=succeeds(
                 ["mariadb-admin", "--no-defaults", f"--socket={socket(site)}", "--user=root",
                  "--connect-timeout=3", "ping"], "mysqld is alive",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
+from conf.site_schema import Site
 from scripts.box.identity import REPO, environment
 from scripts.box.probe import http_ok
 from scripts.box.program import Folder, Port, Program
@@ -12,13 +10,13 @@ from scripts.box.program import Folder, Port, Program
 LOOPBACK = "127.0.0.1"
 
 
-def folders(site: Any) -> list[Folder]:
-    user = str(site.users.observe)
-    return [Folder(Path(site.paths.mlflow), user, user)]
+def folders(site: Site) -> list[Folder]:
+    user = site.users.observe
+    return [Folder(site.paths.mlflow, user, user)]
 
 
-def programs(site: Any) -> list[Program]:
-    port, here = site.ports.mlflow, Path(site.paths.mlflow)
+def programs(site: Site) -> list[Program]:
+    port, here = site.ports.mlflow, site.paths.mlflow
     return [
         Program(
             name="mlflow",
@@ -32,7 +30,7 @@ def programs(site: Any) -> list[Program]:
                 # MLflow refuses requests whose Host header it does not know, against DNS rebinding.
                 "--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}",
             ),
-            user=str(site.users.observe),
+            user=site.users.observe,
             env={
                 **environment(site, "observe"),
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -1,13 +1,11 @@
 """Prometheus, Alertmanager, node_exporter, and Lockgate's own exporters.
 
-What is scraped and what is alerted on is `serving.observe`'s to say; this is only where it runs.
+What is scraped and what is alerted on is in `serving.observe`; here is only where it runs.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
+from conf.site_schema import Site
 from scripts.box import slurm
 from scripts.box.identity import REPO, environment
 from scripts.box.probe import http_ok
@@ -17,13 +15,13 @@ from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, 
 LOOPBACK = "127.0.0.1"
 
 
-def folders(site: Any) -> list[Folder]:
-    user = str(site.users.observe)
-    return [Folder(Path(site.root) / name, user, user) for name in ("prometheus", "alertmanager")]
+def folders(site: Site) -> list[Folder]:
+    user = site.users.observe
+    return [Folder(site.root / name, user, user) for name in ("prometheus", "alertmanager")]
 
 
-def programs(site: Any) -> list[Program]:
-    etc, user, ports = Path(site.paths.etc), str(site.users.observe), site.ports
+def programs(site: Site) -> list[Program]:
+    etc, user, ports = site.paths.etc, site.users.observe, site.ports
     prometheus = File(etc / "prometheus.yml", prometheus_yml(site))
     rules = File(etc / "rules.yml", rules_yml())
     alerts = File(etc / "alertmanager.yml", alertmanager_yml(site))
@@ -34,7 +32,7 @@ def programs(site: Any) -> list[Program]:
                 "/usr/bin/prometheus",
                 f"--config.file={prometheus.path}",
                 f"--web.listen-address={LOOPBACK}:{ports.prometheus}",
-                f"--storage.tsdb.path={Path(site.root) / 'prometheus'}",
+                f"--storage.tsdb.path={site.root / 'prometheus'}",
                 f"--storage.tsdb.retention.time={site.prometheus.retention}",
             ),
             user=user,
@@ -49,7 +47,7 @@ def programs(site: Any) -> list[Program]:
                 "/usr/bin/prometheus-alertmanager",
                 f"--config.file={alerts.path}",
                 f"--web.listen-address={LOOPBACK}:{ports.alertmanager}",
-                f"--storage.path={Path(site.root) / 'alertmanager'}",
+                f"--storage.path={site.root / 'alertmanager'}",
                 "--cluster.listen-address=",  # alone: no gossip port
             ),
             user=user,
@@ -71,24 +69,22 @@ def programs(site: Any) -> list[Program]:
     ]
 
 
-def exporters(site: Any) -> list[Program]:
+def exporters(site: Site) -> list[Program]:
     """Lockgate's own: the queue and the nodes, and releases, hosts and the edges' request log."""
-    modules = {
-        "slurm-exporter": ("hpc.jobs.exporter", "slurm_exporter"),
-        "release-exporter": ("serving.observe.exporter", "release_exporter"),
-    }
-    made = []
-    for name, (module, port_key) in modules.items():
-        port = site.ports[port_key]
-        made.append(
-            Program(
-                name=name,
-                argv=(str(REPO / ".venv/bin/python"), "-m", module),
-                user=str(site.users.observe),
-                env={**environment(site, "observe"), **slurm.client_env(site)},
-                ports=(Port(LOOPBACK, port, f"site.ports.{port_key}"),),
-                probe=http_ok(f"http://{LOOPBACK}:{port}/metrics"),
-                kills_group=True,
-            )
+    queue = Port(LOOPBACK, site.ports.slurm_exporter, "site.ports.slurm_exporter")
+    releases = Port(LOOPBACK, site.ports.release_exporter, "site.ports.release_exporter")
+    return [
+        Program(
+            name=name,
+            argv=(str(REPO / ".venv/bin/python"), "-m", module),
+            user=site.users.observe,
+            env={**environment(site, "observe"), **slurm.client_env(site)},
+            ports=(port,),
+            probe=http_ok(f"http://{port}/metrics"),
+            kills_group=True,
         )
-    return made
+        for name, module, port in (
+            ("slurm-exporter", "hpc.jobs.exporter", queue),
+            ("release-exporter", "serving.observe.exporter", releases),
+        )
+    ]

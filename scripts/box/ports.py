@@ -1,4 +1,4 @@
-"""Is a port free, and if not, who has it?"""
+"""Taken ports: the check before a daemon is started, and the process that holds one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scripts.box.program import Port, Refusal
 
 def refuse_taken(ports: Iterable[Port]) -> None:
     """Raises Refusal naming every taken port, its holder and the key to change."""
-    taken = [f"{describe(port)}" for port in ports if not is_free(port)]
+    taken = [taken_line(port) for port in ports if not is_free(port)]
     if taken:
         raise Refusal("; ".join(taken) + ". Stop the holder or change the key, then run it again.")
 
 
 def is_free(port: Port) -> bool:
-    """Whether a daemon could listen on `port` now."""
+    """True where a daemon could listen on `port` now. Raises Refusal for an address not ours."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the daemons do: a connection that lingers from a previous run is no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -32,7 +32,7 @@ def is_free(port: Port) -> bool:
     return True
 
 
-def describe(port: Port) -> str:
+def taken_line(port: Port) -> str:
     """One clause about a taken port, as in "port 127.0.0.1:19090 (site.ports.prometheus) is
     taken by pid 4711 (python3 -m http.server)"."""
     return f"port {port} ({port.key} in conf/site/box.yaml) is taken by {_holder(port)}"

@@ -1,4 +1,4 @@
-"""What must be so before anything is started; each refusal is one line with what to do."""
+"""Checks before anything is started; each refusal is one line with what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box.program import Refusal
 
 PACKAGE_OF = {
@@ -27,19 +27,19 @@ PACKAGE_OF = {
     "/usr/bin/prometheus-node-exporter": "prometheus-node-exporter",
     "/usr/bin/setpriv": "util-linux",
 }
-"""Which Debian or Ubuntu package brings each program of the box."""
+"""Debian or Ubuntu package of each program of the box."""
 
 SOCKET_LIMIT = 107 - len("/hosts/use1-a/run/supervisor.sock.12345.tmp") - 12
-"""How long the site's root may be: Linux limits the path of a unix socket to 107 bytes."""
+"""Longest path of the site's root, in bytes: Linux limits that of a unix socket to 107."""
 
 
-def check(site: Any, repo: Path) -> None:
+def check_machine(site: Site, repo: Path) -> None:
     """Raises Refusal for the first thing that keeps the box from coming up."""
     refuse_without_root()
     refuse_missing(PACKAGE_OF)
-    refuse_half_setup(Path(site.serving_env))
-    refuse_long_root(Path(site.root))
-    for path in (repo, Path(site.root), Path(site.serving_env)):
+    refuse_half_setup(site.serving_env)
+    refuse_long_root(site.root)
+    for path in (repo, site.root, site.serving_env):
         refuse_closed(path)
 
 

@@ -1,4 +1,4 @@
-"""Probes: each asks a daemon for a piece of its real work, with a time-out."""
+"""Probes: each has a daemon do a piece of its real work, with a time-out."""
 
 from __future__ import annotations
 
@@ -33,28 +33,30 @@ def http_ok(url: str) -> Probe:
 
 
 def greets(address: str, port: int, greeting: bytes) -> Probe:
-    """Healthy when a connection to `address:port` is answered with `greeting` unasked."""
+    """Healthy when `address:port` sends `greeting` to whoever connects."""
 
     def probe() -> str:
         try:
             with socket.create_connection((address, port), timeout=TIMEOUT_S) as link:
-                heard = link.recv(len(greeting))
+                received = link.recv(len(greeting))
         except OSError as error:
             return f"{address}:{port}: {error}"
-        return "" if heard == greeting else f"{address}:{port} greets with {heard!r}"
+        return "" if received == greeting else f"{address}:{port} greets with {received!r}"
 
     return probe
 
 
 def succeeds(argv: Sequence[str], expect: str = "", env: Mapping[str, str] | None = None) -> Probe:
     """Healthy when the command exits 0 and its output contains `expect`."""
-    return answers(argv, lambda said: "" if expect in said else f"{argv[0]} says {said!r}", env)
+    return output_fault(
+        argv, lambda text: "" if expect in text else f"{argv[0]} printed {text!r}", env
+    )
 
 
-def answers(
-    argv: Sequence[str], judge: Callable[[str], str], env: Mapping[str, str] | None = None
+def output_fault(
+    argv: Sequence[str], fault: Callable[[str], str], env: Mapping[str, str] | None = None
 ) -> Probe:
-    """Healthy when the command exits 0 and `judge` finds no fault with its stripped output."""
+    """Healthy when the command exits 0 and `fault` returns "" for its stripped output."""
 
     def probe() -> str:
         try:
@@ -67,8 +69,8 @@ def answers(
         except OSError as error:
             return f"{argv[0]}: {error}"
         if done.returncode != 0:
-            said = " ".join((done.stdout + done.stderr).split())
-            return f"{argv[0]}: {said[-200:] or f'exit {done.returncode}'}"
-        return judge(done.stdout.strip())
+            output = " ".join((done.stdout + done.stderr).split())
+            return f"{argv[0]}: {output[-200:] or f'exit {done.returncode}'}"
+        return fault(done.stdout.strip())
 
     return probe

@@ -1,4 +1,4 @@
-"""Which processes belong to a site, and how they are ended."""
+"""Processes of a site: found by the site's mark, and ended."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import psutil
 
+from conf.site_schema import Site
 from scripts.box.supervisor import MARK
 
 STEP = "slurmstepd"
 RETITLED = (STEP, "sshd")
 
 
-def of_site(site: Any) -> list[psutil.Process]:
+def of_site(site: Site) -> list[psutil.Process]:
     """Every process that the box started, or that a process of it started, whoever owns it now.
 
     Daemons and their children carry the site's mark in their environment. sshd and Slurm's job
@@ -34,7 +35,7 @@ def of_site(site: Any) -> list[psutil.Process]:
     return list(found.values())
 
 
-def jobs_of(site: Any) -> list[psutil.Process]:
+def jobs_of(site: Site) -> list[psutil.Process]:
     """The job steps that run on the site's nodes, and all that runs in them."""
     steps = [process for process in of_site(site) if _is_called(process, (STEP,))]
     inside = {process.pid: process for process in steps}
@@ -43,7 +44,7 @@ def jobs_of(site: Any) -> list[psutil.Process]:
     return list(inside.values())
 
 
-def strangers(site: Any) -> list[psutil.Process]:
+def strangers(site: Site) -> list[psutil.Process]:
     """Processes that are not the box's but work in its folder: a shell, an editor, a `tail -f`."""
     own = {process.pid for process in of_site(site)} | set(_ancestors())
     return [
@@ -56,7 +57,7 @@ def strangers(site: Any) -> list[psutil.Process]:
 def end(processes: Iterable[psutil.Process], patience_s: float = 10) -> list[str]:
     """TERM, then KILL after `patience_s`; returns a line about each that had to be ended."""
     processes = list(processes)
-    ended = [describe(process) for process in processes]
+    ended = [process_line(process) for process in processes]
     for process in processes:
         _signal(process, process.terminate)
     _, left = psutil.wait_procs(processes, timeout=patience_s)
@@ -80,7 +81,7 @@ def _freeze(processes: list[psutil.Process]) -> list[psutil.Process]:
     return list(frozen.values())
 
 
-def describe(process: psutil.Process) -> str:
+def process_line(process: psutil.Process) -> str:
     """`pid 4711 (sleep 100)`."""
     try:
         command = " ".join(process.cmdline()) or process.name()

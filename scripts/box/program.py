@@ -1,4 +1,4 @@
-"""What the box is made of: programs to run, files to write, ports to hold. Values, no effects."""
+"""Parts of the box: programs to run, files to write, ports to hold. Values, no effects."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Asked whether a daemon does its work. Returns "" for yes, or the reason why not.
+from conf.errors import MISTAKE, LockgateError
+from conf.site_checks import host_port
+
 Probe = Callable[[], str]
+"""Check that a daemon does its work: returns "", or the reason why it does not."""
 
 
-class Refusal(RuntimeError):
-    """The box cannot be brought up as asked; the message says what is wrong and what to do."""
+class Refusal(LockgateError):
+    """The box cannot be brought up as wanted; the message has the fault and the remedy."""
+
+    exit_code = MISTAKE
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Port:
     key: str
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.number}"
+        return host_port(self.address, self.number)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Program:
     `needs` are programs that must be healthy before this one is started; `before` is then run
     once, just before the start. `files` are the configs that the daemon reads at start: when one
     changes, the daemon is restarted. A program that a serving host's own supervisor runs has that
-    one's `socket`, and the name it goes by there as `alias`.
+    one's `socket`, and its name there as `alias`.
     """
 
     name: str
@@ -73,6 +78,6 @@ class Program:
     kills_group: bool = False
 
     @property
-    def called(self) -> str:
-        """Its name at the supervisor that runs it."""
+    def process_name(self) -> str:
+        """Name of the process at the supervisor that runs it."""
         return self.alias or self.name

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box import edge, hosts, identity, mariadb, mlflow, monitoring, munge, slurm
 from scripts.box.program import File, Folder, Program
 
 
-def all_programs(site: Any) -> list[Program]:
+def all_programs(site: Site) -> list[Program]:
     """Every daemon, in an order in which each comes after what it needs."""
     return [
         *munge.programs(site),
@@ -22,26 +22,26 @@ def all_programs(site: Any) -> list[Program]:
     ]
 
 
-def all_folders(site: Any) -> list[Folder]:
+def all_folders(site: Site) -> list[Folder]:
     """Every folder of the site with its owner, parents first."""
-    root, paths, users = Path(site.root), site.paths, site.users
+    root, paths, users = site.root, site.paths, site.users
 
-    def owned(path: Any, role: str) -> Folder:
-        return Folder(Path(path), str(users[role]), str(users[role]))
+    def owned(path: Path, user: str) -> Folder:
+        return Folder(path, user, user)
 
     return [
         Folder(root),
-        Folder(Path(paths.etc)),
-        Folder(Path(paths.log)),
-        Folder(Path(paths.run)),
-        owned(paths.data, "train"),
-        owned(paths.runs, "train"),
-        owned(paths.store, "release"),
-        owned(paths.journal, "deploy"),
+        Folder(paths.etc),
+        Folder(paths.log),
+        Folder(paths.run),
+        owned(paths.data, users.train),
+        owned(paths.runs, users.train),
+        owned(paths.store, users.release),
+        owned(paths.journal, users.deploy),
         Folder(root / "keys"),
         # The folders of the keys are root's: an identity can use its key, not replace it.
-        Folder(Path(paths.release_key).parent),
-        Folder(Path(paths.deploy_key).parent),
+        Folder(paths.release_key.parent),
+        Folder(paths.deploy_key.parent),
         *identity.folders(site),
         *munge.folders(site),
         *mariadb.folders(site),
@@ -53,7 +53,7 @@ def all_folders(site: Any) -> list[Folder]:
     ]
 
 
-def all_files(site: Any, programs: list[Program]) -> list[File]:
+def all_files(site: Site, programs: list[Program]) -> list[File]:
     """Every generated config: those that programs read, and Slurm's, which clients read too."""
     by_path = {file.path: file for program in programs for file in program.files}
     by_path.update({file.path: file for file in slurm.files(site)})

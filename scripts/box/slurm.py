@@ -9,37 +9,37 @@ import subprocess
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box import mariadb, munge
-from scripts.box.probe import answers, succeeds
+from scripts.box.probe import output_fault, succeeds
 from scripts.box.program import File, Folder, Port, Program, Refusal
 
 
-def nodes(site: Any) -> list[str]:
+def nodes(site: Site) -> list[str]:
     """The node names: n1, n2, ..."""
     return [f"n{k}" for k in range(1, site.slurm.nodes + 1)]
 
 
-def etc(site: Any) -> Path:
-    return Path(site.paths.slurm_conf).parent
+def etc(site: Site) -> Path:
+    return site.paths.slurm_conf.parent
 
 
-def state(site: Any) -> Path:
-    return Path(site.root) / "slurm"
+def state(site: Site) -> Path:
+    return site.root / "slurm"
 
 
-def client_env(site: Any) -> dict[str, str]:
-    """How a Slurm command finds this cluster."""
+def client_env(site: Site) -> dict[str, str]:
+    """Environment in which a Slurm command finds this cluster."""
     return {"SLURM_CONF": str(site.paths.slurm_conf)}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine as Slurm knows it, reached at `address`.
+    """The machine under its name in Slurm, reached at `address`.
 
     A daemon of Slurm listens on every address, or on the one that the machine's own name stands
-    for; there is no third way. `local` says that this is a loopback address, as it is on Debian
+    for; there is no third way. `local`: this is a loopback address, as it is on Debian
     and Ubuntu; in most containers it is not. Whoever can connect still needs the box's munge key.
     """
 
@@ -49,9 +49,12 @@ class Machine:
 
     @property
     def communication(self) -> list[str]:
-        """How narrowly the daemons listen. srun listens for its steps as slurmd does, and they
-        come from 127.0.0.1: where the name stands for another loopback address, such as
-        127.0.1.1, only the controllers can be narrowed."""
+        """Line of slurm.conf that keeps the daemons to the loopback address, or none.
+
+        srun listens for its steps as slurmd does, and they come from 127.0.0.1: where the name
+        stands for another loopback address, such as 127.0.1.1, only the controllers can be
+        narrowed. See CommunicationParameters in slurm.conf(5).
+        """
         if not self.local:
             return []
         every = "NoInAddrAny," if self.address == "127.0.0.1" else ""
@@ -70,7 +73,7 @@ def this_machine() -> Machine:
     return Machine(name, local=False)
 
 
-def slurm_conf(site: Any, machine: Machine) -> str:
+def slurm_conf(site: Site, machine: Machine) -> str:
     """slurm.conf of the box on `machine`."""
     slurm = site.slurm
     lines = [
@@ -83,13 +86,13 @@ def slurm_conf(site: Any, machine: Machine) -> str:
         *machine.communication,
         "AuthType=auth/munge",
         f"AuthInfo=socket={munge.socket(site)}",
-        # Not a password: which munged clients of slurmdbd ask. AuthInfo does not reach them.
+        # Not a password: the munged that clients of slurmdbd use. AuthInfo does not reach them.
         f"AccountingStoragePass={munge.socket(site)}",
         "CredType=cred/munge",
         f"StateSaveLocation={state(site) / 'state'}",
         f"SlurmdSpoolDir={state(site) / 'spool'}/%n",
-        f"SlurmctldPidFile={Path(site.paths.run) / 'slurm' / 'slurmctld.pid'}",
-        f"SlurmdPidFile={Path(site.paths.run) / 'slurm'}/slurmd-%n.pid",
+        f"SlurmctldPidFile={site.paths.run / 'slurm' / 'slurmctld.pid'}",
+        f"SlurmdPidFile={site.paths.run / 'slurm'}/slurmd-%n.pid",
         "ProctrackType=proctrack/linuxproc",
         "TaskPlugin=task/none",
         "JobAcctGatherType=jobacct_gather/linux",
@@ -127,8 +130,8 @@ def slurm_conf(site: Any, machine: Machine) -> str:
     return "\n".join(lines) + "\n"
 
 
-def slurmdbd_conf(site: Any, machine: Machine) -> str:
-    """slurmdbd.conf. The database's socket is told by MYSQL_UNIX_PORT: there is no key for it."""
+def slurmdbd_conf(site: Site, machine: Machine) -> str:
+    """slurmdbd.conf. The database's socket is in MYSQL_UNIX_PORT: there is no key for it."""
     return "\n".join(
         [
             "# Written by scripts/site up; edit conf/site, not this file.",
@@ -138,7 +141,7 @@ def slurmdbd_conf(site: Any, machine: Machine) -> str:
             *(["CommunicationParameters=NoInAddrAny"] if machine.local else []),
             f"DbdPort={site.ports.slurmdbd}",
             f"SlurmUser={site.users.slurm}",
-            f"PidFile={Path(site.paths.run) / 'slurm' / 'slurmdbd.pid'}",
+            f"PidFile={site.paths.run / 'slurm' / 'slurmdbd.pid'}",
             "StorageType=accounting_storage/mysql",
             "StorageHost=localhost",
             f"StorageUser={site.users.slurm}",
@@ -148,7 +151,7 @@ def slurmdbd_conf(site: Any, machine: Machine) -> str:
     )
 
 
-def gres_conf(site: Any) -> str:
+def gres_conf(site: Site) -> str:
     """The fake GPUs: character devices, so that Slurm sets CUDA_VISIBLE_DEVICES."""
     last = site.slurm.gpus_per_node - 1
     return (
@@ -164,8 +167,8 @@ CgroupPlugin=cgroup/v1
 """
 
 
-def files(site: Any) -> list[File]:
-    user, machine = str(site.users.slurm), this_machine()
+def files(site: Site) -> list[File]:
+    user, machine = site.users.slurm, this_machine()
     return [
         File(etc(site) / "slurm.conf", slurm_conf(site, machine)),
         File(etc(site) / "gres.conf", gres_conf(site)),
@@ -175,8 +178,8 @@ def files(site: Any) -> list[File]:
     ]
 
 
-def folders(site: Any) -> list[Folder]:
-    user = str(site.users.slurm)
+def folders(site: Site) -> list[Folder]:
+    user = site.users.slurm
     return [
         Folder(etc(site)),
         Folder(state(site)),
@@ -184,11 +187,11 @@ def folders(site: Any) -> list[Folder]:
         Folder(state(site) / "gpu"),
         Folder(state(site) / "spool"),
         *(Folder(state(site) / "spool" / node) for node in nodes(site)),
-        Folder(Path(site.paths.run) / "slurm", user, user),
+        Folder(site.paths.run / "slurm", user, user),
     ]
 
 
-def ensure_gpus(site: Any) -> None:
+def ensure_gpus(site: Site) -> None:
     """Make the fake GPU devices: copies of /dev/null (character device 1:3)."""
     for k in range(site.slurm.gpus_per_node):
         device = state(site) / "gpu" / f"gpu{k}"
@@ -202,7 +205,7 @@ def ensure_gpus(site: Any) -> None:
                 ) from error
 
 
-def register(site: Any) -> None:
+def register(site: Site) -> None:
     """Make the cluster known to slurmdbd; slurmctld's jobs are not recorded before that."""
     env = {**os.environ, **client_env(site)}
     listed = subprocess.run(
@@ -211,16 +214,16 @@ def register(site: Any) -> None:
     ).stdout.split()  # fmt: skip
     if site.slurm.cluster not in listed:
         subprocess.run(
-            ["sacctmgr", "-i", "add", "cluster", str(site.slurm.cluster)],
+            ["sacctmgr", "-i", "add", "cluster", site.slurm.cluster],
             env=env, capture_output=True, text=True, check=True,
         )  # fmt: skip
 
 
-def programs(site: Any) -> list[Program]:
+def programs(site: Site) -> list[Program]:
     env = client_env(site)
     conf = {file.path.name: file for file in files(site)}
     shared = (conf["slurm.conf"], conf["gres.conf"], conf["cgroup.conf"])
-    slurm, address = str(site.users.slurm), this_machine().address
+    slurm, address = site.users.slurm, this_machine().address
     return [
         Program(
             name="slurmdbd",
@@ -254,8 +257,8 @@ def programs(site: Any) -> list[Program]:
                 files=shared,
                 ports=(Port(address, site.ports.slurmd_base + k, "site.ports.slurmd_base"),),
                 needs=("slurmctld",),
-                probe=answers(
-                    ["sinfo", "--noheader", "--format=%T|%E", f"--nodes={node}"], judge_node, env
+                probe=output_fault(
+                    ["sinfo", "--noheader", "--format=%T|%E", f"--nodes={node}"], node_fault, env
                 ),
             )
             for k, node in enumerate(nodes(site), 1)
@@ -263,9 +266,9 @@ def programs(site: Any) -> list[Program]:
     ]
 
 
-def judge_node(said: str) -> str:
-    """What is wrong with a node, from `sinfo -o '%T|%E'` ("idle|none"); "" for nothing."""
-    state, _, reason = said.splitlines()[0].partition("|") if said else ("unknown", "", "")
+def node_fault(text: str) -> str:
+    """Fault of a node, from `sinfo -o '%T|%E'` ("idle|none"); "" for none."""
+    state, _, reason = text.splitlines()[0].partition("|") if text else ("unknown", "", "")
     if state in ("idle", "mixed", "allocated", "completing", "planned", "reserved"):
         return ""
     return f"node is {state}" + (f" ({reason})" if reason not in ("", "none") else "")

@@ -1,4 +1,4 @@
-"""What runs now: each program of the box with the state that its supervisor reports."""
+"""Present state: each program of the box with the state that its supervisor reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from conf.site_schema import Site
 from scripts.box import supervisor
 from scripts.box.program import Program
 
@@ -28,19 +28,19 @@ class Daemon:
         return self.state in supervisor.RUNNING and not self.fault
 
 
-def socket_of(site: Any, program: Program) -> Path:
+def socket_of(site: Site, program: Program) -> Path:
     """The supervisor that runs `program`."""
     return program.socket or supervisor.socket(site)
 
 
-def observe(site: Any, programs: Sequence[Program], probe: bool = True) -> list[Daemon]:
-    """Ask every supervisor, then every program that runs, all probes in parallel."""
+def observe(site: Site, programs: Sequence[Program], probe: bool = True) -> list[Daemon]:
+    """Query every supervisor, then probe every program that runs, all in parallel."""
     sockets = {socket_of(site, program) for program in programs}
     with ThreadPoolExecutor(max_workers=16) as pool:
         known = dict(zip(sockets, pool.map(supervisor.processes, sockets), strict=True))
 
-        def look(program: Program) -> Daemon:
-            info = known[socket_of(site, program)].get(program.called, {})
+        def found(program: Program) -> Daemon:
+            info = known[socket_of(site, program)].get(program.process_name, {})
             state = str(info.get("statename", "ABSENT"))
             fault = ""
             if state not in supervisor.RUNNING:
@@ -52,4 +52,4 @@ def observe(site: Any, programs: Sequence[Program], probe: bool = True) -> list[
                 supervisor.log_of(site, program),
             )  # fmt: skip
 
-        return list(pool.map(look, programs))
+        return list(pool.map(found, programs))

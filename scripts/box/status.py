@@ -1,27 +1,27 @@
-"""`scripts/site status`: every daemon with its state and a real answer from it."""
+"""`scripts/site status`: every daemon with its state and the outcome of its probe."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from conf.site_schema import Site
 from scripts.box.preflight import refuse_without_root
 from scripts.box.programs import all_programs
 from scripts.box.state import Daemon, observe
 
 
-def status(site: Any) -> list[Daemon]:
+def status(site: Site) -> list[Daemon]:
     """Every daemon of the box, probed. Raises Refusal without root: the supervisors answer root."""
     refuse_without_root()
     return observe(site, all_programs(site))
 
 
-def as_json(site: Any, daemons: Sequence[Daemon]) -> str:
+def as_json(site: Site, daemons: Sequence[Daemon]) -> str:
     """One object: the site, whether all is healthy, every daemon, the addresses to open."""
     return json.dumps(
         {
@@ -47,19 +47,19 @@ def as_json(site: Any, daemons: Sequence[Daemon]) -> str:
     )
 
 
-def urls(site: Any) -> dict[str, str]:
-    """What a person opens in a browser, or a client sends to."""
+def urls(site: Site) -> dict[str, str]:
+    """Addresses for a browser, and those that clients send requests to."""
     found = {
-        "mlflow": str(site.mlflow_uri),
-        "prometheus": str(site.prometheus_url),
+        "mlflow": site.mlflow_uri,
+        "prometheus": site.prometheus_url,
         "alertmanager": f"http://127.0.0.1:{site.ports.alertmanager}",
     }
     for region, edge in site.edges.items():
-        found[region] = f"http://{edge.address}:{edge.http_port}"
+        found[region] = edge.url
     return found
 
 
-def show(site: Any, daemons: Sequence[Daemon], console: Console) -> None:
+def show(site: Site, daemons: Sequence[Daemon], console: Console) -> None:
     """The same as a table; faults below it in full."""
     table = Table(box=None, pad_edge=False)
     for column in ("daemon", "state", "pid", "up", "ports", "log"):

@@ -14,6 +14,7 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from conf.site_schema import Site
 from scripts.box.program import Probe, Program
 
 RUNNING = ("RUNNING", "STARTING")
@@ -35,35 +36,35 @@ def _escape(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def socket(site: Any) -> Path:
-    return Path(site.paths.run) / "supervisord.sock"
+def socket(site: Site) -> Path:
+    return site.paths.run / "supervisord.sock"
 
 
-def pid_file(site: Any) -> Path:
-    return Path(site.paths.run) / "supervisord.pid"
+def pid_file(site: Site) -> Path:
+    return site.paths.run / "supervisord.pid"
 
 
 def host_socket(folder: Path) -> Path:
     return folder / "run" / "supervisor.sock"
 
 
-def log_of(site: Any, program: Program) -> Path:
-    """Where the program's output goes."""
-    return program.log or Path(site.paths.log) / f"{program.name}.log"
+def log_of(site: Site, program: Program) -> Path:
+    """Log file of the program's output."""
+    return program.log or site.paths.log / f"{program.name}.log"
 
 
-def site_conf(site: Any, programs: Sequence[Program]) -> str:
+def site_conf(site: Site, programs: Sequence[Program]) -> str:
     """The box's own supervisord.
 
     Nothing is started by itself (`up` starts each program when what it needs is healthy), and
     everything that dies is started again. A digest of its config files is part of a program's
-    environment: supervisor's own comparison then says which programs a changed file concerns.
+    environment: supervisor's own comparison then finds the programs that a changed file concerns.
     """
     lines = [
         "; Written by scripts/site up.",
         "[supervisord]",
         f"pidfile={pid_file(site)}",
-        f"logfile={Path(site.paths.log) / 'supervisord.log'}",
+        f"logfile={site.paths.log / 'supervisord.log'}",
         f"childlogdir={site.paths.log}",
         f"directory={site.root}",
         "user=root",
@@ -78,7 +79,7 @@ def site_conf(site: Any, programs: Sequence[Program]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _program(site: Any, program: Program) -> list[str]:
+def _program(site: Site, program: Program) -> list[str]:
     digest = hashlib.sha256("\0".join(file.text for file in program.files).encode()).hexdigest()
     environment = {**program.env, "LOCKGATE_CONFIG": digest[:16]}
     return [
@@ -164,7 +165,7 @@ def connect(path: Path) -> Any:
 
 
 def processes(path: Path) -> dict[str, dict[str, Any]]:
-    """What the supervisord at `path` runs, by name; empty where none answers."""
+    """Processes of the supervisord at `path`, by name; empty where none answers."""
     try:
         return {str(info["name"]): info for info in connect(path).getAllProcessInfo()}
     except (OSError, xmlrpc.client.Error):

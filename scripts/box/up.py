@@ -9,27 +9,28 @@ import xmlrpc.client
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from conf.site_schema import Site
 from scripts.box import files, hosts, mariadb, munge, preflight, processes, slurm, supervisor, users
 from scripts.box.identity import REPO
 from scripts.box.ports import refuse_taken
 from scripts.box.program import File, Program, Refusal
 from scripts.box.programs import all_files, all_folders, all_programs
 from scripts.box.state import Daemon, observe, socket_of
+from scripts.box.waiting import wait_until
 
 POLL_S = 0.3
 
 
-def up(site: Any, console: Console) -> None:
+def up(site: Site, console: Console) -> None:
     """Bring the box up, and return when every daemon is healthy.
 
     May be run at any time: over a box that is up it changes nothing; over half a box, or one in
     which something was killed, it starts what is missing. Raises Refusal.
     """
-    preflight.check(site, REPO)
+    preflight.check_machine(site, REPO)
     with exclusive(site):
         made = users.ensure(site)
         if made:
@@ -40,15 +41,15 @@ def up(site: Any, console: Console) -> None:
 
 
 @contextmanager
-def exclusive(site: Any) -> Iterator[None]:
+def exclusive(site: Site) -> Iterator[None]:
     """Hold the site's lock: two `up` or `down` at once take turns. A killed holder frees it."""
-    Path(site.root).mkdir(parents=True, exist_ok=True)
-    with (Path(site.root) / ".lock").open("w") as lock:
+    site.root.mkdir(parents=True, exist_ok=True)
+    with (site.root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _prepare(site: Any, console: Console) -> list[Program]:
+def _prepare(site: Site, console: Console) -> list[Program]:
     """Put on disk all that the daemons need."""
     files.ensure_folders(all_folders(site))
     munge.ensure_key(site)
@@ -64,9 +65,9 @@ def _prepare(site: Any, console: Console) -> list[Program]:
     return programs
 
 
-def _supervise(site: Any, programs: Sequence[Program], console: Console) -> None:
+def _supervise(site: Site, programs: Sequence[Program], console: Console) -> None:
     """Have a supervisord that knows exactly `programs`; those whose config changed are stopped."""
-    conf = Path(site.paths.etc) / "supervisord.conf"
+    conf = site.paths.etc / "supervisord.conf"
     text = supervisor.site_conf(site, programs)
     files.ensure_files([File(conf, text, mode=0o600)])
     if supervisor.answers_at(supervisor.socket(site))():
@@ -86,7 +87,7 @@ def _supervise(site: Any, programs: Sequence[Program], console: Console) -> None
     _refuse_taken(site, programs)
 
 
-def _clear_orphans(site: Any, console: Console) -> None:
+def _clear_orphans(site: Site, console: Console) -> None:
     """End daemons whose supervisor is gone. Jobs are left alone: they outlive a slurmd."""
     jobs = {process.pid for process in processes.jobs_of(site)}
     orphans = [process for process in processes.of_site(site) if process.pid not in jobs]
@@ -95,13 +96,13 @@ def _clear_orphans(site: Any, console: Console) -> None:
         console.print(f"ended what a supervisord that is gone had left: {len(ended)} processes")
 
 
-def _refuse_taken(site: Any, programs: Sequence[Program]) -> None:
+def _refuse_taken(site: Site, programs: Sequence[Program]) -> None:
     found = observe(site, programs, probe=False)
     idle = [daemon.program for daemon in found if daemon.state not in supervisor.RUNNING]
     refuse_taken(port for program in idle for port in program.ports)
 
 
-def _launch(site: Any, conf: Path) -> None:
+def _launch(site: Site, conf: Path) -> None:
     """Start supervisord as a daemon with a clean environment and the site's mark."""
     environment = {
         "PATH": f"{REPO}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -115,15 +116,12 @@ def _launch(site: Any, conf: Path) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         raise Refusal(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-300:]}")
-    answers = supervisor.answers_at(supervisor.socket(site))
-    deadline = time.monotonic() + 10
-    while answers():
-        if time.monotonic() > deadline:
-            raise Refusal(f"supervisord does not answer; see {site.paths.log}/supervisord.log")
-        time.sleep(0.05)
+    fault = supervisor.answers_at(supervisor.socket(site))
+    if not wait_until(lambda: not fault(), 10):
+        raise Refusal(f"supervisord does not answer; see {site.paths.log}/supervisord.log")
 
 
-def _start(site: Any, programs: Sequence[Program], console: Console) -> None:
+def _start(site: Site, programs: Sequence[Program], console: Console) -> None:
     """Start each program as soon as what it needs is healthy; return when all are."""
     began = time.monotonic()
     reported: set[str] = set()
@@ -151,7 +149,7 @@ def _start(site: Any, programs: Sequence[Program], console: Console) -> None:
             time.sleep(POLL_S)
 
 
-def _begin(site: Any, daemon: Daemon) -> bool:
+def _begin(site: Site, daemon: Daemon) -> bool:
     """Start what does not run. True where it was started, or is on its way."""
     if daemon.state not in ("STOPPED", "EXITED", "FATAL"):
         return True
@@ -159,7 +157,7 @@ def _begin(site: Any, daemon: Daemon) -> bool:
     if program.before:
         program.before()
     try:
-        supervisor.connect(socket_of(site, program)).startProcess(program.called, False)
+        supervisor.connect(socket_of(site, program)).startProcess(program.process_name, False)
     except xmlrpc.client.Fault as fault:
         if fault.faultCode != ALREADY_STARTED:
             raise
@@ -167,10 +165,12 @@ def _begin(site: Any, daemon: Daemon) -> bool:
 
 
 ALREADY_STARTED = 60
-"""supervisor.xmlrpc.Faults.ALREADY_STARTED: it was started between our look and our call."""
+"""supervisor.xmlrpc.Faults.ALREADY_STARTED: it was started between our query and our call."""
 
 
-def _give_up(site: Any, daemons: Sequence[Daemon], waiting: Sequence[Daemon], age_s: float) -> None:
+def _give_up(
+    site: Site, daemons: Sequence[Daemon], waiting: Sequence[Daemon], age_s: float
+) -> None:
     """Raises Refusal with the end of the log when a daemon cannot start or takes too long."""
     blamed = [daemon for daemon in waiting if daemon.state == "BACKOFF" and age_s > 20]
     if age_s > site.up_timeout_s:
@@ -187,7 +187,7 @@ def _give_up(site: Any, daemons: Sequence[Daemon], waiting: Sequence[Daemon], ag
 
 
 def tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log, indented; a word instead where there is none."""
+    """The last lines of a log, indented; a word in brackets where there is none."""
     if not path.exists():
         return "  (no log yet)"
     text = path.read_text(errors="replace").splitlines()[-lines:]

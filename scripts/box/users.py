@@ -5,13 +5,14 @@ from __future__ import annotations
 import grp
 import pwd
 import subprocess
-from typing import Any
+
+from conf.site_schema import Site
 
 OWN = ("train", "release", "deploy", "host", "triton", "observe")
 """The identities that the site makes; the others come with the distribution's packages."""
 
 MEMBERS = {"serving": ("host", "triton"), "edge": ("deploy", "haproxy")}
-"""Which identities are in which group of the site."""
+"""Identities in each group of the site."""
 
 
 def useradd(name: str, login: bool) -> list[str]:
@@ -26,27 +27,27 @@ def useradd(name: str, login: bool) -> list[str]:
             "--shell", shell, "--password", "*", name]  # fmt: skip
 
 
-def wanted(site: Any) -> list[tuple[str, bool]]:
+def own_users(site: Site) -> list[tuple[str, bool]]:
     """(user, may log in) of every identity that the site makes."""
-    return [(str(site.users[role]), role == "host") for role in OWN]
+    return [(site.users.of(role), role == "host") for role in OWN]
 
 
-def ensure(site: Any) -> list[str]:
+def ensure(site: Site) -> list[str]:
     """Make the users and groups that are missing; returns what was made."""
     made = []
-    for name, login in wanted(site):
+    for name, login in own_users(site):
         if not _exists(name):
             subprocess.run(useradd(name, login), check=True, capture_output=True)
             made.append(name)
     for key, roles in MEMBERS.items():
-        group = str(site.groups[key])
+        group = site.groups.of(key)
         try:
             members = grp.getgrnam(group).gr_mem
         except KeyError:
             subprocess.run(["groupadd", "--system", group], check=True, capture_output=True)
             made.append(group)
             members = []
-        for user in (str(site.users[role]) for role in roles):
+        for user in (site.users.of(role) for role in roles):
             if user not in members:
                 join = ["usermod", "--append", "--groups", group, user]
                 subprocess.run(join, check=True, capture_output=True)

@@ -11,11 +11,13 @@ What the edge promises to clients and to a rollout:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from conf.site_checks import require_us_region
+from conf.site_daemons import EdgeSettings
+from conf.site_schema import Site
 
 BACKEND = "triton"
 """The one backend of every edge; its servers carry the names of the hosts."""
@@ -34,62 +36,30 @@ LOG_FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class EdgeSettings:
-    """What a site may tune at its edges: key `site.edge`, all keys optional."""
-
-    check_interval_ms: int = 500
-    """Time between two liveness checks of a host."""
-    fall: int = 2
-    """Failed checks in a row after which a host is left out."""
-    rise: int = 2
-    """Good checks in a row after which it is asked again."""
-    connect_timeout_ms: int = 1_000
-    """How long a TCP connection to a host may take."""
-    queue_timeout_ms: int = 5_000
-    """How long a request may wait for a free slot before it is answered 503."""
-    server_timeout_ms: int = 120_000
-    """The longest inference: a language model writes for a while."""
-    client_timeout_ms: int = 60_000
-    """How long a client may be silent."""
-    max_connections_per_host: int = 128
-    """Requests in flight at one host; the rest wait at the edge, where the queue can be seen."""
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"site.edge.{name}: {value!r} is not a whole number above 0.")
-
-
-def haproxy_cfg(site: DictConfig, region: str) -> str:
+def haproxy_cfg(site: Site, region: str) -> str:
     """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
 
-    `site` is the composed `site` group: `edges[region]` (address, http_port, stats_port, socket),
-    `hosts` (address, region), `ports.triton_http`, `ports.edge_log`, `groups.edge`, and
-    optionally `edge` (see `EdgeSettings`). Raises `ValueError` where the region has no edge, no
-    host, or a host outside the United States' regions is listed for it.
+    Of `site` it reads `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `ports.edge_log` and
+    `groups.edge`. Raises `ValueError` where the region has no edge, no host, or is not one of the
+    United States.
     """
     if region not in site.edges:
         raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
-    if not region.startswith("us-"):
-        raise ValueError(
-            f"region {region!r}: models are served from regions of the US only (us-*)."
-        )
+    require_us_region("region", region)
     hosts = {name: host for name, host in site.hosts.items() if host.region == region}
     if not hosts:
         raise ValueError(
             f"region {region!r} has no host in site.hosts: nothing to send traffic to."
         )
     edge = site.edges[region]
-    settings = EdgeSettings(**_mapping(site.get("edge")))
     return "\n".join(
         [
-            *_global(edge.socket, site.ports.edge_log, _mapping(site.get("groups")).get("edge")),
-            *_defaults(settings),
+            *_global(edge.socket, site.ports.edge_log, site.groups.edge),
+            *_defaults(site.edge),
             *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region)),
             *_backend(
                 {n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
-                settings,
+                site.edge,
             ),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
             "",
@@ -97,16 +67,15 @@ def haproxy_cfg(site: DictConfig, region: str) -> str:
     )
 
 
-def _global(socket: str, log_port: int, group: str | None) -> list[str]:
+def _global(socket: Path, log_port: int, group: str) -> list[str]:
     # The socket can take hosts out of service: beside HAProxy only the deploy identity is in this
-    # group. Readers (Prometheus) have the statistics port. Without root there is one user only.
-    owned = f" group {group}" if group else ""
+    # group. Readers (Prometheus) have the statistics port.
     return [
         "# Written by serving/fleet/edge_config.py; edit conf/site, not this file.",
         "global",
         # UDP: the edge never waits for a reader of its log, nor notices that there is none.
         f"  log 127.0.0.1:{log_port} len 8192 format raw local0",
-        f"  stats socket {socket}{owned} mode 660 level admin",
+        f"  stats socket {socket} group {group} mode 660 level admin",
         "  stats timeout 30s",
     ]
 
@@ -199,7 +168,3 @@ def _address(text: Any) -> str:
         if name and all(part.isalnum() for part in name.replace("-", ".").split(".")):
             return name
         raise ValueError(f"{name!r} is neither an IP address nor a host name.") from None
-
-
-def _mapping(node: Any) -> dict[str, Any]:
-    return dict(node) if node else {}

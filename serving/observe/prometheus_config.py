@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig
 
+from conf.site_checks import host_port
+from conf.site_schema import Site
 from serving.observe.settings import Settings, load
 
 RULES_FILE = "rules.yml"
 
 
-def prometheus_yml(site: DictConfig, settings: Settings | None = None) -> str:
-    """The Prometheus 2.42 configuration of `site` (the composed group `site`).
+def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
+    """The Prometheus 2.42 configuration of `site`.
 
     `settings` are those of conf/observe.yaml where not given. Raises `ConfigError` for those.
     """
@@ -59,7 +60,7 @@ def rules_yml(settings: Settings | None = None) -> str:
     return _yaml({"groups": groups(settings or load())})
 
 
-def alertmanager_yml(site: DictConfig, settings: Settings | None = None) -> str:
+def alertmanager_yml(site: Site, settings: Settings | None = None) -> str:
     """The Alertmanager 0.25 configuration: pages at once, tickets in batches, notes nowhere.
 
     `severity` is page, ticket or none. During a rollout (`ReleaseInProgress`) the tickets about
@@ -131,7 +132,7 @@ def _limits(job: str, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _node_targets(site: DictConfig, settings: Settings) -> list[dict[str, Any]]:
+def _node_targets(site: Site, settings: Settings) -> list[dict[str, Any]]:
     port = site.ports.node_exporter
     targets = [_target(settings.control_address, port, host="control")]
     if settings.node_exporter_on_hosts:
@@ -142,23 +143,23 @@ def _node_targets(site: DictConfig, settings: Settings) -> list[dict[str, Any]]:
     return targets
 
 
-def _triton_targets(site: DictConfig) -> list[dict[str, Any]]:
+def _triton_targets(site: Site) -> list[dict[str, Any]]:
     return [
         _target(host.address, site.ports.triton_metrics, host=name, region=host.region)
         for name, host in site.hosts.items()
     ]
 
 
-def _edge_targets(site: DictConfig) -> list[dict[str, Any]]:
+def _edge_targets(site: Site) -> list[dict[str, Any]]:
     return [
         _target(edge.address, edge.stats_port, region=region) for region, edge in site.edges.items()
     ]
 
 
-def _target(address: Any, port: Any, **labels: Any) -> dict[str, Any]:
-    target: dict[str, Any] = {"targets": [f"{address}:{port}"]}
+def _target(address: str, port: int, **labels: str) -> dict[str, Any]:
+    target: dict[str, Any] = {"targets": [host_port(address, port)]}
     if labels:
-        target["labels"] = {name: str(value) for name, value in labels.items()}
+        target["labels"] = dict(labels)
     return target
 
 

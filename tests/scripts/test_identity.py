@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from conf.site_schema import Site
 from scripts.box.identity import command, environment
 from scripts.box.program import Refusal
-from scripts.box.users import useradd, wanted
+from scripts.box.users import own_users, useradd
 
 
-def test_the_environment_is_clean(site: Any) -> None:
+def test_the_environment_is_clean(site: Site) -> None:
     caller = {
         "AWS_SECRET_ACCESS_KEY": "canary",
         "PATH": "/evil",
@@ -24,24 +23,24 @@ def test_the_environment_is_clean(site: Any) -> None:
     assert "PYTHONPATH" not in env
     assert env["TERM"] == "xterm"
     assert env["HOME"] == f"{site.root}/home/train"
-    assert env["LOCKGATE_SITE"] == site.root
-    assert env["SLURM_CONF"] == site.paths.slurm_conf
+    assert env["LOCKGATE_SITE"] == str(site.root)
+    assert env["SLURM_CONF"] == str(site.paths.slurm_conf)
     assert env["PATH"].split(":")[0].endswith("/.venv/bin")
 
 
-def test_a_command_runs_as_the_identitys_user(site: Any) -> None:
+def test_a_command_runs_as_the_identitys_user(site: Site) -> None:
     line = command(site, "deploy", ["fab", "plan"], {})
     assert line[:6] == ["runuser", "-u", "lg-deploy", "--", "env", "-i"]
     assert line[-2:] == ["fab", "plan"]
 
 
-def test_an_unknown_identity_is_answered_with_those_there_are(site: Any) -> None:
+def test_an_unknown_identity_is_answered_with_those_there_are(site: Site) -> None:
     with pytest.raises(Refusal, match="there are train, release, deploy, host, triton, observe"):
         command(site, "root", ["id"], {})
     with pytest.raises(Refusal, match="Name the command"):
         command(site, "train", [], {})
 
 
-def test_only_the_host_account_has_a_shell(site: Any) -> None:
-    shells = {name: useradd(name, login)[-4] for name, login in wanted(site)}
+def test_only_the_host_account_has_a_shell(site: Site) -> None:
+    shells = {name: useradd(name, login)[-4] for name, login in own_users(site)}
     assert [name for name, shell in shells.items() if shell == "/bin/bash"] == ["lg-host"]

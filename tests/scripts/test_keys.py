@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from paramiko.hostkeys import HostKeys
 
+from conf.site_schema import Site
 from scripts.box import hosts, keys
 from serving.artifact.signature import IDENTITY, NAMESPACE, allowed_signer
 
@@ -63,7 +63,7 @@ def test_the_signer_counts_for_releases_only(tmp_path: Path) -> None:
     assert not verified(signers, message, foreign, NAMESPACE)
 
 
-def test_the_deploy_key_may_reach_its_hosts_triton_and_nothing_else(site: Any) -> None:
+def test_the_deploy_key_may_reach_its_hosts_triton_and_nothing_else(site: Site) -> None:
     line = keys.authorized_key("ssh-ed25519 AAAA x", hosts.forwards(site, "use1-b"))
     options = line.split(" ")[0].split(",")
     assert options[0] == "restrict"

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from conf.site_schema import Site
 from scripts.box import processes
 from scripts.box.supervisor import MARK
 
@@ -39,7 +39,7 @@ def run(*argv: str, **extra: Any) -> subprocess.Popen[str]:
 
 
 def test_a_marked_process_is_the_sites_whoever_its_parent_is(
-    site: Any, started: list[subprocess.Popen[str]]
+    site: Site, started: list[subprocess.Popen[str]]
 ) -> None:
     marked = run("sleep", "600", env={**os.environ, MARK: str(site.root)})
     other = run("sleep", "600", env={**os.environ, MARK: f"{site.root}-two"})
@@ -48,9 +48,9 @@ def test_a_marked_process_is_the_sites_whoever_its_parent_is(
 
 
 def test_a_shell_in_the_sites_folder_is_a_stranger_and_not_ended(
-    site: Any, started: list[subprocess.Popen[str]]
+    site: Site, started: list[subprocess.Popen[str]]
 ) -> None:
-    Path(site.root).mkdir()
+    site.root.mkdir()
     shell = run("sleep", "600", cwd=site.root)
     started.append(shell)
     assert processes.of_site(site) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conf.site_schema import Site
 from scripts.box.__main__ import main
 from scripts.box.program import Refusal
 from scripts.box.programs import all_programs
@@ -23,17 +24,17 @@ def test_an_unknown_verb_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_refusal_is_one_line(
-    site: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise Refusal("not installed: slurmctld.")
 
-    monkeypatch.setattr("scripts.box.preflight.check", refuse)
+    monkeypatch.setattr("scripts.box.preflight.check_machine", refuse)
     assert main(["up"]) == 2
     assert capsys.readouterr().err == "scripts/site: not installed: slurmctld.\n"
 
 
-def test_the_json_names_every_daemon_and_its_fault(site: Any) -> None:
+def test_the_json_names_every_daemon_and_its_fault(site: Site) -> None:
     daemons = [
         Daemon(program, "RUNNING", 7, 0, "no answer" if program.name == "mlflow" else "",
                log_of(site, program))
@@ -46,7 +47,7 @@ def test_the_json_names_every_daemon_and_its_fault(site: Any) -> None:
     assert said["urls"]["us-west"] == "http://127.0.0.1:18081"
 
 
-def test_a_log_that_is_not_there_is_said(site: Any, tmp_path: Any) -> None:
+def test_a_log_that_is_not_there_is_said(site: Site, tmp_path: Any) -> None:
     assert "no log" in tail(tmp_path / "none.log")
     log = tmp_path / "a.log"
     log.write_text("".join(f"line {k}\n" for k in range(30)))

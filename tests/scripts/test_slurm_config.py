@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from conf import compose
+from conf.site_schema import Site, site_config
 from scripts.box import slurm
 from scripts.box.slurm import Machine
 
@@ -16,7 +15,7 @@ def settings(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_nodes_and_partition(site: Any) -> None:
+def test_nodes_and_partition(site: Site) -> None:
     text = slurm.slurm_conf(site, Machine("vm"))
     assert (
         "NodeName=n2 NodeHostname=vm NodeAddr=127.0.0.1 Port=16822 CPUs=2 RealMemory=8192 "
@@ -25,8 +24,8 @@ def test_nodes_and_partition(site: Any) -> None:
     assert "PartitionName=gpu Nodes=n1,n2 Default=YES" in text
 
 
-def test_more_nodes_by_config(site: Any) -> None:
-    bigger = compose("site", ["site.slurm.nodes=4", "site.ports.slurmd_base=26820"]).site
+def test_more_nodes_by_config(site: Site) -> None:
+    bigger = site_config(compose("site", ["site.slurm.nodes=4", "site.ports.slurmd_base=26820"]))
     text = slurm.slurm_conf(bigger, Machine("vm"))
     assert [line.split()[0] for line in text.splitlines() if line.startswith("NodeName")] == [
         "NodeName=n1", "NodeName=n2", "NodeName=n3", "NodeName=n4",
@@ -35,7 +34,7 @@ def test_more_nodes_by_config(site: Any) -> None:
     assert len([p for p in slurm.programs(bigger) if p.name.startswith("slurmd-")]) == 4
 
 
-def test_every_client_asks_the_boxs_own_munged(site: Any) -> None:
+def test_every_client_asks_the_boxs_own_munged(site: Site) -> None:
     socket = f"{site.root}/run/munge/munge.sock"
     conf = settings(slurm.slurm_conf(site, Machine("vm")))
     assert conf["AuthInfo"] == f"socket={socket}"
@@ -43,7 +42,7 @@ def test_every_client_asks_the_boxs_own_munged(site: Any) -> None:
     assert settings(slurm.slurmdbd_conf(site, Machine("vm")))["AuthInfo"] == f"socket={socket}"
 
 
-def test_the_database_has_no_password_and_one_owner(site: Any) -> None:
+def test_the_database_has_no_password_and_one_owner(site: Site) -> None:
     conf = settings(slurm.slurmdbd_conf(site, Machine("vm")))
     assert conf["StorageUser"] == "slurm"
     assert "StoragePass" not in conf
@@ -51,7 +50,7 @@ def test_the_database_has_no_password_and_one_owner(site: Any) -> None:
     assert (secret.owner, secret.mode) == ("slurm", 0o600)
 
 
-def test_fake_gpus_are_files(site: Any) -> None:
+def test_fake_gpus_are_files(site: Site) -> None:
     assert slurm.gres_conf(site).endswith(
         f"NodeName=n1,n2 Name=gpu File={site.root}/slurm/gpu/gpu[0-1]\n"
     )
@@ -70,7 +69,7 @@ def test_fake_gpus_are_files(site: Any) -> None:
     ],
 )  # fmt: skip
 def test_a_nodes_state_is_judged(said: str, fault: str) -> None:
-    assert slurm.judge_node(said) == fault
+    assert slurm.node_fault(said) == fault
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_a_nodes_state_is_judged(said: str, fault: str) -> None:
     ],
 )
 def test_it_listens_as_narrowly_as_the_machines_name_allows(
-    site: Any, machine: Machine, said: str | None
+    site: Site, machine: Machine, said: str | None
 ) -> None:
     conf = settings(slurm.slurm_conf(site, machine))
     assert conf.get("CommunicationParameters") == said

@@ -13,25 +13,26 @@ from typing import Any
 import pytest
 
 from conf import compose
+from conf.site_schema import Site, site_config
 
 REPO = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Box:
-    """The site in a box as a person has it: commands, and their answers."""
+    """The site in a box as a person has it: commands and their output."""
 
-    site: Any
+    site: Site
 
     def command(self, *argv: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """`scripts/site ...`, whatever it answers."""
+        """The completed process of `scripts/site ...`, whatever its exit code."""
         return subprocess.run(
             [str(REPO / "scripts/site"), *argv], cwd=REPO, text=True, capture_output=True,
             timeout=timeout, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def run(self, role: str, *argv: str, timeout: float = 300) -> str:
-        """The output of a command run as `role`; fails the test with what it said otherwise."""
+        """The output of a command run as `role`; fails the test with that output otherwise."""
         done = self.command("as", role, *argv, timeout=timeout)
         assert done.returncode == 0, f"{argv}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -51,7 +52,7 @@ def box() -> Iterator[Box]:
     """The box, up and healthy."""
     if os.geteuid() != 0:
         pytest.skip("the box needs root")
-    box = Box(compose("site").site)
+    box = Box(site_config(compose("site")))
     up = box.command("up")
     assert up.returncode == 0, f"{up.stdout}{up.stderr}"
     yield box

@@ -5,25 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts.box.waiting import wait_until
+
 pytestmark = pytest.mark.site
-
-
-def eventually(check: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `check` returns once it is true; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {check.__name__}"
-        time.sleep(0.2)
-    return found
 
 
 def test_every_daemon_is_healthy(box: Any) -> None:
@@ -54,7 +45,7 @@ def test_each_identity_is_a_user_of_its_own(box: Any) -> None:
     ],
 )  # fmt: skip
 def test_no_identity_reads_anothers_key(box: Any, role: str, path: str) -> None:
-    done = box.command("as", role, "cat", box.site.paths[path])
+    done = box.command("as", role, "cat", str(getattr(box.site.paths, path)))
     assert done.returncode != 0
     assert "Permission denied" in done.stderr
 
@@ -86,7 +77,7 @@ def test_a_job_runs_on_two_nodes_with_its_gpus_and_is_accounted(box: Any) -> Non
         line = box.run("train", "sacct", "-nXP", "-j", job, "-o", "state,allocnodes,user,alloctres")
         return line.startswith("COMPLETED|2|lg-train|") and "gres/gpu=4" in line
 
-    eventually(accounted)
+    assert wait_until(accounted, 30), "not accounted within 30 s"
 
 
 def test_jobs_of_one_cpu_and_one_gpu_share_the_nodes(box: Any) -> None:
@@ -99,7 +90,7 @@ def test_jobs_of_one_cpu_and_one_gpu_share_the_nodes(box: Any) -> None:
         def both_running() -> bool:
             return box.run("train", *wanted).split() == ["RUNNING", "RUNNING"]
 
-        eventually(both_running, 60)
+        assert wait_until(both_running, 60), "the jobs do not share the nodes"
     finally:
         box.run("train", "scancel", *jobs)
 
@@ -107,7 +98,7 @@ def test_jobs_of_one_cpu_and_one_gpu_share_the_nodes(box: Any) -> None:
 def ssh(box: Any, host: str, known_hosts: Path | str, *command: str) -> subprocess.CompletedProcess:
     site = box.site
     return box.command(
-        "as", "deploy", "ssh", "-F", "/dev/null", "-i", site.paths.deploy_key,
+        "as", "deploy", "ssh", "-F", "/dev/null", "-i", str(site.paths.deploy_key),
         "-o", f"UserKnownHostsFile={known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null",
         "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-p", str(site.ports.ssh),
         f"{site.users.host}@{site.hosts[host].address}", *command,
@@ -121,11 +112,11 @@ def test_every_host_lets_the_deploy_identity_in(box: Any, host: str) -> None:
 
 
 def test_a_host_with_another_key_is_refused(box: Any, tmp_path: Path) -> None:
-    lines = Path(box.site.paths.known_hosts).read_text().splitlines()
+    lines = box.site.paths.known_hosts.read_text().splitlines()
     by_host = dict(zip(box.site.hosts, lines, strict=True))
     # The pinned file says that use1-a has the key of use1-b: what an impostor would look like.
     wrong = by_host["use1-a"].split()[0] + " " + by_host["use1-b"].split(" ", 1)[1]
-    pinned = Path(box.site.root) / "keys" / f"known_hosts.test-{os.getpid()}"
+    pinned = box.site.root / "keys" / f"known_hosts.test-{os.getpid()}"
     pinned.write_text(wrong + "\n")
     try:
         done = ssh(box, "use1-a", pinned, "true")
@@ -137,7 +128,7 @@ def test_a_host_with_another_key_is_refused(box: Any, tmp_path: Path) -> None:
 
 def test_a_host_takes_no_other_identitys_key(box: Any) -> None:
     done = box.command(
-        "as", "release", "ssh", "-F", "/dev/null", "-i", box.site.paths.release_key,
+        "as", "release", "ssh", "-F", "/dev/null", "-i", str(box.site.paths.release_key),
         "-o", f"UserKnownHostsFile={box.site.paths.known_hosts}", "-o", "BatchMode=yes",
         "-p", str(box.site.ports.ssh), f"{box.site.users.host}@127.0.0.11", "true",
     )  # fmt: skip
@@ -171,4 +162,4 @@ def test_prometheus_finds_every_target_of_the_site_up(box: Any) -> None:
         ]
         return len(targets) >= 11 and not down
 
-    eventually(all_up, 60)
+    assert wait_until(all_up, 60), "a target is down"

@@ -22,7 +22,7 @@ from serving.triton.kserve import encode_request, infer_path
 pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
 
 REPO = Path(__file__).resolve().parents[2]
-# Lines of the tour after which it is killed, one start each.
+# Lines of the quickstart after which it is killed, one start each.
 KILL_AFTER = (
     r"lockgate train task=flights",
     r"running, step [1-9]",
@@ -64,7 +64,7 @@ def quickstart(kill_after: str | None = None) -> Ended:
 
 @pytest.fixture(scope="module")
 def finished(box) -> Ended:
-    """What the last of several killed and continued quickstarts printed."""
+    """Output of the last of several killed and continued quickstarts."""
     for line in KILL_AFTER:
         killed = quickstart(kill_after=line)
         assert killed.code == -signal.SIGKILL, f"ended before {line!r}:\n{killed.text[-3000:]}"
@@ -107,6 +107,12 @@ def test_the_model_is_better_than_the_base_rate_and_not_worse_than_the_baseline(
 ) -> None:
     for gate in ("base_rate.auc", "base_rate.log_loss", "logistic_regression.auc"):
         assert re.search(rf"{re.escape(gate)}\s+pass\b", finished.text), gate
+
+
+def test_every_region_gives_the_golden_answer(finished: Ended, box) -> None:
+    for region in box.site.edges:
+        answer = rf"^{region} was asked .*\n  and answered late_probability=\S+"
+        assert re.search(answer, finished.text, re.MULTILINE), finished.text[-3000:]
 
 
 def test_every_prometheus_target_is_up(finished: Ended) -> None:

@@ -35,6 +35,7 @@ def test_it_beats_gzip_on_the_held_out_megabyte(printed: str) -> None:
 
 def test_every_region_writes_text_after_a_prompt(printed: str, box) -> None:
     for region in box.site.edges:
-        wrote = re.search(rf"{region} was asked .* and wrote:\s+(['\"].*['\"])", printed)
+        answer = rf"^{region} was asked .*text=.*\n  and answered .*completion=('.*'|\".*\")"
+        wrote = re.search(answer, printed, re.MULTILINE)
         assert wrote, printed[-3000:]
         assert len(ast.literal_eval(wrote.group(1))) > 10

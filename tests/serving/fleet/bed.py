@@ -7,6 +7,7 @@ tiny, made by hand and truly signed; the model multiplies by a number from its v
 from __future__ import annotations
 
 import getpass
+import grp
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from conf import compose
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest, list_files
@@ -201,6 +203,8 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
                 "ports": {"ssh": ports["ssh"], "triton_http": ports["http"],
                           "triton_grpc": ports["grpc"], "triton_metrics": ports["metrics"],
                           "edge_log": free_port()},
+                "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
+                "edge": compose("site").site.edge,
             },
             "fleet": {
                 "name": "bed",

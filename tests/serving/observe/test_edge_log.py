@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import http.client
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
+from conf import compose
 from serving.fleet.edge_config import haproxy_cfg
 from serving.observe.edge_log import OTHER, REASONS, EdgeLog, listen, parse, why
 
@@ -220,7 +223,8 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
                 }
             },
             "ports": {"triton_http": triton.server_address[1], "edge_log": ports["log"]},
-            "paths": {"edges": str(tmp_path), "run": str(tmp_path)},
+            "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
+            "edge": compose("site").site.edge,
         }
     )
     log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())

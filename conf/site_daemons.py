@@ -1,0 +1,122 @@
+"""The daemons of a site: their ports, and the settings of HAProxy, Slurm, Triton and Prometheus."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from conf.site_checks import check_at_least_one, check_ports
+
+PROMETHEUS_DURATION = re.compile(r"([0-9]+(ms|s|m|h|d|w|y))+")
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """Health checks, time-outs and limits of every HAProxy of the site."""
+
+    check_interval_ms: int
+    """Time between two liveness checks of a host."""
+    fall: int
+    """Failed checks in a row after which a host is left out."""
+    rise: int
+    """Good checks in a row after which a host gets requests again."""
+    connect_timeout_ms: int
+    """Longest TCP connect to a host."""
+    queue_timeout_ms: int
+    """Longest wait of a request for a free slot; after it the answer is 503."""
+    server_timeout_ms: int
+    """Longest inference."""
+    client_timeout_ms: int
+    """Longest silence of a client."""
+    max_connections_per_host: int
+    """Requests in flight at one host; the rest wait at the edge."""
+
+    def __post_init__(self) -> None:
+        check_at_least_one(vars(self))
+
+
+@dataclass(frozen=True)
+class SitePorts:
+    """Ports of the site's daemons, all distinct, 1 to 65535."""
+
+    ssh: int
+    """sshd of a serving host."""
+    triton_http: int
+    """Inference on a serving host."""
+    triton_grpc: int
+    """Model control on a serving host; reached through SSH only."""
+    triton_metrics: int
+    """Prometheus metrics of a serving host's Triton."""
+    mlflow: int
+    """MLflow UI and API."""
+    prometheus: int
+    """Prometheus UI and API."""
+    alertmanager: int
+    """Alertmanager UI and API."""
+    node_exporter: int
+    """Metrics of a machine."""
+    slurm_exporter: int
+    """Metrics of the queue, the nodes and the running jobs."""
+    release_exporter: int
+    """Metrics of releases, fleet and journal."""
+    edge_log: int
+    """UDP port of the request logs of every edge."""
+    slurmctld: int
+    """Slurm controller."""
+    slurmdbd: int
+    """Slurm accounting."""
+    slurmd_base: int
+    """Node k (k = 1, 2, ...) of the box listens on `slurmd_base + k`."""
+
+    def __post_init__(self) -> None:
+        check_ports(vars(self))
+
+
+@dataclass(frozen=True)
+class SiteSlurm:
+    """The Slurm cluster: its names and the size of its nodes."""
+
+    cluster: str
+    """Cluster name in sacct."""
+    partition: str
+    """Default and only partition."""
+    nodes: int
+    """Number of slurmd, n1, n2, ..., all on one machine."""
+    cpus_per_node: int
+    """CPUs that a node claims to have."""
+    memory_mb_per_node: int
+    """Memory that a node claims to have, in MiB."""
+    gpus_per_node: int
+    """Fake GPUs of a node."""
+    kill_wait_s: int
+    """Seconds between SIGTERM and SIGKILL at cancel and time limit."""
+    db: str
+    """Accounting database."""
+
+    def __post_init__(self) -> None:
+        check_at_least_one({k: v for k, v in vars(self).items() if isinstance(v, int)})
+
+
+@dataclass(frozen=True)
+class SiteTriton:
+    """tritonserver of every serving host."""
+
+    exit_timeout_s: int
+    """Seconds that requests in flight have after SIGTERM."""
+    http_threads: int
+    """HTTP workers of one server."""
+
+    def __post_init__(self) -> None:
+        check_at_least_one(vars(self))
+
+
+@dataclass(frozen=True)
+class SitePrometheus:
+    """The Prometheus server."""
+
+    retention: str
+    """Age at which samples are deleted, a Prometheus duration such as 3d."""
+
+    def __post_init__(self) -> None:
+        if not PROMETHEUS_DURATION.fullmatch(self.retention):
+            raise ValueError(f"retention={self.retention}: must be a duration such as 3d or 12h")

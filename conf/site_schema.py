@@ -1,0 +1,233 @@
+"""The schema of `conf/site/*.yaml`: one whole site as a frozen value, checked when it is made.
+
+`site_config(compose("site")) -> Site`. The values, and how they hang together, are in the YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from conf.schema import from_config
+from conf.site_checks import (
+    check_absolute,
+    check_address,
+    check_at_least_one,
+    check_distinct,
+    check_names,
+    check_ports,
+    host_port,
+    require_us_region,
+)
+from conf.site_daemons import EdgeSettings, SitePorts, SitePrometheus, SiteSlurm, SiteTriton
+
+
+@dataclass(frozen=True)
+class SiteUsers:
+    """One OS user per duty, all distinct."""
+
+    train: str
+    """Submits and trains; owns datasets and runs."""
+    release: str
+    """Owns the signing key and the store of versions."""
+    deploy: str
+    """Runs fab; owns the SSH client key, known_hosts and the journal."""
+    host: str
+    """Account on a serving host that receives packages and may restart Triton."""
+    triton: str
+    """Runs tritonserver; reads the model repository."""
+    observe: str
+    """Prometheus, Alertmanager, exporters and the MLflow server."""
+    slurm: str
+    """slurmctld and slurmdbd."""
+    munge: str
+    """munged."""
+    mysql: str
+    """mariadbd."""
+    haproxy: str
+    """HAProxy, the edge of a region."""
+
+    def __post_init__(self) -> None:
+        check_names(vars(self))
+
+    def of(self, role: str) -> str:
+        """The user of the duty `role`, such as `train`."""
+        return str(vars(self)[role])
+
+
+@dataclass(frozen=True)
+class SiteGroups:
+    """OS groups that two duties share."""
+
+    serving: str
+    """Members may command a serving host's supervisor."""
+    edge: str
+    """Members may take hosts out of an edge and put them back."""
+
+    def __post_init__(self) -> None:
+        check_names(vars(self))
+
+    def of(self, key: str) -> str:
+        """The group at the config key `key`, such as `edge`."""
+        return str(vars(self)[key])
+
+
+@dataclass(frozen=True)
+class SitePaths:
+    """Folders and files of the site, all absolute."""
+
+    data: Path
+    """Published datasets."""
+    runs: Path
+    """Runs and source snapshots."""
+    store: Path
+    """Signed versions, `<model>/<N>/`."""
+    journal: Path
+    """Rollout journals, the fleet lock, the ledger."""
+    release_key: Path
+    """Private key that signs manifests."""
+    deploy_key: Path
+    """Private SSH client key of the deploy identity."""
+    known_hosts: Path
+    """Pinned keys of the serving hosts."""
+    allowed_signers: Path
+    """Signers whose manifests count."""
+    hosts: Path
+    """One folder per serving host."""
+    mlflow: Path
+    """Tracking database and artifacts."""
+    etc: Path
+    """Generated configs of the daemons."""
+    log: Path
+    """One log per daemon."""
+    run: Path
+    """Pid files and sockets."""
+    slurm_conf: Path
+    """slurm.conf of the cluster."""
+
+    def __post_init__(self) -> None:
+        for name, path in vars(self).items():
+            check_absolute(name, path)
+
+
+@dataclass(frozen=True)
+class SiteHost:
+    """One serving host."""
+
+    address: str
+    """IPv4 or IPv6 address, or host name, of its sshd and its Triton."""
+    region: str
+    """Region it serves; one of the US (us-*)."""
+
+    def __post_init__(self) -> None:
+        check_address("address", self.address)
+        require_us_region("region", self.region)
+
+
+@dataclass(frozen=True)
+class SiteEdge:
+    """HAProxy of one region."""
+
+    address: str
+    """IPv4 or IPv6 address, or host name, that it listens on."""
+    http_port: int
+    """Port of the clients' requests."""
+    stats_port: int
+    """Port of its Prometheus metrics."""
+    socket: Path
+    """Runtime socket by which a rollout drains hosts."""
+
+    def __post_init__(self) -> None:
+        check_address("address", self.address)
+        check_absolute("socket", self.socket)
+        check_ports({"http_port": self.http_port, "stats_port": self.stats_port})
+
+    @property
+    def url(self) -> str:
+        """Base URL of the clients' requests."""
+        return f"http://{host_port(self.address, self.http_port)}"
+
+    @property
+    def metrics_url(self) -> str:
+        """URL that Prometheus scrapes."""
+        return f"http://{host_port(self.address, self.stats_port)}/metrics"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Every address, port, user and path of one site."""
+
+    name: str
+    """Cluster name in accounting; label of metrics and journals."""
+    root: Path
+    """Folder of all state of the site."""
+    users: SiteUsers
+    """OS users by duty."""
+    groups: SiteGroups
+    """OS groups."""
+    paths: SitePaths
+    """Folders and files."""
+    serving_env: Path
+    """Python environment that Triton runs from on a serving host."""
+    mlflow_uri: str
+    """Tracking server and registry; "" for a site without MLflow."""
+    prometheus_url: str
+    """Prometheus that rollout gates query."""
+    hosts: dict[str, SiteHost]
+    """Serving hosts by name."""
+    edges: dict[str, SiteEdge]
+    """HAProxy by region."""
+    edge: EdgeSettings
+    """Settings that all edges share."""
+    ports: SitePorts
+    """Ports of the daemons."""
+    slurm: SiteSlurm
+    """Slurm cluster."""
+    triton: SiteTriton
+    """Settings of every Triton."""
+    prometheus: SitePrometheus
+    """Settings of Prometheus."""
+    up_timeout_s: int
+    """Seconds that `scripts/site up` waits for every daemon to be healthy."""
+
+    def __post_init__(self) -> None:
+        check_absolute("root", self.root)
+        check_absolute("serving_env", self.serving_env)
+        check_at_least_one({"up_timeout_s": self.up_timeout_s})
+        for region in self.edges:
+            require_us_region(f"edges.{region}", region)
+        for name, host in self.hosts.items():
+            if host.region not in self.edges:
+                raise ValueError(
+                    f"hosts.{name}.region={host.region}: must be a region with an edge "
+                    f"({', '.join(self.edges)})"
+                )
+        check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
+        ports = self._all_ports()
+        check_ports(ports)
+        places = {}
+        for region, edge in self.edges.items():
+            for key in ("http_port", "stats_port"):
+                port = getattr(edge, key)
+                if port in ports.values():
+                    raise ValueError(f"edges.{region}.{key}={port}: is also one of site.ports")
+                places[f"edges.{region}.{key}"] = f"{edge.address} port {port}"
+        check_distinct(places)
+
+    def _all_ports(self) -> dict[str, int]:
+        """Config key -> port of every daemon but the edges, Slurm's nodes one by one."""
+        named = {f"ports.{key}": port for key, port in vars(self.ports).items()}
+        base = self.ports.slurmd_base
+        nodes = {f"ports.slurmd_base + {k}": base + k for k in range(1, self.slurm.nodes + 1)}
+        return named | nodes
+
+
+def site_config(config: DictConfig) -> Site:
+    """The site of a composed config that has the key `site`.
+
+    Raises `ConfigError` with the key (and the nearest names) for what is unknown, missing, of
+    another type or not possible.
+    """
+    return from_config(Site, config.site, "site")
