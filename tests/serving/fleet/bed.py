@@ -60,7 +60,7 @@ class TritonPythonModel:
         for request in requests:
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
             y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
-            answers.append(pb_utils.InferenceResponse([pb_utils.TensorSpec("y", y)]))
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
         return answers
 """
 

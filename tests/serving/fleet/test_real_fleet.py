@@ -51,7 +51,8 @@ def bed():
     made = beds.bed_up(2)
     try:
         made.publish(1, 2.0)
-        assert deploy(made).outcome.kind == "done"
+        result = deploy(made)
+        assert result.outcome.kind == "done", result.outcome
         yield made
     finally:
         made.down()
