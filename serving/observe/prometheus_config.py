@@ -54,8 +54,8 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
 
 
 def rules_yml(settings: Settings | None = None) -> str:
-    """Every recording rule and alert (see `serving.observe.rules`), for `RULES_FILE`."""
-    from serving.observe.rules import groups
+    """Every recording rule and alert (see `serving.observe.rules.groups`), for `RULES_FILE`."""
+    from serving.observe.rules.groups import groups
 
     return _yaml({"groups": groups(settings or load())})
 

@@ -24,7 +24,7 @@ class Scrape:
     timeout_s: int = 10
     """A target that answers later than this is down."""
     training_refresh_s: int = 15
-    """Seconds between two looks at which training jobs run."""
+    """Seconds between two polls of the running training jobs."""
     training_targets: int = 200
     """More running jobs than this are refused as a whole: a loop that submits is not a fleet."""
     label_limit: int = 40
@@ -66,7 +66,7 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Exporter:
-    """How `python -m serving.observe.exporter` looks at the fleet."""
+    """How `python -m serving.observe.exporter` polls the fleet."""
 
     poll_s: float = 10.0
     """Seconds between two rounds of asking hosts and reading the journal."""

@@ -29,8 +29,8 @@ from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
-from serving.fleet.edge import Edge
-from serving.fleet.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge import Edge
+from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.triton import TritonServer
 
 REPO = Path(__file__).resolve().parents[3]

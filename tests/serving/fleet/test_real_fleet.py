@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from serving.fleet import command
-from serving.fleet.connection import Unreachable, open_shell
+from serving.fleet.cli import command
+from serving.fleet.cli.status import status
 from serving.fleet.inventory import FleetError
-from serving.fleet.status import status
+from serving.fleet.ssh.connection import Unreachable, open_shell
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -191,7 +191,7 @@ def test_a_version_that_fails_on_the_canary_is_undone(bed, options, reason, stra
 DRIVER = """
 import sys
 from omegaconf import OmegaConf
-from serving.fleet import command
+from serving.fleet.cli import command
 on = command.controls(OmegaConf.load(sys.argv[1]))
 command.deploy(on, "toy", int(sys.argv[2]), lambda *told: print(*told, flush=True))
 """

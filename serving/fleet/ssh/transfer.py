@@ -15,9 +15,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.fleet.connection import Shell
 from serving.fleet.inventory import FleetError, Host, Ssh
-from serving.fleet.shipment import Shipment
+from serving.fleet.plan.shipment import Shipment
+from serving.fleet.ssh.connection import Shell
 
 
 class Refused(FleetError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.fleet.edge import READY
+from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Fleet, FleetError, Host
-from serving.fleet.journal import Before, Unfinished
-from serving.fleet.shipment import Shipment
-from serving.fleet.world import HostState
+from serving.fleet.plan.shipment import Shipment
+from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.journal import Before, Unfinished
 from serving.triton import model_config
 
 
