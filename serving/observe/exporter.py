@@ -17,8 +17,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from conf import ConfigError, compose
-from serving.observe.collect import Snapshot, SnapshotCollector, Sources, poll
 from serving.observe.collectors.edge_log import EdgeLog, listen
+from serving.observe.collectors.snapshot import Snapshot, SnapshotCollector, Sources, poll
 from serving.observe.settings import load
 
 

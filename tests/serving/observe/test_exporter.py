@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from serving.observe.collect import Snapshot, SnapshotCollector, Sources, poll
 
 from conf import repo_root
 from serving.fleet.rollout.journal import Before, Journal
 from serving.observe.collectors.release_collector import lease_is_held, read_ledger, read_releases
+from serving.observe.collectors.snapshot import Snapshot, SnapshotCollector, Sources, poll
 from serving.observe.collectors.triton_collector import Served, poll_fleet, poll_host
 
 
