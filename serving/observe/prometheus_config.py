@@ -1,4 +1,4 @@
-"""What Prometheus and Alertmanager of a site read, as text: pure functions of the site.
+"""The configuration of Prometheus and Alertmanager of a site, as text: pure functions of the site.
 
 `prometheus.yml`, `rules.yml` and `alertmanager.yml` lie in one folder; Prometheus finds the rules
 beside its own file. YAML is dumped from plain values, so an odd name cannot break a file.

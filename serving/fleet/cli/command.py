@@ -1,4 +1,4 @@
-"""What `fab` does, as functions of a composed config that return reports: no printing here."""
+"""The commands of `fab`, as functions of a composed config that return reports; no printing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXIT = {"unchanged": 0, "done": 0, "rolled-back": 1, "refused": 2, "manual-inter
 
 @dataclass(frozen=True)
 class Controls:
-    """What a controller works with."""
+    """The fleet, store, journal and settings that a controller works with."""
 
     fleet: Fleet
     store: Path
@@ -42,7 +42,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class Report:
-    """How a deployment or a rollback ended. `previous` was in production before, `seconds` long
+    """The end of a deployment or a rollback. `previous` was in production before, `seconds` long
     it took; `warning` is a sentence about what did not work beside the fleet."""
 
     outcome: Outcome
@@ -99,7 +99,7 @@ def only_model(folder: Path, model: str | None) -> str:
 
 
 def preview(on: Controls, model: str | None, version: int | None) -> Plan:
-    """What `deploy` would do; nothing is touched and no lock is taken."""
+    """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
     shipment = read_shipment(on.store, only_model(on.store, model), version)
     with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
         return _plan(on, shipment, driver)

@@ -1,4 +1,4 @@
-"""What is served where, and where that is not what it should be."""
+"""The served versions of the fleet, and every drift from production."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Status:
         return bool(self.remarks) or any(row.drift for row in self.rows)
 
 
-def status(on: Controls, model: str | None = None) -> Status:
+def fleet_status(on: Controls, model: str | None = None) -> Status:
     """Read the whole fleet, for `model` or for every model that ever was in production."""
     ledger = [str(entry["model"]) for entry in read_lines(on.journal.folder / LEDGER)]
     rows: list[Row] = []
@@ -63,7 +63,7 @@ def status(on: Controls, model: str | None = None) -> Status:
 
 
 def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str, ...]:
-    """What is wrong with one host that should answer with version `wanted` of this `digest`."""
+    """The faults of one host that should answer with version `wanted` of this `digest`."""
     if state.problem:
         return (state.problem,)
     found = []

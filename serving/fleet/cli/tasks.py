@@ -73,10 +73,9 @@ def heal(_: Context, model: str = "", set: list[str] | None = None, json: bool =
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
 def status(_: Context, model: str = "", set: list[str] | None = None, json: bool = False) -> None:
     """Which host serves which version, what the edge thinks of it, and any drift."""
-    from serving.fleet.cli.status import Status
-    from serving.fleet.cli.status import status as look
+    from serving.fleet.cli.status import Status, fleet_status
 
-    found: Status = _run(set, lambda on: look(on, model or None))
+    found: Status = _run(set, lambda on: fleet_status(on, model or None))
     rows = [
         f"{row.host:<10} {row.region:<9} {row.model:<10} "
         f"{' '.join(str(v) for v in row.serving) or '-':<8} answers {row.answers or '-':<3} "

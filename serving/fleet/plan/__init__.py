@@ -1,4 +1,4 @@
-"""What a rollout would change, as values: the signed version and the plan of waves.
+"""The changes of a rollout, as values: the signed version and the plan of waves.
 
 Imports serving.artifact, serving.triton and the fleet's inventory; touches no host.
 """

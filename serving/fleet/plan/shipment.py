@@ -1,4 +1,4 @@
-"""What a rollout carries: one signed version from the store, with what is needed to prove it."""
+"""The load of a rollout: one signed version from the store, with what is needed to prove it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class HostState:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a host answered while it was watched: requests, and how many of them failed."""
+    """Requests that a host answered while it was watched, and the failed ones of them."""
 
     requests: int
     errors: int
@@ -55,7 +55,7 @@ class FleetDriver(Protocol):
         """The host as it is. A host that cannot be read is a state with a problem."""
 
     def peers_up(self, host: Host) -> int:
-        """How many other hosts of its region take traffic now."""
+        """The number of other hosts of its region that take traffic now."""
 
     def stage(self, host: Host, shipment: Shipment) -> str:
         """Have the package verified on the host's disk; clients and Triton see nothing of it."""

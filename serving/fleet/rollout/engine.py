@@ -54,7 +54,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rollout ended. `kind`:
+    """The end of a rollout. `kind`:
 
     unchanged: nothing was to do. done: every host serves the version. refused: a host did not take
     the package; nothing was activated. rolled-back: a host failed; all are as before.

@@ -1,4 +1,4 @@
-"""What rollouts did, one JSON object per line, on disk before it is done.
+"""The steps of rollouts, one JSON object per line, on disk before each is done.
 
 `rollouts.jsonl` tells every step; `ledger.jsonl` tells what production was when. Both only grow.
 A controller that is killed leaves at worst half a line at the end: it is skipped by readers and
@@ -71,7 +71,7 @@ class Journal:
         return [event for event in events if model in (None, event.get("model"))]
 
     def unfinished(self, model: str) -> Unfinished | None:
-        """What a killed controller left of `model`, if anything."""
+        """The open rollout that a killed controller left of `model`, if any."""
         return unfinished(self.events(model))
 
     def enter(self, action: str, rollout: str, **content: Any) -> None:

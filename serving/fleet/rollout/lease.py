@@ -35,7 +35,7 @@ class LeaseLost(FleetError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the fleet. Times are Unix seconds; `start` tells a process from a later one."""
+    """The holder of the fleet. Times are Unix seconds; `start` tells a process from a later one."""
 
     token: str
     who: str

@@ -34,7 +34,7 @@ class NoRoom(FleetError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a host has of one model. `packages`: digest of each verified package's manifest.
+    """The files of one model on a host. `packages`: digest of each verified package's manifest.
 
     `config` is the text of the model's config.pbtxt, None where there is none. Room in bytes.
     """

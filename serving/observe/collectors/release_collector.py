@@ -31,7 +31,7 @@ class Production:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the journal folder says. Counts only grow, because its files only do."""
+    """The content of the journal folder. Counts only grow, because its files only do."""
 
     production: Mapping[str, Production] = field(default_factory=dict)
     rollouts: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def read_releases(store: Path) -> dict[tuple[str, str], int]:
 
 
 def lease_is_held(path: Path, now: float) -> bool:
-    """Whether a controller has renewed its lock on the fleet within the lock's life."""
+    """True when a controller has renewed its lock on the fleet within the lock's life."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return now - float(content["renewed"]) <= float(content["ttl_s"])

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sources:
-    """Where to look. `hosts`: name -> (address, HTTP port); `regions`: host -> region."""
+    """Folders and hosts to poll. `hosts`: name -> (address, HTTP port); `regions` by host."""
 
     store: Path
     journal: Path
@@ -36,7 +36,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Health:
-    """How one collector fared. Times in seconds since the epoch."""
+    """The last outcome of one collector. Times in seconds since the epoch."""
 
     success: bool
     last_success: float | None
@@ -45,7 +45,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one poll saw; None where its collector failed."""
+    """The result of one poll; None where its collector failed."""
 
     ledger: Ledger | None = None
     releases: Mapping[tuple[str, str], int] | None = None

@@ -31,7 +31,7 @@ class Served:
 def poll_fleet(
     hosts: Mapping[str, tuple[str, int]], models: Iterable[str], timeout_s: float
 ) -> dict[tuple[str, str], Served]:
-    """What each host (name -> address, HTTP port) serves of each model, by (host, model)."""
+    """Served versions by (host, model); `hosts` maps a name to address and HTTP port."""
     names = tuple(models)
     if not hosts or not names:
         return {}

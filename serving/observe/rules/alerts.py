@@ -166,7 +166,7 @@ def fleet() -> Group:
 
 
 def releases() -> Group:
-    """What did a rollout do that somebody should know?"""
+    """Alerts on rollouts that went back, stopped or stand still."""
     return Group(
         "releases",
         (

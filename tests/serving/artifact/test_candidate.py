@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving.artifact.schema import SchemaError
 
 from serving.artifact.candidate import FILE, Candidate, CandidateError, read_candidate
 from serving.artifact.lineage import DatasetRef, Lineage
-from serving.artifact.schema import SchemaError
 from serving.artifact.tensors import DTYPES, TensorSpec
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,20}", fullmatch=True).filter(

@@ -18,7 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
-from serving.fleet.cli.status import status
+from serving.fleet.cli.status import fleet_status
 from serving.fleet.inventory import FleetError
 from serving.fleet.ssh.connection import Unreachable, open_shell
 
@@ -76,7 +76,7 @@ def factor_now(bed) -> float:
 
 def sound(bed, version: int) -> None:
     """The fleet serves `version` everywhere, and nothing drifts from it."""
-    found = status(on(bed))
+    found = fleet_status(on(bed))
     assert [row.answers for row in found.rows] == [version, version]
     assert not found.drifts, found
 
@@ -217,7 +217,7 @@ def test_a_killed_controller_is_continued_by_running_again(bed, strategy, step, 
                 break
         assert controller.wait() == -signal.SIGKILL
         assert on(bed).journal.unfinished("toy").version == version
-        assert status(on(bed)).remarks
+        assert fleet_status(on(bed)).remarks
         report = deploy(bed, version)
     assert report.outcome.kind == "done", report
     assert load.failures == []
