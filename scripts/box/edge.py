@@ -1,4 +1,4 @@
-"""The edges: one HAProxy per region, with the configuration of `serving.fleet.haproxy.edge_config`."""
+"""The edges: one HAProxy per region, configured by `serving.fleet.haproxy.edge_config`."""
 
 from __future__ import annotations
 
