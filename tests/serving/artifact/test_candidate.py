@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving.artifact.schema import SchemaError
 
+from conf.schema import SchemaError
 from serving.artifact.candidate import FILE, Candidate, CandidateError, read_candidate
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.tensors import DTYPES, TensorSpec
