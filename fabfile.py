@@ -1,3 +1,3 @@
-"""What `fab -l` shows; see serving/fleet/tasks.py."""
+"""What `fab -l` shows; see serving/fleet/cli/tasks.py."""
 
-from serving.fleet.tasks import deploy, heal, plan, rollback, status  # noqa: F401
+from serving.fleet.cli.tasks import deploy, heal, plan, rollback, status  # noqa: F401

@@ -1,11 +1,11 @@
-"""The edges: one HAProxy per region, with the configuration of `serving.fleet.edge_config`."""
+"""The edges: one HAProxy per region, configured by `serving.fleet.haproxy.edge_config`."""
 
 from __future__ import annotations
 
 from conf.site_schema import Site
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
-from serving.fleet.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_config import haproxy_cfg
 
 
 def folders(site: Site) -> list[Folder]:

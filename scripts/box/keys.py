@@ -16,7 +16,7 @@ def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str
 
 
 def authorized_key(public_key: str, forwards: list[str]) -> str:
-    """What the deploy key may do on a host: run commands and sftp, and reach the host's Triton.
+    """The rights of the deploy key on a host: run commands and sftp, and reach the host's Triton.
 
     `forwards` are the `address:port` it may forward to. No terminal, no agent, no other forward.
     """

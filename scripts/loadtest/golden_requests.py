@@ -42,7 +42,7 @@ def read_requests(store: Path, model: str) -> list[LoadRequest]:
 
 
 def check_answer(request: LoadRequest, answer: HttpAnswer) -> tuple[bool | None, str]:
-    """Whether the answer is right, and what differs; None where its version is unknown here."""
+    """True for a right answer, else what differs; None where its version is unknown here."""
     example = request.expected.get(answer.model_version)
     if example is None:
         return None, ""

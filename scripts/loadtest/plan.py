@@ -1,4 +1,4 @@
-"""What to send (`Plan`) and what came of it (`Result`)."""
+"""The plan of a load test (`Plan`) and its outcome (`Result`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrafficError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send, where, how fast and for how long. Raises `TrafficError` when out of bounds."""
+    """Requests, endpoints, rate and duration of a load test. Raises `TrafficError`."""
 
     model: str
     endpoints: Mapping[str, tuple[str, int]]
@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What the clients saw. `sent == ok + failed`; latencies in milliseconds."""
+    """The clients' view. `sent == ok + failed`; latencies in milliseconds."""
 
     model: str
     seconds: float

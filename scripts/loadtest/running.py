@@ -41,7 +41,7 @@ class Running:
         return len(self._seen)
 
     def answered_by(self) -> Counter[str]:
-        """How many good answers each version gave so far."""
+        """The number of good answers of each version so far."""
         with self._lock:
             return Counter(seen.version for seen in self._seen if not seen.failure)
 

@@ -1,4 +1,4 @@
 """The contract of both planes: a package's files, tensors, lineage, manifest, signature and store.
 
-Imports nothing of ours; numpy, pyarrow and Triton's client library only where arrays are handled.
+Of ours it imports conf.schema only; numpy, pyarrow and tritonclient only where arrays are handled.
 """

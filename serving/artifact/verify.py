@@ -74,7 +74,7 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Verified:
-    """What was proven: this model and version, by the digest (sha256) of its manifest's bytes."""
+    """Proven content: this model and version, by the digest (sha256) of its manifest's bytes."""
 
     model: str
     version: int
@@ -182,7 +182,7 @@ def file_sha256(path: Path) -> str:
 
 
 def safe_path(path: object) -> bool:
-    """Whether `path` names a file inside a package, and can be nothing else on any host.
+    """True when `path` names a file inside a package, and can be nothing else on any host.
 
     Relative, no `.` or `..`, no hidden or option-like part, and only letters, digits and `_.+-`.
     """

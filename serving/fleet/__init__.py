@@ -1,1 +1,4 @@
-"""The fleet: hosts and edges, and how a signed version walks through them."""
+"""The fleet: hosts, edges, and the walk of a signed version through them; rooms by effect.
+
+Imports serving.artifact, serving.triton and conf; `inventory` is what every room shares.
+"""

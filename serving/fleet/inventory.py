@@ -17,7 +17,7 @@ class FleetError(ValueError):
 
 
 def denied(what: str, path: Path, error: OSError) -> FleetError:
-    """What to say when a file of the site cannot be used by this OS user."""
+    """The error for a file of the site that this OS user cannot use."""
     return FleetError(
         f"{what} {path}: {(error.strerror or 'not possible').lower()}. Run fab as the deploy "
         "identity: scripts/site as deploy fab ..."
@@ -26,7 +26,7 @@ def denied(what: str, path: Path, error: OSError) -> FleetError:
 
 @dataclass(frozen=True)
 class Ssh:
-    """How the deploy identity reaches a host. Times in seconds."""
+    """SSH access of the deploy identity to a host. Times in seconds."""
 
     user: str | None
     port: int
@@ -51,7 +51,7 @@ class Host:
 
     @property
     def staging(self) -> Path:
-        """Where a package arrives; nothing in it is trusted."""
+        """The folder where a package arrives; nothing in it is trusted."""
         return self.root / "staging"
 
     @property

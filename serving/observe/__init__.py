@@ -1,4 +1,4 @@
-"""What SREs point Prometheus at: scrape and alert configuration, the release and edge exporter.
+"""Prometheus' side of a site: scrape and alert configuration, the release and edge exporter.
 
 Nothing here changes the fleet: hosts, edges, journal and store are read, on timers, with limits.
 """

@@ -17,18 +17,20 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from conf import ConfigError, compose
-from serving.observe.collect import Latest, Look, Sources, look
-from serving.observe.edge_log import EdgeLog, listen
+from serving.observe.collectors.edge_log import EdgeLog, listen
+from serving.observe.collectors.snapshot import Snapshot, SnapshotCollector, Sources, poll
 from serving.observe.settings import load
 
 
-def poll_forever(latest: Latest, log: EdgeLog, every_s: float, end: threading.Event) -> None:
-    """Look every `every_s` seconds until `end`; a complaint is printed when it changes."""
+def poll_forever(
+    latest: SnapshotCollector, log: EdgeLog, every_s: float, end: threading.Event
+) -> None:
+    """Snapshot every `every_s` seconds until `end`; a complaint is printed when it changes."""
     said: list[str] = []
     while True:
-        now, complaints = look(latest.look, latest.sources)
-        latest.look = now
-        log.know(deployed(now))
+        now, complaints = poll(latest.snapshot, latest.sources)
+        latest.snapshot = now
+        log.set_models(deployed(now))
         if complaints != said:
             for text in complaints or ["everything answers again"]:
                 print(f"lockgate-exporter: {text}", file=sys.stderr, flush=True)
@@ -37,7 +39,7 @@ def poll_forever(latest: Latest, log: EdgeLog, every_s: float, end: threading.Ev
             return
 
 
-def deployed(now: Look) -> tuple[str, ...]:
+def deployed(now: Snapshot) -> tuple[str, ...]:
     """The models that are or were in production: the closed set of the label `model`."""
     return tuple(now.ledger.production) if now.ledger else ()
 
@@ -53,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         config = compose("observe", options.overrides)
         settings, site = load(config), config.site
         regions = {str(name): str(host.region) for name, host in site.hosts.items()}
-        latest = Latest(
+        latest = SnapshotCollector(
             Sources(
                 store=Path(site.paths.store),
                 journal=Path(site.paths.journal),

@@ -1,4 +1,4 @@
-"""What Prometheus and Alertmanager of a site read, as text: pure functions of the site.
+"""The configuration of Prometheus and Alertmanager of a site, as text: pure functions of the site.
 
 `prometheus.yml`, `rules.yml` and `alertmanager.yml` lie in one folder; Prometheus finds the rules
 beside its own file. YAML is dumped from plain values, so an odd name cannot break a file.
@@ -54,8 +54,8 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
 
 
 def rules_yml(settings: Settings | None = None) -> str:
-    """Every recording rule and alert (see `serving.observe.rules`), for `RULES_FILE`."""
-    from serving.observe.rules import groups
+    """Every recording rule and alert (see `serving.observe.rules.groups`), for `RULES_FILE`."""
+    from serving.observe.rules.groups import groups
 
     return _yaml({"groups": groups(settings or load())})
 

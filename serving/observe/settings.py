@@ -17,14 +17,14 @@ SCRAPED = ("prometheus", "alertmanager", "node", "slurm", "lockgate", "triton", 
 
 @dataclass(frozen=True)
 class Scrape:
-    """How Prometheus asks its targets."""
+    """Scrape settings of Prometheus."""
 
     interval_s: int = 15
     """Seconds between two scrapes of one target, and between two evaluations of the rules."""
     timeout_s: int = 10
     """A target that answers later than this is down."""
     training_refresh_s: int = 15
-    """Seconds between two looks at which training jobs run."""
+    """Seconds between two polls of the running training jobs."""
     training_targets: int = 200
     """More running jobs than this are refused as a whole: a loop that submits is not a fleet."""
     label_limit: int = 40
@@ -43,7 +43,7 @@ class Scrape:
 
 @dataclass(frozen=True)
 class Objectives:
-    """What clients are promised, over a window of `window_days`."""
+    """Service level objectives, over a window of `window_days`."""
 
     availability: float = 0.999
     """Share of inference requests that the service did not fail."""
@@ -66,7 +66,7 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Exporter:
-    """How `python -m serving.observe.exporter` looks at the fleet."""
+    """Settings of `python -m serving.observe.exporter`, which polls the fleet."""
 
     poll_s: float = 10.0
     """Seconds between two rounds of asking hosts and reading the journal."""
@@ -87,13 +87,13 @@ class Settings:
     """All of the key `observe`."""
 
     control_address: str = "127.0.0.1"
-    """Where Prometheus, Alertmanager and the site's exporters listen."""
+    """Addresses where Prometheus, Alertmanager and the site's exporters listen."""
     node_exporter_on_hosts: bool = False
     """True where every serving host runs a node_exporter; the box is one machine and runs one."""
     runbooks: str = "docs/sre.md"
-    """Where alerts point to, without `#`: a file of this repository, or the URL it is read at."""
+    """The runbook of the alerts, without `#`: a file of this repository, or its URL."""
     webhook: str = ""
-    """Where Alertmanager sends alerts; empty sends them nowhere."""
+    """The receiver of Alertmanager's alerts; empty sends them nowhere."""
     scrape: Scrape = field(default_factory=Scrape)
     slo: Objectives = field(default_factory=Objectives)
     exporter: Exporter = field(default_factory=Exporter)

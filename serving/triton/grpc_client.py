@@ -61,14 +61,14 @@ class TritonClient:
         self._client.close()
 
     def is_live(self, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
-        """Whether the server takes requests; False while nothing answers."""
+        """True when the server takes requests; False while nothing answers."""
         try:
             return bool(self._client.is_server_live(client_timeout=timeout_s))
         except InferenceServerException:
             return False
 
     def is_ready(self, model: str, version: int, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
-        """Whether this version (not the server) is ready; False while nothing answers."""
+        """True when this version (not the server) is ready; False while nothing answers."""
         try:
             return bool(self._client.is_model_ready(model, str(version), client_timeout=timeout_s))
         except InferenceServerException:
@@ -199,7 +199,7 @@ class ModelClient:
     version: int
 
     def is_ready(self) -> bool:
-        """Whether this version is ready; False while nothing answers."""
+        """True when this version is ready; False while nothing answers."""
         return self.client.is_ready(self.model, self.version)
 
     def server_version(self) -> str:

@@ -25,7 +25,7 @@ class ModelVersions:
 
 
 def is_live(connection: http.client.HTTPConnection) -> bool:
-    """Whether the server takes requests: after a start, when its models are loaded."""
+    """True when the server takes requests: after a start, when its models are loaded."""
     try:
         status, _ = _get(connection, "/v2/health/live")
     except (OSError, http.client.HTTPException):

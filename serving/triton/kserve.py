@@ -46,7 +46,7 @@ def infer_path(model: str, version: int | None = None) -> str:
 
 
 def fits_json(arrays: Arrays) -> bool:
-    """Whether strict JSON can carry all of `arrays`."""
+    """True when strict JSON can carry all of `arrays`."""
     return all(_fits_json(array) for array in arrays.values())
 
 

@@ -38,7 +38,7 @@ class TritonConfig:
     preferred_batch_size: int = 8
     """The batcher sends a batch of this size at once."""
     queue_delay_us: int = 100
-    """How long a request waits for others. Never 0 with batching: Triton's batcher thread then
+    """The time a request waits for others. Never 0 with batching: Triton's batcher thread then
     sleeps for its own half second at low load (measured; see the field notes)."""
     instances: int = 1
     """Copies of the model, each a process of its own."""

@@ -60,7 +60,7 @@ class TritonServer:
 
     @property
     def site_packages(self) -> Path:
-        """Where the wheel is installed in `env_dir`. Raises TritonNotInstalled."""
+        """The folder where the wheel is installed in `env_dir`. Raises TritonNotInstalled."""
         found = sorted(Path(self.env_dir).glob("lib/python3.*/site-packages/pytriton"))
         if not found:
             raise TritonNotInstalled(
@@ -75,7 +75,7 @@ class TritonServer:
 
     @property
     def shm_prefix(self) -> str:
-        """How the names of this server's regions in /dev/shm begin."""
+        """The prefix of the names of this server's regions in /dev/shm."""
         return f"lockgate_{self.address}_{self.http_port}_"
 
     def argv(self) -> list[str]:

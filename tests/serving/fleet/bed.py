@@ -29,8 +29,8 @@ from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
-from serving.fleet.edge import Edge
-from serving.fleet.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge import Edge
+from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.triton import TritonServer
 
 REPO = Path(__file__).resolve().parents[3]
@@ -60,7 +60,7 @@ class TritonPythonModel:
         for request in requests:
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
             y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
-            answers.append(pb_utils.InferenceResponse([pb_utils.TensorSpec("y", y)]))
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
         return answers
 """
 

@@ -1,4 +1,4 @@
-"""A fleet in memory with the words of `world.World`, in which any step can fail or be the last.
+"""A fleet in memory behind `FleetDriver`, in which any step can fail or be the last.
 
 It keeps the rules of the real one: a drained host may be loaded, a restarted Triton serves what its
 config says, clients get an answer only from hosts that take traffic and serve something.
@@ -14,9 +14,9 @@ from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest
 from serving.artifact.tensors import TensorSpec
 from serving.fleet.inventory import Fleet, FleetError, Host, Region, Ssh
-from serving.fleet.journal import Before
-from serving.fleet.shipment import Shipment
-from serving.fleet.world import HostState, Traffic
+from serving.fleet.plan.shipment import Shipment
+from serving.fleet.rollout.driver import HostState, Traffic
+from serving.fleet.rollout.journal import Before
 from serving.triton import model_config
 
 CONFIG = 'name: "toy" backend: "python" max_batch_size: 8\n' + (
@@ -68,7 +68,7 @@ class Machine:
         return Before(self.serving, self.config, self.edge)
 
 
-class SimulatedWorld:
+class SimulatedDriver:
     """`fail_at`: the number of the change that fails (before or, with `late`, after its effect).
 
     `kill` makes it a Killed instead of a FleetError. `wrong` are versions whose golden examples
@@ -76,8 +76,8 @@ class SimulatedWorld:
     is in `outages`.
     """
 
-    def __init__(self, machines: dict[str, Machine], world_fleet: Fleet) -> None:
-        self.machines, self.fleet = machines, world_fleet
+    def __init__(self, machines: dict[str, Machine], driver_fleet: Fleet) -> None:
+        self.machines, self.fleet = machines, driver_fleet
         self.wrong: set[int] = set()
         self.changes: list[str] = []
         self.outages: list[str] = []
@@ -113,15 +113,15 @@ class SimulatedWorld:
             if not any(m.alive for m in taking):
                 self.outages.append(f"{region.name} after {self.changes[-1]}")
 
-    def read(self, host: Host) -> HostState:
+    def read_host(self, host: Host) -> HostState:
         m = self.machines[host.name]
         return HostState(
             host.name, host.region, m.serving if m.alive else (), m.config,
             tuple(sorted(m.packages.items())), m.edge, m.alive, m.alive,
         )  # fmt: skip
 
-    def read_all(self) -> dict[str, HostState]:
-        return {host.name: self.read(host) for host in self.fleet.hosts}
+    def read_hosts(self) -> dict[str, HostState]:
+        return {host.name: self.read_host(host) for host in self.fleet.hosts}
 
     def peers_up(self, host: Host) -> int:
         peers = self.fleet.region_of(host).hosts
@@ -142,7 +142,7 @@ class SimulatedWorld:
             host, "drain", lambda m: _set(m, edge="drain" if m.edge == "ready" else m.edge)
         )
 
-    def park(self, host: Host) -> None:
+    def set_maintenance(self, host: Host) -> None:
         self._change(host, "park", lambda m: _set(m, edge="maint"))
 
     def set_edge(self, host: Host, state: str) -> None:
@@ -171,7 +171,7 @@ class SimulatedWorld:
             lambda m: _set(m, alive=True, serving=model_config.versions_in(m.config)),
         )
 
-    def prove(self, host: Host, version: int) -> str:
+    def check_golden(self, host: Host, version: int) -> str:
         self._change(host, "prove", lambda m: None)
         assert version in self.machines[host.name].serving
         if version in self.wrong:
@@ -182,7 +182,7 @@ class SimulatedWorld:
         self._change(host, "watch", lambda m: None)
         return Traffic(10, 0)
 
-    def tidy(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
         machine = self.machines[host.name]
         assert set(machine.serving) <= set(serving)
         machine.installed &= set(serving)
@@ -193,7 +193,7 @@ def _set(machine: Machine, **values) -> None:
         setattr(machine, name, value)
 
 
-def serving_fleet(versions: tuple[int, ...], east: int = 2, west: int = 2) -> SimulatedWorld:
+def serving_fleet(versions: tuple[int, ...], east: int = 2, west: int = 2) -> SimulatedDriver:
     """A fleet whose hosts all serve `versions`."""
     made = fleet(east, west)
     config = model_config.with_versions(CONFIG, versions) if versions else None
@@ -202,4 +202,4 @@ def serving_fleet(versions: tuple[int, ...], east: int = 2, west: int = 2) -> Si
         host.name: Machine(versions, config, packages=dict(packages), installed=set(versions))
         for host in made.hosts
     }
-    return SimulatedWorld(machines, made)
+    return SimulatedDriver(machines, made)

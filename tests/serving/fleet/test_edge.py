@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
-from serving.fleet import edge
-from serving.fleet.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+from serving.fleet.haproxy import edge
+from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
 
 
 def site(**changes):
@@ -144,4 +144,4 @@ def test_states_and_counters_are_joined():
 
 def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
     with pytest.raises(edge.EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
-        edge.Edge("us-east", tmp_path / "none.sock").ask("show stat")
+        edge.Edge("us-east", tmp_path / "none.sock").query("show stat")

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
-from serving.fleet.command import controls
+from serving.fleet.cli.command import controls
 from serving.fleet.inventory import FleetError, fleet_from
 
 REPO = Path(__file__).resolve().parents[3]
@@ -56,7 +56,7 @@ def test_an_edge_outside_the_us_is_refused():
 
 def test_the_fleet_is_imported_without_torch_and_heavy_clients():
     code = (
-        "import sys, serving.fleet, serving.fleet.tasks\n"
+        "import sys, serving.fleet, serving.fleet.cli.tasks\n"
         "heavy = {'torch', 'deepspeed', 'mlflow', 'tritonclient', 'numpy'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from serving.fleet import lease
-from serving.fleet.journal import ROLLOUTS, Before, Journal, history
-from serving.fleet.lease import Holder, LeaseLost, Locked, hold
+from serving.fleet.rollout import lease
+from serving.fleet.rollout.journal import ROLLOUTS, Before, Journal, history
+from serving.fleet.rollout.lease import Holder, LeaseLost, Locked, hold
 
 
 def test_half_a_line_of_a_killed_writer_is_skipped_and_closed(tmp_path):
@@ -43,7 +43,7 @@ def test_an_open_rollout_is_found_with_its_hosts_as_they_were(tmp_path):
 def test_an_undo_that_did_not_succeed_stays_open(tmp_path):
     journal = Journal(tmp_path)
     journal.record("started", "r1", model="toy", version=2)
-    journal.record("needs-a-person", "r1", model="toy", version=2)
+    journal.record("manual-intervention", "r1", model="toy", version=2)
     assert journal.unfinished("toy").rollout == "r1"
 
 
@@ -93,7 +93,7 @@ def test_the_second_controller_is_told_who_is_first(tmp_path):
 
 def test_a_killed_holder_of_this_machine_is_replaced_at_once(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from serving.fleet.lease import hold\n"
+        "import sys, time; from pathlib import Path; from serving.fleet.rollout.lease import hold\n"
         "with hold(Path(sys.argv[1]), 'deploy toy/2', 600):\n"
         "    print('held', flush=True); time.sleep(600)"
     )

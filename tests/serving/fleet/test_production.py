@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.fleet.production import point_alias
+from serving.fleet.rollout.production import point_alias
 
 
 def test_a_site_without_mlflow_is_not_warned():

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from serving.fleet import command
-from serving.fleet.connection import Unreachable, open_shell
+from serving.fleet.cli import command
+from serving.fleet.cli.status import fleet_status
 from serving.fleet.inventory import FleetError
-from serving.fleet.status import status
+from serving.fleet.ssh.connection import Unreachable, open_shell
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -51,7 +51,8 @@ def bed():
     made = beds.bed_up(2)
     try:
         made.publish(1, 2.0)
-        assert deploy(made).outcome.kind == "done"
+        result = deploy(made)
+        assert result.outcome.kind == "done", result.outcome
         yield made
     finally:
         made.down()
@@ -75,7 +76,7 @@ def factor_now(bed) -> float:
 
 def sound(bed, version: int) -> None:
     """The fleet serves `version` everywhere, and nothing drifts from it."""
-    found = status(on(bed))
+    found = fleet_status(on(bed))
     assert [row.answers for row in found.rows] == [version, version]
     assert not found.drifts, found
 
@@ -190,7 +191,7 @@ def test_a_version_that_fails_on_the_canary_is_undone(bed, options, reason, stra
 DRIVER = """
 import sys
 from omegaconf import OmegaConf
-from serving.fleet import command
+from serving.fleet.cli import command
 on = command.controls(OmegaConf.load(sys.argv[1]))
 command.deploy(on, "toy", int(sys.argv[2]), lambda *told: print(*told, flush=True))
 """
@@ -216,7 +217,7 @@ def test_a_killed_controller_is_continued_by_running_again(bed, strategy, step, 
                 break
         assert controller.wait() == -signal.SIGKILL
         assert on(bed).journal.unfinished("toy").version == version
-        assert status(on(bed)).remarks
+        assert fleet_status(on(bed)).remarks
         report = deploy(bed, version)
     assert report.outcome.kind == "done", report
     assert load.failures == []

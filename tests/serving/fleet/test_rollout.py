@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.fleet import plan as planning
 from serving.fleet.inventory import FleetError
-from serving.fleet.journal import Journal
-from serving.fleet.lease import hold
-from serving.fleet.rollout import Outcome, RolloutConfig, roll
+from serving.fleet.plan import rollout_plan as planning
+from serving.fleet.rollout.engine import Outcome, RolloutConfig, roll
+from serving.fleet.rollout.journal import Journal
+from serving.fleet.rollout.lease import hold
 
 
 def _beside(name: str):
@@ -44,116 +44,116 @@ def tmp_path():
         yield folder
 
 
-def deploy(world, folder: Path, version: int, rollout: str = "r1", **options) -> Outcome:
+def deploy(driver, folder: Path, version: int, rollout: str = "r1", **options) -> Outcome:
     config = RolloutConfig(**{"settle_s": 0, **options})
     journal = Journal(folder)
     shipment = sim.shipment(version)
     with hold(folder, f"deploy {version}", 30) as lease:
         plan = planning.make(
-            world.fleet, shipment, world.read_all(), journal.unfinished("toy"),
+            driver.fleet, shipment, driver.read_hosts(), journal.unfinished("toy"),
             config.strategy, config.parallel,
         )  # fmt: skip
-        return roll(world.fleet, plan, world, journal, lease, rollout, config, lambda *_: None)
+        return roll(driver.fleet, plan, driver, journal, lease, rollout, config, lambda *_: None)
 
 
-def serving(world) -> set[tuple[int, ...]]:
-    return {machine.serving for machine in world.machines.values()}
+def serving(driver) -> set[tuple[int, ...]]:
+    return {machine.serving for machine in driver.machines.values()}
 
 
 @pytest.mark.parametrize("strategy", ["load", "restart"])
 def test_every_host_ends_with_the_new_version_and_the_one_before(tmp_path, strategy):
-    world = sim.serving_fleet((1,))
-    assert deploy(world, tmp_path, 2, strategy=strategy).kind == "done"
-    assert serving(world) == {(1, 2)}
-    assert {machine.edge for machine in world.machines.values()} == {"ready"}
-    assert world.outages == []
-    for machine in world.machines.values():
+    driver = sim.serving_fleet((1,))
+    assert deploy(driver, tmp_path, 2, strategy=strategy).kind == "done"
+    assert serving(driver) == {(1, 2)}
+    assert {machine.edge for machine in driver.machines.values()} == {"ready"}
+    assert driver.outages == []
+    for machine in driver.machines.values():
         assert planning.model_config.versions_in(machine.config) == (1, 2)
 
 
 def test_the_canary_is_whole_before_any_other_host_is_touched(tmp_path):
-    world = sim.serving_fleet((1,))
-    deploy(world, tmp_path, 2)
-    changes = [change for change in world.changes if not change.startswith("stage")]
+    driver = sim.serving_fleet((1,))
+    deploy(driver, tmp_path, 2)
+    changes = [change for change in driver.changes if not change.startswith("stage")]
     assert {change.split()[-1] for change in changes[: changes.index("watch e0") + 1]} == {"e0"}
 
 
 def test_a_second_run_changes_nothing_and_says_so(tmp_path):
-    world = sim.serving_fleet((1,))
-    deploy(world, tmp_path, 2)
-    world.arm(None)
-    assert deploy(world, tmp_path, 2, "r2").kind == "unchanged"
-    assert world.changes == []
+    driver = sim.serving_fleet((1,))
+    deploy(driver, tmp_path, 2)
+    driver.arm(None)
+    assert deploy(driver, tmp_path, 2, "r2").kind == "unchanged"
+    assert driver.changes == []
 
 
 def test_a_refused_package_touches_no_host(tmp_path):
-    world = sim.serving_fleet((1,))
-    before = world.snapshot()
-    world.arm(3)
-    outcome = deploy(world, tmp_path, 2)
+    driver = sim.serving_fleet((1,))
+    before = driver.snapshot()
+    driver.arm(3)
+    outcome = deploy(driver, tmp_path, 2)
     assert outcome.kind == "refused" and "stage failed" in outcome.reason
-    assert world.snapshot() == before
-    assert all(change.startswith("stage") for change in world.changes)
+    assert driver.snapshot() == before
+    assert all(change.startswith("stage") for change in driver.changes)
     assert Journal(tmp_path).unfinished("toy") is None
 
 
 def test_wrong_answers_on_the_canary_bring_it_back_and_spare_the_rest(tmp_path):
-    world = sim.serving_fleet((1,))
-    before = world.snapshot()
-    world.wrong = {2}
-    outcome = deploy(world, tmp_path, 2)
+    driver = sim.serving_fleet((1,))
+    before = driver.snapshot()
+    driver.wrong = {2}
+    outcome = deploy(driver, tmp_path, 2)
     assert outcome.kind == "rolled-back" and "golden example" in outcome.reason
-    assert world.snapshot() == before
-    touched = {c.split()[-1] for c in world.changes if not c.startswith("stage")}
+    assert driver.snapshot() == before
+    touched = {c.split()[-1] for c in driver.changes if not c.startswith("stage")}
     assert touched == {"e0"}
 
 
 def test_a_host_that_an_operator_took_out_stays_out(tmp_path):
-    world = sim.serving_fleet((1,))
-    world.machines["e1"].edge = "maint"
-    assert deploy(world, tmp_path, 2).kind == "done"
-    assert world.machines["e1"].edge == "maint"
-    assert world.machines["e1"].serving == (1, 2)
+    driver = sim.serving_fleet((1,))
+    driver.machines["e1"].edge = "maint"
+    assert deploy(driver, tmp_path, 2).kind == "done"
+    assert driver.machines["e1"].edge == "maint"
+    assert driver.machines["e1"].serving == (1, 2)
 
 
 def test_the_last_host_of_a_region_is_loaded_without_being_drained(tmp_path):
-    world = sim.serving_fleet((1,), east=1, west=0)
-    assert deploy(world, tmp_path, 2).kind == "done"
-    assert world.outages == [] and "drain e0" not in world.changes
+    driver = sim.serving_fleet((1,), east=1, west=0)
+    assert deploy(driver, tmp_path, 2).kind == "done"
+    assert driver.outages == [] and "drain e0" not in driver.changes
 
 
 def test_the_last_host_of_a_region_is_never_restarted(tmp_path):
-    world = sim.serving_fleet((1,), east=1, west=0)
+    driver = sim.serving_fleet((1,), east=1, west=0)
     with pytest.raises(FleetError, match="only host of us-east"):
-        deploy(world, tmp_path, 2, strategy="restart")
-    assert serving(world) == {(1,)}
+        deploy(driver, tmp_path, 2, strategy="restart")
+    assert serving(driver) == {(1,)}
 
 
 def test_a_host_whose_triton_is_down_is_restarted_and_healed(tmp_path):
-    world = sim.serving_fleet((1, 2))
-    world.machines["w1"].alive = False
-    assert deploy(world, tmp_path, 2).kind == "done"
-    assert world.machines["w1"].alive and world.machines["w1"].serving == (1, 2)
+    driver = sim.serving_fleet((1, 2))
+    driver.machines["w1"].alive = False
+    assert deploy(driver, tmp_path, 2).kind == "done"
+    assert driver.machines["w1"].alive and driver.machines["w1"].serving == (1, 2)
 
 
 def test_the_first_deployment_of_a_model_is_undone_to_nothing(tmp_path):
-    world = sim.serving_fleet(())
-    world.wrong = {1}
-    assert deploy(world, tmp_path, 1).kind == "rolled-back"
-    assert serving(world) == {()}
-    assert {machine.config for machine in world.machines.values()} == {None}
+    driver = sim.serving_fleet(())
+    driver.wrong = {1}
+    assert deploy(driver, tmp_path, 1).kind == "rolled-back"
+    assert serving(driver) == {()}
+    assert {machine.config for machine in driver.machines.values()} == {None}
 
 
 def test_a_host_that_cannot_be_brought_back_is_named_and_the_next_run_tries_again(tmp_path):
-    world = sim.serving_fleet((1,))
-    before = world.snapshot()
-    world.wrong = {1, 2}
-    outcome = deploy(world, tmp_path, 2)
-    assert outcome.kind == "needs-a-person" and list(outcome.stuck) == ["e0"]
-    assert world.machines["e0"].edge != "ready"
-    world.wrong = set()
-    assert deploy(world, tmp_path, 1, "r2").kind == "done"
-    assert world.snapshot() == before
+    driver = sim.serving_fleet((1,))
+    before = driver.snapshot()
+    driver.wrong = {1, 2}
+    outcome = deploy(driver, tmp_path, 2)
+    assert outcome.kind == "manual-intervention" and list(outcome.stuck) == ["e0"]
+    assert driver.machines["e0"].edge != "ready"
+    driver.wrong = set()
+    assert deploy(driver, tmp_path, 1, "r2").kind == "done"
+    assert driver.snapshot() == before
 
 
 steps = st.integers(1, 80)
@@ -166,18 +166,18 @@ strategies = st.sampled_from(["load", "restart"])
 )
 def test_whatever_fails_the_fleet_is_as_before_or_done(step, late, strategy, before):
     with journal_folder() as folder:
-        world = sim.serving_fleet(before)
-        first = world.snapshot()
-        world.arm(step, late)
-        outcome = deploy(world, folder, 3, strategy=strategy)
-        if world.fail_at is None:
+        driver = sim.serving_fleet(before)
+        first = driver.snapshot()
+        driver.arm(step, late)
+        outcome = deploy(driver, folder, 3, strategy=strategy)
+        if driver.fail_at is None:
             assert outcome.kind in ("refused", "rolled-back")
-            assert world.snapshot() == first
+            assert driver.snapshot() == first
         else:
             assert outcome.kind == "done"
-            assert {max(versions) for versions in serving(world)} == {3}
-        assert {machine.edge for machine in world.machines.values()} == {"ready"}
-        assert world.outages == []
+            assert {max(versions) for versions in serving(driver)} == {3}
+        assert {machine.edge for machine in driver.machines.values()} == {"ready"}
+        assert driver.outages == []
         assert Journal(folder).unfinished("toy") is None
 
 
@@ -185,19 +185,19 @@ def test_whatever_fails_the_fleet_is_as_before_or_done(step, late, strategy, bef
 @given(step=steps, late=st.booleans(), strategy=strategies, again=strategies)
 def test_a_killed_controller_is_continued_by_running_again(step, late, strategy, again):
     with journal_folder() as folder:
-        world = sim.serving_fleet((1,))
-        world.arm(step, late, kill=True)
+        driver = sim.serving_fleet((1,))
+        driver.arm(step, late, kill=True)
         try:
-            deploy(world, folder, 2, strategy=strategy, parallel=1)
+            deploy(driver, folder, 2, strategy=strategy, parallel=1)
         except sim.Killed:
-            world.arm(None)
-            assert deploy(world, folder, 2, "r2", strategy=again, parallel=1).kind in (
+            driver.arm(None)
+            assert deploy(driver, folder, 2, "r2", strategy=again, parallel=1).kind in (
                 "done",
                 "unchanged",
             )
-        assert serving(world) == {(1, 2)}
-        assert {machine.edge for machine in world.machines.values()} == {"ready"}
-        assert world.outages == []
+        assert serving(driver) == {(1, 2)}
+        assert {machine.edge for machine in driver.machines.values()} == {"ready"}
+        assert driver.outages == []
         assert Journal(folder).unfinished("toy") is None
 
 
@@ -205,57 +205,57 @@ def test_a_killed_controller_is_continued_by_running_again(step, late, strategy,
 @given(step=steps, late=st.booleans(), then=steps, strategy=strategies)
 def test_killed_and_then_failed_goes_back_to_before_the_first_try(step, late, then, strategy):
     with journal_folder() as folder:
-        world = sim.serving_fleet((1,))
-        first = world.snapshot()
-        world.arm(step, late, kill=True)
+        driver = sim.serving_fleet((1,))
+        first = driver.snapshot()
+        driver.arm(step, late, kill=True)
         try:
-            deploy(world, folder, 2, strategy=strategy, parallel=1)
+            deploy(driver, folder, 2, strategy=strategy, parallel=1)
         except sim.Killed:
-            world.arm(then)
-            outcome = deploy(world, folder, 2, "r2", strategy=strategy, parallel=1)
-            if world.fail_at is None and outcome.kind != "unchanged":
+            driver.arm(then)
+            outcome = deploy(driver, folder, 2, "r2", strategy=strategy, parallel=1)
+            if driver.fail_at is None and outcome.kind != "unchanged":
                 assert outcome.kind in ("refused", "rolled-back")
-                assert world.snapshot() == first
-            assert {machine.edge for machine in world.machines.values()} == {"ready"}
+                assert driver.snapshot() == first
+            assert {machine.edge for machine in driver.machines.values()} == {"ready"}
 
 
 @settings(max_examples=50, deadline=None)
 @given(step=steps, late=st.booleans())
 def test_killed_and_then_another_version_is_deployed(step, late):
     with journal_folder() as folder:
-        world = sim.serving_fleet((1,))
-        world.arm(step, late, kill=True)
+        driver = sim.serving_fleet((1,))
+        driver.arm(step, late, kill=True)
         try:
-            deploy(world, folder, 2, parallel=1)
+            deploy(driver, folder, 2, parallel=1)
         except sim.Killed:
-            world.arm(None)
-            assert deploy(world, folder, 1, "r2").kind in ("done", "unchanged")
-            assert serving(world) == {(1,)}
-            assert {machine.edge for machine in world.machines.values()} == {"ready"}
+            driver.arm(None)
+            assert deploy(driver, folder, 1, "r2").kind in ("done", "unchanged")
+            assert serving(driver) == {(1,)}
+            assert {machine.edge for machine in driver.machines.values()} == {"ready"}
             assert Journal(folder).unfinished("toy") is None
 
 
 def test_two_controllers_are_told_apart(tmp_path):
-    from serving.fleet.lease import Locked
+    from serving.fleet.rollout.lease import Locked
 
-    world = sim.serving_fleet((1,))
+    driver = sim.serving_fleet((1,))
     with hold(tmp_path, "deploy toy/9", 30), pytest.raises(Locked, match="toy/9"):
-        deploy(world, tmp_path, 2)
-    assert world.changes == []
+        deploy(driver, tmp_path, 2)
+    assert driver.changes == []
 
 
 def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
-    from serving.fleet.lease import LeaseLost
+    from serving.fleet.rollout.lease import LeaseLost
 
-    world = sim.serving_fleet((1,))
-    drain = world.drain
+    driver = sim.serving_fleet((1,))
+    drain = driver.drain
 
     def taken_over(host):
         drain(host)
         (tmp_path / "lease.json").unlink()
 
-    world.drain = taken_over
+    driver.drain = taken_over
     with pytest.raises(LeaseLost):
-        deploy(world, tmp_path, 2)
-    assert world.machines["e0"].edge == "drain"
+        deploy(driver, tmp_path, 2)
+    assert driver.machines["e0"].edge == "drain"
     assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.fleet import transfer
-from serving.fleet.connection import wrapped
 from serving.fleet.inventory import Host, Ssh
+from serving.fleet.ssh import transfer
+from serving.fleet.ssh.connection import wrapped
 
 SSH = Ssh("lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
 

@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
 from conf import compose
-from serving.fleet.edge_config import haproxy_cfg
-from serving.observe.edge_log import OTHER, REASONS, EdgeLog, listen, parse, why
+from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.observe.collectors.edge_log import OTHER, REASONS, EdgeLog, listen, parse, why
 
 HOSTS = {"a": "us-east", "b": "us-west"}
 
@@ -40,7 +40,7 @@ def line(**fields: Any) -> bytes:
 @pytest.fixture
 def log() -> EdgeLog:
     made = EdgeLog(HOSTS, (0.1, 0.3, 1.0), CollectorRegistry())
-    made.know(["flights"])
+    made.set_models(["flights"])
     return made
 
 
@@ -132,7 +132,7 @@ def test_every_series_is_there_before_its_first_event(log: EdgeLog) -> None:
             labels = {"region": region, "model": "flights", "reason": reason}
             assert value(log, "lockgate_request_failures_total", **labels) == 0
     log.take(line())
-    log.know([])
+    log.set_models([])
     assert value(log, "lockgate_requests_total", **FLIGHTS) == 1
 
 
@@ -228,7 +228,7 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
         }
     )
     log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())
-    log.know(["flights", "fails", "unknown", "dies"])
+    log.set_models(["flights", "fails", "unknown", "dies"])
     receiver, thread = listen(log, "127.0.0.1", ports["log"])
     config = tmp_path / "haproxy.cfg"
     config.write_text(haproxy_cfg(site, "us-east"))

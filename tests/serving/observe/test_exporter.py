@@ -24,10 +24,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conf import repo_root
-from serving.fleet.journal import Before, Journal
-from serving.observe.collect import Latest, Look, Sources, look
-from serving.observe.fleet_look import Served, ask_fleet, ask_host
-from serving.observe.release_look import lease_is_held, read_ledger, read_releases
+from serving.fleet.rollout.journal import Before, Journal
+from serving.observe.collectors.release_collector import lease_is_held, read_ledger, read_releases
+from serving.observe.collectors.snapshot import Snapshot, SnapshotCollector, Sources, poll
+from serving.observe.collectors.triton_collector import Served, poll_fleet, poll_host
 
 
 @dataclass
@@ -86,7 +86,7 @@ def host() -> Iterator[Host]:
 
 def test_what_a_host_serves(host: Host) -> None:
     host.models = {"flights": {9: True, 10: True, 11: False}, "lm": {1: False}, "empty": {}}
-    found = ask_host("127.0.0.1", host.port, ("flights", "lm", "empty", "gone"), 5.0)
+    found = poll_host("127.0.0.1", host.port, ("flights", "lm", "empty", "gone"), 5.0)
     assert found == {
         "flights": Served("ready", "10"),  # the highest that is ready, as numbers
         "lm": Served("loading"),
@@ -98,14 +98,14 @@ def test_what_a_host_serves(host: Host) -> None:
 def test_a_host_that_hangs_is_dead_or_talks_nonsense_is_unreachable(host: Host) -> None:
     host.models = {"flights": {1: True}}
     dead = {"dead": ("127.0.0.1", 1), "alive": ("127.0.0.1", host.port)}
-    assert ask_fleet(dead, ("flights",), 5.0) == {
+    assert poll_fleet(dead, ("flights",), 5.0) == {
         ("dead", "flights"): Served("unreachable"),
         ("alive", "flights"): Served("ready", "1"),
     }
     host.nonsense = True
-    assert ask_host("127.0.0.1", host.port, ("flights",), 5.0)["flights"].state == "unreachable"
+    assert poll_host("127.0.0.1", host.port, ("flights",), 5.0)["flights"].state == "unreachable"
     host.nonsense, host.hang = False, threading.Event()
-    assert ask_host("127.0.0.1", host.port, ("flights",), 0.2)["flights"].state == "unreachable"
+    assert poll_host("127.0.0.1", host.port, ("flights",), 0.2)["flights"].state == "unreachable"
 
 
 ABOUT = {"model": "flights", "version": 2}
@@ -136,7 +136,7 @@ def test_the_ledger_as_numbers(journal: Journal) -> None:
         "d1",
     )
     assert {end: n for (_, end), n in ledger.rollouts.items()} == {
-        "done": 2, "refused": 0, "rolled-back": 1, "needs-a-person": 0,
+        "done": 2, "refused": 0, "rolled-back": 1, "manual-intervention": 0,
     }  # fmt: skip
     assert ledger.rollbacks == {("flights", "person"): 1, ("flights", "rollout"): 1}
     assert ledger.unfinished == {"flights": False}
@@ -189,7 +189,7 @@ def sources(tmp_path: Path, **hosts: int) -> Sources:
     )
 
 
-def series(latest: Latest) -> dict[str, list[tuple[dict[str, str], float]]]:
+def series(latest: SnapshotCollector) -> dict[str, list[tuple[dict[str, str], float]]]:
     registry = CollectorRegistry()
     registry.register(latest)
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
@@ -199,10 +199,10 @@ def series(latest: Latest) -> dict[str, list[tuple[dict[str, str], float]]]:
     return found
 
 
-def test_a_look_becomes_series(journal: Journal, host: Host, tmp_path: Path) -> None:
+def test_a_snapshot_becomes_series(journal: Journal, host: Host, tmp_path: Path) -> None:
     host.models = {"flights": {1: True}}
-    latest = Latest(sources(tmp_path, a=host.port, b=1))
-    latest.look, complaints = look(Look(), latest.sources)
+    latest = SnapshotCollector(sources(tmp_path, a=host.port, b=1))
+    latest.snapshot, complaints = poll(Snapshot(), latest.sources)
     assert complaints == []
     found = series(latest)
     assert found["lockgate_model_desired_info"] == [
@@ -220,8 +220,8 @@ def test_a_look_becomes_series(journal: Journal, host: Host, tmp_path: Path) -> 
 
 def test_a_scrape_asks_nobody(journal: Journal, host: Host, tmp_path: Path) -> None:
     host.models = {"flights": {1: True}}
-    latest = Latest(sources(tmp_path, a=host.port))
-    latest.look, _ = look(Look(), latest.sources)
+    latest = SnapshotCollector(sources(tmp_path, a=host.port))
+    latest.snapshot, _ = poll(Snapshot(), latest.sources)
     asked = len(host.asked)
     assert asked == 2
     for _ in range(5):
@@ -233,11 +233,11 @@ def test_what_failed_has_no_series_and_says_when_it_last_worked(
     journal: Journal, host: Host, tmp_path: Path
 ) -> None:
     host.models = {"flights": {1: True}}
-    latest = Latest(sources(tmp_path, a=host.port))
-    latest.look, _ = look(Look(), latest.sources, lambda: 1000.0)
+    latest = SnapshotCollector(sources(tmp_path, a=host.port))
+    latest.snapshot, _ = poll(Snapshot(), latest.sources, lambda: 1000.0)
     shutil.move(tmp_path / "journal", tmp_path / "away")
     host.nonsense = True
-    latest.look, complaints = look(latest.look, latest.sources, lambda: 2000.0)
+    latest.snapshot, complaints = poll(latest.snapshot, latest.sources, lambda: 2000.0)
     assert [text.split(":")[0] for text in complaints] == ["ledger", "fleet"]
     found = series(latest)
     for name in ("model_desired_info", "rollouts_total", "model_served_info", "model_state"):
@@ -250,16 +250,16 @@ def test_what_failed_has_no_series_and_says_when_it_last_worked(
     }  # fmt: skip
     shutil.move(tmp_path / "away", tmp_path / "journal")
     host.nonsense = False
-    latest.look, complaints = look(latest.look, latest.sources)
+    latest.snapshot, complaints = poll(latest.snapshot, latest.sources)
     assert complaints == [] and "lockgate_model_served_info" in series(latest)
 
 
 def test_many_rollouts_make_no_more_series(journal: Journal, host: Host, tmp_path: Path) -> None:
     host.models = {"flights": {1: True}}
-    latest = Latest(sources(tmp_path, a=host.port))
+    latest = SnapshotCollector(sources(tmp_path, a=host.port))
 
     def labels() -> list[str]:
-        latest.look, _ = look(latest.look, latest.sources)
+        latest.snapshot, _ = poll(latest.snapshot, latest.sources)
         return sorted(
             f"{name}{sorted(one)}" for name, rows in series(latest).items() for one, _ in rows
         )

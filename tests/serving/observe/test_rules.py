@@ -14,7 +14,7 @@ from promql_parser import parse
 
 from conf import repo_root
 from serving.observe.prometheus_config import rules_yml
-from serving.observe.rules import all_alerts, declared
+from serving.observe.rules.groups import all_alerts, declared
 from serving.observe.settings import SCRAPED, Settings, load
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conf import repo_root
 from serving.artifact.golden import build_example, differences
 from serving.artifact.tensors import DTYPES, TensorSpec, numpy_dtype, triton_dtype
 from serving.triton.ephemeral import EphemeralServer, RunningServer, serve_packages
@@ -18,7 +20,8 @@ from serving.triton.http_client import model_versions, post_infer
 from serving.triton.kserve import encode_request, fits_json, infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
 from serving.triton.server import TritonError
-from tests.serving.release.tiny import serving_env
+
+SERVING_ENV = Path(os.environ.get("LOCKGATE_SERVING_ENV", repo_root() / ".venv-serve"))
 
 MODEL_PY = """
 import numpy
@@ -63,8 +66,8 @@ def values(dtype: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    if not serving_env().exists():
-        pytest.skip(f"{serving_env()} is not there: scripts/setup")
+    if not SERVING_ENV.exists():
+        pytest.skip(f"{SERVING_ENV} is not there: scripts/setup")
     package, work = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("work")
     config = TritonConfig(
         "same",
@@ -78,7 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     (package / "version").mkdir()
     (package / "version/model.py").write_text(MODEL_PY)
     wanted = EphemeralServer("test", package, "same", work)
-    with serve_packages([wanted], serving_env(), "127.0.0.1", start_timeout_s=60) as running:
+    with serve_packages([wanted], SERVING_ENV, "127.0.0.1", start_timeout_s=60) as running:
         yield running[0]
 
 

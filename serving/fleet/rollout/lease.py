@@ -20,7 +20,7 @@ from pathlib import Path
 
 from serving.artifact.durable import replace_file
 from serving.fleet.inventory import FleetError
-from serving.fleet.journal import who
+from serving.fleet.rollout.journal import operator
 
 LEASE = "lease.json"
 
@@ -35,7 +35,7 @@ class LeaseLost(FleetError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the fleet. Times are Unix seconds; `start` tells a process from a later one."""
+    """The holder of the fleet. Times are Unix seconds; `start` tells a process from a later one."""
 
     token: str
     who: str
@@ -92,7 +92,7 @@ def hold(folder: Path, what: str, ttl_s: float) -> Iterator[Lease]:
     now = time.time()
     mine = Holder(
         secrets.token_hex(8),
-        who(),
+        operator(),
         what,
         _boot(),
         os.getpid(),

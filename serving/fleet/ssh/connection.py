@@ -120,7 +120,7 @@ class Shell:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a remote command said."""
+    """Exit code and output of a remote command."""
 
     code: int
     stdout: str

@@ -17,9 +17,9 @@ from invoke import Context, task
 from invoke.exceptions import Exit
 
 if TYPE_CHECKING:
-    from serving.fleet.command import Controls, Report
-    from serving.fleet.plan import Plan
-    from serving.fleet.rollout import Say
+    from serving.fleet.cli.command import Controls, Report
+    from serving.fleet.plan.rollout_plan import Plan
+    from serving.fleet.rollout.engine import Progress
 
 REFUSED, DRIFT = 2, 1
 _HELP = {
@@ -36,7 +36,7 @@ def plan(
     _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
 ) -> None:
     """What a deployment would change on each host, and why; touches nothing."""
-    from serving.fleet.command import preview
+    from serving.fleet.cli.command import preview
 
     made = _run(set, lambda on: preview(on, model or None, _number(version)))
     _print(_plan_json(made), json, _plan_text(made))
@@ -47,9 +47,9 @@ def deploy(
     _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
 ) -> None:
     """Walk a signed version through the fleet, canary first; undo all at the first failure."""
-    from serving.fleet.command import deploy as act
+    from serving.fleet.cli.command import deploy as act
 
-    _finish(_run(set, lambda on: act(on, model or None, _number(version), _say(json))), json)
+    _finish(_run(set, lambda on: act(on, model or None, _number(version), _progress(json))), json)
 
 
 @task(iterable=["set"], help=_ROLLBACK)
@@ -57,26 +57,25 @@ def rollback(
     _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
 ) -> None:
     """Go back to the version that was in production before; needs no argument."""
-    from serving.fleet.command import rollback as act
+    from serving.fleet.cli.command import rollback as act
 
-    _finish(_run(set, lambda on: act(on, model or None, _number(version), _say(json))), json)
+    _finish(_run(set, lambda on: act(on, model or None, _number(version), _progress(json))), json)
 
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
 def heal(_: Context, model: str = "", set: list[str] | None = None, json: bool = False) -> None:
     """Bring every host back to the version in production."""
-    from serving.fleet.command import heal as act
+    from serving.fleet.cli.command import heal as act
 
-    _finish(_run(set, lambda on: act(on, model or None, _say(json))), json)
+    _finish(_run(set, lambda on: act(on, model or None, _progress(json))), json)
 
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
 def status(_: Context, model: str = "", set: list[str] | None = None, json: bool = False) -> None:
     """Which host serves which version, what the edge thinks of it, and any drift."""
-    from serving.fleet.status import Status
-    from serving.fleet.status import status as look
+    from serving.fleet.cli.status import Status, fleet_status
 
-    found: Status = _run(set, lambda on: look(on, model or None))
+    found: Status = _run(set, lambda on: fleet_status(on, model or None))
     rows = [
         f"{row.host:<10} {row.region:<9} {row.model:<10} "
         f"{' '.join(str(v) for v in row.serving) or '-':<8} answers {row.answers or '-':<3} "
@@ -94,7 +93,7 @@ def status(_: Context, model: str = "", set: list[str] | None = None, json: bool
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
     """Compose the config and do `act`; what was refused becomes a sentence and exit code 2."""
     from conf import ConfigError, compose
-    from serving.fleet.command import controls
+    from serving.fleet.cli.command import controls
     from serving.fleet.inventory import FleetError
 
     try:
@@ -123,7 +122,7 @@ def _report_text(report: Report) -> list[str]:
             f"{what} failed and everything is as it was before. {report.outcome.reason}",
             "See fab status; then release a better version.",
         ],
-        "needs-a-person": [
+        "manual-intervention": [
             f"{what} failed, and not every host could be brought back. {report.outcome.reason}",
             *(f"{host}: {reason}" for host, reason in report.outcome.stuck.items()),
             f"Mend the host, then run fab rollback --model {report.model}, which tries again.",
@@ -162,14 +161,14 @@ def _plan_json(made: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say(as_json: bool) -> Say:
+def _progress(as_json: bool) -> Progress:
     began, stream = time.monotonic(), sys.stderr if as_json else sys.stdout
 
-    def say(host: str, step: str, detail: str) -> None:
+    def progress(host: str, step: str, detail: str) -> None:
         seconds = time.monotonic() - began
         print(f"{seconds:6.1f} s  {host:<10} {step:<8} {detail}".rstrip(), file=stream, flush=True)
 
-    return say
+    return progress
 
 
 def _print(content: Any, as_json: bool, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What every host serves, asked of each Triton over its read-only HTTP, with a time-out each."""
+"""Served versions of every host, polled from each Triton's read-only HTTP, with a time-out each."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Served:
     version: str | None = None
 
 
-def ask_fleet(
+def poll_fleet(
     hosts: Mapping[str, tuple[str, int]], models: Iterable[str], timeout_s: float
 ) -> dict[tuple[str, str], Served]:
-    """What each host (name -> address, HTTP port) serves of each model, by (host, model)."""
+    """Served versions by (host, model); `hosts` maps a name to address and HTTP port."""
     names = tuple(models)
     if not hosts or not names:
         return {}
     with ThreadPoolExecutor(min(_MAX_PARALLEL, len(hosts))) as pool:
-        answers = pool.map(lambda host: ask_host(*hosts[host], names, timeout_s), hosts)
+        answers = pool.map(lambda host: poll_host(*hosts[host], names, timeout_s), hosts)
     return {
         (host, model): served
         for host, answer in zip(hosts, answers, strict=True)
@@ -44,13 +44,15 @@ def ask_fleet(
     }
 
 
-def ask_host(address: str, port: int, models: Iterable[str], timeout_s: float) -> dict[str, Served]:
+def poll_host(
+    address: str, port: int, models: Iterable[str], timeout_s: float
+) -> dict[str, Served]:
     """Each model's state on one host; never raises for what the host does or does not say."""
     found = dict.fromkeys(models, Served("unreachable"))
     connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
     try:
         for model in found:
-            found[model] = _ask_model(connection, model)
+            found[model] = _model_state(connection, model)
     except (OSError, http.client.HTTPException, TritonError):
         pass  # what was not answered stays unreachable, which is what is shown
     finally:
@@ -58,7 +60,7 @@ def ask_host(address: str, port: int, models: Iterable[str], timeout_s: float) -
     return found
 
 
-def _ask_model(connection: http.client.HTTPConnection, model: str) -> Served:
+def _model_state(connection: http.client.HTTPConnection, model: str) -> Served:
     found = model_versions(connection, model)
     if not found.known:
         return Served("absent")

@@ -1,4 +1,4 @@
-"""What a rollout may ask of a fleet and change in it; `live.py` does it to real hosts.
+"""The driver interface of the rollout engine; `ssh.ssh_driver` implements it for real hosts.
 
 Reading and changing are apart: `read` and `peers_up` change nothing; every change may be done
 twice. Tests run the same rollout against a simulated fleet with every step failing in turn.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serving.fleet.inventory import Host
-from serving.fleet.shipment import Shipment
+from serving.fleet.plan.shipment import Shipment
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class HostState:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a host answered while it was watched: requests, and how many of them failed."""
+    """Requests that a host answered while it was watched, and the failed ones of them."""
 
     requests: int
     errors: int
 
 
-class World(Protocol):
+class FleetDriver(Protocol):
     """The fleet, for one model. Every method raises FleetError with a sentence for people."""
 
-    def read(self, host: Host) -> HostState:
+    def read_host(self, host: Host) -> HostState:
         """The host as it is. A host that cannot be read is a state with a problem."""
 
     def peers_up(self, host: Host) -> int:
-        """How many other hosts of its region take traffic now."""
+        """The number of other hosts of its region that take traffic now."""
 
     def stage(self, host: Host, shipment: Shipment) -> str:
         """Have the package verified on the host's disk; clients and Triton see nothing of it."""
@@ -63,7 +63,7 @@ class World(Protocol):
     def drain(self, host: Host) -> None:
         """Give the host nothing new and return when it has finished what it had."""
 
-    def park(self, host: Host) -> None:
+    def set_maintenance(self, host: Host) -> None:
         """Put a drained host into maintenance: its idle connections are dropped."""
 
     def set_edge(self, host: Host, state: str) -> None:
@@ -84,11 +84,11 @@ class World(Protocol):
     def restart(self, host: Host) -> None:
         """Restart a parked host's Triton and return when it answers again."""
 
-    def prove(self, host: Host, version: int) -> str:
+    def check_golden(self, host: Host, version: int) -> str:
         """Warm `version` up and compare golden examples on it; returns what was seen."""
 
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""
 
-    def tidy(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
         """Remove versions that are not needed any more."""

@@ -6,7 +6,7 @@ same name in docs/sre.md.
 
 from __future__ import annotations
 
-from serving.observe.rule import Alert, Group
+from serving.observe.rules.rule import Alert, Group
 from serving.observe.settings import SCRAPED
 
 # Alertmanager holds these back while that model is rolled out: they say what the rollout does.
@@ -14,7 +14,7 @@ ROLLOUT = {"area": "rollout"}
 
 
 def targets() -> Group:
-    """Is everything there that is to be looked at?"""
+    """Alerts on targets that are down or missing."""
     absent = " or ".join(f'absent(up{{job="{job}"}})' for job in SCRAPED if job != "train")
     return Group(
         "targets",
@@ -166,7 +166,7 @@ def fleet() -> Group:
 
 
 def releases() -> Group:
-    """What did a rollout do that somebody should know?"""
+    """Alerts on rollouts that went back, stopped or stand still."""
     return Group(
         "releases",
         (

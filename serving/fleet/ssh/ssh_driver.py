@@ -1,4 +1,4 @@
-"""The real fleet: SSH, rsync, Triton and HAProxy behind the words of `world.World`."""
+"""The real fleet: SSH, rsync, Triton and HAProxy behind the methods of `driver.FleetDriver`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.artifact.golden import GoldenExample
-from serving.fleet import edge, shipment, transfer
-from serving.fleet.connection import Shell, Unreachable, open_shell
+from serving.fleet.haproxy import edge
 from serving.fleet.inventory import Fleet, FleetError, Host
-from serving.fleet.rollout import RolloutConfig
-from serving.fleet.shipment import Shipment
-from serving.fleet.triton import (
+from serving.fleet.plan.shipment import Shipment, read_shipment
+from serving.fleet.rollout.driver import HostState, Traffic
+from serving.fleet.rollout.engine import RolloutConfig
+from serving.fleet.ssh import transfer
+from serving.fleet.ssh.connection import Shell, Unreachable, open_shell
+from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
     ready_versions,
     triton_is_live,
     triton_session,
 )
-from serving.fleet.world import HostState, Traffic
 from serving.triton.model_config import versions_in
 
 if TYPE_CHECKING:
     from serving.triton.grpc_client import TritonClient
 
 
-class LiveWorld:
+class SshDriver:
     """One model on one real fleet. Connections are opened when first used; `close` ends them."""
 
     def __init__(self, fleet: Fleet, model: str, store: Path, config: RolloutConfig) -> None:
@@ -38,7 +39,7 @@ class LiveWorld:
         self._sessions: dict[str, tuple[ExitStack, TritonClient]] = {}
         self._opening = threading.Lock()
 
-    def __enter__(self) -> LiveWorld:
+    def __enter__(self) -> SshDriver:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,13 +53,13 @@ class LiveWorld:
             shell.close()
         self._shells.clear()
 
-    def read_all(self) -> dict[str, HostState]:
+    def read_hosts(self) -> dict[str, HostState]:
         """Every host of the fleet, by name, read at the same time."""
         hosts = self.fleet.hosts
         with ThreadPoolExecutor(max_workers=min(len(hosts), 16)) as pool:
-            return {state.host: state for state in pool.map(self.read, hosts)}
+            return {state.host: state for state in pool.map(self.read_host, hosts)}
 
-    def read(self, host: Host) -> HostState:
+    def read_host(self, host: Host) -> HostState:
         try:
             shell = self._shell(host)
             facts = transfer.read_facts(shell, self.model)
@@ -95,7 +96,7 @@ class LiveWorld:
         self._edge(host).set(host.name, edge.DRAIN)
         self._edge(host).wait_idle(host.name, self.config.drain_timeout_s)
 
-    def park(self, host: Host) -> None:
+    def set_maintenance(self, host: Host) -> None:
         self._edge(host).set(host.name, edge.MAINT)
 
     def set_edge(self, host: Host, state: str) -> None:
@@ -127,7 +128,7 @@ class LiveWorld:
         self._shell(host).run(host.restart, timeout_s=self.config.ready_timeout_s)
         self._wait_live(host)
 
-    def prove(self, host: Host, version: int) -> str:
+    def check_golden(self, host: Host, version: int) -> str:
         examples = self._examples(version)
         client = self._triton(host)
         if examples is None:
@@ -155,7 +156,7 @@ class LiveWorld:
             raise FleetError(f"{host.name} went down at the edge after it was given traffic again.")
         return Traffic(last.requests - first.requests, last.errors - first.errors)
 
-    def tidy(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
         shell = self._shell(host)
         facts = transfer.read_facts(shell, self.model)
         packages, installed = transfer.to_prune(facts, serving, self.config.keep_versions)
@@ -164,7 +165,7 @@ class LiveWorld:
 
     def _examples(self, version: int) -> tuple[GoldenExample, ...] | None:
         try:
-            return shipment.read(self.store, self.model, version).examples
+            return read_shipment(self.store, self.model, version).examples
         except FleetError:
             return None
 

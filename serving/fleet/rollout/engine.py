@@ -2,7 +2,7 @@
 
 Nothing is remembered between steps but the journal's `before` of each host, written before the
 host is touched. A controller that was killed is continued by running the rollout again: the plan
-is made from the world as it is, and an undo goes back to before the *first* try.
+is made from the fleet as it is, and an undo goes back to before the *first* try.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from serving.fleet.activate import activate, restore
 from serving.fleet.inventory import Fleet, FleetError, Host
-from serving.fleet.journal import Before, Journal
-from serving.fleet.lease import Lease, LeaseLost
-from serving.fleet.plan import Plan
-from serving.fleet.world import World
+from serving.fleet.plan.rollout_plan import Plan
+from serving.fleet.rollout.driver import FleetDriver
+from serving.fleet.rollout.host import activate, restore
+from serving.fleet.rollout.journal import Before, Journal
+from serving.fleet.rollout.lease import Lease, LeaseLost
 
-Say = Callable[[str, str, str], None]
-"""`say(host, step, detail)` shows a step to the person at the keyboard."""
+Progress = Callable[[str, str, str], None]
+"""`progress(host, step, detail)` shows a step to the person at the keyboard."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rollout ended. `kind`:
+    """The end of a rollout. `kind`:
 
     unchanged: nothing was to do. done: every host serves the version. refused: a host did not take
     the package; nothing was activated. rolled-back: a host failed; all are as before.
-    needs-a-person: a host could not be brought back; `stuck` names each with the reason, it gets no
-    traffic it cannot answer, and the next run tries again.
+    manual-intervention: a host could not be brought back; `stuck` names each with the reason, it
+    gets no traffic it cannot answer, and the next run tries again.
     """
 
-    kind: Literal["unchanged", "done", "refused", "rolled-back", "needs-a-person"]
+    kind: Literal["unchanged", "done", "refused", "rolled-back", "manual-intervention"]
     reason: str = ""
     stuck: dict[str, str] = field(default_factory=dict)
 
@@ -74,12 +74,12 @@ class Interrupted(FleetError):
 def roll(
     fleet: Fleet,
     plan: Plan,
-    world: World,
+    driver: FleetDriver,
     journal: Journal,
     lease: Lease,
     rollout: str,
     config: RolloutConfig,
-    say: Say,
+    progress: Progress,
 ) -> Outcome:
     """Carry out `plan`. Raises LeaseLost, and nothing else for what the fleet does.
 
@@ -90,10 +90,10 @@ def roll(
     model, shipment = plan.shipment.model, plan.shipment
     about: dict[str, Any] = {"model": model, "version": shipment.version}
 
-    def note(host: Host, step: str, detail: str) -> None:
+    def log_step(host: Host, step: str, detail: str) -> None:
         lease.check()
         journal.record("step", rollout, **about, host=host.name, step=step, detail=detail)
-        say(host.name, step, detail)
+        progress(host.name, step, detail)
 
     if not plan.changes and plan.resumes is None:
         return Outcome("unchanged", f"every host already serves {shipment}")
@@ -106,7 +106,7 @@ def roll(
     try:
         _all(
             [change.host for change in plan.changes],
-            lambda host: note(host, "staged", world.stage(host, shipment)),
+            lambda host: log_step(host, "staged", driver.stage(host, shipment)),
             limit=max(config.parallel, 1),
         )
         for wave in plan.waves:
@@ -122,7 +122,7 @@ def roll(
             _all(
                 list(by_host),
                 lambda host, by_host=by_host: activate(  # type: ignore[misc]
-                    world, by_host[host], shipment, config.strategy, config.max_errors, note
+                    driver, by_host[host], shipment, config.strategy, config.max_errors, log_step
                 ),
                 limit=len(wave),
             )
@@ -133,42 +133,42 @@ def roll(
         if not begun:
             journal.record("refused", rollout, **about, reason=reason)
             return Outcome("refused", reason)
-        return _undo(fleet, world, journal, rollout, about, touched, reason, note)
+        return _undo(fleet, driver, journal, rollout, about, touched, reason, log_step)
     except Exception as error:
         # A defect of ours is no reason to leave a fleet half changed.
         reason = f"unexpected {type(error).__name__}: {error}"
-        _undo(fleet, world, journal, rollout, about, touched, reason, note)
+        _undo(fleet, driver, journal, rollout, about, touched, reason, log_step)
         raise
     journal.record("done", rollout, **about, digest=shipment.digest)
     for change in plan.changes:
-        _tidy(world, change.host, change.versions, say)
+        _prune(driver, change.host, change.versions, progress)
     return Outcome("done")
 
 
 def _undo(
     fleet: Fleet,
-    world: World,
+    driver: FleetDriver,
     journal: Journal,
     rollout: str,
     about: dict[str, Any],
     touched: dict[str, Before],
     reason: str,
-    note: Callable[[Host, str, str], None],
+    log_step: Callable[[Host, str, str], None],
 ) -> Outcome:
     journal.record("undoing", rollout, **about, reason=reason, hosts=list(touched))
     stuck: dict[str, str] = {}
     for name, before in reversed(touched.items()):
         host = fleet.host(name)
         try:
-            restore(world, host, before, note)
+            restore(driver, host, before, log_step)
         except LeaseLost:
             raise
         except FleetError as error:
             # The other hosts are still to be brought back; this one is named at the end.
             stuck[name] = str(error)
     if stuck:
-        journal.record("needs-a-person", rollout, **about, reason=reason, stuck=stuck)
-        return Outcome("needs-a-person", reason, stuck)
+        journal.record("manual-intervention", rollout, **about, reason=reason, stuck=stuck)
+        return Outcome("manual-intervention", reason, stuck)
     journal.record("rolled-back", rollout, **about, reason=reason)
     return Outcome("rolled-back", reason)
 
@@ -191,9 +191,9 @@ def _all(hosts: list[Host], act: Callable[[Host], None], limit: int) -> None:
             future.result()
 
 
-def _tidy(world: World, host: Host, serving: tuple[int, ...], say: Say) -> None:
+def _prune(driver: FleetDriver, host: Host, serving: tuple[int, ...], progress: Progress) -> None:
     try:
-        world.tidy(host, serving)
+        driver.prune(host, serving)
     except FleetError as error:
         # The version is served; old ones that stay on a disk are a matter for the next rollout.
-        say(host.name, "tidy", f"skipped: {error}")
+        progress(host.name, "prune", f"skipped: {error}")

@@ -71,7 +71,7 @@ def _global(socket: Path, log_port: int, group: str) -> list[str]:
     # The socket can take hosts out of service: beside HAProxy only the deploy identity is in this
     # group. Readers (Prometheus) have the statistics port.
     return [
-        "# Written by serving/fleet/edge_config.py; edit conf/site, not this file.",
+        "# Written by serving/fleet/haproxy/edge_config.py; edit conf/site, not this file.",
         "global",
         # UDP: the edge never waits for a reader of its log, nor notices that there is none.
         f"  log 127.0.0.1:{log_port} len 8192 format raw local0",

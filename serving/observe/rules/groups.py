@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.observe import alerts, slo
-from serving.observe.rule import Alert, Group
+from serving.observe.rules import alerts, slo
+from serving.observe.rules.rule import Alert, Group
 from serving.observe.settings import Settings
 
 

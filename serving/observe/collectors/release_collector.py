@@ -1,4 +1,4 @@
-"""What was released and rolled out, read from the store, the ledger and the journal."""
+"""Releases and rollouts as counts, read from the store, the ledger and the journal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from serving.artifact.store import REPORTS
-from serving.fleet.journal import LEDGER, ROLLOUTS, history, read, unfinished
-from serving.fleet.lease import LEASE
+from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, history, read_lines, unfinished
+from serving.fleet.rollout.lease import LEASE
 
 RELEASES = ("released", "refused")
-ROLLOUT_ENDS = ("done", "refused", "rolled-back", "needs-a-person")
+ROLLOUT_ENDS = ("done", "refused", "rolled-back", "manual-intervention")
 ROLLED_BACK_BY = ("person", "rollout")
 
 
@@ -31,7 +31,7 @@ class Production:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the journal folder says. Counts only grow, because its files only do."""
+    """The content of the journal folder. Counts only grow, because its files only do."""
 
     production: Mapping[str, Production] = field(default_factory=dict)
     rollouts: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def read_ledger(journal: Path, now: float | None = None) -> Ledger:
     """Read the journal folder. Raises OSError, ValueError or KeyError for what cannot be read."""
     if not journal.is_dir():
         raise FileNotFoundError(f"{journal} is not there")
-    entries, events = read(journal / LEDGER), read(journal / ROLLOUTS)
+    entries, events = read_lines(journal / LEDGER), read_lines(journal / ROLLOUTS)
     models = sorted({str(item["model"]) for item in (*entries, *events) if "model" in item})
     held = lease_is_held(journal / LEASE, time.time() if now is None else now)
     rollouts: Counter[tuple[str, str]] = Counter()
@@ -104,7 +104,7 @@ def read_releases(store: Path) -> dict[tuple[str, str], int]:
 
 
 def lease_is_held(path: Path, now: float) -> bool:
-    """Whether a controller has renewed its lock on the fleet within the lock's life."""
+    """True when a controller has renewed its lock on the fleet within the lock's life."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return now - float(content["renewed"]) <= float(content["ttl_s"])

@@ -1,4 +1,4 @@
-"""What rollouts did, one JSON object per line, on disk before it is done.
+"""The steps of rollouts, one JSON object per line, on disk before each is done.
 
 `rollouts.jsonl` tells every step; `ledger.jsonl` tells what production was when. Both only grow.
 A controller that is killed leaves at worst half a line at the end: it is skipped by readers and
@@ -61,29 +61,29 @@ class Journal:
 
     def record(self, event: str, rollout: str, **content: Any) -> dict[str, Any]:
         """Append one event to `rollouts.jsonl`, durable when this returns."""
-        entry = {"at": _now(), "who": who(), "rollout": rollout, "event": event, **content}
+        entry = {"at": _now(), "who": operator(), "rollout": rollout, "event": event, **content}
         append(self.folder / ROLLOUTS, entry)
         return entry
 
     def events(self, model: str | None = None) -> list[dict[str, Any]]:
         """Every event so far, oldest first; of one model's rollouts where `model` is given."""
-        events = read(self.folder / ROLLOUTS)
+        events = read_lines(self.folder / ROLLOUTS)
         return [event for event in events if model in (None, event.get("model"))]
 
     def unfinished(self, model: str) -> Unfinished | None:
-        """What a killed controller left of `model`, if anything."""
+        """The open rollout that a killed controller left of `model`, if any."""
         return unfinished(self.events(model))
 
     def enter(self, action: str, rollout: str, **content: Any) -> None:
         """Append to the ledger what production is from now on."""
         append(
             self.folder / LEDGER,
-            {"at": _now(), "who": who(), "action": action, "rollout": rollout, **content},
+            {"at": _now(), "who": operator(), "action": action, "rollout": rollout, **content},
         )
 
     def productions(self, model: str) -> list[dict[str, Any]]:
         """The ledger's entries for `model`, oldest first."""
-        return [entry for entry in read(self.folder / LEDGER) if entry.get("model") == model]
+        return [entry for entry in read_lines(self.folder / LEDGER) if entry.get("model") == model]
 
 
 def unfinished(events: Iterable[Mapping[str, Any]]) -> Unfinished | None:
@@ -127,7 +127,7 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
     append_line(path, json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a journal file; none for a file that is not there."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -142,7 +142,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def who() -> str:
+def operator() -> str:
     """The person or identity and the machine at the controls."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 

@@ -1,4 +1,4 @@
-"""What is served where, and where that is not what it should be."""
+"""The served versions of the fleet, and every drift from production."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from serving.artifact import store
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
-from serving.fleet.command import Controls, production
-from serving.fleet.edge import READY
-from serving.fleet.journal import LEDGER, read
-from serving.fleet.live import LiveWorld
-from serving.fleet.world import HostState
+from serving.fleet.cli.command import Controls, production
+from serving.fleet.haproxy.edge import READY
+from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.journal import LEDGER, read_lines
+from serving.fleet.ssh.ssh_driver import SshDriver
 from serving.triton import model_config
 
 
@@ -43,16 +43,16 @@ class Status:
         return bool(self.remarks) or any(row.drift for row in self.rows)
 
 
-def status(on: Controls, model: str | None = None) -> Status:
+def fleet_status(on: Controls, model: str | None = None) -> Status:
     """Read the whole fleet, for `model` or for every model that ever was in production."""
-    ledger = [str(entry["model"]) for entry in read(on.journal.folder / LEDGER)]
+    ledger = [str(entry["model"]) for entry in read_lines(on.journal.folder / LEDGER)]
     rows: list[Row] = []
     remarks: list[str] = []
     for name in [model] if model else sorted(set(ledger)):
         wanted = production(on.journal, name)
         digest = _digest(on, name, wanted)
-        with LiveWorld(on.fleet, name, on.store, on.config) as world:
-            states = world.read_all()
+        with SshDriver(on.fleet, name, on.store, on.config) as driver:
+            states = driver.read_hosts()
         rows += [_row(name, state, wanted, digest) for state in states.values()]
         if unfinished := on.journal.unfinished(name):
             remarks.append(
@@ -63,7 +63,7 @@ def status(on: Controls, model: str | None = None) -> Status:
 
 
 def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str, ...]:
-    """What is wrong with one host that should answer with version `wanted` of this `digest`."""
+    """The faults of one host that should answer with version `wanted` of this `digest`."""
     if state.problem:
         return (state.problem,)
     found = []

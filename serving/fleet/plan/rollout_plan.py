@@ -1,15 +1,15 @@
-"""What a rollout would do, as a value: from the fleet as it is, without touching it."""
+"""The plan of a rollout, as a value: from the fleet as it is, without touching it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.fleet.edge import READY
+from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Fleet, FleetError, Host
-from serving.fleet.journal import Before, Unfinished
-from serving.fleet.shipment import Shipment
-from serving.fleet.world import HostState
+from serving.fleet.plan.shipment import Shipment
+from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.journal import Before, Unfinished
 from serving.triton import model_config
 
 
@@ -90,7 +90,7 @@ def make(
 
 
 def as_it_is(state: HostState) -> Before:
-    """What an undo has to bring back. A Triton that is down counts for what it would serve."""
+    """The state that an undo must bring back; a Triton that is down counts as it would serve."""
     served = state.serving if state.alive else model_config.versions_in(state.config)
     return Before(served, state.config, state.edge)
 

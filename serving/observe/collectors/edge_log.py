@@ -140,9 +140,9 @@ class EdgeLog:
         )
         for kind in KINDS:
             self.lines.labels(kind)
-        self.know(())
+        self.set_models(())
 
-    def know(self, models: Iterable[str]) -> None:
+    def set_models(self, models: Iterable[str]) -> None:
         """From now on these models have series of their own; those known before keep theirs."""
         self.models = self.models | frozenset(models)
         for region in sorted(set(self.hosts.values())):

@@ -1,6 +1,6 @@
 """A region's HAProxy at run time: who gets traffic, and is it idle.
 
-Commands are pure strings; `Edge.tell` is the only place that touches the socket. What HAProxy was
+Commands are pure strings; `Edge.send` is the only place that touches the socket. What HAProxy was
 told is lost when it restarts, so states are read back from it and never remembered here.
 """
 
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.fleet.edge_config import BACKEND
+from serving.fleet.haproxy.edge_config import BACKEND
 from serving.fleet.inventory import FleetError
 
 READY, DRAIN, MAINT = "ready", "drain", "maint"
@@ -90,13 +90,13 @@ class Edge:
     region: str
     path: Path
 
-    def tell(self, command: str) -> None:
+    def send(self, command: str) -> None:
         """Send a command that changes something. Raises EdgeError if HAProxy answers anything."""
-        answer = self.ask(command).strip()
+        answer = self.query(command).strip()
         if answer:
             raise EdgeError(f"the edge of {self.region} refused `{command}`: {answer}")
 
-    def ask(self, command: str) -> str:
+    def query(self, command: str) -> str:
         """Send a command that reads and return its answer. Raises EdgeError."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
@@ -115,7 +115,7 @@ class Edge:
 
     def states(self) -> dict[str, ServerState]:
         """Every host of the region as HAProxy sees it now."""
-        return parse_states(self.ask(f"show servers state {BACKEND}"), self.ask("show stat"))
+        return parse_states(self.query(f"show servers state {BACKEND}"), self.query("show stat"))
 
     def state(self, host: str) -> ServerState:
         """One host. Raises EdgeError when the edge does not know it."""
@@ -136,7 +136,7 @@ class Edge:
             # From maintenance HAProxy goes to drain only by way of ready, which would let traffic
             # in for a moment; a host in maintenance is idle already.
             return
-        self.tell(set_state(host, state))
+        self.send(set_state(host, state))
         now = self.state(host).admin
         if now != state:
             raise EdgeError(

@@ -1,4 +1,4 @@
-"""What `fab` does, as functions of a composed config that return reports: no printing here."""
+"""The commands of `fab`, as functions of a composed config that return reports; no printing."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from serving.artifact import store
-from serving.fleet import plan as planning
-from serving.fleet import shipment as shipping
 from serving.fleet.inventory import Fleet, FleetError, denied, fleet_from
-from serving.fleet.journal import Journal, history
-from serving.fleet.lease import Lease, hold
-from serving.fleet.live import LiveWorld
-from serving.fleet.plan import Plan
-from serving.fleet.production import point_alias
-from serving.fleet.rollout import Outcome, RolloutConfig, Say, roll
-from serving.fleet.shipment import Shipment
+from serving.fleet.plan import rollout_plan as planning
+from serving.fleet.plan.rollout_plan import Plan
+from serving.fleet.plan.shipment import Shipment, read_shipment
+from serving.fleet.rollout.engine import Outcome, Progress, RolloutConfig, roll
+from serving.fleet.rollout.journal import Journal, history
+from serving.fleet.rollout.lease import Lease, hold
+from serving.fleet.rollout.production import point_alias
+from serving.fleet.ssh.ssh_driver import SshDriver
 
-EXIT = {"unchanged": 0, "done": 0, "rolled-back": 1, "refused": 2, "needs-a-person": 3}
+EXIT = {"unchanged": 0, "done": 0, "rolled-back": 1, "refused": 2, "manual-intervention": 3}
 """Exit codes: 0 as wished, 1 failed and undone, 2 refused with nothing changed, 3 look at it."""
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What a controller works with."""
+    """The fleet, store, journal and settings that a controller works with."""
 
     fleet: Fleet
     store: Path
@@ -43,7 +42,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class Report:
-    """How a deployment or a rollback ended. `previous` was in production before, `seconds` long
+    """The end of a deployment or a rollback. `previous` was in production before, `seconds` long
     it took; `warning` is a sentence about what did not work beside the fleet."""
 
     outcome: Outcome
@@ -100,29 +99,29 @@ def only_model(folder: Path, model: str | None) -> str:
 
 
 def preview(on: Controls, model: str | None, version: int | None) -> Plan:
-    """What `deploy` would do; nothing is touched and no lock is taken."""
-    shipment = shipping.read(on.store, only_model(on.store, model), version)
-    with LiveWorld(on.fleet, shipment.model, on.store, on.config) as world:
-        return _plan(on, shipment, world)
+    """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
+    shipment = read_shipment(on.store, only_model(on.store, model), version)
+    with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
+        return _plan(on, shipment, driver)
 
 
-def deploy(on: Controls, model: str | None, version: int | None, say: Say) -> Report:
+def deploy(on: Controls, model: str | None, version: int | None, progress: Progress) -> Report:
     """Bring the fleet to `version` (the newest in the store when None).
 
     Raises FleetError when nothing was done: a version below production, a host that cannot be
     read, a fleet that somebody else works on.
     """
-    shipment = shipping.read(on.store, only_model(on.store, model), version)
+    shipment = read_shipment(on.store, only_model(on.store, model), version)
     current = production(on.journal, shipment.model)
     if current is not None and shipment.version < current:
         raise FleetError(
             f"{shipment} is older than {shipment.model}/{current}, which is in production. To go "
             f"back say so: fab rollback --model {shipment.model} --version {shipment.version}."
         )
-    return _carry_out(on, shipment, "deploy", say)
+    return _carry_out(on, shipment, "deploy", progress)
 
 
-def rollback(on: Controls, model: str | None, version: int | None, say: Say) -> Report:
+def rollback(on: Controls, model: str | None, version: int | None, progress: Progress) -> Report:
     """Bring the fleet back to `version`; without one, to where the last deployment started.
 
     That is the version in production before, or production itself while a deployment is
@@ -146,29 +145,29 @@ def rollback(on: Controls, model: str | None, version: int | None, say: Say) -> 
             f"{model}/{version} is newer than {model}/{stack[-1]} in production: that is a "
             f"deployment. fab deploy --model {model} --version {version}."
         )
-    return _carry_out(on, shipping.read(on.store, model, version), "rollback", say)
+    return _carry_out(on, read_shipment(on.store, model, version), "rollback", progress)
 
 
-def heal(on: Controls, model: str | None, say: Say) -> Report:
+def heal(on: Controls, model: str | None, progress: Progress) -> Report:
     """Bring every host back to the version in production. Raises FleetError without one."""
     model = only_model(on.store, model)
     current = production(on.journal, model)
     if current is None:
         raise FleetError(f"the ledger has no production version of {model}: fab deploy first.")
-    return _carry_out(on, shipping.read(on.store, model, current), "heal", say)
+    return _carry_out(on, read_shipment(on.store, model, current), "heal", progress)
 
 
-def _carry_out(on: Controls, shipment: Shipment, action: str, say: Say) -> Report:
+def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress) -> Report:
     began = time.monotonic()
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
     with (
         _held(on, f"{action} {shipment}") as lease,
         _signals_stop(),
-        LiveWorld(on.fleet, shipment.model, on.store, on.config) as world,
+        SshDriver(on.fleet, shipment.model, on.store, on.config) as driver,
     ):
-        plan = _plan(on, shipment, world)
-        outcome = roll(on.fleet, plan, world, on.journal, lease, rollout, on.config, say)
+        plan = _plan(on, shipment, driver)
+        outcome = roll(on.fleet, plan, driver, on.journal, lease, rollout, on.config, progress)
         warning = ""
         if EXIT[outcome.kind] == 0 and previous != shipment.version:
             on.journal.enter(
@@ -189,11 +188,11 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, say: Say) -> Repor
     )
 
 
-def _plan(on: Controls, shipment: Shipment, world: LiveWorld) -> Plan:
+def _plan(on: Controls, shipment: Shipment, driver: SshDriver) -> Plan:
     return planning.make(
         on.fleet,
         shipment,
-        world.read_all(),
+        driver.read_hosts(),
         on.journal.unfinished(shipment.model),
         on.config.strategy,
         on.config.parallel,

@@ -1,4 +1,4 @@
-"""What a rule is: a recorded series or an alert, and how each is written for Prometheus."""
+"""A rule: a recorded series or an alert, and how each is written for Prometheus."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Alert:
     severity: Severity
     summary: str
     hold: str = ""
-    """How long the expression must hold before the alert fires, such as `5m`."""
+    """The time that the expression must hold before the alert fires, such as `5m`."""
     keep: str = ""
-    """How long the alert stays after the expression ended, so that it does not flap."""
+    """The time that the alert stays after the expression ended, so that it does not flap."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def as_yaml(self, runbooks: str) -> dict[str, Any]:

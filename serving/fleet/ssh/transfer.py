@@ -15,9 +15,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.fleet.connection import Shell
 from serving.fleet.inventory import FleetError, Host, Ssh
-from serving.fleet.shipment import Shipment
+from serving.fleet.plan.shipment import Shipment
+from serving.fleet.ssh.connection import Shell
 
 
 class Refused(FleetError):
@@ -34,7 +34,7 @@ class NoRoom(FleetError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a host has of one model. `packages`: digest of each verified package's manifest.
+    """The files of one model on a host. `packages`: digest of each verified package's manifest.
 
     `config` is the text of the model's config.pbtxt, None where there is none. Room in bytes.
     """

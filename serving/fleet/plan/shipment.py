@@ -1,4 +1,4 @@
-"""What a rollout carries: one signed version from the store, with what is needed to prove it."""
+"""The load of a rollout: one signed version from the store, with what is needed to prove it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Shipment:
         return f"{self.model}/{self.version}"
 
 
-def read(folder: Path, model: str, version: int | None = None) -> Shipment:
+def read_shipment(folder: Path, model: str, version: int | None = None) -> Shipment:
     """The shipment of `model`'s `version`, the newest when None, from the store in `folder`.
 
     Raises FleetError when the store lacks it, or when the two files that the controller itself

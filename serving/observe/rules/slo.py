@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from prometheus_client.utils import floatToGoString
 
-from serving.observe.edge_log import OTHER, SERVER_REASONS
-from serving.observe.rule import Alert, Group, Record, Severity
+from serving.observe.collectors.edge_log import OTHER, SERVER_REASONS
+from serving.observe.rules.rule import Alert, Group, Record, Severity
 from serving.observe.settings import Objectives
 
 BY = "sum by (region, model)"

@@ -17,15 +17,15 @@ from prometheus_client.registry import Collector
 
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError, get
-from serving.observe.fleet_look import STATES, Served, ask_fleet
-from serving.observe.release_look import Ledger, read_ledger, read_releases
+from serving.observe.collectors.release_collector import Ledger, read_ledger, read_releases
+from serving.observe.collectors.triton_collector import STATES, Served, poll_fleet
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where to look. `hosts`: name -> (address, HTTP port); `regions`: host -> region."""
+    """Folders and hosts to poll. `hosts`: name -> (address, HTTP port); `regions` by host."""
 
     store: Path
     journal: Path
@@ -36,7 +36,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Health:
-    """How one collector fared. Times in seconds since the epoch."""
+    """The last outcome of one collector. Times in seconds since the epoch."""
 
     success: bool
     last_success: float | None
@@ -44,8 +44,8 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one poll saw; None where its collector failed."""
+class Snapshot:
+    """The result of one poll; None where its collector failed."""
 
     ledger: Ledger | None = None
     releases: Mapping[tuple[str, str], int] | None = None
@@ -55,18 +55,18 @@ class Look:
     health: Mapping[str, Health] = field(default_factory=dict)
 
 
-def look(
-    before: Look, sources: Sources, clock: Callable[[], float] = time.time
-) -> tuple[Look, list[str]]:
+def poll(
+    before: Snapshot, sources: Sources, clock: Callable[[], float] = time.time
+) -> tuple[Snapshot, list[str]]:
     """Ask everything once. The second value is a sentence for each collector that failed."""
     health: dict[str, Health] = {}
     complaints: list[str] = []
 
-    def collect(name: str, ask: Callable[[], T]) -> T | None:
+    def collect(name: str, query: Callable[[], T]) -> T | None:
         began = clock()
         last = before.health[name].last_success if name in before.health else None
         try:
-            value = ask()
+            value = query()
         except (OSError, ValueError, KeyError, TypeError) as error:
             complaints.append(f"{name}: {type(error).__name__}: {error}")
             health[name] = Health(False, last, clock() - began)
@@ -79,7 +79,7 @@ def look(
     models = tuple((ledger.production if ledger else {}) or before_models(before))
 
     def fleet() -> dict[tuple[str, str], Served]:
-        served = ask_fleet(sources.hosts, models, sources.timeout_s)
+        served = poll_fleet(sources.hosts, models, sources.timeout_s)
         if served and all(one.state == "unreachable" for one in served.values()):
             raise ConnectionError("no host answered")
         return served
@@ -89,12 +89,12 @@ def look(
     digests = {
         pair: before.digests.get(pair) or _digest(sources.store, *pair) for pair in sorted(versions)
     }
-    return Look(ledger, releases, served, digests, health), complaints
+    return Snapshot(ledger, releases, served, digests, health), complaints
 
 
-def before_models(look: Look) -> tuple[str, ...]:
-    """The models of an earlier look: a journal that cannot be read does not end the watch."""
-    return tuple(sorted({model for _, model in look.served or {}}))
+def before_models(snapshot: Snapshot) -> tuple[str, ...]:
+    """The models of an earlier poll: a journal that cannot be read does not end the watch."""
+    return tuple(sorted({model for _, model in snapshot.served or {}}))
 
 
 def _digest(store: Path, model: str, version: str) -> str:
@@ -104,16 +104,16 @@ def _digest(store: Path, model: str, version: str) -> str:
         return ""  # served, and not (or no longer) in the store: the drift alert tells
 
 
-class Latest(Collector):
-    """The last look, as Prometheus series."""
+class SnapshotCollector(Collector):
+    """The last snapshot, as Prometheus series."""
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
-        self.look = Look()
+        self.snapshot = Snapshot()
 
     def collect(self) -> Iterator[Metric]:
         """Called by each scrape; reads memory only."""
-        now = self.look
+        now = self.snapshot
         yield from _health(now.health)
         if now.ledger is not None:
             yield from _ledger(now.ledger, self.sources.regions)
@@ -125,7 +125,7 @@ class Latest(Collector):
         if now.served is not None:
             yield from self._served(now)
 
-    def _served(self, now: Look) -> Iterator[Metric]:
+    def _served(self, now: Snapshot) -> Iterator[Metric]:
         info = _gauge(
             "model_served_info",
             "The version that answers on a host, by its digest in the store.",

@@ -1,0 +1,4 @@
+"""Recording rules and alerts, declared as values.
+
+Imports observe.settings only.
+"""
