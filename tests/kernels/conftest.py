@@ -14,7 +14,8 @@ LANES = {"kernels_interpret": HERE / "interpret", "kernels_compile": HERE / "com
 def lane_of(config):
     """The lane that the mark expression begins with, or None."""
     marks = config.option.markexpr.split(" and ")
-    return marks[0] if marks[0] in LANES else None
+    lane = marks[0].strip("()")
+    return lane if lane in LANES else None
 
 
 def pytest_configure(config):
