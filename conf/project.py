@@ -118,7 +118,7 @@ def enter_project(folder: str | None = None) -> Project | None:
     project = find_project()
     if project is None:
         return None
-    _refuse_shadowing(project)
+    check_names(project)
     os.environ[VARIABLE] = str(project.root)
     if str(project.root) not in sys.path:
         sys.path.append(str(project.root))  # last: it cannot stand before anybody's packages
@@ -140,7 +140,8 @@ def _refuse_foreign(root: Path) -> None:
     )
 
 
-def _refuse_shadowing(project: Project) -> None:
+def check_names(project: Project) -> None:
+    """Raise `ConfigError` for a package of the project that has the name of another one."""
     elsewhere = [entry for entry in sys.path if Path(entry).resolve() != project.root]
     for name in sorted({project.name, *_top_level_modules(project.root)}):
         if name in OWN_PACKAGES:

@@ -34,7 +34,19 @@ def repo_root() -> Path:
     return TREE.parent
 
 
+def project_root() -> Path:
+    """The folder of the project that this command works in. Raises `ConfigError` without one."""
+    project = find_project()
+    if project is None:
+        raise ConfigError(
+            "${project:} is the folder of a project, and this command works in none. "
+            "Change into one, or name it with --project DIR."
+        )
+    return project.root
+
+
 OmegaConf.register_new_resolver("repo", lambda: str(repo_root()), replace=True)
+OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
 
 
 class ProjectSearchPath(SearchPathPlugin):

@@ -11,6 +11,7 @@ from importlib import import_module
 # Verb -> (summary, module:function). A module is imported when its verb is called, so that no verb
 # pays for another one's dependencies.
 VERBS = {
+    "new": ("make a project: a folder for a model of one's own", "hpc.cli.new:main"),
     "data": ("prepare and publish a dataset", "hpc.data.command:main"),
     "train": ("submit a training run, or a sweep of runs", "hpc.cli.train:main"),
     "ls": ("list runs and where they stand", "hpc.cli.ls:main"),

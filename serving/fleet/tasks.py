@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from serving.fleet.plan import Plan
     from serving.fleet.rollout import Say
 
+__all__ = ["deploy", "heal", "plan", "rollback", "status"]  # a fabfile.py imports *
+
 REFUSED, DRIFT = 2, 1
 _HELP = {
     "model": "the model's name; may be left out while the store has only one",
