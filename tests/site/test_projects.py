@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Each command belongs to an identity; in the guide it is typed as on a site with a login each.
 COMMANDS = f"""\
-as() {{ {REPO}/scripts/site as "$1" env LOCKGATE_PROJECT="$PWD" "${{@:2}}"; }}
+as() {{ LOCKGATE_PROJECT="$PWD" {REPO}/scripts/site as "$@"; }}
 lockgate() {{
   case "$1" in
     new) {REPO}/.venv/bin/lockgate "$@" ;;
