@@ -61,14 +61,13 @@ def build(kind: Any, value: object, where: str = "", plugins: bool = False) -> A
     """
     if kind is Any:
         return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    plain = kind is dict or origin in (dict, Mapping)  # made later, by whoever reads the mapping
-    if plugins and isinstance(value, Mapping) and TARGET in value and not plain:
+    if plugins and isinstance(value, Mapping) and TARGET in value and kind is not dict:
         from conf.plugin import make_plugin
 
         return make_plugin(value, where)
     if is_dataclass(kind):
         return build_dataclass(typing.cast(type, kind), value, where, plugins)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return _tuple(arguments, _expect(value, list, "a list", where), where, plugins)
     if origin is list:
