@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 from conf.errors import ConfigError, LockgateError
 
 if TYPE_CHECKING:
+    from conf.project import Project, enter_project, find_project
     from conf.tree import compose, options, repo_root
 
-__all__ = ["ConfigError", "LockgateError", "compose", "options", "repo_root"]
+__all__ = [
+    "ConfigError", "LockgateError", "Project", "compose", "enter_project", "find_project",
+    "options", "repo_root",
+]  # fmt: skip
+PROJECT = ("Project", "enter_project", "find_project")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'conf' has no attribute {name!r}; it has {__all__}")
-    return getattr(import_module("conf.tree"), name)
+    return getattr(import_module("conf.project" if name in PROJECT else "conf.tree"), name)

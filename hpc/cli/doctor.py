@@ -21,7 +21,7 @@ class Finding:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `lockgate doctor ARGV`; 0 when everything is fine, else 3."""
+    """Run `lockgate doctor ARGV`; 0 when everything is fine, else `UNREACHABLE`."""
     parser = argparse.ArgumentParser(
         prog="lockgate doctor", description="Look at what a training run needs here."
     )
@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     options = parser.parse_intermixed_args(list(argv))
     from conf import compose
+    from conf.errors import DONE, UNREACHABLE
 
     findings = look(compose("site", options.overrides).site)
     if options.json:
@@ -36,13 +37,14 @@ def main(argv: Sequence[str]) -> int:
     else:
         for finding in findings:
             print(f"{'ok  ' if finding.fine else 'LOOK'}  {finding.name}: {finding.detail}")
-    return 0 if all(finding.fine for finding in findings) else 3
+    return DONE if all(finding.fine for finding in findings) else UNREACHABLE
 
 
 def look(site: Any) -> list[Finding]:
     """Everything that is looked at, in the order in which a run needs it."""
     variables = {"SLURM_CONF": str(site.paths.slurm_conf)}
     return [
+        _finding("project", _project),
         _finding("data", lambda: _datasets(Path(site.paths.data))),
         _finding("runs", lambda: _writable(Path(site.paths.runs))),
         _finding("Slurm controller", lambda: _controller(variables)),
@@ -58,6 +60,13 @@ def _finding(name: str, read: Callable[[], str]) -> Finding:
         return Finding(name, True, read())
     except (JobError, OSError) as error:
         return Finding(name, False, str(error))
+
+
+def _project() -> str:
+    from conf.project import find_project
+
+    project = find_project()
+    return f"{project.name} in {project.root}" if project else "none: Lockgate's own tasks"
 
 
 def _datasets(data: Path) -> str:

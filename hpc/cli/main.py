@@ -11,6 +11,7 @@ from importlib import import_module
 # Verb -> (summary, module:function). A module is imported when its verb is called, so that no verb
 # pays for another one's dependencies.
 VERBS = {
+    "new": ("make a project: a folder for a model of one's own", "hpc.cli.new:main"),
     "data": ("prepare and publish a dataset", "hpc.data.command:main"),
     "train": ("submit a training run, or a sweep of runs", "hpc.cli.train:main"),
     "ls": ("list runs and where they stand", "hpc.cli.ls:main"),
@@ -28,62 +29,84 @@ From a Slurm cluster to a Triton fleet, one gate at a time.
 
 {verbs}
 
+Every verb works in the project of the working directory, the nearest folder upwards with a
+lockgate.yaml, or in the one that --project DIR or $LOCKGATE_PROJECT names.
 Deploying is `fab -l`. Help on one verb: lockgate VERB --help
 
-exit codes:
-  0    done
-  1    it failed, and says why
-  2    a mistake on the command line or in a config file
-  3    the site is not there: Slurm does not answer
+exit codes, of lockgate and of fab:
+  0    done, or nothing had to be done
+  1    it failed, and says why; what was there before is as it was
+  2    a mistake on the command line or in a config file; nothing was changed
+  3    done or undone in part only; says what a person has to mend
+  4    a gate, a signature or a check refused it; nothing was changed
+  5    a part of the site does not answer, such as Slurm
   130  interrupted with Ctrl-C
 """
-
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help(), end="", file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else MISTAKE
-    if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"lockgate {version('lockgate')}")
+    if arguments and arguments[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
         return 0
-    verb, *rest = arguments
-    if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, n=1, cutoff=0.4)
-        hint = f"Did you mean: lockgate {near[0]}" if near else f"There is: {', '.join(VERBS)}"
-        print(f"lockgate: no verb {verb!r}. {hint}", file=sys.stderr)
-        return MISTAKE
-    return _run(verb, rest)
+    from conf.errors import FAILED, INTERRUPTED, LockgateError  # Hydra: not for help
 
-
-def _run(verb: str, arguments: list[str]) -> int:
-    from conf import ConfigError
-    from hpc.jobs.errors import JobError
-
-    module, function = VERBS[verb][1].split(":")
     try:
-        return int(getattr(import_module(module), function)(arguments) or 0)
-    except ConfigError as error:
-        return _say(error, MISTAKE)
-    except JobError as error:
-        return _say(error, error.exit_code)
+        return _run(*_split_project(arguments))
+    except LockgateError as error:
+        return _failed(error, error.exit_code)
     except BrokenPipeError:
         # The reader of our output has seen enough, as in `lockgate logs RUN | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        return _say(error, FAILED)
+        return _failed(error, FAILED)
     except KeyboardInterrupt:
         print("", file=sys.stderr)
-        return _say("interrupted", INTERRUPTED)
+        return _failed("interrupted", INTERRUPTED)
 
 
-def _say(error: object, code: int) -> int:
+def _run(project: str | None, arguments: list[str]) -> int:
+    from conf.errors import MISTAKE
+    from conf.project import enter_project
+
+    if not arguments:
+        print(_help(), end="", file=sys.stderr)
+        return MISTAKE
+    verb, *rest = arguments
+    if verb == "--version":
+        from importlib.metadata import version
+
+        print(f"lockgate {version('lockgate')}")
+        return 0
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1, cutoff=0.4)
+        hint = f"Did you mean: lockgate {near[0]}" if near else f"There is: {', '.join(VERBS)}"
+        return _failed(f"no verb {verb!r}. {hint}", MISTAKE)
+    if verb != "new":  # it makes a project, and needs none
+        enter_project(project)
+    module, function = VERBS[verb][1].split(":")
+    return int(getattr(import_module(module), function)(rest) or 0)
+
+
+def _split_project(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of `--project DIR`, wherever it stands, and the other words. Raises ConfigError."""
+    from conf.errors import ConfigError
+
+    project, others = None, []
+    words = iter(arguments)
+    for word in words:
+        if word == "--project" or word.startswith("--project="):
+            project = word.partition("=")[2] or next(words, "")
+            if not project:
+                raise ConfigError("--project names the folder of a project, as in --project DIR")
+        else:
+            others.append(word)
+    return project, others
+
+
+def _failed(error: object, code: int) -> int:
     print(f"lockgate: {error}", file=sys.stderr)
     return code
 

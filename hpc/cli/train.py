@@ -103,6 +103,7 @@ def _fields(ready: Any, sent: Any) -> dict[str, Any]:
         "folder": str(sent.run.folder),
         "spec_digest": ready.spec.digest,
         "source_digest": ready.spec.source.digest,
+        "project_digest": ready.spec.project.digest if ready.spec.project else None,
         "dataset_digest": ready.spec.dataset.digest,
     }
 
@@ -119,14 +120,18 @@ def _plan_fields(ready: Any) -> dict[str, Any]:
 def _text(ready: Any, sent: Any) -> str:
     ranks = f"{ready.cluster.nodes} x {ready.cluster.tasks_per_node}"
     where = f"job {sent.job_id} on {ready.cluster.kind}"
-    edits = " with edits that are not committed" if ready.spec.source.dirty else ""
+    project = f", project {_code(ready.spec.project)}" if ready.spec.project else ""
     return (
         f"{sent.run.name}\n"
         f"  submitted as {where}: {ranks} ranks, {ready.spec.config.steps} steps\n"
         f"  data {ready.spec.dataset.name}@{ready.spec.dataset.digest[:12]}, "
-        f"source {ready.spec.source.digest[:12]}{edits}\n"
+        f"source {_code(ready.spec.source)}{project}\n"
         f"  follow it: lockgate logs {sent.run.name} -f"
     )
+
+
+def _code(source: Any) -> str:
+    return source.digest[:12] + (" with edits that are not committed" if source.dirty else "")
 
 
 def _plan_text(ready: Any) -> str:

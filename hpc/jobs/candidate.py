@@ -15,7 +15,7 @@ from hpc.jobs.environment import job_variables
 from hpc.jobs.errors import JobError
 from hpc.jobs.run import Run
 from hpc.jobs.scheduler import error_line
-from hpc.jobs.snapshot import verify
+from hpc.jobs.snapshot import check_snapshot
 from hpc.jobs.spec import read_spec
 
 
@@ -29,7 +29,7 @@ def export_again(run: Run) -> Path:
     Raises `SpecMoved` for a run whose spec or snapshot was changed, and `NotExported`.
     """
     spec = run.spec
-    snapshot = verify(run.folder.parent / "snapshots", spec.source)
+    snapshot = check_snapshot(run.folder.parent / "snapshots", spec)
     variables = job_variables(cluster_config(spec.config), snapshot, str(spec.config.site.root))
     done = subprocess.run(
         [sys.executable, "-m", "hpc.jobs.candidate", str(run.spec_path), spec.digest],

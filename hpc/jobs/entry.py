@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from conf import ConfigError, repo_root
+from conf import LockgateError, find_project, repo_root
 from hpc.jobs import status
 from hpc.jobs.config import cluster_config
 from hpc.jobs.environment import describe, installed
@@ -29,7 +29,7 @@ from hpc.jobs.marker import read_marker
 from hpc.jobs.rank import Rank, this_rank
 from hpc.jobs.run import Run
 from hpc.jobs.signals import StopRequest
-from hpc.jobs.snapshot import verify
+from hpc.jobs.snapshot import check_snapshot
 from hpc.jobs.spec import JobSpec, read_spec
 
 
@@ -66,7 +66,7 @@ def _attempt(here: Run, rank: Rank, digest: str) -> int:
         from hpc.train.loop import train  # torch and DeepSpeed: only in the job
 
         outcome = train(spec, here.folder, stop)
-    except (JobError, ConfigError) as error:  # a sentence for people; the stack adds nothing
+    except LockgateError as error:  # a sentence for people; the stack adds nothing
         print(f"lockgate: {error}", file=sys.stderr)
         status.fail_attempt(here, rank, error)
         return REFUSED if isinstance(error, SpecMoved) else TRAINING_FAILED
@@ -118,9 +118,13 @@ def _say_first(path: Path, code: int) -> None:
 
 def _check(spec: JobSpec, here: Run) -> None:
     """Raise `SpecMoved` unless code and data are the frozen ones; tell of a moved environment."""
-    snapshot = verify(here.folder.parent / "snapshots", spec.source)
-    if repo_root().resolve() != snapshot.resolve():
-        raise SpecMoved(f"this job runs {repo_root()}, not its snapshot {snapshot}.")
+    snapshot = check_snapshot(here.folder.parent / "snapshots", spec)
+    if repo_root().resolve() != snapshot.folder.resolve():
+        raise SpecMoved(f"this job runs {repo_root()}, not its snapshot {snapshot.folder}.")
+    project = find_project()
+    running = project.root if project else None
+    if running != (snapshot.project.resolve() if snapshot.project else None):
+        raise SpecMoved(f"this job uses project {running}, not {snapshot.project} of its snapshot.")
     lineage = read_marker(spec.dataset.folder / "lineage.json")
     if lineage.get("digest") != spec.dataset.digest:
         raise SpecMoved(

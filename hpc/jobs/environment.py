@@ -10,8 +10,10 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from conf import ConfigError
+from conf.project import VARIABLE
 from hpc.jobs.backend import find_backend
 from hpc.jobs.config import ClusterConfig
+from hpc.jobs.snapshot import Snapshot
 from hpc.jobs.spec import Environment
 from serving.artifact.digest import bytes_sha256
 
@@ -32,7 +34,10 @@ def describe(packages: list[str]) -> Environment:
 
 
 def job_variables(
-    cluster: ClusterConfig, snapshot: Path, site_root: str, ambient: Mapping[str, str] = os.environ
+    cluster: ClusterConfig,
+    snapshot: Snapshot,
+    site_root: str,
+    ambient: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
     """The whole environment that a job starts with; nothing else of the submitter's travels.
 
@@ -49,7 +54,8 @@ def job_variables(
     names = (*ALWAYS, *cluster.pass_environment)
     variables = {name: ambient[name] for name in names if name in ambient}
     variables |= {
-        "PYTHONPATH": str(snapshot),
+        "PYTHONPATH": ":".join(map(str, filter(None, (snapshot.folder, snapshot.project)))),
+        VARIABLE: str(snapshot.project or ""),  # empty: none, whatever folder the job stands in
         "PYTHONDONTWRITEBYTECODE": "1",  # the snapshot is read-only, and stays what it is
         "PYTHONUNBUFFERED": "1",
         "LOCKGATE_SITE": site_root,

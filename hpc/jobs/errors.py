@@ -1,22 +1,21 @@
 """What can go wrong with a job, as sentences for the person at the keyboard.
 
-`exit_code` is what the command line ends with: 1 it failed, 2 a person's mistake, 3 the site is
-not there. `conf.ConfigError` counts as a person's mistake too.
+`conf.errors` has the exit codes; `conf.ConfigError` counts as a person's mistake too.
 """
 
 from __future__ import annotations
 
+from conf.errors import MISTAKE, UNREACHABLE, LockgateError
 
-class JobError(Exception):
+
+class JobError(LockgateError):
     """A job could not do what was asked; nothing half-done is left behind."""
-
-    exit_code = 1
 
 
 class PersonsMistake(JobError):
     """Something that the person can put right on the command line."""
 
-    exit_code = 2
+    exit_code = MISTAKE
 
 
 class UnknownRun(PersonsMistake):
@@ -34,7 +33,7 @@ class SecretInConfig(PersonsMistake):
 class SchedulerUnavailable(JobError):
     """Slurm is not installed here, or its controller does not answer."""
 
-    exit_code = 3
+    exit_code = UNREACHABLE
 
 
 class SubmitRefused(JobError):

@@ -1,81 +1,93 @@
 """Source snapshots: the code of a run, copied at submit into a folder named by its content.
 
-Edits that are not committed are part of it; files that git ignores are not. A job runs from its
-snapshot, so editing the checkout after submit changes nothing.
+Lockgate's packages are at its top, a project's files under `project/`. A job runs from its
+snapshot, so editing the checkout or the project after submit changes nothing.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf import find_project, repo_root
 from hpc.jobs.errors import SpecMoved
-from hpc.jobs.spec import Source
-from serving.artifact.digest import file_sha256, pairs_digest, short, tree_digest
-from serving.artifact.verify import Refused
+from hpc.jobs.source import SourceTree, read_checkout, read_project_tree
+from hpc.jobs.spec import JobSpec, Source
+from serving.artifact.digest import bytes_sha256, file_sha256, pairs_digest, short
+from serving.artifact.verify import Refused, plain_files
 
-PARTS = ("hpc", "kernels", "serving", "conf", "pyproject.toml")
+PROJECT = "project"
 
 
 @dataclass(frozen=True)
-class Checkout:
-    """The source as it stands: what would be copied, and how it differs from HEAD."""
+class Code:
+    """The source of one run as it stands: Lockgate's, and the project's if there is one."""
 
-    root: Path
-    files: tuple[str, ...]  # posix paths relative to root, sorted
-    source: Source
-    diff: str  # `git diff HEAD` of the parts; empty where there is no git
+    checkout: SourceTree
+    project: SourceTree | None
 
 
-def read_checkout(root: Path) -> Checkout:
-    """List and digest the source under `root`; writes nothing."""
-    commit, diff, files = _from_git(root) or (None, "", _by_walking(root))
-    digest = pairs_digest((name, file_sha256(root / name)) for name in files)
-    untracked = bool(commit) and _git(root, "ls-files", "-o", "--exclude-standard", "--", *PARTS)
-    source = Source(digest=digest, commit=commit, dirty=bool(diff or untracked))
-    return Checkout(root=root, files=tuple(files), source=source, diff=diff)
+@dataclass(frozen=True)
+class Snapshot:
+    """The folder that a run's code is in, or will be; `project` is inside it."""
+
+    folder: Path
+    project: Path | None
 
 
-def take(checkout: Checkout, snapshots: Path) -> Path:
-    """Copy the checkout to `snapshots/<digest>`, read-only, and return that folder.
+def read_code() -> Code:
+    """Lockgate's source and that of the project that this command works in; writes nothing."""
+    project = find_project()
+    return Code(read_checkout(repo_root()), read_project_tree(project) if project else None)
 
-    An existing snapshot is reused only if its content still has the digest; one that was changed is
-    put aside and taken anew. Raises `SpecMoved` when the source changes while it is copied.
+
+def snapshot_of(snapshots: Path, source: Source, project: Source | None) -> Snapshot:
+    """Where the snapshot of these two sources is; it need not be there yet."""
+    if project is None:
+        return Snapshot(snapshots / source.digest, None)
+    name = bytes_sha256(f"{source.digest} {project.digest}".encode())
+    return Snapshot(snapshots / name, snapshots / name / PROJECT)
+
+
+def take_snapshot(code: Code, snapshots: Path) -> Snapshot:
+    """Copy the code to its folder in `snapshots`, read-only.
+
+    An existing snapshot is reused only if its content still has its digests; one that was changed
+    is put aside and taken anew. Raises `SpecMoved` when the source changes while it is copied.
     """
-    digest = checkout.source.digest
-    final = snapshots / digest
-    if _intact(final, digest):
+    source, project = code.checkout.source, code.project.source if code.project else None
+    final = snapshot_of(snapshots, source, project)
+    if _is_intact(final.folder, source, project):
         return final
     snapshots.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=snapshots, prefix=f".{short(digest)}-"))
+    staging = Path(tempfile.mkdtemp(dir=snapshots, prefix=f".{short(final.folder.name)}-"))
     try:
-        for name in checkout.files:
-            target = staging / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkout.root / name, target)
-        if tree_digest(staging, exclude=()) != digest:
+        _copy(code.checkout, staging)
+        if code.project:
+            _copy(code.project, staging / PROJECT)
+        if not _is_intact(staging, source, project):
+            roots = [str(tree.root) for tree in (code.checkout, code.project) if tree]
             raise SpecMoved(
-                f"the source under {checkout.root} changed while it was copied. Submit again."
+                f"the source under {' or '.join(roots)} changed while it was copied. Submit again."
             )
         _protect(staging)
-        _publish(staging, final, digest)
+        _publish(staging, final.folder, source, project)
     finally:
         discard(staging)
     return final
 
 
-def verify(snapshots: Path, source: Source) -> Path:
-    """The folder of `source`, checked byte for byte; raises `SpecMoved` when it is not that."""
-    folder = snapshots / source.digest
-    if not _intact(folder, source.digest):
+def check_snapshot(snapshots: Path, spec: JobSpec) -> Snapshot:
+    """The snapshot of `spec`, checked byte for byte; raises `SpecMoved` when it is not that."""
+    found = snapshot_of(snapshots, spec.source, spec.project)
+    if not _is_intact(found.folder, spec.source, spec.project):
         raise SpecMoved(
-            f"the source snapshot {folder} is missing or was changed after submit. Nothing was "
-            "run; submit again: lockgate train takes a new snapshot."
+            f"the source snapshot {found.folder} is missing or was changed after submit. Nothing "
+            "was run; submit again: lockgate train takes a new snapshot."
         )
-    return folder
+    return found
 
 
 def discard(folder: Path) -> None:
@@ -88,11 +100,29 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _intact(folder: Path, digest: str) -> bool:
+def _copy(tree: SourceTree, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in tree.files:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tree.root / name, target)
+
+
+def _is_intact(folder: Path, source: Source, project: Source | None) -> bool:
+    """Whether the folder holds exactly the files of both sources."""
+    inside = f"{PROJECT}/"
+    checkout, others = [], []
     try:
-        return tree_digest(folder, exclude=()) == digest
+        for name, path in plain_files(folder):
+            if project is not None and name.startswith(inside):
+                others.append((name.removeprefix(inside), file_sha256(path)))
+            else:
+                checkout.append((name, file_sha256(path)))
     except (OSError, Refused):
         return False
+    if project is not None and pairs_digest(others) != project.digest:
+        return False
+    return pairs_digest(checkout) == source.digest
 
 
 def _protect(folder: Path) -> None:
@@ -101,52 +131,13 @@ def _protect(folder: Path) -> None:
     folder.chmod(0o555)
 
 
-def _publish(staging: Path, final: Path, digest: str) -> None:
-    if final.is_dir() and not _intact(final, digest):
-        aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{short(digest)}-changed-"))
+def _publish(staging: Path, final: Path, source: Source, project: Source | None) -> None:
+    if final.is_dir() and not _is_intact(final, source, project):
+        aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{short(final.name)}-changed-"))
         final.rename(aside / final.name)
     try:
         staging.rename(final)
     except OSError:
         # Somebody who submits the same source at the same moment was first.
-        if not _intact(final, digest):
+        if not _is_intact(final, source, project):
             raise
-
-
-def _from_git(root: Path) -> tuple[str | None, str, list[str]] | None:
-    """(HEAD, diff, files); None where `root` is not the top of a git checkout."""
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if not top or Path(top.strip()).resolve() != root.resolve():
-        return None
-    listed = _git(root, "ls-files", "-co", "--exclude-standard", "-z", "--", *PARTS)
-    if listed is None:
-        return None
-    names = {name for name in listed.split("\0") if name}
-    files = sorted(name for name in names if (root / name).is_file())  # not the deleted ones
-    head = (_git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip() or None
-    diff = _git(root, "diff", "HEAD", "--", *PARTS) if head else ""
-    return head, diff or "", files
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git answers; None where it is missing or says no. Never writes into the checkout."""
-    # The training user reads a checkout that somebody else owns; reading is all it does.
-    command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="surrogateescape", check=False,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        )  # fmt: skip
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _by_walking(root: Path) -> list[str]:
-    """Every file of the packages, where they were installed without git."""
-    found = []
-    for part in PARTS:
-        path = root / part
-        inside = path.rglob("*") if path.is_dir() else [path]
-        found += [item for item in inside if item.is_file() and item.suffix != ".pyc"]
-    return sorted(item.relative_to(root).as_posix() for item in found)

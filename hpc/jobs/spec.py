@@ -20,17 +20,18 @@ from serving.artifact.digest import bytes_sha256, canonical_json
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
 
-FORMAT = 1
+FORMAT = 2
 HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The code that a run uses: `digest` names a folder of snapshots."""
+    """The code that a run uses, Lockgate's or a project's: `digest` is of its files."""
 
     digest: str
     commit: str | None  # HEAD at submit; null where there was no git
-    dirty: bool  # edits that were not committed are in the snapshot, and in source.diff
+    dirty: bool  # edits that were not committed are in the snapshot, and in *.diff of the run
+    version: str | None = None  # of the installed package; null in a checkout and for a project
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class JobSpec:
     task: str
     config: DictConfig
     source: Source
+    project: Source | None  # null for a run of Lockgate's own
     dataset: DatasetRef
     environment: Environment
 
@@ -63,6 +65,7 @@ class JobSpec:
             "task": self.task,
             "config": OmegaConf.to_container(self.config, resolve=False),
             "source": asdict(self.source),
+            "project": asdict(self.project) if self.project else None,
             "dataset": asdict(self.dataset),
             "environment": asdict(self.environment),
         }
@@ -110,6 +113,7 @@ def _from_content(content: dict[str, Any]) -> JobSpec:
         task=content["task"],
         config=frozen(content["config"]),
         source=Source(**content["source"]),
+        project=Source(**content["project"]) if content["project"] else None,
         dataset=DatasetRef(**content["dataset"]),
         environment=Environment(**content["environment"]),
     )

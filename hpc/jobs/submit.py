@@ -11,7 +11,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from conf import repo_root
 from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
@@ -21,7 +20,7 @@ from hpc.jobs.errors import DatasetMissing, JobError, PersonsMistake
 from hpc.jobs.resolve import resolve
 from hpc.jobs.run import Run, run_name
 from hpc.jobs.run_files import user_name, write_run_file
-from hpc.jobs.snapshot import Checkout, discard, read_checkout, take
+from hpc.jobs.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
 from hpc.jobs.spec import JobSpec, frozen
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
@@ -34,7 +33,7 @@ class Plan:
     run: Run
     spec: JobSpec
     cluster: ClusterConfig
-    checkout: Checkout
+    code: Code
     packages: tuple[str, ...]
     variables: Mapping[str, str]  # the job's whole environment
 
@@ -60,20 +59,21 @@ def plan(config: DictConfig, now: datetime | None = None) -> Plan:
     cluster = cluster_config(config)
     run_config(config)
     plain = resolve(config, cluster.pass_environment)
-    checkout = read_checkout(repo_root())
+    code = read_code()
     packages = installed()
     spec = JobSpec(
         task=str(config.task.name),
         config=frozen(plain),
-        source=checkout.source,
+        source=code.checkout.source,
+        project=code.project.source if code.project else None,
         dataset=_dataset(config),
         environment=describe(packages),
     )
     runs = Path(config.site.paths.runs)
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
-    snapshot = runs / "snapshots" / spec.source.digest
+    snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
     variables = job_variables(cluster, snapshot, str(config.site.root))
-    return Plan(run, spec, cluster, checkout, tuple(packages), variables)
+    return Plan(run, spec, cluster, code, tuple(packages), variables)
 
 
 def submit(ready: Plan) -> Submitted:
@@ -84,7 +84,7 @@ def submit(ready: Plan) -> Submitted:
     run, backend = ready.run, find_backend(ready.cluster.kind)
     backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
     with _no_access(run.folder.parent):
-        take(ready.checkout, run.folder.parent / "snapshots")
+        take_snapshot(ready.code, run.folder.parent / "snapshots")
         run.folder.mkdir(parents=True, mode=0o755)
     try:
         _fill(ready)
@@ -113,8 +113,9 @@ def _fill(ready: Plan) -> None:
     run.logs.mkdir()
     run.submitit.mkdir(mode=0o700)
     replace_file(run.folder / "environment.txt", "\n".join(ready.packages) + "\n", mode=0o444)
-    if ready.checkout.diff:
-        replace_file(run.folder / "source.diff", ready.checkout.diff, mode=0o444)
+    for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
+        if tree and tree.diff:
+            replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444)
     ready.spec.write(run.spec_path)
 
 

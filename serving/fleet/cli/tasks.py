@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from serving.fleet.plan.rollout_plan import Plan
     from serving.fleet.rollout.engine import Progress
 
+__all__ = ["deploy", "heal", "plan", "rollback", "status"]  # a fabfile.py imports *
+
 REFUSED, DRIFT = 2, 1
 _HELP = {
     "model": "the model's name; may be left out while the store has only one",
@@ -92,11 +94,12 @@ def status(_: Context, model: str = "", set: list[str] | None = None, json: bool
 
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
     """Compose the config and do `act`; what was refused becomes a sentence and exit code 2."""
-    from conf import ConfigError, compose
+    from conf import ConfigError, compose, enter_project
     from serving.fleet.cli.command import controls
     from serving.fleet.inventory import FleetError
 
     try:
+        enter_project()
         return act(controls(compose("rollout", overrides or [])))
     except (FleetError, ConfigError) as error:
         print(f"fab: {error}", file=sys.stderr)

@@ -50,7 +50,8 @@ def test_help_names_every_verb_and_every_exit_code(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert [verb for verb in cli.VERBS if f"  {verb} " not in text] == []
-    assert [code for code in ("0", "1", "2", "3", "130") if f"\n  {code} " not in text] == []
+    codes = ("0", "1", "2", "3", "4", "5", "130")
+    assert [code for code in codes if f"\n  {code} " not in text] == []
 
 
 def test_no_verb_is_a_mistake_that_shows_help(capsys):
@@ -74,7 +75,7 @@ def test_a_mistyped_verb_is_answered_with_the_nearest(typo, meant, capsys):
         (ConfigError("steps=0: must be at least 1"), 2),
         (PersonsMistake("name a run"), 2),
         (JobError("sbatch refused the job"), 1),
-        (SchedulerUnavailable("the Slurm controller does not answer"), 3),
+        (SchedulerUnavailable("the Slurm controller does not answer"), 5),
         (PermissionError(13, "Permission denied", "/runs"), 1),
         (KeyboardInterrupt(), 130),
     ],

@@ -99,7 +99,7 @@ def test_a_dataset_that_was_not_prepared_names_the_next_command(site, capsys):
 def test_without_the_cluster_there_is_one_sentence_and_no_folder(site, capsys, monkeypatch):
     publish_toy(site)
     monkeypatch.setattr("os.getuid", lambda: 12345)
-    assert main(["train", TASK, "task.dataset=toy"]) == 3
+    assert main(["train", TASK, "task.dataset=toy"]) == 5
     err = capsys.readouterr().err
     assert "there is no Slurm cluster" in err
     assert "cluster=local" in err
@@ -135,7 +135,7 @@ def test_cfg_job_shows_keys_that_can_be_overridden(site, capsys):
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(site, capsys):
-    assert main(["doctor", "--json"]) == 3
+    assert main(["doctor", "--json"]) == 5
     found = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert "lockgate data prepare" in found["data"]["detail"]
     assert not found["Slurm controller"]["fine"]

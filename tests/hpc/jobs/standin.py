@@ -13,6 +13,7 @@ REPO = Path(__file__).resolve().parents[3]
 STAND_IN_LOOP = '''
 """Counts steps. What it does beside that is said by config.task.behaviour."""
 import json, os, time
+from importlib import import_module
 from pathlib import Path
 
 WORD = "as submitted"
@@ -21,6 +22,8 @@ WORD = "as submitted"
 def train(spec, run_dir: Path, stop) -> str:
     rank = int(os.environ["RANK"])
     seen = {"word": WORD, "greeting": spec.config.task.greeting, "environment": dict(os.environ)}
+    if "module" in spec.config.task:
+        seen["project_word"] = import_module(spec.config.task.module).WORD
     (run_dir / f"seen-{rank}.json").write_text(json.dumps(seen))
     print(f"rank {rank} begins", flush=True)
     behaviour = spec.config.task.behaviour

@@ -7,8 +7,9 @@ import pytest
 from conf import ConfigError
 from hpc.jobs.config import ClusterConfig
 from hpc.jobs.environment import describe, installed, job_variables
+from hpc.jobs.snapshot import Snapshot
 
-SNAPSHOT = Path("/runs/snapshots/abc")
+SNAPSHOT = Snapshot(Path("/runs/snapshots/abc"), None)
 
 
 def variables(cluster=None, **ambient: str) -> dict[str, str]:
@@ -21,7 +22,15 @@ def test_a_job_starts_with_nothing_of_the_submitters_but_what_is_named():
     assert got["WANTED"] == "yes"
     assert got["HOME"] == "/home/me"
     assert "UNWANTED" not in got
-    assert got["PYTHONPATH"] == str(SNAPSHOT)
+    assert got["PYTHONPATH"] == "/runs/snapshots/abc"
+
+
+def test_a_job_finds_its_project_in_its_snapshot_and_only_there():
+    assert variables(LOCKGATE_PROJECT="/home/me/digits")["LOCKGATE_PROJECT"] == ""
+    snapshot = Snapshot(Path("/runs/snapshots/abc"), Path("/runs/snapshots/abc/project"))
+    got = job_variables(ClusterConfig(), snapshot, "/site", {"PATH": "/bin"})
+    assert got["PYTHONPATH"] == "/runs/snapshots/abc:/runs/snapshots/abc/project"
+    assert got["LOCKGATE_PROJECT"] == "/runs/snapshots/abc/project"
 
 
 def test_submitting_from_inside_a_job_leaves_that_job_behind_but_not_the_cluster():

@@ -13,6 +13,7 @@ import pytest
 
 from hpc.jobs.process import is_running
 from hpc.jobs.run_files import JobFile, StatusFile, read_run_file, read_status
+from tests.hpc.jobs.standin import STAND_IN_TASK
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,6 +43,13 @@ def status_of(run) -> StatusFile:
 
 def ranks_begun(run, ranks: int = 2) -> Callable[[], bool]:
     return lambda: len(list(run.folder.glob("seen-*.json"))) == ranks
+
+
+def signal_ranks(run) -> None:
+    """The signal before a time limit."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        if _is_rank_of(path, run):
+            os.kill(int(path.parent.name), signal.SIGUSR2)
 
 
 def test_a_run_finishes_on_every_rank(checkout):
@@ -79,6 +87,52 @@ def test_editing_code_and_config_after_submit_changes_nothing(checkout):
     assert again.spec.source.digest != run.spec.source.digest
 
 
+def make_project(root: Path) -> Path:
+    """A project whose task is the stand-in with a module of its own."""
+    (root / "conf" / "task").mkdir(parents=True)
+    (root / "mine").mkdir()
+    (root / "lockgate.yaml").write_text("name: mine\n")
+    (root / "mine" / "word.py").write_text('WORD = "as submitted"\n')
+    (root / "conf" / "task" / "standin.yaml").write_text(
+        STAND_IN_TASK.replace("behaviour:", "module: mine.word\n  behaviour:")
+    )
+    return root
+
+
+def test_a_run_uses_its_project_as_it_was_at_submit(checkout, tmp_path):
+    project = make_project(tmp_path / "elsewhere" / "mine")
+    run = checkout.train("task.behaviour=wait", "--project", str(project))
+    until(ranks_begun(run), "both ranks begin")
+    (project / "mine" / "word.py").write_text('WORD = "as edited"\n')
+    (project / "mine" / "word.py").unlink()
+    signal_ranks(run)
+    followed = checkout.wait(run)  # the second attempt uses the same snapshot
+    assert followed.returncode == 0, followed.stdout
+    assert status_of(run).attempt == 2
+    inside = run.folder.parent / "snapshots"
+    for rank in (0, 1):
+        assert seen(run, rank)["project_word"] == "as submitted"
+        variables = seen(run, rank)["environment"]
+        snapshot, within = variables["PYTHONPATH"].split(":")
+        assert variables["LOCKGATE_PROJECT"] == within == f"{snapshot}/project"
+        assert Path(snapshot).parent == inside
+    assert run.spec.project is not None
+    assert run.spec.project.digest != run.spec.source.digest
+
+
+def test_a_run_whose_snapshot_lost_the_project_is_refused(checkout, tmp_path):
+    project = make_project(tmp_path / "mine")
+    run = checkout.train("task.behaviour=wait", LOCKGATE_PROJECT=str(project))
+    until(ranks_begun(run), "both ranks begin")
+    word = Path(seen(run, 0)["environment"]["LOCKGATE_PROJECT"]) / "mine" / "word.py"
+    word.chmod(0o644)
+    word.write_text('WORD = "changed"\n')
+    signal_ranks(run)
+    followed = checkout.wait(run)
+    assert followed.returncode == 1
+    assert "was changed after submit" in followed.stdout
+
+
 def test_a_failed_rank_fails_the_run_and_says_why(checkout):
     run = checkout.train("task.behaviour=fail")
     followed = checkout.wait(run)
@@ -105,9 +159,7 @@ def test_cancel_waits_until_the_processes_are_gone(checkout):
 def test_the_signal_before_a_limit_saves_and_starts_again(checkout):
     run = checkout.train("task.behaviour=wait")
     until(ranks_begun(run), "both ranks at work")
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        if _is_rank_of(path, run):
-            os.kill(int(path.parent.name), signal.SIGUSR2)
+    signal_ranks(run)
     followed = checkout.wait(run)
     assert followed.returncode == 0, followed.stdout
     assert "1:0 | lockgate: attempt 1 saved and stopped (SIGUSR2)" in followed.stdout
@@ -120,9 +172,7 @@ def test_the_signal_before_a_limit_saves_and_starts_again(checkout):
 def test_too_many_requeues_fail_the_run(checkout):
     run = checkout.train("task.behaviour=hang", "cluster.max_requeues=0")
     until(ranks_begun(run), "both ranks at work")
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        if _is_rank_of(path, run):
-            os.kill(int(path.parent.name), signal.SIGUSR2)
+    signal_ranks(run)
     followed = checkout.wait(run)
     assert followed.returncode == 1
     assert "RequeuedTooOften" in followed.stdout
@@ -144,9 +194,7 @@ def test_a_job_refuses_what_is_not_as_frozen(checkout, what):
     else:
         lineage = run.spec.dataset.folder / "lineage.json"
         lineage.write_text(lineage.read_text().replace(run.spec.dataset.digest, "0" * 64))
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        if _is_rank_of(path, run):
-            os.kill(int(path.parent.name), signal.SIGUSR2)
+    signal_ranks(run)
     followed = checkout.wait(run)
     assert followed.returncode == 1
     failure = status_of(run)

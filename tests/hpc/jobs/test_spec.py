@@ -37,6 +37,7 @@ def spec_of(config: dict, **changes: object) -> JobSpec:
         "task": "flights",
         "config": frozen(config),
         "source": Source("a" * 64, "c0ffee", False),
+        "project": None,
         "dataset": DatasetRef("flights", "b" * 64, "/data/flights/bbbb"),
         "environment": Environment("3.11.2", "e" * 64),
     }
@@ -68,6 +69,8 @@ def test_any_changed_value_moves_the_digest(config, key, before, after):
     [
         {"task": "lm"},
         {"source": Source("f" * 64, "c0ffee", False)},
+        {"source": Source("a" * 64, "c0ffee", False, version="0.1.0")},
+        {"project": Source("a" * 64, "c0ffee", False)},
         {"dataset": DatasetRef("flights", "0" * 64, "/data/flights/bbbb")},
         {"environment": Environment("3.11.2", "0" * 64)},
     ],
@@ -84,6 +87,12 @@ def test_what_is_written_reads_back_with_the_same_digest(tmp_path_factory, confi
     spec = spec_of(config)
     spec.write(path)
     assert read_spec(path, spec.digest).content() == spec.content()
+
+
+def test_the_project_of_a_run_is_read_back(tmp_path: Path):
+    spec = spec_of({}, project=Source("d" * 64, None, True))
+    spec.write(tmp_path / "spec.yaml")
+    assert read_spec(tmp_path / "spec.yaml", spec.digest).project == spec.project
 
 
 def test_the_file_is_read_only(tmp_path: Path):
@@ -121,9 +130,9 @@ def test_what_is_no_spec_is_refused_by_name(tmp_path: Path, text):
 
 def test_a_later_format_is_refused(tmp_path: Path):
     path = tmp_path / "spec.yaml"
-    document = {"digest": "x", "spec": {**spec_of({}).content(), "format": 2}}
+    document = {"digest": "x", "spec": {**spec_of({}).content(), "format": 3}}
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(SpecMoved, match="spec format 2"):
+    with pytest.raises(SpecMoved, match="spec format 3"):
         read_spec(path)
 
 
