@@ -38,7 +38,7 @@ def take(source: Path, target: Path, max_bytes: int) -> Staged:
     if total > max_bytes or len(listed) > MAX_FILES:
         raise CandidateError(
             f"the candidate has {len(listed)} files and {total} bytes; "
-            f"at most {MAX_FILES} and {max_bytes} (hygiene.max_bytes) are released"
+            f"at most {MAX_FILES} and {max_bytes} (max_bytes) are released"
         )
     root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
     try:

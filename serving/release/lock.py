@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from conf.errors import LockgateError
+
 LOCKS = ".locks"
 
 
-class Locked(RuntimeError):
-    """Somebody else is releasing this model; the message says who, where and since when."""
+class Locked(LockgateError, RuntimeError):
+    """Somebody else is releasing this model; the message has who, where and since when."""
 
 
 @contextmanager

@@ -11,16 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conf.errors import INCOMPLETE, UNREACHABLE, LockgateError
+
 CANDIDATE, PRODUCTION = "candidate", "production"
 DIGEST_TAG, RUN_TAG = "lockgate.digest", "lockgate.run"
 
 
-class RegistryError(RuntimeError):
-    """MLflow did not answer, or says what cannot be; the message says what to do."""
+class RegistryError(LockgateError, RuntimeError):
+    """MLflow did not answer, or contradicts itself; the message has what to do."""
+
+    exit_code = UNREACHABLE
 
 
 class PublishedNotRegistered(RegistryError):
-    """A version is whole in the store, and MLflow could not be made to name it."""
+    """A version is whole in the store, but MLflow lacks its tags or its alias."""
+
+    exit_code = INCOMPLETE
 
     def __init__(self, model: str, version: int, reason: RegistryError) -> None:
         super().__init__(

@@ -68,7 +68,7 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(
 
 
 def test_too_much_is_refused_before_it_is_copied(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CandidateError, match=r"at most 1000 and 100 \(hygiene.max_bytes\)"):
+    with pytest.raises(CandidateError, match=r"at most 1000 and 100 \(max_bytes\)"):
         candidate.take(folder, tmp_path / "staged", 100)
     assert not (tmp_path / "staged").exists()
 

@@ -1,4 +1,4 @@
-"""Hygiene: pickles are found by content under any name, interfaces compared, lineage whole."""
+"""Contents and interface: pickles found under any name, the runtime compared, lineage whole."""
 
 import bz2
 import gzip
@@ -14,15 +14,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.artifact.layout import MODEL_PY, RUNTIME
 from serving.artifact.tensors import TensorSpec
-from serving.release import candidate, hygiene
+from serving.release import candidate
 from serving.release.candidate import Staged
-from serving.release.hygiene import HygieneGate
+from serving.release.gate import run_gate
+from serving.release.gates.contents import (
+    ContentsGate,
+    pickle_kind,
+    requirements,
+    runtime_record,
+)
+from serving.release.gates.interface import interface_breaks
 
 from . import tiny
+from .subjects import bare_subject
 
-GATE = HygieneGate(
-    True, (".py", ".json", ".onnx", ".pbtxt"), 1 << 20, ("config.pbtxt", "version/model.onnx")
+GATE = ContentsGate(
+    required=True,
+    suffixes=(".py", ".json", ".onnx", ".pbtxt"),
+    files=("config.pbtxt", "version/model.onnx"),
+    max_bytes=1 << 20,
+    same_runtime=True,
 )
 
 
@@ -32,10 +45,17 @@ def staged(tmp_path: Path, dataset_template: Path) -> Staged:
     return candidate.take(source, tmp_path / "staged", 1 << 20)
 
 
-def judged(staged: Staged, gate: HygieneGate = GATE) -> dict[str, tuple[str, str]]:
-    files = candidate.list_files(staged.folder)
-    records = hygiene.judge(gate, replace(staged, files=files))
-    return {record.name: (record.verdict, record.detail) for record in records}
+def rehashed(staged: Staged) -> Staged:
+    """The staged folder as it is now."""
+    return replace(staged, files=candidate.list_files(staged.folder))
+
+
+def judged(staged: Staged, gate: ContentsGate = GATE) -> dict[str, tuple[str, str]]:
+    """The records that need neither dataset nor server."""
+    records = run_gate("contents", gate, bare_subject(staged=rehashed(staged)))
+    found = {record.name: (record.verdict, record.detail) for record in records}
+    assert [found.pop(f"contents.{name}")[0] for name in ("dataset", "requires")] == ["unknown"] * 2
+    return found
 
 
 def test_a_clean_package_passes(staged: Staged) -> None:
@@ -76,7 +96,7 @@ def test_a_pickle_or_archive_is_found_under_any_name(
     staged: Staged, name: str, content: bytes
 ) -> None:
     (staged.folder / name).write_bytes(content)
-    verdict, detail = judged(staged)["hygiene.contents"]
+    verdict, detail = judged(staged)["contents.files"]
     assert verdict == "fail" and name in detail
 
 
@@ -85,7 +105,7 @@ def test_a_pickle_or_archive_is_found_under_any_name(
 )
 def test_a_kind_of_file_that_no_package_needs_is_refused(staged: Staged, name: str) -> None:
     (staged.folder / name).write_text("harmless")
-    verdict, detail = judged(staged)["hygiene.contents"]
+    verdict, detail = judged(staged)["contents.files"]
     assert verdict == "fail" and name in detail
 
 
@@ -104,12 +124,12 @@ def test_a_kind_of_file_that_no_package_needs_is_refused(staged: Staged, name: s
 )
 def test_plain_text_is_no_pickle(tmp_path: Path, text: str) -> None:
     (tmp_path / "f").write_text(text)
-    assert hygiene.pickle_kind(tmp_path / "f") == ""
+    assert pickle_kind(tmp_path / "f") == ""
 
 
 def test_no_source_file_of_ours_is_taken_for_a_pickle() -> None:
     files = [*(tiny.REPO / "serving").rglob("*.py"), *(tiny.REPO / "conf").rglob("*.yaml")]
-    assert files and [file for file in files if hygiene.pickle_kind(file)] == []
+    assert files and [file for file in files if pickle_kind(file)] == []
 
 
 @given(st.binary(max_size=200))
@@ -118,29 +138,29 @@ def test_the_sniffer_never_falls_over(
 ) -> None:
     path = tmp_path_factory.mktemp("sniff") / "f"
     path.write_bytes(data)
-    hygiene.pickle_kind(path)
+    pickle_kind(path)
 
 
 def test_size_and_missing_parts_are_told(staged: Staged) -> None:
     (staged.folder / "version/model.onnx").unlink()
     found = judged(staged, replace(GATE, max_bytes=10))
-    assert found["hygiene.size"][0] == "fail"
-    assert found["hygiene.contents"] == ("fail", "version/model.onnx is missing")
+    assert found["contents.size"][0] == "fail"
+    assert found["contents.files"] == ("fail", "version/model.onnx is missing")
 
 
 def test_a_transform_that_is_not_the_declared_one_breaks_lineage(staged: Staged) -> None:
     (staged.folder / "version/transform.json").write_text("{}")
-    verdict, detail = judged(staged)["hygiene.lineage"]
+    verdict, detail = judged(staged)["contents.lineage"]
     assert verdict == "fail" and "transform.json" in detail
 
 
 def test_what_a_client_would_notice_is_a_break(staged: Staged, publishable) -> None:
     old = publishable(staged)
-    assert hygiene.interface_breaks(old, staged) == []
+    assert interface_breaks(old, staged) == []
 
     def changed(**change: tuple[TensorSpec, ...]) -> list[str]:
         now = replace(staged, candidate=replace(staged.candidate, **change))
-        return hygiene.interface_breaks(old, now)
+        return interface_breaks(old, now)
 
     carrier, distance = staged.candidate.inputs
     extra = TensorSpec("new", "FP32", (-1, 1))
@@ -154,7 +174,7 @@ def test_what_a_client_would_notice_is_a_break(staged: Staged, publishable) -> N
     assert changed(inputs=(carrier, distance, replace(extra, optional=True))) == []
     assert changed(inputs=(carrier, replace(distance, optional=True))) == []
     optional = replace(old, inputs=(carrier, replace(distance, optional=True)))
-    assert hygiene.interface_breaks(optional, staged) == [
+    assert interface_breaks(optional, staged) == [
         "input distance was optional FP32[-1, 1], is FP32[-1, 1]"
     ]
     assert changed(outputs=(*staged.candidate.outputs, extra)) == []
@@ -187,5 +207,47 @@ def test_requirements_are_held_against_the_serving_environment(
     requires: dict[str, str], verdict: str
 ) -> None:
     have = {"numpy": "1.26.4", "triton": "2.51.0", "python": "3.11.2"}
-    (record,) = hygiene.requirements(requires, have)
-    assert (record.name, record.verdict) == ("hygiene.requires", verdict)
+    record = requirements("contents.requires", requires, have)
+    assert (record.name, record.verdict) == ("contents.requires", verdict)
+
+
+def with_runtime(staged: Staged) -> Staged:
+    """The staged package with Lockgate's own entry and runtime in it."""
+    folder = staged.folder / "version/lockgate_runtime"
+    folder.mkdir()
+    for source in RUNTIME.glob("*.py"):
+        (folder / source.name).write_bytes(source.read_bytes())
+    (staged.folder / "version/model.py").write_text(MODEL_PY)
+    return rehashed(staged)
+
+
+def test_the_runtime_is_compared_with_the_releases_own_by_digest(staged: Staged) -> None:
+    staged = with_runtime(staged)
+    own = runtime_record("contents.runtime", staged)
+    assert (own.verdict, own.value) == ("pass", 0)
+    assert own.detail == "this release's own; the task's own code: none"
+    runtime = staged.folder / "version/lockgate_runtime"
+    with (runtime / "features.py").open("a") as file:
+        file.write("# a better score\n")
+    (runtime / "scores.py").write_text("BETTER = True\n")
+    (staged.folder / "version/digits").mkdir()
+    (staged.folder / "version/digits/net.py").write_text("import numpy\n")
+    changed = runtime_record("contents.runtime", rehashed(staged))
+    assert (changed.verdict, changed.value) == ("fail", 2)
+    assert (
+        "own: features.py, scores.py; the task's own code: version/digits/net.py" in changed.detail
+    )
+
+
+def test_another_runtime_can_be_reported_only(staged: Staged) -> None:
+    staged = with_runtime(staged)
+    (staged.folder / "version/lockgate_runtime/features.py").write_text("")
+    for same, required in ((True, True), (False, False)):
+        gate = replace(GATE, same_runtime=same)
+        records = run_gate("contents", gate, bare_subject(staged=rehashed(staged)))
+        (record,) = [one for one in records if one.name == "contents.runtime"]
+        assert (record.verdict, record.required) == ("fail", required)
+
+
+def test_an_entry_of_the_tasks_own_is_named(staged: Staged) -> None:
+    assert "the task's own code: version/model.py" in runtime_record("r", staged).detail
