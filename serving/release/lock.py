@@ -25,8 +25,8 @@ class Locked(LockgateError, RuntimeError):
 def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
     """Hold `<store>/.locks/<model>`; raises Locked at once when another process holds it.
 
-    The file says who holds it, for people; what counts is the flock on it, so a killed release
-    leaves no lock behind.
+    The file names the holder, for people; the lock is the flock on it, so a killed release leaves
+    none behind.
     """
     path = Path(store) / LOCKS / model
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
 from serving.artifact.verify import FORMAT, verify
 from serving.release import candidate, report
-from serving.release.candidate import Staged
+from serving.release.candidate import StagedCandidate
 from serving.release.dataset import find_dataset
 from serving.release.gate import may_release, run_gates
 from serving.release.lock import release_lock
@@ -60,7 +60,7 @@ def release_candidate(settings: Settings, progress: Progress, dry_run: bool = Fa
         package = store.stage(settings.store, f"{found.model}.package")
         stack.callback(_discard_if_there, package)
         progress(f"take {settings.run}")
-        staged = candidate.take(settings.candidate, package, settings.max_bytes)
+        staged = candidate.stage_candidate(settings.candidate, package, settings.max_bytes)
         _check_run(staged, settings.run, found.model)
         registry = Registry(settings.mlflow_uri)
         production = _production(settings, registry, found.model)
@@ -91,7 +91,11 @@ def release_candidate(settings: Settings, progress: Progress, dry_run: bool = Fa
 
 
 def gate_records(
-    settings: Settings, staged: Staged, production: Package | None, work: Path, progress: Progress
+    settings: Settings,
+    staged: StagedCandidate,
+    production: Package | None,
+    work: Path,
+    progress: Progress,
 ) -> tuple[GateRecord, ...]:
     """Every gate's record; throw-away servers are started for it and ended."""
     model, records = staged.candidate.model, []
@@ -132,7 +136,11 @@ def gate_records(
 
 
 def _publish(
-    settings: Settings, staged: Staged, registry: Registry, result: Report, progress: Progress
+    settings: Settings,
+    staged: StagedCandidate,
+    registry: Registry,
+    result: Report,
+    progress: Progress,
 ) -> Report:
     """Number, sign, publish, point. Each step may be the last one that happens."""
     model, content = result.model, _content(staged.files)
@@ -189,8 +197,8 @@ def _register(registry: Registry, manifest: Manifest) -> None:
         "lockgate.dataset": manifest.lineage.dataset.digest,
     }
     try:
-        registry.describe(manifest.model, manifest.version, tags)
-        registry.point(manifest.model, CANDIDATE, manifest.version)
+        registry.set_tags(manifest.model, manifest.version, tags)
+        registry.set_alias(manifest.model, CANDIDATE, manifest.version)
     except RegistryError as error:
         raise PublishedNotRegistered(manifest.model, manifest.version, error) from error
 
@@ -205,7 +213,7 @@ def _production(settings: Settings, registry: Registry, model: str) -> Package |
     return package
 
 
-def _released(root: Path, staged: Staged) -> Package | None:
+def _released(root: Path, staged: StagedCandidate) -> Package | None:
     """The version made of this run with exactly these files, if there is one."""
     done = store.find_run(root, staged.candidate.model, staged.candidate.lineage.run)
     return done if done is not None and done.manifest.files == staged.files else None
@@ -225,7 +233,7 @@ def _check_key(settings: Settings) -> None:
     check_signature(b"", sign(b"", settings.release_key), settings.allowed_signers)
 
 
-def _check_run(staged: Staged, run: str, model: str) -> None:
+def _check_run(staged: StagedCandidate, run: str, model: str) -> None:
     found, claimed = staged.candidate, staged.candidate.lineage.run
     if (claimed, found.model) != (run, model):
         raise ReleaseError(

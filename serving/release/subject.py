@@ -17,7 +17,7 @@ from serving.artifact import golden
 from serving.artifact.golden import GoldenExample
 from serving.artifact.splits import LabelledExamples, read_examples
 from serving.artifact.store import Package
-from serving.release.candidate import Staged
+from serving.release.candidate import StagedCandidate
 from serving.release.predictions import served_predictions
 from serving.release.problem import LearningProblem, read_problem
 from serving.triton.grpc_client import ModelClient
@@ -37,7 +37,7 @@ class Served:
 class Subject:
     """Everything that gates may look at; what is costly is made when it is first needed, once."""
 
-    staged: Staged
+    staged: StagedCandidate
     production: Package | None
     allow_breaking: bool
     """Whether a change of interface that breaks today's clients is wanted."""

@@ -19,7 +19,7 @@ from packaging.version import InvalidVersion
 from serving.artifact.digest import bytes_sha256, file_sha256
 from serving.artifact.layout import MODEL_PY, RUNTIME
 from serving.artifact.manifest import GateRecord
-from serving.release.candidate import Staged
+from serving.release.candidate import StagedCandidate
 from serving.release.gate import at_most, holds, reported, unknown
 from serving.release.subject import Subject
 
@@ -78,7 +78,7 @@ class ContentsGate:
         have["triton"] = subject.served().candidate.server_version()
         yield requirements(f"{name}.requires", staged.candidate.requires, have)
 
-    def problems(self, staged: Staged) -> Iterator[str]:
+    def problems(self, staged: StagedCandidate) -> Iterator[str]:
         """A sentence for each file that is missing or may not be in a package."""
         paths = {entry.path for entry in staged.files}
         for name in self.files:
@@ -112,7 +112,7 @@ def pickle_kind(path: Path) -> str:
     return ""
 
 
-def lineage_gaps(staged: Staged) -> list[str]:
+def lineage_gaps(staged: StagedCandidate) -> list[str]:
     """A sentence for each digest that candidate.json lacks or that is not its file's."""
     candidate = staged.candidate
     digests = {
@@ -132,7 +132,7 @@ def lineage_gaps(staged: Staged) -> list[str]:
     return gaps + ([] if candidate.lineage.run else ["run is empty"])
 
 
-def runtime_record(name: str, staged: Staged) -> GateRecord:
+def runtime_record(name: str, staged: StagedCandidate) -> GateRecord:
     """How many files of the candidate's copy of the runtime are not this release's own.
 
     By digest, never by import. The detail lists them, and beside them the code that is the task's

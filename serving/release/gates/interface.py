@@ -8,7 +8,7 @@ from typing import Any
 
 from serving.artifact.manifest import GateRecord, Manifest
 from serving.artifact.tensors import TensorSpec
-from serving.release.candidate import Staged
+from serving.release.candidate import StagedCandidate
 from serving.release.gate import holds
 from serving.release.subject import Subject
 
@@ -38,7 +38,7 @@ class InterfaceGate:
         )
 
 
-def interface_breaks(old: Manifest, new: Staged) -> list[str]:
+def interface_breaks(old: Manifest, new: StagedCandidate) -> list[str]:
     """Changes that a client of `old` would notice; none when every request that worked works."""
     found = []
     pairs = (
@@ -63,7 +63,7 @@ def interface_breaks(old: Manifest, new: Staged) -> list[str]:
     return found + [f"input {name} is new and clients do not send it" for name in added]
 
 
-def served_differences(declared: Staged, metadata: Mapping[str, Any]) -> list[str]:
+def served_differences(declared: StagedCandidate, metadata: Mapping[str, Any]) -> list[str]:
     """Tensors that Triton's model `metadata` gives otherwise than candidate.json declares."""
     found = []
     sides = (("inputs", declared.candidate.inputs), ("outputs", declared.candidate.outputs))

@@ -102,7 +102,11 @@ class QualityGate:
         model = subject.predictions(self.split, self.output)
         other = None
         if self.baseline is not None and self.baseline.applies(subject):
-            other = self.baseline.predictions(subject, self.split, self.output)
+            baseline = self.baseline
+            other = subject.once(
+                ("baseline", repr(baseline), self.split, self.output),
+                lambda: baseline.predictions(subject, self.split, self.output),
+            )
         found = Predicted(examples.target, model, other, examples.group)
         yield from self.measure(name, found)
         for column in self.slices:

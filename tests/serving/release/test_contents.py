@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from serving.artifact.layout import MODEL_PY, RUNTIME
 from serving.artifact.tensors import TensorSpec
 from serving.release import candidate
-from serving.release.candidate import Staged
+from serving.release.candidate import StagedCandidate
 from serving.release.gate import run_gate
 from serving.release.gates.contents import (
     ContentsGate,
@@ -40,17 +40,17 @@ GATE = ContentsGate(
 
 
 @pytest.fixture
-def staged(tmp_path: Path, dataset_template: Path) -> Staged:
+def staged(tmp_path: Path, dataset_template: Path) -> StagedCandidate:
     source = tiny.write_candidate(tmp_path / "runs", dataset_template)
-    return candidate.take(source, tmp_path / "staged", 1 << 20)
+    return candidate.stage_candidate(source, tmp_path / "staged", 1 << 20)
 
 
-def rehashed(staged: Staged) -> Staged:
+def rehashed(staged: StagedCandidate) -> StagedCandidate:
     """The staged folder as it is now."""
     return replace(staged, files=candidate.list_files(staged.folder))
 
 
-def judged(staged: Staged, gate: ContentsGate = GATE) -> dict[str, tuple[str, str]]:
+def judged(staged: StagedCandidate, gate: ContentsGate = GATE) -> dict[str, tuple[str, str]]:
     """The records that need neither dataset nor server."""
     records = run_gate("contents", gate, bare_subject(staged=rehashed(staged)))
     found = {record.name: (record.verdict, record.detail) for record in records}
@@ -58,7 +58,7 @@ def judged(staged: Staged, gate: ContentsGate = GATE) -> dict[str, tuple[str, st
     return found
 
 
-def test_a_clean_package_passes(staged: Staged) -> None:
+def test_a_clean_package_passes(staged: StagedCandidate) -> None:
     assert {verdict for verdict, _ in judged(staged).values()} == {"pass"}
 
 
@@ -93,7 +93,7 @@ HIDDEN = {
 @pytest.mark.parametrize("content", HIDDEN.values(), ids=HIDDEN.keys())
 @pytest.mark.parametrize("name", ["version/model.onnx", "version/weights.json"])
 def test_a_pickle_or_archive_is_found_under_any_name(
-    staged: Staged, name: str, content: bytes
+    staged: StagedCandidate, name: str, content: bytes
 ) -> None:
     (staged.folder / name).write_bytes(content)
     verdict, detail = judged(staged)["contents.files"]
@@ -103,7 +103,9 @@ def test_a_pickle_or_archive_is_found_under_any_name(
 @pytest.mark.parametrize(
     "name", ["version/model.pkl", "version/model.pt", "version/run.sh", "LICENSE"]
 )
-def test_a_kind_of_file_that_no_package_needs_is_refused(staged: Staged, name: str) -> None:
+def test_a_kind_of_file_that_no_package_needs_is_refused(
+    staged: StagedCandidate, name: str
+) -> None:
     (staged.folder / name).write_text("harmless")
     verdict, detail = judged(staged)["contents.files"]
     assert verdict == "fail" and name in detail
@@ -141,20 +143,20 @@ def test_the_sniffer_never_falls_over(
     pickle_kind(path)
 
 
-def test_size_and_missing_parts_are_told(staged: Staged) -> None:
+def test_size_and_missing_parts_are_told(staged: StagedCandidate) -> None:
     (staged.folder / "version/model.onnx").unlink()
     found = judged(staged, replace(GATE, max_bytes=10))
     assert found["contents.size"][0] == "fail"
     assert found["contents.files"] == ("fail", "version/model.onnx is missing")
 
 
-def test_a_transform_that_is_not_the_declared_one_breaks_lineage(staged: Staged) -> None:
+def test_a_transform_that_is_not_the_declared_one_breaks_lineage(staged: StagedCandidate) -> None:
     (staged.folder / "version/transform.json").write_text("{}")
     verdict, detail = judged(staged)["contents.lineage"]
     assert verdict == "fail" and "transform.json" in detail
 
 
-def test_what_a_client_would_notice_is_a_break(staged: Staged, publishable) -> None:
+def test_what_a_client_would_notice_is_a_break(staged: StagedCandidate, publishable) -> None:
     old = publishable(staged)
     assert interface_breaks(old, staged) == []
 
@@ -185,7 +187,7 @@ def test_what_a_client_would_notice_is_a_break(staged: Staged, publishable) -> N
 def publishable():
     from tests.serving.artifact.conftest import make_manifest
 
-    def make(staged: Staged):
+    def make(staged: StagedCandidate):
         manifest = make_manifest(staged.folder)
         return replace(manifest, inputs=staged.candidate.inputs, outputs=staged.candidate.outputs)
 
@@ -211,7 +213,7 @@ def test_requirements_are_held_against_the_serving_environment(
     assert (record.name, record.verdict) == ("contents.requires", verdict)
 
 
-def with_runtime(staged: Staged) -> Staged:
+def with_runtime(staged: StagedCandidate) -> StagedCandidate:
     """The staged package with Lockgate's own entry and runtime in it."""
     folder = staged.folder / "version/lockgate_runtime"
     folder.mkdir()
@@ -221,7 +223,7 @@ def with_runtime(staged: Staged) -> Staged:
     return rehashed(staged)
 
 
-def test_the_runtime_is_compared_with_the_releases_own_by_digest(staged: Staged) -> None:
+def test_the_runtime_is_compared_with_the_releases_own_by_digest(staged: StagedCandidate) -> None:
     staged = with_runtime(staged)
     own = runtime_record("contents.runtime", staged)
     assert (own.verdict, own.value) == ("pass", 0)
@@ -239,7 +241,7 @@ def test_the_runtime_is_compared_with_the_releases_own_by_digest(staged: Staged)
     )
 
 
-def test_another_runtime_can_be_reported_only(staged: Staged) -> None:
+def test_another_runtime_can_be_reported_only(staged: StagedCandidate) -> None:
     staged = with_runtime(staged)
     (staged.folder / "version/lockgate_runtime/features.py").write_text("")
     for same, required in ((True, True), (False, False)):
@@ -249,5 +251,5 @@ def test_another_runtime_can_be_reported_only(staged: Staged) -> None:
         assert (record.verdict, record.required) == ("fail", required)
 
 
-def test_an_entry_of_the_tasks_own_is_named(staged: Staged) -> None:
+def test_an_entry_of_the_tasks_own_is_named(staged: StagedCandidate) -> None:
     assert "the task's own code: version/model.py" in runtime_record("r", staged).detail
