@@ -18,7 +18,7 @@ import numpy as np
 from serving.artifact.manifest import Manifest
 from serving.release.bits import HeldOutText, held_out_bytes, served_code_length
 from serving.release.design_matrix import design_matrices
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 TRAIN = "train"
 
@@ -26,27 +26,27 @@ TRAIN = "train"
 class PredictionBaseline(Protocol):
     """Something that predicts a split's target."""
 
-    def applies(self, subject: Subject) -> bool:
+    def applies(self, subject: GateSubject) -> bool:
         """Whether there is anything to compare with; costs nothing."""
 
-    def predictions(self, subject: Subject, split: str, output: str | None) -> np.ndarray:
+    def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         """A prediction for each row of `split`: float64 [rows] or [rows, classes]."""
 
 
 class CompressionBaseline(Protocol):
     """Something that has a code length for a text."""
 
-    def applies(self, subject: Subject) -> bool:
+    def applies(self, subject: GateSubject) -> bool:
         """Whether there is anything to compare with; costs nothing."""
 
-    def bits_per_byte(self, subject: Subject, text: HeldOutText) -> float:
+    def bits_per_byte(self, subject: GateSubject, text: HeldOutText) -> float:
         """Bits that it needs for a byte of `text`."""
 
 
 class _Always:
     """Baselines that need nothing but the dataset."""
 
-    def applies(self, subject: Subject) -> bool:
+    def applies(self, subject: GateSubject) -> bool:
         return True
 
 
@@ -57,7 +57,7 @@ class ConstantBaseline(_Always):
     of: Literal["mean", "median"] = "mean"
     """For quantities: the constant that is best in squares (mean) or in absolute error (median)."""
 
-    def predictions(self, subject: Subject, split: str, output: str | None) -> np.ndarray:
+    def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         target, rows = subject.examples(TRAIN).target, len(subject.examples(split).target)
         kind = subject.problem().kind
         if kind == "multiclass":
@@ -71,7 +71,7 @@ class ConstantBaseline(_Always):
 class LogisticRegressionBaseline(_Always):
     """A logistic regression on the design matrix, for classes."""
 
-    def predictions(self, subject: Subject, split: str, output: str | None) -> np.ndarray:
+    def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         """Raises ValueError when the target is a quantity."""
         from sklearn.linear_model import LogisticRegression  # a second of import for one gate
 
@@ -90,7 +90,7 @@ class LogisticRegressionBaseline(_Always):
 class LinearRegressionBaseline(_Always):
     """Ordinary least squares on the design matrix, for quantities."""
 
-    def predictions(self, subject: Subject, split: str, output: str | None) -> np.ndarray:
+    def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         """Raises ValueError when the target is classes."""
         from sklearn.linear_model import LinearRegression
 
@@ -110,7 +110,7 @@ class FileBaseline(_Always):
     columns: tuple[str, ...] = ()
     """Of the table: one for a probability or quantity, else one per class; none takes all."""
 
-    def predictions(self, subject: Subject, split: str, output: str | None) -> np.ndarray:
+    def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         """Raises ValueError for another number of rows or kind of file, OSError."""
         if self.path.suffix not in _TABLES:
             raise ValueError(f"{self.path}: predictions are read from {', '.join(_TABLES)}")
@@ -129,13 +129,13 @@ class ProductionBaseline:
     """The gate record of a release that holds its bits per byte. Production's own manifest is then
     believed, where it was judged on the same dataset; it is signed. Empty: always measured."""
 
-    def applies(self, subject: Subject) -> bool:
+    def applies(self, subject: GateSubject) -> bool:
         return subject.production is not None
 
-    def predictions(self, subject: Subject, split: str, output: str | None) -> np.ndarray:
+    def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         return subject.predictions(split, output, of_production=True)
 
-    def bits_per_byte(self, subject: Subject, text: HeldOutText) -> float:
+    def bits_per_byte(self, subject: GateSubject, text: HeldOutText) -> float:
         """As recorded at production's own release, else measured now."""
         package, wanted = subject.production, subject.staged.candidate.lineage.dataset.digest
         found = recorded(package.manifest, self.record, wanted) if package else None
@@ -150,7 +150,7 @@ class GzipBaseline(_Always):
 
     level: int = 9
 
-    def bits_per_byte(self, subject: Subject, text: HeldOutText) -> float:
+    def bits_per_byte(self, subject: GateSubject, text: HeldOutText) -> float:
         content = held_out_bytes(subject, text)
         return 8 * len(gzip.compress(content, self.level, mtime=0)) / len(content)
 
@@ -161,7 +161,7 @@ class XzBaseline(_Always):
 
     preset: int = 9
 
-    def bits_per_byte(self, subject: Subject, text: HeldOutText) -> float:
+    def bits_per_byte(self, subject: GateSubject, text: HeldOutText) -> float:
         content = held_out_bytes(subject, text)
         preset = self.preset | lzma.PRESET_EXTREME
         return 8 * len(lzma.compress(content, preset=preset)) / len(content)
@@ -177,7 +177,7 @@ def recorded(manifest: Manifest, record: str, dataset_digest: str) -> float | No
     return next((one.value for one in manifest.gates if one.name == record), None)
 
 
-def _class_count(subject: Subject) -> int:
+def _class_count(subject: GateSubject) -> int:
     named = subject.problem().classes
     return len(named) if named else int(subject.examples(TRAIN).target.max()) + 1
 

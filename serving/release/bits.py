@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 from serving.triton.grpc_client import Arrays, ModelClient
 
 
@@ -55,13 +55,13 @@ class CodeLength:
         return self.nats / math.log(2) / self.bytes
 
 
-def held_out_bytes(subject: Subject, text: HeldOutText) -> bytes:
+def held_out_bytes(subject: GateSubject, text: HeldOutText) -> bytes:
     """The held-out text. Raises OSError when the dataset has no such file, DatasetError."""
     return subject.once(("text", text.file), lambda: (subject.dataset() / text.file).read_bytes())
 
 
 def served_code_length(
-    subject: Subject, text: HeldOutText, of_production: bool = False
+    subject: GateSubject, text: HeldOutText, of_production: bool = False
 ) -> CodeLength:
     """What the served candidate (or production) needs for the held-out text; measured once.
 

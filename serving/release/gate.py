@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from serving.artifact.manifest import GateRecord
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
 class Gate(Protocol):
@@ -27,10 +27,10 @@ class Gate(Protocol):
     def required(self) -> bool:
         """False: its verdicts are reported and stop nothing."""
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         """The records that `run` will give; costs nothing."""
 
-    def run(self, name: str, subject: Subject) -> Iterable[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterable[GateRecord]:
         """Measure, and give each record as soon as it is there."""
 
 
@@ -59,7 +59,7 @@ def reported(record: GateRecord) -> GateRecord:
     return replace(record, required=False)
 
 
-def run_gate(name: str, gate: Gate, subject: Subject) -> list[GateRecord]:
+def run_gate(name: str, gate: Gate, subject: GateSubject) -> list[GateRecord]:
     """The records of one gate: each that it declared, in that order, then any it added.
 
     A record is required when its gate is and it was not `reported`.
@@ -80,7 +80,7 @@ def run_gate(name: str, gate: Gate, subject: Subject) -> list[GateRecord]:
     return [replace(record, required=gate.required and record.required) for record in records]
 
 
-def run_gates(gates: Mapping[str, Gate], subject: Subject) -> Iterator[GateRecord]:
+def run_gates(gates: Mapping[str, Gate], subject: GateSubject) -> Iterator[GateRecord]:
     """Every gate in order, its records as soon as it has ended."""
     for name, gate in gates.items():
         yield from run_gate(name, gate, subject)

@@ -17,13 +17,13 @@ from conf.errors import LockgateError
 LOCKS = ".locks"
 
 
-class Locked(LockgateError, RuntimeError):
+class ReleaseLocked(LockgateError, RuntimeError):
     """Somebody else is releasing this model; the message has who, where and since when."""
 
 
 @contextmanager
 def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
-    """Hold `<store>/.locks/<model>`; raises Locked at once when another process holds it.
+    """Hold `<store>/.locks/<model>`; raises ReleaseLocked at once when another process holds it.
 
     The file names the holder, for people; the lock is the flock on it, so a killed release leaves
     none behind.
@@ -35,7 +35,7 @@ def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise Locked(
+            raise ReleaseLocked(
                 f"{model} is being released by {_holder(file.read())}. Wait for it."
             ) from None
         file.truncate(0)

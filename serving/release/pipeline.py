@@ -33,9 +33,9 @@ from serving.release.registry import (
     Registry,
     RegistryError,
 )
-from serving.release.report import Report
-from serving.release.settings import Settings
-from serving.release.subject import Served, Subject
+from serving.release.report import ReleaseReport
+from serving.release.settings import ReleaseSettings
+from serving.release.subject import GateSubject, ServedPackages
 from serving.triton.ephemeral import EphemeralServer, serve_packages
 
 Progress = Callable[[str], None]
@@ -45,12 +45,14 @@ class ReleaseError(LockgateError, RuntimeError):
     """The release could not be done for a reason that is no gate's; nothing was published."""
 
 
-def release_candidate(settings: Settings, progress: Progress, dry_run: bool = False) -> Report:
+def release_candidate(
+    settings: ReleaseSettings, progress: Progress, dry_run: bool = False
+) -> ReleaseReport:
     """Release the candidate of `settings.run`; returns the outcome, a refusal included.
 
-    With `dry_run` the gates are run and nothing is kept. Raises CandidateError, Refused, Locked,
-    RegistryError, SigningError, StoreError, OSError, and the store then holds what it held before;
-    PublishedNotRegistered when only the registry's part is missing.
+    With `dry_run` the gates are run and nothing is kept. Raises CandidateError, Refused,
+    ReleaseLocked, RegistryError, SigningError, StoreError, OSError, and the store then holds what
+    it held before; PublishedNotRegistered when only the registry's part is missing.
     """
     found = read_candidate(settings.candidate)
     with release_lock(settings.store, found.model, settings.run), ExitStack() as stack:
@@ -72,7 +74,7 @@ def release_candidate(settings: Settings, progress: Progress, dry_run: bool = Fa
         started, clock = _now(), time.monotonic()
         gates = gate_records(settings, staged, production, work, progress)
         passed = may_release(gates)
-        result = Report(
+        result = ReleaseReport(
             outcome="passed" if passed else "refused",
             model=found.model,
             version=None,
@@ -91,7 +93,7 @@ def release_candidate(settings: Settings, progress: Progress, dry_run: bool = Fa
 
 
 def gate_records(
-    settings: Settings,
+    settings: ReleaseSettings,
     staged: StagedCandidate,
     production: Package | None,
     work: Path,
@@ -101,7 +103,7 @@ def gate_records(
     model, records = staged.candidate.model, []
     with ExitStack() as stack:
 
-        def start() -> Served:
+        def start() -> ServedPackages:
             servers = [EphemeralServer("candidate", staged.folder, model, work / "candidate")]
             if production is not None:
                 servers.append(
@@ -118,9 +120,11 @@ def gate_records(
                     settings.throwaway.start_timeout_s,
                 )
             )
-            return Served(running[0].client, running[1].client if production is not None else None)
+            return ServedPackages(
+                running[0].client, running[1].client if production is not None else None
+            )
 
-        subject = Subject(
+        subject = GateSubject(
             staged=staged,
             production=production,
             allow_breaking=settings.allow_breaking,
@@ -136,12 +140,12 @@ def gate_records(
 
 
 def _publish(
-    settings: Settings,
+    settings: ReleaseSettings,
     staged: StagedCandidate,
     registry: Registry,
-    result: Report,
+    result: ReleaseReport,
     progress: Progress,
-) -> Report:
+) -> ReleaseReport:
     """Number, sign, publish, point. Each step may be the last one that happens."""
     model, content = result.model, _content(staged.files)
     number = registry.number_for(model, content, result.run, _contents(settings.store, model))
@@ -168,15 +172,17 @@ def _publish(
     progress(f"published {path}")
     _register(registry, manifest)
     released = {"outcome": "released", "version": number, "digest": manifest.digest}
-    return Report(**{**vars(result), **released, "path": str(path)})  # type: ignore[arg-type]
+    return ReleaseReport(**{**vars(result), **released, "path": str(path)})  # type: ignore[arg-type]
 
 
-def _unchanged(done: Package, registry: Registry, production: Package | None, model: str) -> Report:
+def _unchanged(
+    done: Package, registry: Registry, production: Package | None, model: str
+) -> ReleaseReport:
     """What was released before, its registration completed where a kill had cut it short."""
     manifest = done.manifest
     if manifest.version == max(store.versions(done.path.parents[1], model)):
         _register(registry, manifest)
-    return Report(
+    return ReleaseReport(
         outcome="unchanged",
         model=model,
         version=manifest.version,
@@ -203,7 +209,7 @@ def _register(registry: Registry, manifest: Manifest) -> None:
         raise PublishedNotRegistered(manifest.model, manifest.version, error) from error
 
 
-def _production(settings: Settings, registry: Registry, model: str) -> Package | None:
+def _production(settings: ReleaseSettings, registry: Registry, model: str) -> Package | None:
     """The version in production, verified before anything of it is run."""
     number = registry.version_of(model, PRODUCTION)
     if number is None:
@@ -228,7 +234,7 @@ def _content(files: tuple[FileEntry, ...]) -> str:
     return pairs_digest((entry.path, entry.sha256) for entry in files)
 
 
-def _check_key(settings: Settings) -> None:
+def _check_key(settings: ReleaseSettings) -> None:
     """Sign nothing, and check it as a host will: before minutes of gates, not after them."""
     check_signature(b"", sign(b"", settings.release_key), settings.allowed_signers)
 

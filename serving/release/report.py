@@ -23,7 +23,7 @@ _COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
 
 
 @dataclass(frozen=True)
-class Report:
+class ReleaseReport:
     """One release: `passed` is a dry run whose gates all passed. `digest` is the version's."""
 
     outcome: Outcome
@@ -45,7 +45,7 @@ class Report:
         return REFUSED if self.outcome == "refused" else DONE
 
 
-def keep_report(report: Report, store: Path) -> Path:
+def keep_report(report: ReleaseReport, store: Path) -> Path:
     """Write the report to `<store>/reports/`, whole or not at all; returns the file."""
     folder = Path(store) / REPORTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def gate_table(records: tuple[GateRecord, ...], title: str) -> Table:
     return shown
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: ReleaseReport, console: Console) -> None:
     """Print the outcome and the required gates that failed (all were printed as progress)."""
     bad = tuple(refused(report.gates))
     if bad:
@@ -108,7 +108,7 @@ def short_number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.5g}"
 
 
-def _sentence(report: Report) -> str:
+def _sentence(report: ReleaseReport) -> str:
     if report.outcome == "refused":
         return f"{report.model} of {report.run} was not released; nothing was registered."
     if report.outcome == "passed":

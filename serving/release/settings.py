@@ -31,7 +31,7 @@ class ThrowawayServers:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReleaseSettings:
     """One release: its run, every path it touches, and the gates it must pass."""
 
     run: str
@@ -55,14 +55,14 @@ class Settings:
         return self.runs / self.run / "candidate"
 
 
-def release_settings(cfg: DictConfig) -> Settings:
+def release_settings(cfg: DictConfig) -> ReleaseSettings:
     """The settings in a composed `release` config. Raises ConfigError naming the key."""
     if OmegaConf.is_missing(cfg, "run"):
         raise ConfigError(
             "run: say which run to release, as in lockgate release run=RUN (see lockgate ls)"
         )
     site, paths = plain_values(cfg.site, "site"), plain_values(cfg.site, "site")["paths"]
-    return Settings(
+    return ReleaseSettings(
         run=from_config(str, cfg.run, "run"),
         allow_breaking=from_config(bool, cfg.allow_breaking, "allow_breaking"),
         max_bytes=from_config(int, cfg.max_bytes, "max_bytes"),

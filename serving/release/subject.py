@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedPackages:
     """The throw-away servers: the candidate's, and production's when there is one."""
 
     candidate: ModelClient
@@ -34,7 +34,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Subject:
+class GateSubject:
     """Everything that gates may look at; what is costly is made when it is first needed, once."""
 
     staged: StagedCandidate
@@ -45,7 +45,7 @@ class Subject:
     """The virtual environment that serves, whose versions `requires` is held against."""
     in_flight: int
     """Requests at a time while a split is predicted."""
-    start_servers: Callable[[], Served]
+    start_servers: Callable[[], ServedPackages]
     find_dataset: Callable[[], Path]
     _made: dict[Hashable, tuple[Any, Exception | None]] = field(default_factory=dict, repr=False)
 
@@ -61,7 +61,7 @@ class Subject:
             raise failure
         return result  # type: ignore[no-any-return]
 
-    def served(self) -> Served:
+    def served(self) -> ServedPackages:
         """The servers, started at the first call."""
         return self.once("served", self.start_servers)
 

@@ -13,7 +13,7 @@ from serving.artifact.manifest import GateRecord
 from serving.release.baselines import CompressionBaseline
 from serving.release.bits import CodeLength, HeldOutText, held_out_bytes, served_code_length
 from serving.release.gate import at_most, holds
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class LosslessGate:
     file: str = "holdout.txt"
     """The held-out text in the dataset."""
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         return (name,)
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         from tokenizers import Tokenizer
 
         content = (subject.dataset() / self.file).read_bytes()
@@ -68,10 +68,10 @@ class CompressionGate:
         """The text and how it is sent."""
         return HeldOutText(self.file, self.chunk_bytes, self.instances)
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         return (name,) if self.baseline is None or self.baseline.applies(subject) else ()
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         if not self.names(name, subject):
             return
         if len(held_out_bytes(subject, self.text)) == 0:

@@ -21,7 +21,7 @@ from serving.artifact.layout import MODEL_PY, RUNTIME
 from serving.artifact.manifest import GateRecord
 from serving.release.candidate import StagedCandidate
 from serving.release.gate import at_most, holds, reported, unknown
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _RUNTIME = "version/lockgate_runtime/"
@@ -55,11 +55,11 @@ class ContentsGate:
     same_runtime: bool
     """Whether a runtime other than this release's own stops the release, or is only reported."""
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         kinds = ("files", "size", "lineage", "runtime", "dataset", "requires")
         return tuple(f"{name}.{kind}" for kind in kinds)
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         staged = subject.staged
         problems = list(self.problems(staged))
         detail = "; ".join(problems[:3]) or f"{len(staged.files)} files, no pickle, no archive"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serving.artifact.golden import differences
 from serving.artifact.manifest import GateRecord
 from serving.release.gate import at_least, at_most
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class GoldenGate:
     min_examples: int
     """Fewer prove too little."""
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         return f"{name}.count", f"{name}.equal"
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         examples = subject.golden_examples()
         yield at_least(f"{name}.count", len(examples), self.min_examples, "examples")
         endpoint = subject.served().candidate

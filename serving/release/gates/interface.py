@@ -10,7 +10,7 @@ from serving.artifact.manifest import GateRecord, Manifest
 from serving.artifact.tensors import TensorSpec
 from serving.release.candidate import StagedCandidate
 from serving.release.gate import holds
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class InterfaceGate:
 
     required: bool
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         compatible = (f"{name}.compatible",) if subject.production is not None else ()
         return (*compatible, f"{name}.served")
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         if subject.production is not None:
             manifest = subject.production.manifest
             breaks = interface_breaks(manifest, subject.staged)

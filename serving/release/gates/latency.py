@@ -16,7 +16,7 @@ import numpy as np
 
 from serving.artifact.manifest import GateRecord
 from serving.release.gate import at_most, unknown
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 from serving.triton.grpc_client import Arrays, InferError, ModelClient
 
 
@@ -62,7 +62,7 @@ class LatencyGate:
                 f"which is {self.low.clients}"
             )
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         found = []
         for limits in (self.low, self.high):
             found += [f"{name}.p50.c{limits.clients}", f"{name}.p99.c{limits.clients}"]
@@ -70,7 +70,7 @@ class LatencyGate:
                 found.append(f"{name}.vs_production.c{limits.clients}")
         return tuple(found)
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         payloads = [dict(example.inputs) for example in subject.golden_examples()]
         served = subject.served()
         return measure_latency(self, name, payloads, served.candidate, served.production)

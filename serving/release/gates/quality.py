@@ -18,7 +18,7 @@ from serving.release.bootstrap import Draws, Interval, estimate, interval, repli
 from serving.release.gate import at_least, at_most, holds, reported, unknown
 from serving.release.metrics import Metric, named_metric
 from serving.release.statistics import number_groups
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class QualityGate:
         if self.slice_rows < 1:
             raise ValueError(f"slice_rows={self.slice_rows}: must be at least 1")
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         compared = self.baseline is not None and self.baseline.applies(subject)
         bounds = [
             f"{name}.{kind}" for kind in ("minimum", "maximum") if getattr(self, kind) is not None
@@ -95,7 +95,7 @@ class QualityGate:
         columns = [f"{name}.{column}" for column in self.slices] if compared or bounds else []
         return (*((name,) if compared else ()), *bounds, *columns)
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         if not self.names(name, subject):
             return
         examples = subject.examples(self.split)

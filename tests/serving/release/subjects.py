@@ -8,10 +8,10 @@ import numpy as np
 
 from serving.artifact.splits import LabelledExamples
 from serving.release.problem import LearningProblem
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
-def bare_subject(**changes: Any) -> Subject:
+def bare_subject(**changes: Any) -> GateSubject:
     """A subject of nothing: whatever a gate reaches for beyond `changes` fails its test."""
 
     def not_here() -> Any:
@@ -21,7 +21,7 @@ def bare_subject(**changes: Any) -> Subject:
         "staged": None, "production": None, "allow_breaking": False, "serving_env": Path(),
         "in_flight": 1, "start_servers": not_here, "find_dataset": not_here,
     }  # fmt: skip
-    return Subject(**{**content, **changes})
+    return GateSubject(**{**content, **changes})
 
 
 def predicted_subject(
@@ -34,7 +34,7 @@ def predicted_subject(
     train_target: np.ndarray | None = None,
     production: np.ndarray | None = None,
     **changes: Any,
-) -> Subject:
+) -> GateSubject:
     """A subject whose served package answers `prediction` for the hold-out."""
     given = columns or {"row": np.arange(len(target), dtype=np.float32)}
     if production is not None:

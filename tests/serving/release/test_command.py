@@ -10,7 +10,7 @@ from rich.console import Console
 from serving.artifact.manifest import GateRecord
 from serving.release import command, pipeline, report
 from serving.release.registry import PublishedNotRegistered, RegistryError
-from serving.release.report import Report
+from serving.release.report import ReleaseReport
 
 from . import tiny
 
@@ -71,7 +71,7 @@ def test_what_ends_a_release_is_said_truly_and_has_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     error: Exception, code: int, said: str,
 ) -> None:  # fmt: skip
-    def fail(*arguments: object) -> Report:
+    def fail(*arguments: object) -> ReleaseReport:
         raise error
 
     monkeypatch.setattr(pipeline, "release_candidate", fail)
@@ -89,15 +89,15 @@ GATES = (
 )
 
 
-def a_report(**changes: object) -> Report:
+def a_report(**changes: object) -> ReleaseReport:
     content = {
         "outcome": "refused", "model": "flights", "version": None, "run": "r", "digest": None,
         "production": 1, "started": "2026-01-02T03:04:05Z", "seconds": 1.0, "gates": GATES,
     }  # fmt: skip
-    return Report(**{**content, **changes})  # type: ignore[arg-type]
+    return ReleaseReport(**{**content, **changes})  # type: ignore[arg-type]
 
 
-def shown(one: Report) -> str:
+def shown(one: ReleaseReport) -> str:
     out = io.StringIO()
     report.print_report(one, Console(file=out, width=140))
     return out.getvalue()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.artifact.manifest import GateRecord
 from serving.release import gate
 from serving.release.gate import at_least, at_most, holds, reported, run_gate, run_gates, unknown
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 from .subjects import bare_subject
 
@@ -26,10 +26,10 @@ class PlannedGate:
     measure: Callable[[], Iterable[GateRecord]]
     required: bool = True
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         return self.declared
 
-    def run(self, name: str, subject: Subject) -> Iterable[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterable[GateRecord]:
         return self.measure()
 
 
@@ -83,7 +83,7 @@ def test_an_exception_after_the_last_declared_record_is_not_lost() -> None:
 def test_a_gate_that_cannot_name_its_records_is_unknown_by_its_own_name() -> None:
     @dataclass(frozen=True)
     class Nameless(PlannedGate):
-        def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+        def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
             raise KeyError("classes")
 
     (record,) = records_of(Nameless((), list))

@@ -137,7 +137,7 @@ from dataclasses import dataclass
 
 from serving.artifact.manifest import GateRecord
 from serving.release.gate import at_least
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ class PerDigitAccuracy:
     required: bool
     minimum: float
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         return tuple(f"{name}.{digit}" for digit in range(10))
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         target = subject.examples("holdout").target
         chosen = subject.predictions("holdout").argmax(axis=1)
         for digit in range(10):

@@ -11,7 +11,7 @@ import pytest
 from serving.artifact.tensors import TensorSpec
 from serving.release.predictions import served_predictions
 from serving.release.problem import read_problem
-from serving.release.subject import Served
+from serving.release.subject import ServedPackages
 
 from .subjects import bare_subject
 
@@ -116,7 +116,7 @@ def test_the_output_is_the_only_one_or_must_be_named(tmp_path: Path) -> None:
         made = bare_subject(
             staged=SimpleNamespace(candidate=SimpleNamespace(inputs=(X,), outputs=tensors)),
             find_dataset=lambda: tmp_path,
-            start_servers=lambda: Served(endpoint, None),  # type: ignore[arg-type]
+            start_servers=lambda: ServedPackages(endpoint, None),  # type: ignore[arg-type]
         )
         x = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
         examples = SimpleNamespace(inputs={"x": x}, target=np.zeros(3), group=None)

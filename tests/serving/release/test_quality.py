@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serving.artifact.manifest import GateRecord
 from serving.release.baselines import (
     ConstantBaseline,
     FileBaseline,
@@ -257,21 +258,25 @@ def test_words_are_a_baseline_for_texts(tmp_path: Path) -> None:
 
 def test_a_file_of_predictions_is_a_baseline(tmp_path: Path) -> None:
     target = np.arange(100) % 2
-    subject = predicted_subject("binary", target, target.astype(float))
+
+    def measured(base: FileBaseline, rule: str = "not_worse") -> GateRecord:
+        subject = predicted_subject("binary", target, target.astype(float))
+        (record,) = run_gate("g", gate("log_loss", base, rule=rule), subject)
+        return record
+
     np.save(tmp_path / "p.npy", np.full(100, 0.5))
     pq.write_table(pa.table({"id": range(100), "p": np.full(100, 0.5)}), tmp_path / "p.parquet")
     (tmp_path / "p.csv").write_text("p\n" + "0.5\n" * 100)
     for name, columns in (("p.npy", ()), ("p.parquet", ("p",)), ("p.csv", ())):
-        base = FileBaseline(tmp_path / name, columns)
-        (record,) = run_gate("g", gate("log_loss", base, rule="better"), subject)
+        record = measured(FileBaseline(tmp_path / name, columns), "better")
         assert record.verdict == "pass", record.detail
     np.save(tmp_path / "p.npy", np.full(99, 0.5))
-    (record,) = run_gate("g", gate("log_loss", FileBaseline(tmp_path / "p.npy")), subject)
+    record = measured(FileBaseline(tmp_path / "p.npy"))
     assert record.verdict == "unknown" and "99 rows; the split holdout has 100" in record.detail
     np.save(tmp_path / "p.npy", np.array([{"a": 1}] * 100, dtype=object))
-    (record,) = run_gate("g", gate("log_loss", FileBaseline(tmp_path / "p.npy")), subject)
+    record = measured(FileBaseline(tmp_path / "p.npy"))
     assert record.verdict == "unknown"  # objects would be unpickled
-    (record,) = run_gate("g", gate("log_loss", FileBaseline(tmp_path / "p.pkl")), subject)
+    record = measured(FileBaseline(tmp_path / "p.pkl"))
     assert record.verdict == "unknown" and "are read from .npy, .parquet, .csv" in record.detail
 
 

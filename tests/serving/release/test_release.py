@@ -15,7 +15,7 @@ import pytest
 from serving.artifact import manifest, store
 from serving.artifact.verify import verify
 from serving.release import pipeline
-from serving.release.lock import Locked, release_lock
+from serving.release.lock import ReleaseLocked, release_lock
 from serving.release.pipeline import ReleaseError
 from serving.release.registry import (
     CANDIDATE,
@@ -24,7 +24,7 @@ from serving.release.registry import (
     Registry,
     RegistryError,
 )
-from serving.release.report import Report
+from serving.release.report import ReleaseReport
 
 from . import tiny
 
@@ -34,24 +34,24 @@ REPO = tiny.REPO
 
 
 @pytest.fixture
-def release(site: Path) -> Callable[..., Report]:
-    def do(run: str, *overrides: str, dry_run: bool = False) -> Report:
+def release(site: Path) -> Callable[..., ReleaseReport]:
+    def do(run: str, *overrides: str, dry_run: bool = False) -> ReleaseReport:
         settings = tiny.make_settings(site, run, *overrides)
         return pipeline.release_candidate(settings, lambda line: None, dry_run)
 
     return do
 
 
-def verdicts(report: Report) -> dict[str, str]:
+def verdicts(report: ReleaseReport) -> dict[str, str]:
     return {record.name: record.verdict for record in report.gates}
 
 
-def failed(report: Report) -> set[str]:
+def failed(report: ReleaseReport) -> set[str]:
     return {record.name for record in report.gates if record.verdict != "pass"}
 
 
 def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     first = release("tiny-run")
@@ -74,7 +74,7 @@ def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
 
 
 def test_the_next_version_stands_beside_production(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
@@ -107,7 +107,7 @@ def test_the_next_version_stands_beside_production(
     ],
 )  # fmt: skip
 def test_what_is_wrong_fails_its_own_gate_and_registers_nothing(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str,
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str,
     wrong: dict, gates: set[str],
 ) -> None:  # fmt: skip
     tiny.write_candidate(site / "runs", dataset, **wrong)
@@ -121,7 +121,7 @@ def test_what_is_wrong_fails_its_own_gate_and_registers_nothing(
 
 
 def test_a_slow_package_fails_latency_by_how_much(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, sleep=0.05)
     report = release("tiny-run", "gates.latency.low.p50_ms=40", dry_run=True)
@@ -131,7 +131,7 @@ def test_a_slow_package_fails_latency_by_how_much(
 
 
 def test_a_model_that_does_not_load_leaves_unknown_and_the_reason(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     folder = tiny.write_candidate(site / "runs", dataset)
     (folder / "version/model.py").write_text("import no_such_module\n")
@@ -143,7 +143,7 @@ def test_a_model_that_does_not_load_leaves_unknown_and_the_reason(
 
 
 def test_a_changed_interface_needs_a_word(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     release("first")
@@ -166,7 +166,7 @@ def test_a_changed_interface_needs_a_word(
 
 
 def test_a_dry_run_keeps_nothing(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     (site / "keys/release/id_ed25519").unlink()
@@ -177,7 +177,7 @@ def test_a_dry_run_keeps_nothing(
 
 
 def test_a_tampered_production_version_is_not_run(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
@@ -218,7 +218,7 @@ def tritons(site: Path) -> list[psutil.Process]:
     "moment", ["take", "golden.equal", "number", "sign", "before the alias", "published"]
 )
 def test_killed_anywhere_and_run_again_it_ends_well(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str, moment: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str, moment: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     killed = subprocess.run(
@@ -241,12 +241,12 @@ def test_killed_anywhere_and_run_again_it_ends_well(
 
 
 def test_two_releases_of_one_model_do_not_mix(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     with (
         release_lock(site / "store", "flights", "other-run"),
-        pytest.raises(Locked, match="other-run"),
+        pytest.raises(ReleaseLocked, match="other-run"),
     ):
         release("tiny-run")
 
@@ -264,7 +264,7 @@ def test_a_key_that_no_host_accepts_is_found_before_the_gates(site: Path, datase
 
 
 def test_a_candidate_of_another_run_is_refused(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     folder = tiny.write_candidate(site / "runs", dataset, run="original")
     (site / "runs/copy").mkdir()
@@ -274,7 +274,7 @@ def test_a_candidate_of_another_run_is_refused(
 
 
 def test_mlflow_that_fails_after_the_version_is_published_is_said_truly_and_completed(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str,
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     tiny.write_candidate(site / "runs", dataset)
@@ -335,7 +335,7 @@ def test_nothing_of_a_candidate_is_imported_by_the_release(site: Path, dataset: 
 
 
 def test_the_candidates_own_code_is_named_in_the_report(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     (record,) = [
@@ -346,7 +346,7 @@ def test_the_candidates_own_code_is_named_in_the_report(
 
 
 def test_slices_and_a_gate_of_ones_own_are_judged_through_the_served_package(
-    release: Callable[..., Report], site: Path, dataset: Path,
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     tiny.write_candidate(site / "runs", dataset)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from conf import compose
 from serving.artifact.digest import file_sha256, tree_digest
-from serving.release.settings import Settings, release_settings
+from serving.release.settings import ReleaseSettings, release_settings
 from serving.runtime.features import Category, Number
 from serving.runtime.tabular_transform import TabularTransform, Target
 
@@ -32,7 +32,7 @@ def serving_env() -> Path:
     return Path(os.environ.get("LOCKGATE_SERVING_ENV", REPO / ".venv-serve"))
 
 
-def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights") -> Settings:
+def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights") -> ReleaseSettings:
     """The settings that `lockgate release run=RUN` has, for a site in the folder `site`."""
     config = compose(
         "release",
