@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -130,6 +130,7 @@ def test_without_groups_every_row_is_its_own() -> None:
     assert number_groups(None, 4).tolist() == [0, 1, 2, 3]
 
 
+@settings(deadline=None)  # scikit-learn checks its input slowly on a busy machine
 @given(SEEDS, st.sampled_from(sorted(METRICS)))
 def test_a_bootstrap_by_group_equals_rows_resampled_by_brute_force(seed: int, name: str) -> None:
     labels, scores, day = some_data(seed)

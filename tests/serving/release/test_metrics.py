@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
@@ -20,6 +20,7 @@ def measured(name: str, target: np.ndarray, prediction: np.ndarray) -> float:
     return estimate(METRICS[name].statistic(target, prediction, GROUP), GROUPS)
 
 
+@settings(deadline=None)  # scikit-learn checks its input slowly on a busy machine
 @given(SEEDS)
 def test_binary_metrics_agree_with_sklearn(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -45,6 +46,7 @@ def test_binary_metrics_agree_with_sklearn(seed: int) -> None:
         assert measured(name, target, two) == pytest.approx(measured(name, target, chance))
 
 
+@settings(deadline=None)  # scikit-learn checks its input slowly on a busy machine
 @given(SEEDS, st.integers(3, 5))
 def test_multiclass_metrics_agree_with_sklearn(seed: int, classes: int) -> None:
     random = np.random.default_rng(seed)
@@ -67,6 +69,7 @@ def test_multiclass_metrics_agree_with_sklearn(seed: int, classes: int) -> None:
     )
 
 
+@settings(deadline=None)  # scikit-learn checks its input slowly on a busy machine
 @given(SEEDS)
 def test_errors_of_quantities_agree_with_sklearn(seed: int) -> None:
     random = np.random.default_rng(seed)
