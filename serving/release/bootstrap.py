@@ -1,24 +1,23 @@
-"""How sure a number is: a bootstrap over whole days, in closed form per replicate.
+"""Confidence intervals by a bootstrap over whole groups.
 
-Flights of one day share its weather and its delays, so rows are not independent and days are what
-is drawn again, with replacement. A replicate is a weight per day (how often it was drawn); AUC and
-mean loss are functions of these weights and of sums kept per day, so ten thousand replicates of a
-large hold-out cost one matrix product each.
-
-    AUC(w) = sum_de w_d w_e wins[d, e] / (sum_d w_d positives_d * sum_e w_e negatives_e)
-
-where wins[d, e] counts the pairs of a positive of day d and a negative of day e that the scores
-order rightly, ties counting one half.
+Rows of one group (flights of one day, texts of one author) are not independent, so groups are
+drawn again, with replacement, and a replicate is a weight per group: how often it was drawn. See
+Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13 (percentiles).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from serving.release.statistics import Floats, Statistic
+
+BLOCK = 1 << 22
+"""Weights held at a time, in numbers: 32 MiB."""
+COUNTED_GROUPS = 10_000
+"""Groups from which a draw is counted group by group instead of drawn as one multinomial."""
 
 
 @dataclass(frozen=True)
@@ -35,104 +34,70 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class DailyAuc:
-    """What AUC is made of, per pair of days: `wins` [D, D], `positives` [D], `negatives` [D]."""
+class Draws:
+    """`replicates` draws of `groups` groups with replacement; the same for the same `seed`."""
 
-    wins: Floats
-    positives: Floats
-    negatives: Floats
+    groups: int
+    replicates: int
+    seed: int
 
-    def at(self, weights: Floats) -> Floats:
-        """AUC for each row of `weights` [R, D] -> [R]; NaN where a class was not drawn at all."""
-        won = np.einsum("rd,rd->r", weights @ self.wins, weights)
-        pairs = (weights @ self.positives) * (weights @ self.negatives)
-        return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    def __post_init__(self) -> None:
+        if self.groups < 2:
+            raise ValueError(
+                f"{self.groups} group(s) show nothing of how groups differ: need at least 2"
+            )
 
-
-@dataclass(frozen=True)
-class DailyMean:
-    """What a mean over rows is made of: `sums` [D] and `rows` [D]."""
-
-    sums: Floats
-    rows: Floats
-
-    def at(self, weights: Floats) -> Floats:
-        """The mean for each row of `weights` [R, D] -> [R]."""
-        return (weights @ self.sums) / (weights @ self.rows)
-
-
-def number_days(days: NDArray) -> NDArray[np.int64]:
-    """Days of any sortable kind [N] as 0..D-1 [N]."""
-    return np.unique(np.asarray(days), return_inverse=True)[1].astype(np.int64)
+    def weights(self) -> Iterator[Floats]:
+        """The draws as counts per group, in blocks [r, groups] that sum to [replicates, groups]."""
+        draw = np.random.default_rng(self.seed)
+        share = np.full(self.groups, 1 / self.groups)
+        size = max(1, BLOCK // self.groups)
+        for start in range(0, self.replicates, size):
+            count = min(size, self.replicates - start)
+            if self.groups <= COUNTED_GROUPS:
+                yield draw.multinomial(self.groups, share, size=count).astype(float)
+            else:
+                drawn = draw.integers(0, self.groups, (count, self.groups))
+                yield np.stack([np.bincount(one, minlength=self.groups) for one in drawn]).astype(
+                    float
+                )
 
 
-def daily_auc(labels: NDArray, scores: NDArray, day: NDArray[np.int64]) -> DailyAuc:
-    """AUC's sums of 0/1 `labels` [N] and `scores` [N] on days 0..D-1 [N]; O(D N log N)."""
-    labels, scores = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).sum())} scores are not finite numbers")
-    count = int(day.max()) + 1 if len(day) else 0
-    wins = np.zeros((count, count))
-    positive, positive_day = scores[labels], day[labels]
-    for d in range(count):
-        negative = np.sort(scores[~labels & (day == d)])
-        below = np.searchsorted(negative, positive, "left")
-        upto = np.searchsorted(negative, positive, "right")
-        wins[:, d] = np.bincount(positive_day, weights=(below + upto) / 2, minlength=count)
-    return DailyAuc(
-        wins=wins,
-        positives=np.bincount(day[labels], minlength=count).astype(float),
-        negatives=np.bincount(day[~labels], minlength=count).astype(float),
-    )
+def estimate(statistic: Statistic, groups: int) -> float:
+    """The statistic on the data as it is: each of `groups` groups once."""
+    return float(statistic.at(np.ones((1, groups)))[0])
 
 
-def daily_mean(values: NDArray, day: NDArray[np.int64]) -> DailyMean:
-    """The mean's sums of `values` [N] on days 0..D-1 [N]."""
-    values = np.asarray(values, np.float64)
-    return DailyMean(
-        sums=np.bincount(day, weights=values).astype(float), rows=np.bincount(day).astype(float)
-    )
+def replicates(statistics: Sequence[Statistic], draws: Draws) -> list[Floats]:
+    """Every statistic on the same draws, [replicates] each: what pairs a comparison."""
+    parts: list[list[Floats]] = [[] for _ in statistics]
+    for weights in draws.weights():
+        for part, statistic in zip(parts, statistics, strict=True):
+            part.append(statistic.at(weights))
+    return [np.concatenate(part) for part in parts]
 
 
-def log_loss(labels: NDArray, probabilities: NDArray) -> Floats:
-    """-log of the probability given to what happened, in nats, per row [N] -> [N].
+def interval(found: float, drawn: Floats, level: float) -> Interval:
+    """The percentile interval at `level` (such as 0.95) of the replicates `drawn` [R].
 
-    Probabilities are kept 1e-7 away from 0 and 1: one float32 rounded to 1 must not decide.
+    Raises ValueError when more than 1 % of them are undefined.
     """
-    p = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7)
-    return -np.where(np.asarray(labels).astype(bool), np.log(p), np.log1p(-p))
-
-
-def day_weights(days: int, replicates: int, seed: int) -> Floats:
-    """`replicates` draws of `days` days with replacement, as counts [R, D]; the same for a seed."""
-    if days < 2:
-        raise ValueError(f"{days} day(s) say nothing about how days differ: need at least 2")
-    draw = np.random.default_rng(seed)
-    return draw.multinomial(days, np.full(days, 1 / days), size=replicates).astype(float)
-
-
-def interval(estimate: float, replicates: Floats, level: float) -> Interval:
-    """The percentile interval at `level` (such as 0.95). Raises ValueError for NaN replicates."""
-    usable = replicates[np.isfinite(replicates)]
-    if len(usable) < 0.99 * len(replicates):
-        raise ValueError(
-            f"{len(replicates) - len(usable)} of {len(replicates)} draws had one class"
-        )
+    usable = drawn[np.isfinite(drawn)]
+    if len(usable) < 0.99 * len(drawn):
+        raise ValueError(f"{len(drawn) - len(usable)} of {len(drawn)} draws had one class")
     tail = (1 - level) / 2
     low, high = np.quantile(usable, [tail, 1 - tail])
-    return Interval(float(estimate), float(low), float(high), level)
+    return Interval(float(found), float(low), float(high), level)
 
 
-def of(statistic: DailyAuc | DailyMean, weights: Floats, level: float) -> Interval:
-    """The interval of one statistic over the drawn `weights` [R, D]."""
-    once = np.ones((1, weights.shape[1]))
-    return interval(float(statistic.at(once)[0]), statistic.at(weights), level)
+def statistic_interval(statistic: Statistic, draws: Draws, level: float) -> Interval:
+    """The interval of one statistic. Raises ValueError as `interval` does."""
+    (drawn,) = replicates([statistic], draws)
+    return interval(estimate(statistic, draws.groups), drawn, level)
 
 
-def difference(
-    one: DailyAuc | DailyMean, other: DailyAuc | DailyMean, weights: Floats, level: float
-) -> Interval:
-    """The interval of `one - other`, paired: both are seen on the same drawn days."""
-    once = np.ones((1, weights.shape[1]))
-    estimate = float(one.at(once)[0] - other.at(once)[0])
-    return interval(estimate, one.at(weights) - other.at(weights), level)
+def difference_interval(one: Statistic, other: Statistic, draws: Draws, level: float) -> Interval:
+    """The interval of `one - other`, paired: both are computed on the same drawn groups."""
+    first, second = replicates([one, other], draws)
+    found = estimate(one, draws.groups) - estimate(other, draws.groups)
+    return interval(found, first - second, level)

@@ -1,4 +1,4 @@
-"""Copy a run's candidate to where the release judges it.
+"""The staging of a run's candidate: a copy that its owner can no longer change.
 
 The training user writes candidates, so nothing here is trusted: files are copied without following
 any link, hashed where they were copied to, and never unpickled or imported.
@@ -19,7 +19,7 @@ MAX_FILES = 1000
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedCandidate:
     """A candidate copied to `folder`, with its files as they were hashed there."""
 
     folder: Path
@@ -27,18 +27,18 @@ class Staged:
     files: tuple[FileEntry, ...]
 
 
-def take(source: Path, target: Path, max_bytes: int) -> Staged:
+def stage_candidate(source: Path, target: Path, max_bytes: int) -> StagedCandidate:
     """Copy the candidate in `source` into the empty folder `target`, and hash the copy.
 
     Raises CandidateError for more than `max_bytes` or MAX_FILES, `verify.Refused` for a link or a
     device, ManifestError for a name that a package may not hold.
     """
-    listed = listing(source)
+    listed = list_candidate(source)
     total = sum(size for _, size in listed)
     if total > max_bytes or len(listed) > MAX_FILES:
         raise CandidateError(
             f"the candidate has {len(listed)} files and {total} bytes; "
-            f"at most {MAX_FILES} and {max_bytes} (hygiene.max_bytes) are released"
+            f"at most {MAX_FILES} and {max_bytes} (max_bytes) are released"
         )
     root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -46,10 +46,10 @@ def take(source: Path, target: Path, max_bytes: int) -> Staged:
             _copy(root, name, target / name, size)
     finally:
         os.close(root)
-    return Staged(target, read_candidate(target), list_files(target))
+    return StagedCandidate(target, read_candidate(target), list_files(target))
 
 
-def listing(folder: Path) -> list[tuple[str, int]]:
+def list_candidate(folder: Path) -> list[tuple[str, int]]:
     """Each file of a candidate with its size, as they are now. Raises `verify.Refused`."""
     return [(name, path.lstat().st_size) for name, path in plain_files(folder)]
 

@@ -7,63 +7,68 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from conf import ConfigError, compose
-from serving.artifact.candidate import CandidateError, read_candidate
-from serving.release.registry import PublishedNotRegistered
-
-#: 1: could not be done; 2: wrong usage; 3: a gate failed.
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+from conf.errors import DONE, FAILED, INCOMPLETE, INTERRUPTED, MISTAKE, LockgateError
+from conf.names import nearest
+from conf.tree import options as config_options
+from serving.artifact.candidate import read_candidate
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line after `lockgate release`; returns its exit status.
+    """Run the command line after `lockgate release`; returns its exit status (`conf.errors`).
 
-    0 released, unchanged, or passed a dry run; 3 a gate failed.
+    0 released, unchanged, or passed a dry run; 3 published but not registered; 4 a gate failed.
     """
     options = _parser().parse_intermixed_args(argv)
     try:
         cfg = compose("release", _with_gates(options.overrides))
         if options.cfg:
-            from omegaconf import OmegaConf
-
             print(OmegaConf.to_yaml(cfg), end="")
-            return 0
-        # Heavy (numpy, scikit-learn, gRPC), so not before the command line is known to be right.
+            return DONE
+        # Heavy (numpy, gRPC), so not before the command line is known to be right.
         from serving.release import pipeline, report, settings
 
-        wanted = settings.load(cfg)
-        result = pipeline.release(wanted, _say, options.dry_run)
-    except ConfigError as error:
-        return _refuse(str(error), USAGE)
+        wanted = settings.release_settings(cfg)
+        result = pipeline.release_candidate(wanted, _print_progress, options.dry_run)
+    except LockgateError as error:
+        released = error.exit_code in (MISTAKE, INCOMPLETE)
+        return _print_error(f"{'' if released else 'nothing was released: '}{error}", error)
     except KeyboardInterrupt:
-        return _refuse("interrupted; run it again to continue", INTERRUPTED)
-    except PublishedNotRegistered as error:
-        return _refuse(str(error), FAILED)
+        print("lockgate: interrupted; run it again to continue", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, RuntimeError, OSError) as error:
-        return _refuse(f"nothing was released: {error}", FAILED)
+        return _print_error(f"nothing was released: {error}", error)
     if options.json:
         print(result.as_json())
     if not options.json or result.exit_code:
-        report.show(result, _console(options.json))
+        report.print_report(result, _console(options.json))
     return result.exit_code
 
 
 def _with_gates(overrides: Sequence[str]) -> list[str]:
-    """`overrides` with gates=TASK in front, the task as the run's candidate.json says it.
+    """`overrides` with gates=TASK in front, the task of the run's candidate.json.
 
-    Only a default: whoever writes gates=... has chosen, and the release refuses a wrong choice.
+    Only a default: whoever writes gates=... has chosen. Raises ConfigError when no run is named or
+    conf/gates has no file of the task's name, CandidateError when the run has no candidate.
     """
     if any(text.startswith("gates=") for text in overrides):
         return list(overrides)
     plain = [text for text in overrides if not text.lstrip("+~").startswith("gates")]
     cfg = compose("release", plain)
-    run = next((text.partition("=")[2] for text in plain if text.startswith("run=")), "")
-    try:
-        task = read_candidate(Path(cfg.site.paths.runs) / run / "candidate").task
-    except CandidateError:
-        return list(overrides)  # said properly, and in full, when the candidate is read
+    if OmegaConf.is_missing(cfg, "run"):
+        raise ConfigError(
+            "run: say which run to release, as in lockgate release run=RUN (see lockgate ls)"
+        )
+    task = read_candidate(Path(cfg.site.paths.runs) / str(cfg.run) / "candidate").task
+    known = config_options("gates")
+    if task not in known:
+        raise ConfigError(
+            f"run {cfg.run} is of task {task}, and there is no conf/gates/{task}.yaml. "
+            f"{nearest(task, known)}. Write one, or name another: gates=NAME"
+        )
     return [f"gates={task}", *overrides]
 
 
@@ -71,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lockgate release",
         description="Take a run's candidate through its gates; number, sign and register it.",
-        epilog="Thresholds are in conf/gates/, as in gates.xz.required=true. Exit code 3: a gate "
-        "failed and nothing was released.",
+        epilog="Thresholds are in conf/gates/, as in gates.bits.vs_xz.required=true. Exit code 4: "
+        "a gate failed and nothing was released.",
     )
     parser.add_argument(
         "overrides",
@@ -80,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="run=RUN, and any key of conf/release.yaml",
     )
-    parser.add_argument("--dry-run", action="store_true", help="judge the gates, release nothing")
+    parser.add_argument("--dry-run", action="store_true", help="run the gates, release nothing")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
     return parser
@@ -92,13 +97,13 @@ def _console(to_stderr: bool) -> Console:
     return console if console.is_terminal else Console(stderr=to_stderr, width=140)
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def _refuse(sentence: str, code: int) -> int:
+def _print_error(sentence: str, error: Exception) -> int:
     print(f"lockgate: {sentence}", file=sys.stderr)
-    return code
+    return error.exit_code if isinstance(error, LockgateError) else FAILED
 
 
 if __name__ == "__main__":

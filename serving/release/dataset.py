@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conf.errors import LockgateError
 from serving.artifact.digest import short, tree_digest
 from serving.artifact.lineage import DatasetRef
 
 
-class DatasetError(ValueError):
+class DatasetError(LockgateError, ValueError):
     """The dataset is not there, or is not what it was; the message says what to do."""
 
 
-def find(data_root: Path, wanted: DatasetRef) -> Path:
+def find_dataset(data_root: Path, wanted: DatasetRef) -> Path:
     """The folder of `wanted`, all its files hashed. Raises DatasetError.
 
     The folder is found by name and digest, never by the path that a run says it read.

@@ -1,28 +1,37 @@
-"""Gates: named checks with a verdict. Unknown is fail, and no gate can be left out silently.
+"""Gates: named measurements with a verdict. Unknown is fail, and no gate can be left out silently.
 
-A `Check` declares the gates it will judge before it runs. One that raises, answers for less than
-it declared, or measures something that is no number, leaves `unknown` with the reason.
+A gate is a frozen dataclass that a YAML in conf/gates names by `_target_`; its fields are its
+settings. It declares the records it will give before it runs: when it raises, gives fewer than it
+declared, or measures something that is no number, `unknown` stands there with the reason.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
 
 from serving.artifact.manifest import GateRecord
+from serving.release.subject import GateSubject
 
 
-@dataclass(frozen=True)
-class Check:
-    """One measurement that judges the gates `names`.
+class Gate(Protocol):
+    """One kind of measurement, with its settings.
 
-    When `required` is False its verdicts are reported and stop nothing.
+    `name` is the gate's place in its YAML, such as `golden` or `base_rate.auc`; every record's
+    name begins with it.
     """
 
-    names: tuple[str, ...]
-    run: Callable[[], Iterable[GateRecord]]
-    required: bool = True
+    @property
+    def required(self) -> bool:
+        """False: its verdicts are reported and stop nothing."""
+
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
+        """The records that `run` will give; costs nothing."""
+
+    def run(self, name: str, subject: GateSubject) -> Iterable[GateRecord]:
+        """Measure, and give each record as soon as it is there."""
 
 
 def at_least(name: str, value: float, threshold: float, detail: str = "") -> GateRecord:
@@ -41,32 +50,44 @@ def holds(name: str, truth: bool, detail: str) -> GateRecord:
 
 
 def unknown(name: str, reason: str) -> GateRecord:
-    """What could not be judged, and why."""
+    """A gate that could not be measured, and why."""
     return GateRecord(name, "unknown", True, None, None, reason)
 
 
-def judge(check: Check) -> list[GateRecord]:
-    """Run one check; a record for each gate it declared, in that order, then any it added."""
+def reported(record: GateRecord) -> GateRecord:
+    """`record` as one that stops nothing."""
+    return replace(record, required=False)
+
+
+def run_gate(name: str, gate: Gate, subject: GateSubject) -> list[GateRecord]:
+    """The records of one gate: each that it declared, in that order, then any it added.
+
+    A record is required when its gate is and it was not `reported`.
+    """
+    declared: tuple[str, ...] = (name,)
     found: dict[str, GateRecord] = {}
-    reason = "the check ended without judging this gate"
+    reason, broken = "the gate ended without this record", False
     try:
-        for record in check.run():
+        declared = gate.names(name, subject)
+        for record in gate.run(name, subject):
             found[record.name] = record
     except Exception as error:  # noqa: BLE001 - whatever went wrong is the reason, and stops it
-        reason = _sentence(error)
-    names = [*check.names, *(name for name in found if name not in check.names)]
-    judged = (found.get(name) or unknown(name, reason) for name in names)
-    return [replace(record, required=check.required) for record in judged]
+        reason, broken = _sentence(error), True
+    records = [found.get(one) or unknown(one, reason) for one in declared]
+    records += [record for one, record in found.items() if one not in declared]
+    if broken and all(record.detail != reason for record in records):
+        records.append(unknown(f"{name}.error", reason))
+    return [replace(record, required=gate.required and record.required) for record in records]
 
 
-def judge_all(checks: Iterable[Check]) -> Iterator[GateRecord]:
-    """Every check in order, each record as soon as it is there."""
-    for check in checks:
-        yield from judge(check)
+def run_gates(gates: Mapping[str, Gate], subject: GateSubject) -> Iterator[GateRecord]:
+    """Every gate in order, its records as soon as it has ended."""
+    for name, gate in gates.items():
+        yield from run_gate(name, gate, subject)
 
 
 def refused(records: Iterable[GateRecord]) -> list[GateRecord]:
-    """The required gates that did not pass."""
+    """The required records that are not a pass."""
     return [record for record in records if record.required and record.verdict != "pass"]
 
 

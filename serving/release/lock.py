@@ -12,19 +12,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from conf.errors import LockgateError
+
 LOCKS = ".locks"
 
 
-class Locked(RuntimeError):
-    """Somebody else is releasing this model; the message says who, where and since when."""
+class ReleaseLocked(LockgateError, RuntimeError):
+    """Somebody else is releasing this model; the message has who, where and since when."""
 
 
 @contextmanager
 def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
-    """Hold `<store>/.locks/<model>`; raises Locked at once when another process holds it.
+    """Hold `<store>/.locks/<model>`; raises ReleaseLocked at once when another process holds it.
 
-    The file says who holds it, for people; what counts is the flock on it, so a killed release
-    leaves no lock behind.
+    The file names the holder, for people; the lock is the flock on it, so a killed release leaves
+    none behind.
     """
     path = Path(store) / LOCKS / model
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +35,7 @@ def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise Locked(
+            raise ReleaseLocked(
                 f"{model} is being released by {_holder(file.read())}. Wait for it."
             ) from None
         file.truncate(0)

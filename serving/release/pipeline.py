@@ -1,4 +1,4 @@
-"""A release from end to end: take, judge, number, sign, publish, point.
+"""A release from end to end: copy, gates, number, sign, publish, point.
 
 Killed anywhere and run again it ends well: what is not yet a version is only a staging folder or an
 unpublished number, both found and used or removed by the next release, and what is a version is
@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from conf.errors import LockgateError
 from serving.artifact import store
 from serving.artifact.candidate import read_candidate
 from serving.artifact.digest import pairs_digest
@@ -20,10 +21,10 @@ from serving.artifact.manifest import FileEntry, GateRecord, Manifest
 from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
 from serving.artifact.verify import FORMAT, verify
-from serving.release import candidate, dataset, report
-from serving.release.candidate import Staged
-from serving.release.checks import Served, Subject, all_checks, remembered
-from serving.release.gate import judge_all, may_release
+from serving.release import candidate, report
+from serving.release.candidate import StagedCandidate
+from serving.release.dataset import find_dataset
+from serving.release.gate import may_release, run_gates
 from serving.release.lock import release_lock
 from serving.release.registry import (
     CANDIDATE,
@@ -32,37 +33,36 @@ from serving.release.registry import (
     Registry,
     RegistryError,
 )
-from serving.release.report import Report
-from serving.release.settings import Settings
+from serving.release.report import ReleaseReport
+from serving.release.settings import ReleaseSettings
+from serving.release.subject import GateSubject, ServedPackages
 from serving.triton.ephemeral import EphemeralServer, serve_packages
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(LockgateError, RuntimeError):
     """The release could not be done for a reason that is no gate's; nothing was published."""
 
 
-def release(settings: Settings, say: Say, dry_run: bool = False) -> Report:
-    """Release the candidate of `settings.run`; returns what happened, a refusal included.
+def release_candidate(
+    settings: ReleaseSettings, progress: Progress, dry_run: bool = False
+) -> ReleaseReport:
+    """Release the candidate of `settings.run`; returns the outcome, a refusal included.
 
-    Raises CandidateError, Refused, Locked, RegistryError, SigningError, StoreError, OSError; the
-    store then holds what it held before, except for PublishedNotRegistered: the version is in the
-    store. With `dry_run` the gates are judged and nothing is kept.
+    With `dry_run` the gates are run and nothing is kept. Raises CandidateError, Refused,
+    ReleaseLocked, RegistryError, SigningError, StoreError, OSError, and the store then holds what
+    it held before; PublishedNotRegistered when only the registry's part is missing.
     """
     found = read_candidate(settings.candidate)
-    if found.task != settings.gates.task:
-        raise ReleaseError(
-            f"run {settings.run} is of task {found.task}; gates={settings.gates.task} are not its"
-        )
     with release_lock(settings.store, found.model, settings.run), ExitStack() as stack:
         _sweep(settings.store, found.model)
         work = store.stage(settings.store, f"{found.model}.work")
         stack.callback(store.discard, work)
         package = store.stage(settings.store, f"{found.model}.package")
         stack.callback(_discard_if_there, package)
-        say(f"take {settings.run}")
-        staged = candidate.take(settings.candidate, package, settings.gates.hygiene.max_bytes)
+        progress(f"take {settings.run}")
+        staged = candidate.stage_candidate(settings.candidate, package, settings.max_bytes)
         _check_run(staged, settings.run, found.model)
         registry = Registry(settings.mlflow_uri)
         production = _production(settings, registry, found.model)
@@ -70,11 +70,11 @@ def release(settings: Settings, say: Say, dry_run: bool = False) -> Report:
         if done is not None and not dry_run:
             return _unchanged(done, registry, production, found.model)
         if not dry_run:
-            _prove_key(settings)
+            _check_key(settings)
         started, clock = _now(), time.monotonic()
-        gates = judge(settings, staged, production, work, say)
+        gates = gate_records(settings, staged, production, work, progress)
         passed = may_release(gates)
-        result = Report(
+        result = ReleaseReport(
             outcome="passed" if passed else "refused",
             model=found.model,
             version=None,
@@ -86,20 +86,24 @@ def release(settings: Settings, say: Say, dry_run: bool = False) -> Report:
             gates=gates,
         )
         if passed and not dry_run:
-            result = _publish(settings, staged, registry, result, say)
+            result = _publish(settings, staged, registry, result, progress)
         if not dry_run:
-            report.keep(result, settings.store)
+            report.keep_report(result, settings.store)
         return result
 
 
-def judge(
-    settings: Settings, staged: Staged, production: Package | None, work: Path, say: Say
+def gate_records(
+    settings: ReleaseSettings,
+    staged: StagedCandidate,
+    production: Package | None,
+    work: Path,
+    progress: Progress,
 ) -> tuple[GateRecord, ...]:
     """Every gate's record; throw-away servers are started for it and ended."""
     model, records = staged.candidate.model, []
     with ExitStack() as stack:
 
-        def start() -> Served:
+        def start() -> ServedPackages:
             servers = [EphemeralServer("candidate", staged.folder, model, work / "candidate")]
             if production is not None:
                 servers.append(
@@ -107,7 +111,7 @@ def judge(
                 )
             for server in servers:
                 server.work.mkdir()
-            say(f"start {len(servers)} throw-away tritonserver(s)")
+            progress(f"start {len(servers)} throw-away tritonserver(s)")
             running = stack.enter_context(
                 serve_packages(
                     servers,
@@ -116,31 +120,36 @@ def judge(
                     settings.throwaway.start_timeout_s,
                 )
             )
-            return Served(running[0].client, running[1].client if production is not None else None)
+            return ServedPackages(
+                running[0].client, running[1].client if production is not None else None
+            )
 
-        subject = Subject(
+        subject = GateSubject(
             staged=staged,
             production=production,
             allow_breaking=settings.allow_breaking,
             serving_env=settings.serving_env,
-            served=remembered(start),
-            dataset=remembered(
-                lambda: dataset.find(settings.data, staged.candidate.lineage.dataset)
-            ),
+            in_flight=settings.throwaway.in_flight,
+            start_servers=start,
+            find_dataset=lambda: find_dataset(settings.data, staged.candidate.lineage.dataset),
         )
-        for record in judge_all(all_checks(settings.gates, subject)):
-            say(report.line(record))
+        for record in run_gates(settings.gates, subject):
+            progress(report.progress_line(record))
             records.append(record)
     return tuple(records)
 
 
 def _publish(
-    settings: Settings, staged: Staged, registry: Registry, result: Report, say: Say
-) -> Report:
+    settings: ReleaseSettings,
+    staged: StagedCandidate,
+    registry: Registry,
+    result: ReleaseReport,
+    progress: Progress,
+) -> ReleaseReport:
     """Number, sign, publish, point. Each step may be the last one that happens."""
     model, content = result.model, _content(staged.files)
     number = registry.number_for(model, content, result.run, _contents(settings.store, model))
-    say(f"number {model}/{number}")
+    progress(f"number {model}/{number}")
     manifest = Manifest(
         format=FORMAT,
         model=model,
@@ -157,21 +166,23 @@ def _publish(
         gates=result.gates,
         previous=result.production,
     )
-    say("sign")
+    progress("sign")
     signature = sign(manifest.to_bytes(), settings.release_key)
     path = store.publish(settings.store, staged.folder, manifest, signature)
-    say(f"published {path}")
+    progress(f"published {path}")
     _register(registry, manifest)
     released = {"outcome": "released", "version": number, "digest": manifest.digest}
-    return Report(**{**vars(result), **released, "path": str(path)})  # type: ignore[arg-type]
+    return ReleaseReport(**{**vars(result), **released, "path": str(path)})  # type: ignore[arg-type]
 
 
-def _unchanged(done: Package, registry: Registry, production: Package | None, model: str) -> Report:
+def _unchanged(
+    done: Package, registry: Registry, production: Package | None, model: str
+) -> ReleaseReport:
     """What was released before, its registration completed where a kill had cut it short."""
     manifest = done.manifest
     if manifest.version == max(store.versions(done.path.parents[1], model)):
         _register(registry, manifest)
-    return Report(
+    return ReleaseReport(
         outcome="unchanged",
         model=model,
         version=manifest.version,
@@ -186,18 +197,19 @@ def _unchanged(done: Package, registry: Registry, production: Package | None, mo
 
 
 def _register(registry: Registry, manifest: Manifest) -> None:
+    """Tag the published version in MLflow and set its alias. Raises PublishedNotRegistered."""
     tags = {
         "lockgate.manifest": manifest.digest,
         "lockgate.dataset": manifest.lineage.dataset.digest,
     }
     try:
-        registry.describe(manifest.model, manifest.version, tags)
-        registry.point(manifest.model, CANDIDATE, manifest.version)
+        registry.set_tags(manifest.model, manifest.version, tags)
+        registry.set_alias(manifest.model, CANDIDATE, manifest.version)
     except RegistryError as error:
         raise PublishedNotRegistered(manifest.model, manifest.version, error) from error
 
 
-def _production(settings: Settings, registry: Registry, model: str) -> Package | None:
+def _production(settings: ReleaseSettings, registry: Registry, model: str) -> Package | None:
     """The version in production, verified before anything of it is run."""
     number = registry.version_of(model, PRODUCTION)
     if number is None:
@@ -207,7 +219,7 @@ def _production(settings: Settings, registry: Registry, model: str) -> Package |
     return package
 
 
-def _released(root: Path, staged: Staged) -> Package | None:
+def _released(root: Path, staged: StagedCandidate) -> Package | None:
     """The version made of this run with exactly these files, if there is one."""
     done = store.find_run(root, staged.candidate.model, staged.candidate.lineage.run)
     return done if done is not None and done.manifest.files == staged.files else None
@@ -222,12 +234,12 @@ def _content(files: tuple[FileEntry, ...]) -> str:
     return pairs_digest((entry.path, entry.sha256) for entry in files)
 
 
-def _prove_key(settings: Settings) -> None:
+def _check_key(settings: ReleaseSettings) -> None:
     """Sign nothing, and check it as a host will: before minutes of gates, not after them."""
     check_signature(b"", sign(b"", settings.release_key), settings.allowed_signers)
 
 
-def _check_run(staged: Staged, run: str, model: str) -> None:
+def _check_run(staged: StagedCandidate, run: str, model: str) -> None:
     found, claimed = staged.candidate, staged.candidate.lineage.run
     if (claimed, found.model) != (run, model):
         raise ReleaseError(

@@ -11,16 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conf.errors import INCOMPLETE, UNREACHABLE, LockgateError
+
 CANDIDATE, PRODUCTION = "candidate", "production"
 DIGEST_TAG, RUN_TAG = "lockgate.digest", "lockgate.run"
 
 
-class RegistryError(RuntimeError):
-    """MLflow did not answer, or says what cannot be; the message says what to do."""
+class RegistryError(LockgateError, RuntimeError):
+    """MLflow did not answer, or contradicts itself; the message has what to do."""
+
+    exit_code = UNREACHABLE
 
 
 class PublishedNotRegistered(RegistryError):
-    """A version is whole in the store, and MLflow could not be made to name it."""
+    """A version is whole in the store, but MLflow lacks its tags or its alias."""
+
+    exit_code = INCOMPLETE
 
     def __init__(self, model: str, version: int, reason: RegistryError) -> None:
         super().__init__(
@@ -56,17 +62,17 @@ class Registry:
             return reuse
         while (number := self._create(model, digest, run)) <= newest:
             if number in store:
-                self.describe(model, number, {DIGEST_TAG: store[number]})
+                self.set_tags(model, number, {DIGEST_TAG: store[number]})
             else:
                 self._call("delete_model_version", model, str(number))
         return number
 
-    def describe(self, model: str, version: int, tags: Mapping[str, str]) -> None:
+    def set_tags(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Write what is known about a published version as tags."""
         for key, value in tags.items():
             self._call("set_model_version_tag", model, str(version), key, value)
 
-    def point(self, model: str, alias: str, version: int) -> None:
+    def set_alias(self, model: str, alias: str, version: int) -> None:
         """Let `alias` name `version`."""
         if self.version_of(model, alias) != version:
             self._call("set_registered_model_alias", model, alias, str(version))

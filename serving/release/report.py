@@ -1,4 +1,4 @@
-"""What a release found: a table for people, one JSON object for machines, kept in the store."""
+"""The report of a release: a table for people, one JSON object for machines, kept in the store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from conf.errors import DONE, REFUSED
 from serving.artifact.durable import replace_file
 from serving.artifact.manifest import GateRecord
 from serving.artifact.store import REPORTS
@@ -22,7 +23,7 @@ _COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
 
 
 @dataclass(frozen=True)
-class Report:
+class ReleaseReport:
     """One release: `passed` is a dry run whose gates all passed. `digest` is the version's."""
 
     outcome: Outcome
@@ -41,10 +42,10 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        return 3 if self.outcome == "refused" else 0
+        return REFUSED if self.outcome == "refused" else DONE
 
 
-def keep(report: Report, store: Path) -> Path:
+def keep_report(report: ReleaseReport, store: Path) -> Path:
     """Write the report to `<store>/reports/`, whole or not at all; returns the file."""
     folder = Path(store) / REPORTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +55,8 @@ def keep(report: Report, store: Path) -> Path:
     return path
 
 
-def table(records: tuple[GateRecord, ...], title: str) -> Table:
-    """The gates as a table: what was judged, the number against its threshold, and why."""
+def gate_table(records: tuple[GateRecord, ...], title: str) -> Table:
+    """The gates as a table: verdict, value, threshold, shortfall and detail."""
     shown = Table(title=title, box=box.SIMPLE, title_justify="left")
     for name in ("gate", "verdict", "value", "threshold", "by"):
         numeric = name in ("value", "threshold", "by")
@@ -67,27 +68,29 @@ def table(records: tuple[GateRecord, ...], title: str) -> Table:
         shown.add_row(
             record.name,
             verdict,
-            number(record.value),
-            number(record.threshold),
-            number(shortfall(record)),
+            short_number(record.value),
+            short_number(record.threshold),
+            short_number(shortfall(record)),
             Text(record.detail),
         )
     return shown
 
 
-def show(report: Report, console: Console) -> None:
-    """Print what happened; of the gates only those that stopped it, each was told as it came."""
+def print_report(report: ReleaseReport, console: Console) -> None:
+    """Print the outcome and the required gates that failed (all were printed as progress)."""
     bad = tuple(refused(report.gates))
     if bad:
-        console.print(table(bad, f"Not released: {len(bad)} of {len(report.gates)} gates failed"))
+        console.print(
+            gate_table(bad, f"Not released: {len(bad)} of {len(report.gates)} gates failed")
+        )
     console.print(_sentence(report), highlight=False, soft_wrap=True)
 
 
-def line(record: GateRecord) -> str:
+def progress_line(record: GateRecord) -> str:
     """One gate as a line of progress."""
     verdict = record.verdict if record.required else f"({record.verdict})"
-    against = "" if record.threshold is None else f"[{number(record.threshold)}]"
-    words = (f"{verdict:9} {record.name:28}", number(record.value), against, record.detail)
+    against = "" if record.threshold is None else f"[{short_number(record.threshold)}]"
+    words = (f"{verdict:9} {record.name:28}", short_number(record.value), against, record.detail)
     return " ".join(word for word in words if word)
 
 
@@ -98,14 +101,14 @@ def shortfall(record: GateRecord) -> float | None:
     return abs(record.value - record.threshold)
 
 
-def number(value: float | None) -> str:
+def short_number(value: float | None) -> str:
     """Short enough for a column: five digits."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.5g}"
 
 
-def _sentence(report: Report) -> str:
+def _sentence(report: ReleaseReport) -> str:
     if report.outcome == "refused":
         return f"{report.model} of {report.run} was not released; nothing was registered."
     if report.outcome == "passed":

@@ -2,84 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from conf import ConfigError
-from conf.schema import build
-from serving.release.flights import BaseRateGate, Holdout, NotWorseGate
-from serving.release.hygiene import HygieneGate
-from serving.release.latency import LatencyGate
-from serving.release.lm import BaselineGate, HeldOut
+from conf.plugin import make_plugin
+from conf.schema import TARGET, from_config, plain_values
+from serving.release.gate import Gate
 
 
 @dataclass(frozen=True)
-class PlainGate:
-    """A gate that has no threshold of its own."""
-
-    required: bool
-
-
-@dataclass(frozen=True)
-class GoldenGate:
-    """`golden`: fewer examples than `min_examples` prove too little."""
-
-    required: bool
-    min_examples: int
-
-
-@dataclass(frozen=True)
-class FlightsGates:
-    """`conf/gates/flights.yaml`."""
-
-    task: str
-    hygiene: HygieneGate
-    interface: PlainGate
-    golden: GoldenGate
-    holdout: Holdout
-    base_rate: BaseRateGate
-    logistic_regression: NotWorseGate
-    production: NotWorseGate
-    latency: LatencyGate
-
-
-@dataclass(frozen=True)
-class LmGates:
-    """`conf/gates/lm.yaml`."""
-
-    task: str
-    hygiene: HygieneGate
-    interface: PlainGate
-    golden: GoldenGate
-    holdout: HeldOut
-    gzip: BaselineGate
-    xz: BaselineGate
-    production: BaselineGate
-    latency: LatencyGate
-
-
-Gates = FlightsGates | LmGates
-TASKS: dict[str, type[FlightsGates] | type[LmGates]] = {"flights": FlightsGates, "lm": LmGates}
-
-
-@dataclass(frozen=True)
-class Throwaway:
-    """Where the throw-away servers listen, and how long they may take to be ready."""
+class ThrowawayServers:
+    """Address, patience and load of the throw-away tritonservers."""
 
     address: str
     start_timeout_s: float
+    """Until the model version is ready."""
+    in_flight: int
+    """Requests at a time while a split is predicted."""
+
+    def __post_init__(self) -> None:
+        if self.in_flight < 1:
+            raise ValueError(f"in_flight={self.in_flight}: must be at least 1")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One release: what is released, where everything is, and what it must pass."""
+class ReleaseSettings:
+    """One release: its run, every path it touches, and the gates it must pass."""
 
     run: str
     allow_breaking: bool
+    max_bytes: int
+    """Of a candidate that is copied at all; the contents gate may allow less."""
     runs: Path
     data: Path
     store: Path
@@ -87,42 +45,66 @@ class Settings:
     allowed_signers: Path
     serving_env: Path
     mlflow_uri: str
-    throwaway: Throwaway
-    gates: Gates
+    throwaway: ThrowawayServers
+    gates: Mapping[str, Gate]
+    """By place in the YAML, in its order."""
 
     @property
     def candidate(self) -> Path:
+        """The folder of the candidate."""
         return self.runs / self.run / "candidate"
 
 
-def load(cfg: DictConfig) -> Settings:
+def release_settings(cfg: DictConfig) -> ReleaseSettings:
     """The settings in a composed `release` config. Raises ConfigError naming the key."""
-    try:
-        node: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_missing(cfg) or str(error).strip().splitlines()[0]) from None
-    gates, paths = node["gates"], node["site"]["paths"]
-    if gates.get("task") not in TASKS:
-        raise ConfigError(f"gates.task is {gates.get('task')!r}; there are {', '.join(TASKS)}")
-    try:
-        return Settings(
-            run=build(str, node["run"], "run"),
-            allow_breaking=build(bool, node["allow_breaking"], "allow_breaking"),
-            runs=Path(paths["runs"]),
-            data=Path(paths["data"]),
-            store=Path(paths["store"]),
-            release_key=Path(paths["release_key"]),
-            allowed_signers=Path(paths["allowed_signers"]),
-            serving_env=Path(node["site"]["serving_env"]),
-            mlflow_uri=str(node["site"]["mlflow_uri"]),
-            throwaway=build(Throwaway, node["throwaway"], "throwaway"),
-            gates=build(TASKS[gates["task"]], gates, "gates"),
-        )
-    except ValueError as error:
-        raise ConfigError(f"conf/release.yaml: {error}") from None
-
-
-def _missing(cfg: DictConfig) -> str:
     if OmegaConf.is_missing(cfg, "run"):
-        return "run: say which run to release, as in lockgate release run=RUN (see lockgate ls)"
-    return ""
+        raise ConfigError(
+            "run: say which run to release, as in lockgate release run=RUN (see lockgate ls)"
+        )
+    site, paths = plain_values(cfg.site, "site"), plain_values(cfg.site, "site")["paths"]
+    return ReleaseSettings(
+        run=from_config(str, cfg.run, "run"),
+        allow_breaking=from_config(bool, cfg.allow_breaking, "allow_breaking"),
+        max_bytes=from_config(int, cfg.max_bytes, "max_bytes"),
+        runs=Path(paths["runs"]),
+        data=Path(paths["data"]),
+        store=Path(paths["store"]),
+        release_key=Path(paths["release_key"]),
+        allowed_signers=Path(paths["allowed_signers"]),
+        serving_env=Path(site["serving_env"]),
+        mlflow_uri=str(site["mlflow_uri"]),
+        throwaway=from_config(ThrowawayServers, cfg.throwaway, "throwaway"),
+        gates=make_gates(plain_values(cfg.get("gates"), "gates")),
+    )
+
+
+def make_gates(node: object) -> dict[str, Gate]:
+    """The gates of a YAML by their place, such as `golden` or `base_rate.auc`, in its order.
+
+    A mapping without `_target_` groups the gates in it. Raises ConfigError for an unknown target,
+    key or value, with the nearest names; for what is no gate; and for no gates at all.
+    """
+    made: dict[str, Gate] = {}
+    for name, values in _gate_nodes(node or {}, ""):
+        gate = make_plugin(values, f"gates.{name}")
+        lacks = [part for part in ("required", "names", "run") if not hasattr(gate, part)]
+        if lacks:
+            raise ConfigError(
+                f"gates.{name}.{TARGET}={values[TARGET]} is no gate: it has no {', '.join(lacks)} "
+                "(see serving/release/gate.py)"
+            )
+        made[name] = gate
+    if not made:
+        raise ConfigError("gates: there are none; name a set of conf/gates, as in gates=NAME")
+    return made
+
+
+def _gate_nodes(node: object, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(node, Mapping):
+        where = f"gates.{place}" if place else "gates"
+        raise ConfigError(f"{where} is {node!r}; a gate is a mapping with {TARGET}")
+    if TARGET in node:
+        yield place, node
+        return
+    for key, child in node.items():
+        yield from _gate_nodes(child, f"{place}.{key}" if place else str(key))

@@ -18,7 +18,7 @@ def point_alias(mlflow_uri: str, model: str, version: int) -> str:
     except ImportError as error:
         return f"MLflow's alias was not set: {error}. The ledger has it."
     try:
-        Registry(mlflow_uri).point(model, PRODUCTION, version)
+        Registry(mlflow_uri).set_alias(model, PRODUCTION, version)
     except (RegistryError, ImportError) as error:
         return (
             f"{model}/{version} is in production, but MLflow's alias was not set: {error} "

@@ -21,7 +21,7 @@ from serving.artifact import golden
 from serving.artifact.candidate import read_candidate
 from serving.artifact.digest import file_sha256, tree_digest
 from serving.artifact.table import read_split
-from serving.release.hygiene import pickle_kind
+from serving.release.gates.contents import pickle_kind
 from serving.runtime.errors import InvalidInput
 from serving.runtime.flights_model import FlightsModel
 from serving.runtime.lm_model import LmModel

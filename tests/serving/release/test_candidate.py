@@ -19,7 +19,7 @@ def folder(tmp_path: Path, dataset_template: Path) -> Path:
 def test_the_copy_is_what_was_there_and_is_hashed_where_it_lies(
     folder: Path, tmp_path: Path
 ) -> None:
-    staged = candidate.take(folder, tmp_path / "staged", 1 << 20)
+    staged = candidate.stage_candidate(folder, tmp_path / "staged", 1 << 20)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert [entry.path for entry in staged.files] == names
     for name in names:
@@ -31,13 +31,13 @@ def test_a_link_to_somewhere_else_is_refused(folder: Path, tmp_path: Path) -> No
     (tmp_path / "secret").write_text("key")
     (folder / "version/notes.json").symlink_to(tmp_path / "secret")
     with pytest.raises(Refused, match=r"version/notes\.json is a symbolic link"):
-        candidate.take(folder, tmp_path / "staged", 1 << 20)
+        candidate.stage_candidate(folder, tmp_path / "staged", 1 << 20)
 
 
 def test_a_folder_swapped_for_a_link_after_the_look_is_not_followed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = candidate.listing
+    looked = candidate.list_candidate
 
     def look_then_swap(directory: Path) -> list[tuple[str, int]]:
         found = looked(directory)
@@ -45,16 +45,16 @@ def test_a_folder_swapped_for_a_link_after_the_look_is_not_followed(
         (folder / "version").symlink_to(tmp_path / "secret")
         return found
 
-    monkeypatch.setattr(candidate, "listing", look_then_swap)
+    monkeypatch.setattr(candidate, "list_candidate", look_then_swap)
     with pytest.raises(CandidateError, match="could not be copied"):
-        candidate.take(folder, tmp_path / "staged", 1 << 20)
+        candidate.stage_candidate(folder, tmp_path / "staged", 1 << 20)
     assert not (tmp_path / "staged/version").exists()
 
 
 def test_a_file_that_grows_while_it_is_copied_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = candidate.listing
+    looked = candidate.list_candidate
 
     def look_then_write(directory: Path) -> list[tuple[str, int]]:
         found = looked(directory)
@@ -62,14 +62,14 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(
             file.write("# more\n")
         return found
 
-    monkeypatch.setattr(candidate, "listing", look_then_write)
+    monkeypatch.setattr(candidate, "list_candidate", look_then_write)
     with pytest.raises(CandidateError, match=r"config\.pbtxt changed while it was copied"):
-        candidate.take(folder, tmp_path / "staged", 1 << 20)
+        candidate.stage_candidate(folder, tmp_path / "staged", 1 << 20)
 
 
 def test_too_much_is_refused_before_it_is_copied(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CandidateError, match=r"at most 1000 and 100 \(hygiene.max_bytes\)"):
-        candidate.take(folder, tmp_path / "staged", 100)
+    with pytest.raises(CandidateError, match=r"at most 1000 and 100 \(max_bytes\)"):
+        candidate.stage_candidate(folder, tmp_path / "staged", 100)
     assert not (tmp_path / "staged").exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.release.lock import Locked, release_lock
+from serving.release.lock import ReleaseLocked, release_lock
 
 from . import tiny
 
@@ -39,7 +39,7 @@ def other(tmp_path: Path):
 
 def test_the_holder_is_named(other: subprocess.Popen, tmp_path: Path) -> None:
     with (
-        pytest.raises(Locked, match=rf"pid {other.pid}, run their-run"),
+        pytest.raises(ReleaseLocked, match=rf"pid {other.pid}, run their-run"),
         release_lock(tmp_path, "flights", "mine"),
     ):
         pass

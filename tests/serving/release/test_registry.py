@@ -46,9 +46,9 @@ def test_an_alias_names_one_version_and_nothing_before(registry: Registry) -> No
     assert registry.version_of("flights", CANDIDATE) is None
     for run, digest in (("run-1", ONE), ("run-2", TWO)):
         store = {1: ONE} if digest == TWO else {}
-        registry.point("flights", CANDIDATE, registry.number_for("flights", digest, run, store))
+        registry.set_alias("flights", CANDIDATE, registry.number_for("flights", digest, run, store))
     assert registry.version_of("flights", CANDIDATE) == 2
-    registry.point("flights", CANDIDATE, 1)
+    registry.set_alias("flights", CANDIDATE, 1)
     assert registry.version_of("flights", CANDIDATE) == 1
 
 

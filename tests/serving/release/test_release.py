@@ -15,7 +15,7 @@ import pytest
 from serving.artifact import manifest, store
 from serving.artifact.verify import verify
 from serving.release import pipeline
-from serving.release.lock import Locked, release_lock
+from serving.release.lock import ReleaseLocked, release_lock
 from serving.release.pipeline import ReleaseError
 from serving.release.registry import (
     CANDIDATE,
@@ -24,7 +24,7 @@ from serving.release.registry import (
     Registry,
     RegistryError,
 )
-from serving.release.report import Report
+from serving.release.report import ReleaseReport
 
 from . import tiny
 
@@ -34,24 +34,24 @@ REPO = tiny.REPO
 
 
 @pytest.fixture
-def release(site: Path) -> Callable[..., Report]:
-    def do(run: str, *overrides: str, dry_run: bool = False) -> Report:
+def release(site: Path) -> Callable[..., ReleaseReport]:
+    def do(run: str, *overrides: str, dry_run: bool = False) -> ReleaseReport:
         settings = tiny.make_settings(site, run, *overrides)
-        return pipeline.release(settings, lambda line: None, dry_run)
+        return pipeline.release_candidate(settings, lambda line: None, dry_run)
 
     return do
 
 
-def verdicts(report: Report) -> dict[str, str]:
+def verdicts(report: ReleaseReport) -> dict[str, str]:
     return {record.name: record.verdict for record in report.gates}
 
 
-def failed(report: Report) -> set[str]:
+def failed(report: ReleaseReport) -> set[str]:
     return {record.name for record in report.gates if record.verdict != "pass"}
 
 
 def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     first = release("tiny-run")
@@ -74,13 +74,13 @@ def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
 
 
 def test_the_next_version_stands_beside_production(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
     tiny.write_candidate(site / "runs", dataset, run="worse", slope=0.05)
     release("first")
-    Registry(mlflow_db).point("flights", PRODUCTION, 1)
+    Registry(mlflow_db).set_alias("flights", PRODUCTION, 1)
     second = release("second")
     assert (second.outcome, second.version, second.production) == ("released", 2, 1)
     assert manifest.read_manifest(site / "store/flights/2").previous == 1
@@ -100,19 +100,19 @@ def test_the_next_version_stands_beside_production(
         ({"served_slope": 1.001}, {"golden.equal"}),
         ({"slope": -1.0}, {"base_rate.auc", "base_rate.log_loss", "logistic_regression.auc",
                            "logistic_regression.log_loss"}),
-        ({"requires": {"numpy": ">=2"}}, {"hygiene.requires"}),
+        ({"requires": {"numpy": ">=2"}}, {"contents.requires"}),
         ({"outputs": [{"name": "late_probability", "dtype": "FP64", "shape": [-1, 1]}]},
          {"interface.served"}),
-        ({"lineage": {"spec_digest": ""}}, {"hygiene.lineage"}),
+        ({"lineage": {"spec_digest": ""}}, {"contents.lineage"}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_fails_its_own_gate_and_registers_nothing(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str,
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str,
     wrong: dict, gates: set[str],
 ) -> None:  # fmt: skip
     tiny.write_candidate(site / "runs", dataset, **wrong)
     report = release("tiny-run")
-    assert (report.outcome, report.exit_code, report.version) == ("refused", 3, None)
+    assert (report.outcome, report.exit_code, report.version) == ("refused", 4, None)
     assert failed(report) == gates
     assert store.versions(site / "store", "flights") == []
     assert Registry(mlflow_db).version_of("flights", CANDIDATE) is None
@@ -121,7 +121,7 @@ def test_what_is_wrong_fails_its_own_gate_and_registers_nothing(
 
 
 def test_a_slow_package_fails_latency_by_how_much(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, sleep=0.05)
     report = release("tiny-run", "gates.latency.low.p50_ms=40", dry_run=True)
@@ -131,7 +131,7 @@ def test_a_slow_package_fails_latency_by_how_much(
 
 
 def test_a_model_that_does_not_load_leaves_unknown_and_the_reason(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     folder = tiny.write_candidate(site / "runs", dataset)
     (folder / "version/model.py").write_text("import no_such_module\n")
@@ -139,15 +139,15 @@ def test_a_model_that_does_not_load_leaves_unknown_and_the_reason(
     assert report.outcome == "refused"
     (record,) = [record for record in report.gates if record.name == "golden.equal"]
     assert record.verdict == "unknown" and "no_such_module" in record.detail
-    assert verdicts(report)["hygiene.contents"] == "pass"
+    assert verdicts(report)["contents.files"] == "pass"
 
 
 def test_a_changed_interface_needs_a_word(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     release("first")
-    Registry(mlflow_db).point("flights", PRODUCTION, 1)
+    Registry(mlflow_db).set_alias("flights", PRODUCTION, 1)
     folder = tiny.write_candidate(site / "runs", dataset, run="second", inputs=tiny.INPUTS[1:])
     narrower = (
         (folder / "config.pbtxt")
@@ -166,7 +166,7 @@ def test_a_changed_interface_needs_a_word(
 
 
 def test_a_dry_run_keeps_nothing(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     (site / "keys/release/id_ed25519").unlink()
@@ -177,12 +177,12 @@ def test_a_dry_run_keeps_nothing(
 
 
 def test_a_tampered_production_version_is_not_run(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
     release("first")
-    Registry(mlflow_db).point("flights", PRODUCTION, 1)
+    Registry(mlflow_db).set_alias("flights", PRODUCTION, 1)
     model = site / "store/flights/1/version/model.py"
     model.chmod(0o644)
     model.write_text(model.read_text() + "\n")
@@ -202,7 +202,7 @@ KILLED = textwrap.dedent("""
             os._exit(9)  # kill -9: no clean-up of ours runs
     if sys.argv[3] == "before the alias":
         pipeline._register = lambda *arguments: os._exit(9)
-    pipeline.release(tiny.make_settings(Path(sys.argv[2]), "tiny-run"), say)
+    pipeline.release_candidate(tiny.make_settings(Path(sys.argv[2]), "tiny-run"), say)
 """)
 
 
@@ -218,7 +218,7 @@ def tritons(site: Path) -> list[psutil.Process]:
     "moment", ["take", "golden.equal", "number", "sign", "before the alias", "published"]
 )
 def test_killed_anywhere_and_run_again_it_ends_well(
-    release: Callable[..., Report], site: Path, dataset: Path, mlflow_db: str, moment: str
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str, moment: str
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     killed = subprocess.run(
@@ -240,34 +240,13 @@ def test_killed_anywhere_and_run_again_it_ends_well(
     assert not list((site / "store" / store.STAGING).iterdir())
 
 
-def test_a_registry_that_fails_after_publishing_is_told_as_it_is(
-    release: Callable[..., Report],
-    site: Path,
-    dataset: Path,
-    mlflow_db: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tiny.write_candidate(site / "runs", dataset)
-
-    def down(*_: object) -> None:
-        raise RegistryError("MLflow is away.")
-
-    monkeypatch.setattr(Registry, "point", down)
-    with pytest.raises(PublishedNotRegistered, match=r"flights/1 is published .* MLflow is away"):
-        release("tiny-run")
-    assert store.versions(site / "store", "flights") == [1]
-    monkeypatch.undo()
-    assert release("tiny-run").outcome == "unchanged"
-    assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
-
-
 def test_two_releases_of_one_model_do_not_mix(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
     with (
         release_lock(site / "store", "flights", "other-run"),
-        pytest.raises(Locked, match="other-run"),
+        pytest.raises(ReleaseLocked, match="other-run"),
     ):
         release("tiny-run")
 
@@ -280,15 +259,124 @@ def test_a_key_that_no_host_accepts_is_found_before_the_gates(site: Path, datase
     )
     said: list[str] = []
     with pytest.raises(ValueError, match="not an allowed signer"):
-        pipeline.release(tiny.make_settings(site, "tiny-run"), said.append)
+        pipeline.release_candidate(tiny.make_settings(site, "tiny-run"), said.append)
     assert said == ["take tiny-run"]
 
 
 def test_a_candidate_of_another_run_is_refused(
-    release: Callable[..., Report], site: Path, dataset: Path
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     folder = tiny.write_candidate(site / "runs", dataset, run="original")
     (site / "runs/copy").mkdir()
     folder.rename(site / "runs/copy/candidate")
     with pytest.raises(ReleaseError, match="copied from elsewhere"):
         release("copy")
+
+
+def test_mlflow_that_fails_after_the_version_is_published_is_said_truly_and_completed(
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    tiny.write_candidate(site / "runs", dataset)
+
+    def fail(*arguments: object) -> None:
+        raise RegistryError("the MLflow registry did not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "set_alias", fail)
+        with pytest.raises(PublishedNotRegistered) as one:
+            release("tiny-run")
+    assert one.value.exit_code == 3
+    assert str(one.value).startswith("flights/1 is published in the store, but not registered")
+    assert "Run the same command again" in str(one.value)
+    assert store.versions(site / "store", "flights") == [1]
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) is None
+    assert release("tiny-run").outcome == "unchanged"
+    assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
+
+
+NOT_IMPORTED = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from tests.serving.release import tiny
+    from serving.release import pipeline
+    site = Path(sys.argv[2])
+    imported = []
+    def watch(event, arguments):
+        if event == "import" and arguments[1]:
+            imported.append(arguments[1])
+        if event == "open" and str(arguments[0]).endswith((".py", ".pyc")):
+            imported.append(str(arguments[0]))
+    sys.addaudithook(watch)
+    done = pipeline.release_candidate(tiny.make_settings(site, "tiny-run"), lambda line: None, True)
+    origins = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]
+    inside = [one for one in origins + sys.path if one.startswith(str(site))]
+    source = [one for one in imported if one.startswith(str(site)) and one.endswith(".pyc")]
+    print(done.outcome, inside, source)
+""")
+
+
+def test_nothing_of_a_candidate_is_imported_by_the_release(site: Path, dataset: Path) -> None:
+    folder = tiny.write_candidate(site / "runs", dataset)
+    mark = f"open({str(site / 'pids')!r}, 'a').write(str(__import__('os').getpid()) + ' ')\n"
+    entry = folder / "version/model.py"
+    entry.write_text(entry.read_text() + mark)
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_IMPORTED + 'print(__import__("os").getpid())', str(REPO),
+         str(site)],
+        env={**os.environ, "PYTHONPATH": str(REPO)}, timeout=300, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    outcome, own_pid = done.stdout.strip().splitlines()
+    assert outcome == "passed [] []"
+    ran_in = set((site / "pids").read_text().split())
+    assert ran_in and own_pid not in ran_in  # behind the throw-away server, and only there
+
+
+def test_the_candidates_own_code_is_named_in_the_report(
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path
+) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    (record,) = [
+        record for record in release("tiny-run", dry_run=True).gates
+        if record.name == "contents.runtime"
+    ]  # fmt: skip
+    assert record.verdict == "pass" and record.detail.endswith("own code: version/model.py")
+
+
+def test_slices_and_a_gate_of_ones_own_are_judged_through_the_served_package(
+    release: Callable[..., ReleaseReport], site: Path, dataset: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    tiny.write_candidate(site / "runs", dataset)
+    (tmp_path / "calibrated_project.py").write_text(CALIBRATED)
+    monkeypatch.syspath_prepend(tmp_path)
+    report = release(
+        "tiny-run",
+        "+gates.base_rate.auc.slices=[carrier]",
+        "+gates.calibrated._target_=calibrated_project.CalibratedGate",
+        "+gates.calibrated.required=true",
+        dry_run=True,
+    )
+    found = verdicts(report)
+    assert found["calibrated"] == "pass" and report.outcome == "passed"
+    slices = {name for name in found if name.startswith("base_rate.auc.carrier=")}
+    assert slices == {f"base_rate.auc.carrier={one}" for one in ("AA", "UA", "ZZ")}
+
+
+CALIBRATED = textwrap.dedent("""
+    from dataclasses import dataclass
+    from serving.release.gate import at_most
+
+    @dataclass(frozen=True)
+    class CalibratedGate:
+        required: bool
+
+        def names(self, name, subject):
+            return (name,)
+
+        def run(self, name, subject):
+            gap = subject.predictions("holdout").mean() - subject.examples("holdout").target.mean()
+            yield at_most(name, abs(gap), 0.05, "mean prediction against mean outcome")
+""")

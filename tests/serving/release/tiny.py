@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from conf import compose
 from serving.artifact.digest import file_sha256, tree_digest
-from serving.release import settings as release_settings
-from serving.release.settings import Settings
+from serving.release.settings import ReleaseSettings, release_settings
 from serving.runtime.features import Category, Number
-from serving.runtime.flights_transform import FlightsTransform
+from serving.runtime.tabular_transform import TabularTransform, Target
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -33,7 +32,7 @@ def serving_env() -> Path:
     return Path(os.environ.get("LOCKGATE_SERVING_ENV", REPO / ".venv-serve"))
 
 
-def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights") -> Settings:
+def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights") -> ReleaseSettings:
     """The settings that `lockgate release run=RUN` has, for a site in the folder `site`."""
     config = compose(
         "release",
@@ -47,7 +46,7 @@ def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights")
             *overrides,
         ],
     )
-    return release_settings.load(config)
+    return release_settings(config)
 
 
 def write_dataset(data_root: Path, rows: int = 3000, days: int = 30, seed: int = 0) -> Path:
@@ -55,11 +54,13 @@ def write_dataset(data_root: Path, rows: int = 3000, days: int = 30, seed: int =
     random = np.random.default_rng(seed)
     staged = data_root / "flights/staged"
     staged.mkdir(parents=True)
-    transform = FlightsTransform(
+    transform = TabularTransform(
         (
             Category("carrier", "BYTES", ("AA", "UA"), nullable=False),
             Number("distance", "FP32", -50.0, 50.0, 0.0, 1.0, nullable=False),
-        )
+        ),
+        Target("late", "binary", "late_probability"),
+        group="day",
     )
     (staged / "transform.json").write_text(transform.to_json())
     for split in ("train", "holdout"):

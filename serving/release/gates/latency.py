@@ -1,7 +1,7 @@
-"""How fast a package answers, at low and at higher concurrency, beside the version in production.
+"""The latency gate: a package at low and at higher concurrency, beside the version in production.
 
 A batching policy that is quick under load can wait half a second for one client: both ends are
-measured, with p99 as what counts. Candidate and production take turns, round by round, so that
+measured, and p99 counts. Candidate and production take turns, round by round, so that
 what else the machine does meanwhile falls on both.
 """
 
@@ -16,12 +16,13 @@ import numpy as np
 
 from serving.artifact.manifest import GateRecord
 from serving.release.gate import at_most, unknown
+from serving.release.subject import GateSubject
 from serving.triton.grpc_client import Arrays, InferError, ModelClient
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What is borne at one concurrency, in milliseconds."""
+class LatencyLimits:
+    """Limits at one number of clients, in milliseconds."""
 
     clients: int
     p50_ms: float
@@ -30,24 +31,49 @@ class Limits:
 
 @dataclass(frozen=True)
 class LatencyGate:
-    """`conf/gates/*.yaml: latency`."""
+    """p50 and p99 of one request through gRPC on loopback, in milliseconds."""
 
     required: bool
-    low: Limits
-    high: Limits
+    low: LatencyLimits
+    """With few clients: a batcher that waits shows here."""
+    high: LatencyLimits
+    """With many clients."""
     rounds: int
+    """Turns of each package."""
     round_s: float
+    """Seconds of one turn."""
     min_requests: int
+    """Fewer answers do not give a p99."""
     max_ratio: float
+    """p99 against production's, at most ..."""
     slack_ms: float
+    """... plus this much, below which a difference is noise."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.round_s <= 0:
-            raise ValueError("latency.rounds and latency.round_s must be above 0")
-        if self.low.clients < 1 or self.high.clients < self.low.clients:
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds}: must be at least 1")
+        if self.round_s <= 0:
+            raise ValueError(f"round_s={self.round_s}: must be above 0")
+        if self.low.clients < 1:
+            raise ValueError(f"low.clients={self.low.clients}: must be at least 1")
+        if self.high.clients < self.low.clients:
             raise ValueError(
-                "latency.high.clients must be at least latency.low.clients, and that 1"
+                f"high.clients={self.high.clients}: must be at least low.clients, "
+                f"which is {self.low.clients}"
             )
+
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
+        found = []
+        for limits in (self.low, self.high):
+            found += [f"{name}.p50.c{limits.clients}", f"{name}.p99.c{limits.clients}"]
+            if subject.production is not None:
+                found.append(f"{name}.vs_production.c{limits.clients}")
+        return tuple(found)
+
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
+        payloads = [dict(example.inputs) for example in subject.golden_examples()]
+        served = subject.served()
+        return measure_latency(self, name, payloads, served.candidate, served.production)
 
 
 @dataclass
@@ -65,28 +91,23 @@ class Latencies:
         return f"{shown}, {self.failed} failed" if self.failed else shown
 
 
-def names(gate: LatencyGate, with_production: bool) -> tuple[str, ...]:
-    """The gates that `judge` will judge."""
-    found = []
-    for limits in (gate.low, gate.high):
-        found += [f"latency.p50.c{limits.clients}", f"latency.p99.c{limits.clients}"]
-        found += [f"latency.vs_production.c{limits.clients}"] if with_production else []
-    return tuple(found)
-
-
-def judge(
+def measure_latency(
     gate: LatencyGate,
+    name: str,
     payloads: Sequence[Arrays],
     candidate: ModelClient,
     production: ModelClient | None,
 ) -> Iterator[GateRecord]:
-    """Measure at both concurrencies, and judge against the limits and against production."""
+    """Measure at both concurrencies; records against the limits and against production.
+
+    Raises ValueError when there is nothing to send.
+    """
     if not payloads:
         raise ValueError("there is no request to measure with: golden.json is empty")
     endpoints = [candidate] if production is None else [candidate, production]
     for limits in (gate.low, gate.high):
         found = interleaved(endpoints, payloads, limits.clients, gate.rounds, gate.round_s)
-        yield from _judge_one(gate, limits, found[0], found[1] if production else None)
+        yield from _records(gate, name, limits, found[0], found[1] if production else None)
 
 
 def interleaved(
@@ -136,11 +157,15 @@ def _load(
     return total
 
 
-def _judge_one(
-    gate: LatencyGate, limits: Limits, found: Latencies, production: Latencies | None
+def _records(
+    gate: LatencyGate,
+    prefix: str,
+    limits: LatencyLimits,
+    found: Latencies,
+    production: Latencies | None,
 ) -> Iterator[GateRecord]:
     for quantile, limit in ((0.5, limits.p50_ms), (0.99, limits.p99_ms)):
-        name = f"latency.p{quantile * 100:.0f}.c{limits.clients}"
+        name = f"{prefix}.p{quantile * 100:.0f}.c{limits.clients}"
         if found.failed:
             yield unknown(name, f"{found.failed} requests failed while it was measured")
         elif len(found.seconds) < gate.min_requests:
@@ -149,7 +174,7 @@ def _judge_one(
             yield at_most(name, found.ms(quantile), limit, f"ms; {found}")
     if production is None:
         return
-    name = f"latency.vs_production.c{limits.clients}"
+    name = f"{prefix}.vs_production.c{limits.clients}"
     if min(len(found.seconds), len(production.seconds)) < gate.min_requests:
         yield unknown(name, f"too few answers: {len(found.seconds)}, {len(production.seconds)}")
         return

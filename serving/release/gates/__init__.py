@@ -1,0 +1,4 @@
+"""Lockgate's own gates, a file each: a frozen dataclass that a YAML in conf/gates names.
+
+A gate of one's own is one such file anywhere and an entry in a YAML; nothing here lists them.
+"""

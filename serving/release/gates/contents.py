@@ -1,0 +1,195 @@
+"""The contents gate: no pickles, bounded size, whole lineage, this release's own runtime.
+
+It reads the staged files only; nothing is imported, unpacked or unpickled.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import subprocess
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion
+
+from serving.artifact.digest import bytes_sha256, file_sha256
+from serving.artifact.layout import MODEL_PY, RUNTIME
+from serving.artifact.manifest import GateRecord
+from serving.release.candidate import StagedCandidate
+from serving.release.gate import at_most, holds, reported, unknown
+from serving.release.subject import GateSubject
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_RUNTIME = "version/lockgate_runtime/"
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "gzip data",
+    b"BZh": "bzip2 data",
+    b"\xfd7zXZ": "xz data",
+    b"\x28\xb5\x2f\xfd": "zstd data",
+    b"7z\xbc\xaf": "a 7z archive",
+}
+#: How much of a file is read as a pickle program, in bytes.
+_MAX_TEXT_PICKLE = 8 << 20
+_VERSIONS = """
+import importlib.metadata, platform
+print(platform.python_version(), *(importlib.metadata.version(n) for n in ("numpy", "onnxruntime")))
+"""
+
+
+@dataclass(frozen=True)
+class ContentsGate:
+    """Files, size, lineage, dataset, runtime and requirements of the package."""
+
+    required: bool
+    suffixes: tuple[str, ...]
+    """The only kinds of file; the content is looked at too."""
+    files: tuple[str, ...]
+    """Files that must be there, as paths in the package."""
+    max_bytes: int
+    """Of the whole package."""
+    same_runtime: bool
+    """Whether a runtime other than this release's own stops the release, or is only reported."""
+
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
+        kinds = ("files", "size", "lineage", "runtime", "dataset", "requires")
+        return tuple(f"{name}.{kind}" for kind in kinds)
+
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
+        staged = subject.staged
+        problems = list(self.problems(staged))
+        detail = "; ".join(problems[:3]) or f"{len(staged.files)} files, no pickle, no archive"
+        yield holds(f"{name}.files", not problems, detail)
+        total = sum(entry.bytes for entry in staged.files)
+        yield at_most(f"{name}.size", total, self.max_bytes, "bytes")
+        gaps = lineage_gaps(staged)
+        detail = f"run {staged.candidate.lineage.run}, dataset, source, spec and transform"
+        yield holds(f"{name}.lineage", not gaps, "; ".join(gaps) or detail)
+        runtime = runtime_record(f"{name}.runtime", staged)
+        yield runtime if self.same_runtime else reported(runtime)
+        folder = subject.dataset()
+        place = f"{folder.parent.name}@{folder.name}"
+        yield holds(f"{name}.dataset", True, f"{place}, every file hashed")
+        have = serving_versions(subject.serving_env)
+        have["triton"] = subject.served().candidate.server_version()
+        yield requirements(f"{name}.requires", staged.candidate.requires, have)
+
+    def problems(self, staged: StagedCandidate) -> Iterator[str]:
+        """A sentence for each file that is missing or may not be in a package."""
+        paths = {entry.path for entry in staged.files}
+        for name in self.files:
+            if name not in paths:
+                yield f"{name} is missing"
+        for entry in staged.files:
+            if PurePosixPath(entry.path).suffix not in self.suffixes:
+                allowed = " ".join(self.suffixes)
+                yield f"{entry.path} is of no kind that a package may hold ({allowed})"
+            elif kind := pickle_kind(staged.folder / entry.path):
+                yield f"{entry.path} is {kind}"
+
+
+def pickle_kind(path: Path) -> str:
+    """What makes `path` dangerous to load, as in "a pickle"; empty when nothing does.
+
+    By content, whatever its name is: binary and text pickles, archives (which may hold them), and
+    numpy files of objects.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    for magic, kind in _ARCHIVES.items():
+        if head.startswith(magic):
+            return kind
+    if zipfile.is_zipfile(path):
+        return "a zip archive behind something else"
+    if head.startswith(b"\x93NUMPY") and b"'|O'" in head:
+        return "a numpy file of pickled objects"
+    if (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or _reads_as_pickle(path):
+        return "a pickle"
+    return ""
+
+
+def lineage_gaps(staged: StagedCandidate) -> list[str]:
+    """A sentence for each digest that candidate.json lacks or that is not its file's."""
+    candidate = staged.candidate
+    digests = {
+        "spec_digest": candidate.lineage.spec_digest,
+        "source_digest": candidate.lineage.source_digest,
+        "dataset.digest": candidate.lineage.dataset.digest,
+        "transform_digest": candidate.transform_digest,
+    }
+    gaps = [
+        f"{name} is {value!r}, not a sha256"
+        for name, value in digests.items()
+        if not _DIGEST.match(value)
+    ]
+    transform = staged.folder / "version/transform.json"
+    if transform.is_file() and file_sha256(transform) != candidate.transform_digest:
+        gaps.append("transform_digest is not the sha256 of version/transform.json")
+    return gaps + ([] if candidate.lineage.run else ["run is empty"])
+
+
+def runtime_record(name: str, staged: StagedCandidate) -> GateRecord:
+    """How many files of the candidate's copy of the runtime are not this release's own.
+
+    By digest, never by import. The detail lists them, and beside them the code that is the task's
+    own: it runs behind the throw-away server and on the hosts, never in the release.
+    """
+    foreign, own = [], []
+    for entry in staged.files:
+        if not entry.path.endswith(".py"):
+            continue
+        ours = RUNTIME / entry.path.removeprefix(_RUNTIME)
+        if entry.path.startswith(_RUNTIME):
+            if not ours.is_file() or file_sha256(ours) != entry.sha256:
+                foreign.append(entry.path.removeprefix(_RUNTIME))
+        elif entry.path != "version/model.py" or entry.sha256 != bytes_sha256(MODEL_PY.encode()):
+            own.append(entry.path)
+    detail = "not this release's own: " + ", ".join(foreign) if foreign else "this release's own"
+    return at_most(
+        name, len(foreign), 0, f"{detail}; the task's own code: {', '.join(own) or 'none'}"
+    )
+
+
+def serving_versions(env: Path) -> dict[str, str]:
+    """Versions of Python, numpy and onnxruntime in the serving environment.
+
+    Raises subprocess.SubprocessError when its interpreter fails, OSError when there is none.
+    """
+    done = subprocess.run(
+        [str(env / "bin/python"), "-c", _VERSIONS],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return dict(zip(("python", "numpy", "onnxruntime"), done.stdout.split(), strict=True))
+
+
+def requirements(name: str, requires: Mapping[str, str], have: Mapping[str, str]) -> GateRecord:
+    """Every requirement is satisfied by the serving environment's versions `have`."""
+    unmet: list[str] = []
+    met: list[str] = []
+    for part, wanted in sorted(requires.items()):
+        if part not in have:
+            return unknown(name, f"{part} {wanted}: no version of it is known here")
+        spec = wanted if wanted[:1] in "<>=!~" else f"=={wanted}.*"
+        try:
+            good = SpecifierSet(spec).contains(have[part], prereleases=True)
+        except (InvalidSpecifier, InvalidVersion) as error:
+            return unknown(name, f"{part} {wanted}: {error}")
+        (met if good else unmet).append(f"{part} {have[part]} (wants {wanted})")
+    return holds(name, not unmet, "; ".join(unmet or met))
+
+
+def _reads_as_pickle(path: Path) -> bool:
+    """Whether the file begins with a valid pickle program of more than a STOP.
+
+    What follows the STOP does not matter: unpickling would not look at it.
+    """
+    with path.open("rb") as file:
+        data = file.read(_MAX_TEXT_PICKLE)
+    try:
+        return sum(1 for _ in pickletools.genops(data)) > 1
+    except Exception:  # noqa: BLE001 - the parser raises many kinds for what is no pickle
+        return False
