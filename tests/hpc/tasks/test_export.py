@@ -13,6 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from serving.artifact.table import read_split
+from serving.runtime.flights_model import FlightsModel
+from serving.runtime.lm_model import LmModel
 
 from hpc import tasks
 from hpc.tasks.flights.evaluate import probabilities
@@ -20,11 +23,8 @@ from hpc.tasks.onnx_export import ExportRefused, export_onnx
 from serving.artifact import golden
 from serving.artifact.candidate import read_candidate
 from serving.artifact.digest import file_sha256, tree_digest
-from serving.artifact.table import read_split
 from serving.release.gates.contents import pickle_kind
 from serving.runtime.errors import InvalidInput
-from serving.runtime.flights_model import FlightsModel
-from serving.runtime.lm_model import LmModel
 from serving.runtime.package import open_model
 from tests.hpc.tasks.conftest import Exported
 
