@@ -116,8 +116,8 @@ def gate_records(
                 serve_packages(
                     servers,
                     settings.serving_env,
-                    settings.throwaway.address,
-                    settings.throwaway.start_timeout_s,
+                    settings.ephemeral.address,
+                    settings.ephemeral.start_timeout_s,
                 )
             )
             return ServedPackages(
@@ -129,7 +129,7 @@ def gate_records(
             production=production,
             allow_breaking=settings.allow_breaking,
             serving_env=settings.serving_env,
-            in_flight=settings.throwaway.in_flight,
+            in_flight=settings.ephemeral.in_flight,
             start_servers=start,
             find_dataset=lambda: find_dataset(settings.data, staged.candidate.lineage.dataset),
         )

@@ -16,7 +16,7 @@ from serving.release.gate import Gate
 
 
 @dataclass(frozen=True)
-class ThrowawayServers:
+class EphemeralSettings:
     """Address, patience and load of the throw-away tritonservers."""
 
     address: str
@@ -45,7 +45,7 @@ class ReleaseSettings:
     allowed_signers: Path
     serving_env: Path
     mlflow_uri: str
-    throwaway: ThrowawayServers
+    ephemeral: EphemeralSettings
     gates: Mapping[str, Gate]
     """By place in the YAML, in its order."""
 
@@ -73,7 +73,7 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
         allowed_signers=Path(paths["allowed_signers"]),
         serving_env=Path(site["serving_env"]),
         mlflow_uri=str(site["mlflow_uri"]),
-        throwaway=from_config(ThrowawayServers, cfg.throwaway, "throwaway"),
+        ephemeral=from_config(EphemeralSettings, cfg.ephemeral, "ephemeral"),
         gates=make_gates(plain_values(cfg.get("gates"), "gates")),
     )
 

@@ -15,7 +15,7 @@ def test_a_registry_that_does_not_answer_is_a_sentence(monkeypatch):
     def down(*_: object) -> None:
         raise registry.RegistryError("the MLflow registry at http://far did not answer.")
 
-    monkeypatch.setattr(registry.Registry, "point", down)
+    monkeypatch.setattr(registry.Registry, "set_alias", down)
     told = point_alias("http://far", "toy", 2)
     assert "toy/2 is in production" in told and "did not answer" in told
 
@@ -24,6 +24,6 @@ def test_the_alias_is_set_when_it_can_be(monkeypatch):
     from serving.release import registry
 
     pointed = []
-    monkeypatch.setattr(registry.Registry, "point", lambda self, *what: pointed.append(what))
+    monkeypatch.setattr(registry.Registry, "set_alias", lambda self, *what: pointed.append(what))
     assert point_alias("http://here", "toy", 2) == ""
     assert pointed == [("toy", "production", 2)]

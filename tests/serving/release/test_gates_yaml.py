@@ -65,8 +65,8 @@ def test_one_value_is_overridden_and_the_rest_is_inherited(tmp_path: Path) -> No
     [
         ("gates.golden.requird=false", "gates.golden.required"),
         ("+gates.golden.requird=false", "gates.golden.requird is unknown here. Nearest: required"),
-        ("throwaway.start_timeout_s=soon", "throwaway.start_timeout_s is 'soon'"),
-        ("throwaway.in_flight=0", "throwaway.in_flight=0"),
+        ("ephemeral.start_timeout_s=soon", "ephemeral.start_timeout_s is 'soon'"),
+        ("ephemeral.in_flight=0", "ephemeral.in_flight=0"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, override: str, said: str) -> None:
