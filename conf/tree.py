@@ -81,7 +81,13 @@ def compose(primary: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 def options(group: str) -> list[str]:
     """The choices of a config group, such as `options("task") == ["flights", "lm"]`."""
-    return sorted({path.stem for tree in _trees() for path in (tree / group).glob("*.yaml")})
+    return sorted(option_files(group))
+
+
+def option_files(group: str) -> dict[str, Path]:
+    """The file of each choice of a config group; a project's comes before Lockgate's."""
+    found = [path for tree in reversed(_trees()) for path in (tree / group).glob("*.yaml")]
+    return {path.stem: path for path in found}
 
 
 def groups() -> list[str]:

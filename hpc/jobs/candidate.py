@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from hpc.jobs.config import cluster_config
+from conf.errors import ConfigError
+from hpc.jobs.config import cluster_config, train_config
 from hpc.jobs.environment import job_variables
 from hpc.jobs.errors import JobError
 from hpc.jobs.run import Run
@@ -46,12 +48,10 @@ def main(argv: list[str]) -> int:
     spec_path, digest = argv
     run = Run(Path(spec_path).parent)
     spec = read_spec(run.spec_path, digest)
-    import torch
     from safetensors.torch import load_file
 
-    import kernels
-    from hpc import tasks
     from hpc.train.checkpoint import WEIGHTS, Checkpoints
+    from hpc.train.finish import evaluate_and_export
 
     checkpoints = Checkpoints(run.folder / "checkpoints", 1, spec.digest)
     step = checkpoints.newest()
@@ -62,14 +62,18 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    task, dataset = tasks.load(spec.task), spec.dataset.folder
-    model = task.model(spec.config, dataset)
-    model.load_state_dict(load_file(checkpoints.folder / f"{step:08d}" / WEIGHTS))
-    model.eval()
-    kernels.use("torch")  # ONNX knows plain torch operations only
-    with torch.no_grad():
-        task.export(model, spec.config, spec, run.folder / "candidate")
+    weights = load_file(checkpoints.folder / f"{step:08d}" / WEIGHTS)
+    try:
+        config = train_config(spec.config)
+        evaluate_and_export(config, spec, weights, run.folder / "candidate", _print_metrics)
+    except (ConfigError, JobError) as error:  # a sentence for people; the stack adds nothing
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    print("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
-from hpc.jobs.config import ClusterConfig, cluster_config, run_config
+from hpc.jobs.config import ClusterConfig, cluster_config
 from hpc.jobs.environment import describe, installed, job_variables
 from hpc.jobs.errors import DatasetMissing, JobError, PersonsMistake
+from hpc.jobs.plugin_check import check_fit, check_settings
 from hpc.jobs.resolve import resolve
 from hpc.jobs.run import Run, run_name
 from hpc.jobs.run_files import user_name, write_run_file
@@ -57,16 +58,19 @@ def plan(config: DictConfig, now: datetime | None = None) -> Plan:
     Raises `conf.ConfigError` or a `JobError` that says what is wrong with it.
     """
     cluster = cluster_config(config)
-    run_config(config)
+    find_backend(cluster.kind)
+    training = check_settings(config)
     plain = resolve(config, cluster.pass_environment)
     code = read_code()
     packages = installed()
+    dataset = _dataset(config)
+    check_fit(config, training, dataset.folder)
     spec = JobSpec(
         task=str(config.task.name),
         config=frozen(plain),
         source=code.checkout.source,
         project=code.project.source if code.project else None,
-        dataset=_dataset(config),
+        dataset=dataset,
         environment=describe(packages),
     )
     runs = Path(config.site.paths.runs)

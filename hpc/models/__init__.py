@@ -1,1 +1,4 @@
-"""Models: a network and its config dataclass in one file each."""
+"""Models: a torch-free config dataclass, and the network that its `build` makes.
+
+What a YAML names (`model._target_`) is the config; any `torch.nn.Module` class can be named too.
+"""

@@ -1,39 +1,63 @@
-"""candidate.json of an exported model, from the frozen spec of its run and the exported files."""
+"""The candidate of an exported model: a version folder with its runtime, and what describes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hpc.jobs.spec import JobSpec
 from serving.artifact.candidate import Candidate
 from serving.artifact.digest import file_sha256
-from serving.artifact.layout import REQUIRES
+from serving.artifact.golden import GoldenExample
+from serving.artifact.layout import REQUIRES, fresh_version, write_candidate, write_version
 from serving.artifact.lineage import Lineage
-from serving.triton.model_config import TritonConfig
+from serving.triton.model_config import TritonConfig, config_pbtxt
 
 
-def candidate_of(
-    spec: JobSpec,
+@contextmanager
+def new_version(out_dir: Path, runtime: str, files: Mapping[str, Path]) -> Iterator[Path]:
+    """A version folder beside the candidate `out_dir`, served by the class `runtime`.
+
+    It holds that class's files, `files` by name, and room for `model.onnx`. It is removed at the
+    end of the block, unless `finish_candidate` has taken it over.
+    """
+    version = fresh_version(out_dir)
+    try:
+        write_version(version, runtime, files)
+        yield version
+    finally:
+        shutil.rmtree(version, ignore_errors=True)
+
+
+def finish_candidate(
     out_dir: Path,
     version: Path,
+    *,
+    task: str,
+    lineage: Lineage,
     config: TritonConfig,
     metrics: Mapping[str, float],
-) -> Candidate:
-    """The candidate at `out_dir`, which is `runs/<run>/candidate`, of the files in `version`."""
-    lineage = Lineage(
-        run=out_dir.resolve().parent.name,
-        spec_digest=spec.digest,
-        source_digest=spec.source.digest,
-        dataset=spec.dataset,
-    )
-    return Candidate(
+    examples: Sequence[GoldenExample],
+    reference: Mapping[str, Any],
+) -> Path:
+    """Write the candidate folder `out_dir` of a filled `version`, whole or not at all."""
+    candidate = Candidate(
         model=config.model,
-        task=spec.task,
+        task=task,
         lineage=lineage,
         transform_digest=file_sha256(version / "transform.json"),
         inputs=config.inputs,
         outputs=config.outputs,
         metrics=dict(metrics),
         requires=REQUIRES,
+    )
+    return write_candidate(
+        out_dir,
+        version=version,
+        candidate=candidate,
+        config=config_pbtxt(config),
+        examples=examples,
+        reference=reference,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import kernels
+from hpc.jobs.errors import JobError
 from serving.runtime.session import open_session
 
 OPSET = 20
@@ -20,8 +22,8 @@ ATOL, RTOL = 2e-4, 2e-3
 """fp32 sums in another order, through a few layers: some ulps of the largest term."""
 
 
-class ExportRefused(RuntimeError):
-    """The ONNX model is not the torch model; says which output is off, and by how much."""
+class ExportRefused(JobError):
+    """A module has no ONNX form, or one that computes something else; the text names the place."""
 
 
 def export_onnx(
@@ -34,38 +36,70 @@ def export_onnx(
 ) -> None:
     """Write `module` (in eval mode, fp32, on the CPU) to `path` and check it on each of `examples`.
 
-    `examples` are the module's keyword arguments; the first one traces it. `dynamic` names the free
-    dimensions of each input. Raises `ExportRefused` when an output differs; the file is then gone.
+    `examples` hold the module's positional arguments under the names of the ONNX inputs; the first
+    one traces it. `dynamic` names the free dimensions of each input. Raises `ExportRefused` when
+    the module uses what ONNX does not have, or an output differs; the file is then gone.
     """
     before = kernels.use("torch")  # ONNX knows plain torch operations only
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logging.getLogger("onnxscript").setLevel(logging.ERROR)
-            shapes = {
-                name: dict.fromkeys(dynamic.get(name, {}), torch.export.Dim.DYNAMIC)
-                for name in examples[0]
-            }
-            program = torch.onnx.export(
-                module,
-                (),
-                kwargs=dict(examples[0]),
-                input_names=list(examples[0]),
-                output_names=list(outputs),
-                dynamic_shapes=shapes,
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-            assert program is not None
-            onnx.save(_plain(program.model_proto, metadata or {}), path)
+            model = _exported(module, examples[0], outputs, dynamic)
+            onnx.save(_plain(model, metadata or {}), path)
             _compare(module, examples, path, outputs)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     finally:
         kernels.use(before)
+
+
+def _exported(
+    module: nn.Module,
+    example: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Mapping[str, Mapping[int, str]],
+) -> onnx.ModelProto:
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    free = torch.export.Dim.DYNAMIC
+    try:
+        program = torch.onnx.export(
+            module,
+            tuple(example.values()),
+            input_names=list(example),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dict.fromkeys(dynamic.get(name, {}), free) for name in example),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportRefused(_why_not(module, error)) from error
+    assert program is not None
+    return program.model_proto
+
+
+def _why_not(module: nn.Module, error: BaseException) -> str:
+    """The operator or the line that ONNX has no form for, as a sentence."""
+    name = type(getattr(module, "model", module)).__name__  # what a serving wrapper stands around
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = "\n".join(map(str, causes))
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
+    if operator:
+        return (
+            f"{name} does not export to ONNX: it uses {operator[1]}, which ONNX does not have. "
+            "Write that step with other torch operations. Nothing was published."
+        )
+    lines = str(causes[-1]).strip().splitlines() or [type(causes[-1]).__name__]
+    places = re.findall(r'File "([^"]+)", line (\d+)', text)
+    where = f" ({Path(places[-1][0]).name}:{places[-1][1]})" if places else ""
+    return (
+        f"{name} does not export to ONNX{where}: {lines[0].rstrip('. ')}. What a forward does may "
+        "depend on the shapes of its inputs, not on their values. Nothing was published."
+    )
 
 
 def _plain(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -99,10 +133,12 @@ def _compare(
     outputs: Sequence[str],
 ) -> None:
     session = open_session(path)
+    fed = {one.name for one in session.get_inputs()}  # an input that decides nothing is left out
     for number, example in enumerate(examples):
-        wanted = module(**example)
+        wanted = module(*example.values())
         wanted = [wanted] if isinstance(wanted, Tensor) else list(wanted)
-        found = session.run(list(outputs), {name: one.numpy() for name, one in example.items()})
+        arrays = {name: one.numpy() for name, one in example.items() if name in fed}
+        found = session.run(list(outputs), arrays)
         for name, torch_value, onnx_value in zip(outputs, wanted, found, strict=True):
             expected = torch_value.numpy()
             if expected.shape != onnx_value.shape:

@@ -6,22 +6,18 @@ import logging
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from conf import ConfigError
-from hpc.jobs.config import RunConfig, run_config
+from hpc.jobs.config import RunConfig, TrainConfig
 from hpc.train.distributed import World, computes_in_bf16
-from hpc.train.optimizer import OptimConfig, build, optim_config
+from hpc.train.optimizers import OptimizerConfig
 
 
 def deepspeed_config(
-    run: RunConfig, optim: OptimConfig, bf16: bool, world_size: int
+    run: RunConfig, optim: OptimizerConfig, bf16: bool, world_size: int
 ) -> dict[str, Any]:
     """What `deepspeed.initialize` is told; everything else keeps DeepSpeed's default."""
     batch = run.micro_batch_size * run.gradient_accumulation_steps * world_size
-    # Muon in ZeRO-3 wants whole gradients on every rank.
-    scatter = not (run.zero_stage == 3 and optim.name == "muon")
     return {
         "train_batch_size": batch,
         "train_micro_batch_size_per_gpu": run.micro_batch_size,
@@ -31,38 +27,30 @@ def deepspeed_config(
         "zero_optimization": {
             "stage": run.zero_stage,
             "overlap_comm": False,
-            "reduce_scatter": scatter,
+            "reduce_scatter": True,
+            **optim.zero_settings(run.zero_stage),
         },
-        # Muon is DeepSpeed's own, but it is handed over as an object, with groups of ours.
+        # Any torch optimizer can be named, and Muon is handed over as an object.
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31 - 1,  # the loop prints
         "wall_clock_breakdown": False,
     }
 
 
-def start(config: DictConfig, model: nn.Module, world: World) -> Any:
+def start(config: TrainConfig, model: nn.Module, world: World) -> Any:
     """The engine that trains `model` as `config` says; a collective call."""
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    run, optim = run_config(config), optim_config(config)
-    _check(run, optim)
+    run, optim = config.run, config.optim
     model = model.to(world.device)
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=build(optim, model),
+        optimizer=optim.build(model),
         config=deepspeed_config(run, optim, uses_bf16(run, world), world.size),
         dist_init_required=False,
     )
     return engine
-
-
-def _check(run: RunConfig, optim: OptimConfig) -> None:
-    if optim.name == "muon" and run.gradient_clipping and run.zero_stage:
-        raise ConfigError(
-            f"gradient_clipping={run.gradient_clipping} with optim=muon: ZeRO would clip Muon's "
-            "orthogonal update, whose size is its point, not the gradient. Set gradient_clipping=0."
-        )
 
 
 def uses_bf16(run: RunConfig, world: World) -> bool:
@@ -95,8 +83,10 @@ def whole_weights(engine: Any) -> dict[str, Tensor]:
         full = safe_get_full_fp32_param(parameter)
         full = parameter if full is None else full  # without ZeRO the parameter is the master
         weights[name] = full.detach().to("cpu", torch.float32, copy=True).view(_shape(parameter))
+    saved = engine.module.state_dict().keys()  # a buffer may be left out of it
     for name, buffer in engine.module.named_buffers():
-        weights[name] = buffer.detach().to("cpu", copy=True)
+        if name in saved:
+            weights[name] = buffer.detach().to("cpu", copy=True)
     return weights
 
 

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 import kernels
-from hpc import tasks
-from hpc.jobs.config import RunConfig, run_config
+from hpc.jobs.config import RunConfig, TrainConfig, train_config
 from hpc.jobs.run import Run
 from hpc.jobs.spec import JobSpec
-from hpc.train import distributed, engine, finish, randomness
+from hpc.tasks.task import Task
+from hpc.train import distributed, engine, randomness
 from hpc.train.checkpoint import Checkpoints
 from hpc.train.distributed import World
+from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
-from hpc.train.optimizer import optim_config
+from hpc.train.finish import evaluate_and_export
 from hpc.train.report import Report, reporting
 from hpc.train.schedule import Rates
 
@@ -38,23 +39,27 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     the end of the step in which `stop()` became true on any rank. Raises `Diverged`,
     `CheckpointError`, and `ConfigError` for settings that do not fit together.
     """
-    run = run_config(spec.config)
+    config = train_config(spec.config)
+    run, task = config.run, config.task
     kernels.use(run.kernels)
-    task = tasks.load(spec.task)
     with distributed.join() as world:
         randomness.seed(run.seed)  # every rank makes the same model
-        model = engine.start(spec.config, task.model(spec.config, spec.dataset.folder), world)
+        model = engine.start(config, task.build_model(config.model, spec.dataset.folder), world)
         randomness.seed(run.seed + 1 + world.rank)  # and draws its own numbers from here on
-        rates = Rates(model.optimizer, optim_config(spec.config).schedule, run.steps)
+        rates = Rates(model.optimizer, config.schedule, run.steps)
         checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
         done = checkpoints.resume(model, world)
-        with reporting(spec, Run(run_dir), done) if world.leads else nullcontext() as report:
+        with (
+            reporting(spec, task.unit, Run(run_dir), done)
+            if world.leads
+            else nullcontext() as report
+        ):
             if report:
                 report.begin(engine.describe(model, world), done)
-            job = Job(spec, run, task, model, rates, world, checkpoints, report)
+            job = Job(spec, config, model, rates, world, checkpoints, report)
             outcome = _steps(job, done, stop)
             if outcome == "finished":
-                finish.finish(job, run_dir / "candidate")
+                _finish(job, run_dir / "candidate")
             if report:
                 report.outcome = outcome
     return outcome
@@ -65,13 +70,20 @@ class Job:
     """What the steps of one attempt work with. `report` is there on rank 0 only."""
 
     spec: JobSpec
-    run: RunConfig
-    task: Any
+    config: TrainConfig
     model: Any  # the DeepSpeed engine
     rates: Rates
     world: World
     checkpoints: Checkpoints
     report: Report | None
+
+    @property
+    def run(self) -> RunConfig:
+        return self.config.run
+
+    @property
+    def task(self) -> Task:
+        return self.config.task
 
     @property
     def dataset(self) -> Path:
@@ -82,9 +94,9 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
     """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective."""
     run, world, report = job.run, job.world, job.report
     batches = job.task.batches(
-        job.spec.config,
         job.dataset,
         "train",
+        run.micro_batch_size,
         world.rank,
         world.size,
         run.seed,
@@ -123,7 +135,7 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
 
 
 def _optimizer_step(job: Job, batches: Iterator[dict[str, Tensor]]) -> tuple[float, float]:
-    """One update from `gradient_accumulation_steps` micro-steps: (mean loss, tokens or rows)."""
+    """One update from `gradient_accumulation_steps` micro-steps: (mean loss, rows or tokens)."""
     micro_steps = job.run.gradient_accumulation_steps
     losses, seen = [], 0
     for _ in range(micro_steps):
@@ -135,7 +147,7 @@ def _optimizer_step(job: Job, batches: Iterator[dict[str, Tensor]]) -> tuple[flo
         job.model.backward(loss)
         job.model.step()  # DeepSpeed updates at the last micro-step
         losses.append(loss.detach())
-        seen += batch["tokens"].numel() if "tokens" in batch else len(next(iter(batch.values())))
+        seen += job.task.unit_count(batch)
     return float(torch.stack(losses).float().mean()), float(seen)
 
 
@@ -148,9 +160,24 @@ def _evaluate(job: Job, done: int) -> None:
         model = job.model.module
         model.eval()
         with torch.no_grad(), torch.random.fork_rng():
-            metrics = job.task.evaluate(model, job.spec.config, job.dataset)
+            metrics = job.task.evaluate(model, job.dataset)
         model.train()
         job.report.evaluated(done, metrics)
+    job.world.barrier()
+
+
+def _finish(job: Job, candidate: Path) -> None:
+    """Write the candidate of the trained model; collective, rank 0 does the work."""
+    weights = whole_weights(job.model)
+    if report := job.report:
+        evaluate_and_export(
+            job.config,
+            job.spec,
+            weights,
+            candidate,
+            lambda metrics: report.evaluated(job.run.steps, metrics),
+        )
+        report.exported(candidate)
     job.world.barrier()
 
 

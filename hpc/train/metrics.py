@@ -19,7 +19,7 @@ STEP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 class TrainMetrics:
     """The series of one run. All of them are shown from the start, before the first step."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
         self.registry = CollectorRegistry()
         self.loss = self._gauge("loss", "Training loss of the last logged step, mean over ranks.")
         self.rate = self._gauge("learning_rate", "Learning rate of the first parameter group.")
@@ -31,11 +31,12 @@ class TrainMetrics:
             ["metric"],
             registry=self.registry,
         )
-        self.tokens = Counter(
-            "lockgate_train_tokens",
-            "What all ranks have learned from: tokens of a text, rows of a table.",
+        self.units = Counter(
+            "lockgate_train_units",
+            "Rows or tokens that all ranks have learned from, as the task counts its batches.",
+            ["unit"],
             registry=self.registry,
-        )
+        ).labels(unit)
         self.seconds = Histogram(
             "lockgate_train_step_seconds",
             "Wall time of one optimizer step.",
@@ -56,13 +57,13 @@ class TrainMetrics:
 
 
 @contextmanager
-def served(target: Path, run: str, task: str) -> Iterator[TrainMetrics]:
+def served(target: Path, run: str, task: str, unit: str) -> Iterator[TrainMetrics]:
     """Serve metrics on a free port of this node, and write its address to `target` meanwhile.
 
     The address is the one under which the other ranks find rank 0. A node where it cannot be
     opened trains without the endpoint, and says so.
     """
-    metrics = TrainMetrics()
+    metrics = TrainMetrics(unit)
     address = os.environ.get("MASTER_ADDR", "127.0.0.1")
     try:
         server, _ = start_http_server(0, addr=_bindable(address), registry=metrics.registry)

@@ -24,6 +24,7 @@ class Report:
     """Told of every step, it logs every `interval`-th; of evaluations and checkpoints, all."""
 
     path: Path
+    unit: str  # rows or tokens
     steps: int
     interval: int
     shown: TrainMetrics
@@ -39,10 +40,10 @@ class Report:
         self.resumed()
 
     def step(self, step: int, loss: float, rate: float, seen: float, seconds: float) -> None:
-        """Step `step` (from 1) took `seconds` and learned from `seen` tokens or rows, all ranks."""
+        """Step `step` (from 1) took `seconds` and learned from `seen` units, all ranks."""
         self.shown.seconds.observe(seconds)
         self.shown.step.set(step)
-        self.shown.tokens.inc(seen)
+        self.shown.units.inc(seen)
         self._seen += seen
         self._steps_since += 1
         if step % self.interval and step != self.steps:
@@ -57,11 +58,11 @@ class Report:
                 "step": step,
                 "loss": loss,
                 "lr": rate,
-                "tokens_per_second": round(speed, 1),
+                f"{self.unit}_per_second": round(speed, 1),
                 "step_seconds": round(each, 5),
             },
-            f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  {speed:,.0f}/s  "
-            f"{_minutes(left)} left",
+            f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  "
+            f"{speed:,.0f} {self.unit}/s  {_minutes(left)} left",
         )
         self.resumed()
 
@@ -96,8 +97,11 @@ class Report:
 
 
 @contextmanager
-def reporting(spec: JobSpec, run: Run, done: int) -> Iterator[Report]:
-    """Open everything a run reports to, as of step `done`; rank 0 only."""
+def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[Report]:
+    """Open everything a run reports to, as of step `done`; rank 0 only.
+
+    `unit` is what the task's batches are counted in.
+    """
     record.rewind(run.metrics, done)
     # As the spec has it: a secret stays the name of its variable, in MLflow too.
     config = spec.content()["config"]
@@ -115,10 +119,11 @@ def reporting(spec: JobSpec, run: Run, done: int) -> Iterator[Report]:
         parameters=flat(settings),
     )
     tracking.begin()
-    with served(run.target, run.name, spec.task) as shown:
+    with served(run.target, run.name, spec.task, unit) as shown:
         shown.step.set(done)
         shown.steps.set(spec.config.steps)
-        report = Report(run.metrics, spec.config.steps, spec.config.log_interval, shown, tracking)
+        steps, interval = spec.config.steps, spec.config.log_interval
+        report = Report(run.metrics, unit, steps, interval, shown, tracking)
         try:
             yield report
         finally:

@@ -6,15 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from conf import ConfigError
-
 KINDS = ("constant", "linear", "cosine", "wsd")
 EARLY_MOMENTUM = 0.85
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm up, then decay; see `conf/optim/*.yaml`. Raises `ConfigError` for what cannot be."""
+    """Warm up, then decay; see `conf/optim/*.yaml`. Raises ValueError for what cannot be."""
 
     kind: str
     """constant, linear, cosine, or wsd: warm up, stay, then decay linearly."""
@@ -30,13 +28,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ConfigError(f"optim.schedule.kind={self.kind}: choose one of {', '.join(KINDS)}")
+            raise ValueError(f"kind={self.kind}: choose one of {', '.join(KINDS)}")
         for name in ("warmup_steps", "momentum_warmup_steps"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: must be 0 or more")
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
         for name in ("decay_fraction", "final"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}: a share, 0 to 1")
+                raise ValueError(f"{name}={getattr(self, name)}: a share, 0 to 1")
 
     def factor(self, step: int, steps: int) -> float:
         """What the peak rate is multiplied with in step `step` (from 0) of `steps`: in (0, 1]."""

@@ -14,8 +14,11 @@ from serving.artifact.candidate import Candidate
 from serving.artifact.digest import canonical_json
 from serving.artifact.durable import replace_folder
 from serving.artifact.golden import GoldenExample
+from serving.runtime.package import FILE as RUNTIME_JSON
+from serving.runtime.package import runtime_files
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
+"""Source of a package's `lockgate_runtime`."""
 REQUIRES = {"triton": ">=2.51", "numpy": "<2", "python": "3.11"}
 
 MODEL_PY = '''\
@@ -42,12 +45,17 @@ def fresh_version(out_dir: Path) -> Path:
     return out_dir.with_name(f".{out_dir.name}-version-{os.getpid()}")
 
 
-def write_version(version: Path, files: Mapping[str, Path], runtime: Path = RUNTIME) -> None:
-    """Fill the new folder `version`: Triton's entry, the runtime's copy, and `files` by name."""
+def write_version(version: Path, runtime: str, files: Mapping[str, Path]) -> None:
+    """Fill the new folder `version`: Triton's entry, the runtime class `runtime`, `files` by name.
+
+    `runtime` is written to `runtime.json`; of `lockgate_runtime` only the files that it needs come
+    along. Raises ValueError for a class whose module the runtime does not have.
+    """
     version.mkdir(parents=True)
     (version / "model.py").write_text(MODEL_PY)
+    (version / RUNTIME_JSON).write_bytes(canonical_json({"_target_": runtime}))
     (version / "lockgate_runtime").mkdir()
-    for source in sorted(runtime.glob("*.py")):
+    for source in runtime_files(runtime):
         shutil.copyfile(source, version / "lockgate_runtime" / source.name)
     for name, source in files.items():
         shutil.copyfile(source, version / name)

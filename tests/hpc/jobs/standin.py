@@ -45,9 +45,41 @@ def train(spec, run_dir: Path, stop) -> str:
     return "finished"
 '''
 
+STAND_IN_KIND = '''
+"""A task and a model that stand for nothing; the loop above does not use them."""
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class StandIn:
+    unit: ClassVar[str] = "rows"
+    sizes: ClassVar[tuple[str, ...]] = ()
+    name: str
+    dataset: str
+    behaviour: str
+    greeting: str
+    api_token: str | None
+
+    def check(self, model, dataset) -> None: ...
+
+    build_model = batches = loss = unit_count = evaluate = export = check
+
+
+@dataclass(frozen=True)
+class Nothing:
+    declares_hidden_matrices: ClassVar[bool] = False
+
+    def build(self): ...
+'''
+
 STAND_IN_TASK = """\
 # @package _global_
+defaults:
+  - override /model: standin
+  - override /optim: adamw
 task:
+  _target_: hpc.tasks.standin.StandIn
   name: standin
   dataset: toy
   behaviour: finish  # finish, fail, wait (finishes after it was stopped once) or hang
@@ -62,10 +94,10 @@ def make_checkout(root: Path) -> Path:
     for part in ("conf", "hpc", "serving"):
         shutil.copytree(REPO / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPO / "pyproject.toml", root)
-    shutil.rmtree(root / "hpc" / "train", ignore_errors=True)
-    (root / "hpc" / "train").mkdir()
-    (root / "hpc" / "train" / "__init__.py").write_text("")
     (root / "hpc" / "train" / "loop.py").write_text(STAND_IN_LOOP)
+    (root / "hpc" / "tasks" / "standin.py").write_text(STAND_IN_KIND)
+    model = "_target_: hpc.tasks.standin.Nothing\n"
+    (root / "conf" / "model" / "standin.yaml").write_text(model)
     (root / "conf" / "task").mkdir(exist_ok=True)
     (root / "conf" / "task" / "standin.yaml").write_text(STAND_IN_TASK)
     return root
@@ -76,6 +108,7 @@ def publish_toy(site: Path) -> Path:
     staged = site / "data" / "toy" / "staged"
     staged.mkdir(parents=True)
     (staged / "train.txt").write_text("one two three")
+    (staged / "transform.json").write_text(json.dumps({"kind": "tabular"}))
     digest = tree_digest(staged)
     lineage = {
         "name": "toy", "digest": digest, "source": {}, "schema": {}, "transform_digest": "",

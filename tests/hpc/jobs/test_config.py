@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from conf import ConfigError, compose, options
-from hpc.jobs.config import cluster_config, run_config
+from hpc.jobs.config import cluster_config, run_config, train_config
 
 TASK = f"task={options('task')[0]}"
 
@@ -15,19 +15,18 @@ def test_every_cluster_in_the_tree_is_valid():
 
 @pytest.mark.parametrize("task", options("task"))
 def test_every_task_in_the_tree_is_valid(task):
-    assert run_config(compose("train", [f"task={task}"])).steps >= 1
+    assert train_config(compose("train", [f"task={task}"])).run.steps >= 1
 
 
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("cluster.nodes=two", "cluster.nodes: .*'two'"),
+        ("cluster.nodes=two", r"cluster\.nodes is 'two', not of type int"),
         ("cluster.nodes=0", r"cluster\.nodes=0: must be at least 1"),
-        ("cluster.kind=cloud", r"cluster\.kind=cloud: there is slurm and local"),
         ("cluster.signal_delay_s=3600", r"cluster\.signal_delay_s=3600: .* less than timeout_min"),
-        ("+cluster.colour=red", r"cluster\.colour: .*colour"),
+        ("+cluster.colour=red", r"cluster\.colour is unknown here"),
         ("steps=0", "steps=0: must be at least 1"),
-        ("steps=many", "steps: .*'many'"),
+        ("steps=many", "steps is 'many', not of type int"),
         ("precision=fp8", "precision=fp8: choose one of auto, fp32, bf16"),
         ("zero_stage=4", "zero_stage=4: choose one of 0, 1, 2, 3"),
         ("kernels=fast", "kernels=fast: choose one of auto, triton, torch"),

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from conf import ConfigError
-from hpc.jobs.config import ClusterConfig
 from hpc.jobs.environment import describe, installed, job_variables
 from hpc.jobs.snapshot import Snapshot
+from tests.hpc.jobs.clusters import slurm_cluster
 
 SNAPSHOT = Snapshot(Path("/runs/snapshots/abc"), None)
 
 
 def variables(cluster=None, **ambient: str) -> dict[str, str]:
-    return job_variables(cluster or ClusterConfig(), SNAPSHOT, "/site", {"PATH": "/bin", **ambient})
+    return job_variables(cluster or slurm_cluster(), SNAPSHOT, "/site", {"PATH": "/bin", **ambient})
 
 
 def test_a_job_starts_with_nothing_of_the_submitters_but_what_is_named():
-    cluster = ClusterConfig(pass_environment=["WANTED"])
+    cluster = slurm_cluster(pass_environment=["WANTED"])
     got = variables(cluster, WANTED="yes", UNWANTED="no", HOME="/home/me", PYTHONPATH="/mine")
     assert got["WANTED"] == "yes"
     assert got["HOME"] == "/home/me"
@@ -28,7 +28,7 @@ def test_a_job_starts_with_nothing_of_the_submitters_but_what_is_named():
 def test_a_job_finds_its_project_in_its_snapshot_and_only_there():
     assert variables(LOCKGATE_PROJECT="/home/me/digits")["LOCKGATE_PROJECT"] == ""
     snapshot = Snapshot(Path("/runs/snapshots/abc"), Path("/runs/snapshots/abc/project"))
-    got = job_variables(ClusterConfig(), snapshot, "/site", {"PATH": "/bin"})
+    got = job_variables(slurm_cluster(), snapshot, "/site", {"PATH": "/bin"})
     assert got["PYTHONPATH"] == "/runs/snapshots/abc:/runs/snapshots/abc/project"
     assert got["LOCKGATE_PROJECT"] == "/runs/snapshots/abc/project"
 
@@ -42,17 +42,17 @@ def test_submitting_from_inside_a_job_leaves_that_job_behind_but_not_the_cluster
 
 
 def test_the_clusters_own_slurm_conf_comes_first():
-    assert variables(ClusterConfig(slurm_conf="/box"), SLURM_CONF="/etc/s")["SLURM_CONF"] == "/box"
-    assert "SLURM_CONF" not in variables(ClusterConfig(kind="local"), SLURM_CONF="/etc/s")
+    assert variables(slurm_cluster(slurm_conf="/box"), SLURM_CONF="/etc/s")["SLURM_CONF"] == "/box"
+    assert "SLURM_CONF" not in variables(slurm_cluster(kind="local"), SLURM_CONF="/etc/s")
 
 
 def test_a_variable_that_is_not_set_is_named():
     with pytest.raises(ConfigError, match="names MISSING, which is not set here"):
-        variables(ClusterConfig(pass_environment=["MISSING"]))
+        variables(slurm_cluster(pass_environment=["MISSING"]))
 
 
 def test_threads_follow_the_cores_of_a_rank():
-    assert variables(ClusterConfig(cpus_per_task=7))["OMP_NUM_THREADS"] == "7"
+    assert variables(slurm_cluster(cpus_per_task=7))["OMP_NUM_THREADS"] == "7"
 
 
 def test_the_environment_is_known_by_its_packages():

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from hpc.jobs import sbatch
-from hpc.jobs.config import ClusterConfig
 from hpc.jobs.run import Run
+from tests.hpc.jobs.clusters import slurm_cluster
 
 GOLDEN = Path(__file__).with_name("batch.sh")
 RUN = Run(Path("/runs/flights-20260102-030405-abcdef"))
-CLUSTER = ClusterConfig(
+CLUSTER = slurm_cluster(
     partition="gpu",
     nodes=2,
     tasks_per_node=1,

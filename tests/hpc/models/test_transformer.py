@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from conf import ConfigError
-from hpc.models.transformer import IGNORE, Transformer, TransformerConfig, attend, causal_mask
+from conf.schema import from_config
+from hpc.models.transformer import TransformerConfig
+from hpc.models.transformer_network import IGNORE, Transformer, attend, causal_mask
 
 CONFIG = TransformerConfig(vocabulary=50, context=16, width=32, layers=2, heads=4, hidden=48)
 VARIANTS = {
@@ -111,12 +113,12 @@ def test_it_learns(model: Transformer) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"heads": 3}, "width=32 with model.heads=3"),
+        ({"heads": 3}, "model.width=32 with heads=3"),
         ({"heads": 32}, "RoPE turns pairs"),
-        ({"kv_heads": 3}, "kv_heads=3: must divide model.heads=4"),
+        ({"kv_heads": 3}, "model.kv_heads=3: must divide heads=4"),
         ({"layers": 0}, "model.layers=0"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(change: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        replace(CONFIG, **change)
+        from_config(TransformerConfig, {**asdict(CONFIG), **change}, "model")

@@ -9,29 +9,50 @@ import pytest
 import torch
 
 from conf import compose
-from hpc import tasks
 from hpc.data.publish import Published
-from hpc.tasks.flights.data import rows_of
-from hpc.tasks.lm.data import window_starts
-from tests.hpc.tasks.conftest import FLIGHTS, TINY_LM
+from hpc.jobs.config import train_config
+from hpc.tasks.rows import rows_of
+from hpc.tasks.text.data import window_starts
+from tests.hpc.tasks.conftest import (
+    FLIGHTS,
+    KINDS,
+    TINY_LM,
+    digits_config,
+    phrases_config,
+    table_config,
+)
+
+CONFIGS = {
+    "flights": lambda: compose("train", FLIGHTS),
+    "lm": lambda: compose("train", TINY_LM),
+    "wine": lambda: table_config("wine", {}),
+    "diabetes": lambda: table_config("diabetes", {}),
+    "digits": digits_config,
+    "phrases": phrases_config,
+}
 
 
-@pytest.mark.parametrize("name", ["flights", "lm"])
+@pytest.mark.parametrize("name", KINDS)
 def test_resuming_at_a_step_goes_on_exactly_there(
-    name: str, flights: Published, webster: Published
+    name: str, request: pytest.FixtureRequest
 ) -> None:
-    cfg = compose("train", FLIGHTS if name == "flights" else TINY_LM)
-    dataset = (flights if name == "flights" else webster).path
-    task = tasks.load(name)
-    arguments = (cfg, dataset, "train", 1, 2, 5)
-    # 60 steps of 2 x 64 rows go over the end of an epoch of about 2,100.
+    dataset = request.getfixturevalue("webster" if name == "lm" else name).path
+    config = train_config(CONFIGS[name]())
+    task, size = config.task, config.run.micro_batch_size
+    arguments = (dataset, "train", size, 1, 2, 5)
+    # 60 steps of two ranks go over the end of an epoch.
     whole = list(islice(task.batches(*arguments, 0), 60))
     for start in (1, 17, 40):
         for one, other in zip(whole[start:], task.batches(*arguments, start), strict=False):
             assert one.keys() == other.keys()
             assert all(torch.equal(one[key], other[key]) for key in one)
     other_seed = next(task.batches(*arguments[:-1], 6, 0))
-    assert not all(torch.equal(whole[0][key], other_seed[key]) for key in other_seed)
+    assert not all(
+        whole[0][key].shape == other_seed[key].shape and torch.equal(whole[0][key], other_seed[key])
+        for key in other_seed
+    )
+    units = size * (config.task.context if name == "lm" else 1)
+    assert task.unit_count(whole[0]) == units
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -57,13 +78,13 @@ def test_an_epoch_sees_each_token_once_as_a_target() -> None:
 
 
 def test_targets_are_the_next_tokens(webster: Published) -> None:
-    cfg = compose("train", TINY_LM)
-    batch = next(tasks.load("lm").batches(cfg, webster.path, "train", 0, 1, 0, 0))
+    task = train_config(compose("train", TINY_LM)).task
+    batch = next(task.batches(webster.path, "train", 4, 0, 1, 0, 0))
     assert batch["tokens"].shape == (4, 32) and batch["tokens"].dtype == torch.int64
     assert torch.equal(batch["tokens"][:, 1:], batch["targets"][:, :-1])
 
 
 def test_too_small_a_split_is_a_sentence(flights: Published) -> None:
-    cfg = compose("train", [*FLIGHTS, "micro_batch_size=100000"])
+    task = train_config(compose("train", FLIGHTS)).task
     with pytest.raises(ValueError, match="micro_batch_size=100000 is more than the"):
-        next(tasks.load("flights").batches(cfg, flights.path, "train", 0, 1, 0, 0))
+        next(task.batches(flights.path, "train", 100_000, 0, 1, 0, 0))

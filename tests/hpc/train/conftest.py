@@ -57,7 +57,9 @@ def text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = {"train": tokens[:3000], "validation": tokens[3000:]}
     for name, part in splits.items():
         part.tofile(folder / f"{name}.bin")
-    (folder / "transform.json").write_text(json.dumps({"vocab_size": VOCABULARY, "end_id": 0}))
+    (folder / "transform.json").write_text(
+        json.dumps({"kind": "text", "vocab_size": VOCABULARY, "end_id": 0})
+    )
     sizes = {
         name: {"file": f"{name}.bin", "tokens": len(part), "bytes": 3 * len(part), "sha256": ""}
         for name, part in splits.items()

@@ -15,13 +15,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import hpc.tasks.lm as lm
 from hpc.jobs.errors import JobError
 from hpc.jobs.spec import read_spec
+from hpc.tasks.text import TextTask
 from hpc.train.loop import train
 
 
-def note_export(model: nn.Module, cfg: object, spec: object, out_dir: Path) -> Path:
+def note_export(
+    self: TextTask, model: nn.Module, dataset: Path, lineage: object, out_dir: Path
+) -> Path:
     out_dir.mkdir(exist_ok=True)
     names = sorted(name for name, _ in model.named_parameters())
     (out_dir / "exported.txt").write_text("\n".join(names))
@@ -43,7 +45,7 @@ class Trigger:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    lm.export = note_export
+    TextTask.export = note_export
     run_dir = Path(sys.argv[1])
     action, step = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 3 else ("run", 0)
     try:

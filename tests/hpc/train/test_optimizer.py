@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from omegaconf import OmegaConf
+from torch import nn
 
 from conf import ConfigError, compose
-from hpc.jobs.config import run_config
-from hpc.models.transformer import Transformer, TransformerConfig
-from hpc.train.distributed import World
-from hpc.train.engine import deepspeed_config, start
-from hpc.train.optimizer import build, is_hidden_matrix, optim_config
+from hpc.jobs.config import TrainConfig, run_config, train_config
+from hpc.models.transformer import TransformerConfig
+from hpc.models.transformer_network import Transformer
+from hpc.train.engine import deepspeed_config
+from hpc.train.optimizers import optimizer_config
+
+
+def configured(*overrides: str) -> TrainConfig:
+    return train_config(compose("train", list(overrides)))
 
 
 def tiny(tied: bool = False) -> Transformer:
@@ -22,16 +28,17 @@ def tiny(tied: bool = False) -> Transformer:
 
 
 def test_muon_turns_hidden_matrices_and_nothing_else() -> None:
-    hidden = {name for name, weight in tiny().named_parameters() if is_hidden_matrix(name, weight)}
-    kinds = {name.rsplit(".", 2)[-2] for name in hidden}
+    model = tiny()
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    kinds = {names[id(weight)].rsplit(".", 2)[-2] for weight in model.hidden_matrices()}
     assert kinds == {"query", "key", "value", "output", "gate", "up", "down"}
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_every_parameter_is_in_one_group_and_vectors_are_never_decayed(name: str) -> None:
-    config = compose("train", ["task=lm", f"optim={name}", "optim.weight_decay=0.1"])
+    config = configured("task=lm", f"optim={name}", "optim.weight_decay=0.1", "gradient_clipping=0")
     model = tiny()
-    optimizer = build(optim_config(config), model)
+    optimizer = config.optim.build(model)
     grouped = [weight for group in optimizer.param_groups for weight in group["params"]]
     assert sorted(map(id, grouped)) == sorted(id(weight) for weight in model.parameters())
     for group in optimizer.param_groups:
@@ -39,25 +46,48 @@ def test_every_parameter_is_in_one_group_and_vectors_are_never_decayed(name: str
 
 
 def test_muon_with_clipping_is_refused_in_words() -> None:
-    config = compose("train", ["task=lm", "gradient_clipping=1.0"])
     with pytest.raises(
         ConfigError, match=r"gradient_clipping=1\.0 with optim=muon.*Set gradient_cli"
     ):
-        start(config, tiny(), World(0, 1, torch.device("cpu")))
+        configured("task=lm", "gradient_clipping=1.0")
+    assert configured("task=lm", "gradient_clipping=1.0", "zero_stage=0").run.zero_stage == 0
+
+
+def test_muon_refuses_a_model_that_declares_no_hidden_matrices() -> None:
+    config = configured("task=lm").optim
+    with pytest.raises(
+        ConfigError, match="Linear does not declare which of its weights are hidden"
+    ):
+        config.build(nn.Linear(2, 2))
 
 
 def test_keys_of_another_optimizer_are_named() -> None:
-    config = compose("train", ["task=flights"])
-    OmegaConf.set_struct(config, False)
-    config.optim.beta = 0.9
-    with pytest.raises(ConfigError, match=r"conf/optim/adamw\.yaml.*beta"):
-        optim_config(config)
+    with pytest.raises(ConfigError, match=r"optim\.beta is unknown here\. Nearest: betas"):
+        configured("task=flights", "+optim.beta=0.9")
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        ({"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}, torch.optim.SGD),
+        ({"_target_": "torch.optim.Adagrad"}, torch.optim.Adagrad),
+    ],
+)
+def test_any_optimizer_can_be_named(node: dict[str, Any], kind: type) -> None:
+    model = tiny()
+    optim = optimizer_config(node)
+    assert optim.zero_settings(3) == {}
+    optimizer = optim.build(model)
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert sorted(map(id, group["params"])) == sorted(map(id, model.parameters()))
+    assert all(group[key] == value for key, value in node.items() if key != "_target_")
 
 
 def test_deepspeed_is_told_the_global_batch_and_the_stage() -> None:
     overrides = ["task=lm", "micro_batch_size=4", "gradient_accumulation_steps=3", "zero_stage=1"]
-    config = compose("train", overrides)
-    told = deepspeed_config(run_config(config), optim_config(config), bf16=True, world_size=2)
+    config = configured(*overrides)
+    told = deepspeed_config(config.run, config.optim, bf16=True, world_size=2)
     assert told["train_batch_size"] == 24
     assert told["zero_optimization"]["stage"] == 1
     assert told["bf16"] == {"enabled": True}
@@ -65,8 +95,8 @@ def test_deepspeed_is_told_the_global_batch_and_the_stage() -> None:
 
 @pytest.mark.parametrize(("optim", "scatter"), [("muon", False), ("adamw", True)])
 def test_zero_3_keeps_gradients_whole_for_muon_alone(optim: str, scatter: bool) -> None:
-    config = compose("train", ["task=lm", f"optim={optim}", "zero_stage=3"])
-    told = deepspeed_config(run_config(config), optim_config(config), bf16=False, world_size=2)
+    config = configured("task=lm", f"optim={optim}", "zero_stage=3")
+    told = deepspeed_config(config.run, config.optim, bf16=False, world_size=2)
     assert told["zero_optimization"]["reduce_scatter"] is scatter
     assert told["gradient_clipping"] == 0  # said, since DeepSpeed's own is 1
 

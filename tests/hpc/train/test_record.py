@@ -35,15 +35,16 @@ def test_metrics_are_served_where_the_target_says_until_the_end(
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     target = tmp_path / "metrics_target.json"
-    with served(target, "lm-1", "lm") as metrics:
+    with served(target, "lm-1", "lm", "tokens") as metrics:
         metrics.loss.set(2.5)
-        metrics.tokens.inc(4096)
+        metrics.units.inc(4096)
         metrics.seconds.observe(0.3)
         address = json.loads(target.read_text())["target"]
         with urllib.request.urlopen(f"http://{address}/metrics") as answer:
             families = {f.name: f for f in text_string_to_metric_families(answer.read().decode())}
     assert families["lockgate_train_loss"].samples[0].value == 2.5
-    assert families["lockgate_train_tokens"].samples[0].value == 4096
+    counted = families["lockgate_train_units"].samples[0]
+    assert (counted.labels, counted.value) == ({"unit": "tokens"}, 4096)
     assert families["lockgate_train_step_seconds"].type == "histogram"
     assert 0 <= families["lockgate_train_checkpoint_age_seconds"].samples[0].value < 60
     assert not target.exists()
@@ -55,7 +56,7 @@ def test_an_address_that_cannot_be_opened_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "192.0.2.1")  # of nobody, by RFC 5737
-    with served(tmp_path / "metrics_target.json", "lm-1", "lm") as metrics:
+    with served(tmp_path / "metrics_target.json", "lm-1", "lm", "tokens") as metrics:
         metrics.loss.set(1.0)
     assert "Training goes on" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

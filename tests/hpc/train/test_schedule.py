@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf import ConfigError
+from conf.schema import from_config
 from hpc.train.schedule import KINDS, Rates, Schedule
 
 schedules = st.builds(
@@ -51,10 +52,12 @@ def test_what_is_left_at_the_end_is_final() -> None:
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
+    node = {"kind": "step", "warmup_steps": 0, "decay_fraction": 0.0, "final": 0.0}
     with pytest.raises(
-        ConfigError, match=r"kind=step: choose one of constant, linear, cosine, wsd"
+        ConfigError,
+        match=r"optim\.schedule\.kind=step: choose one of constant, linear, cosine, wsd",
     ):
-        Schedule("step", 0, 0.0, 0.0)
+        from_config(Schedule, node, "optim.schedule")
 
 
 def test_momentum_warms_up_in_muons_groups_only() -> None:

@@ -9,11 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import hpc.tasks.lm as lm
-from hpc.jobs.config import run_config
+from hpc.jobs.config import train_config
 from hpc.jobs.spec import read_spec
 from hpc.train import randomness, record
-from hpc.train.optimizer import build, optim_config
 from hpc.train.schedule import Rates
 
 pytestmark = pytest.mark.slow
@@ -28,17 +26,18 @@ def losses(run: Path) -> list[float]:
 def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
     """The losses and the model of a plain torch loop over the batches of both ranks."""
     spec = read_spec(run / "spec.yaml")
-    told, dataset = run_config(spec.config), spec.dataset.folder
-    optim = optim_config(spec.config)
+    config, dataset = train_config(spec.config), spec.dataset.folder
+    told, task = config.run, config.task
     randomness.seed(told.seed)
-    model = lm.model(spec.config, dataset)
-    optimizer = build(optim, model)
-    rates = Rates(optimizer, optim.schedule, told.steps)
-    ranks = [lm.batches(spec.config, dataset, "train", rank, 2, told.seed, 0) for rank in range(2)]
+    model = task.build_model(config.model, dataset)
+    optimizer = config.optim.build(model)
+    rates = Rates(optimizer, config.schedule, told.steps)
+    size = told.micro_batch_size
+    ranks = [task.batches(dataset, "train", size, rank, 2, told.seed, 0) for rank in range(2)]
     curve = []
     for step in range(told.steps):
         rates.set(step)
-        loss = torch.stack([lm.loss(model, next(batches)) for batches in ranks]).mean()
+        loss = torch.stack([task.loss(model, next(batches)) for batches in ranks]).mean()
         optimizer.zero_grad()
         loss.backward()
         if told.gradient_clipping:

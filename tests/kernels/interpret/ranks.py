@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 import kernels
-from hpc.models.transformer import Transformer, TransformerConfig
+from hpc.models.transformer import TransformerConfig
+from hpc.models.transformer_network import Transformer
 from kernels.analysis.interpreter import Meter, install
 from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
 

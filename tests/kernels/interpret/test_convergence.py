@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import kernels
-from hpc.models.transformer import Transformer, TransformerConfig
+from hpc.models.transformer import TransformerConfig
+from hpc.models.transformer_network import Transformer
 from kernels.analysis.interpreter import Meter
 
 SHAPE = TransformerConfig(vocabulary=61, context=16, width=32, layers=2, heads=2, hidden=64)

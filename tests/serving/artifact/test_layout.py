@@ -16,9 +16,11 @@ from serving.artifact.golden import build_example
 from serving.artifact.layout import REQUIRES, fresh_version, write_candidate, write_version
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.tensors import TensorSpec
+from serving.runtime.package import runtime_files
 from serving.triton.model_config import TritonConfig, config_pbtxt
 
 HERE = Path(__file__).parent
+RUNTIME = "lockgate_runtime.tabular_model.TabularModel"
 FLIGHTS = TritonConfig(
     model="flights",
     inputs=(
@@ -88,7 +90,7 @@ def transform(tmp_path: Path) -> Path:
 
 def write(out_dir: Path, transform: Path) -> Path:
     version = fresh_version(out_dir)
-    write_version(version, {"transform.json": transform})
+    write_version(version, RUNTIME, {"transform.json": transform})
     tensor = np.array([[0.5]], np.float32)
     example = build_example({"temp": tensor}, {"late_probability": tensor}, 1e-5, 1e-4)
     return write_candidate(
@@ -104,10 +106,11 @@ def write(out_dir: Path, transform: Path) -> Path:
 def test_candidate_has_the_files_of_the_contract(tmp_path: Path, transform: Path) -> None:
     out_dir = write(tmp_path / "run" / "candidate", transform)
     files = {str(path.relative_to(out_dir)) for path in out_dir.rglob("*") if path.is_file()}
-    runtime = {f"version/lockgate_runtime/{path.name}" for path in layout.RUNTIME.glob("*.py")}
+    runtime = {f"version/lockgate_runtime/{path.name}" for path in runtime_files(RUNTIME)}
+    assert "version/lockgate_runtime/text_model.py" not in runtime  # only what this class needs
     assert files == runtime | {
         "candidate.json", "config.pbtxt", "golden.json", "reference.json",
-        "version/model.py", "version/transform.json",
+        "version/model.py", "version/runtime.json", "version/transform.json",
     }  # fmt: skip
     assert len(golden.read_examples(out_dir)) == 8
     content = json.loads((out_dir / "candidate.json").read_text())

@@ -7,35 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 
-def read(dataset: Path, split: str) -> np.ndarray:
+def read_tokens(dataset: Path, split: str) -> np.ndarray:
     """The tokens of a split, uint16 (tokens,), memory-mapped and read-only."""
     return np.memmap(Path(dataset) / f"{split}.bin", dtype="<u2", mode="r")
 
 
 def batches(
-    cfg: DictConfig,
     dataset: Path,
     split: str,
+    context: int,
+    micro_batch_size: int,
     rank: int,
     world_size: int,
     seed: int,
     start_step: int,
 ) -> Iterator[dict[str, Tensor]]:
-    """See `hpc.tasks.Task.batches`. `tokens` and `targets`, int64 (micro batch, context).
+    """See `hpc.tasks.task.Task.batches`. `tokens` and `targets`, int64 (micro batch, context).
 
-    An epoch cuts the split into windows of `cfg.model.context` tokens, shifted by a random offset
+    An epoch cuts the split into windows of `context` tokens, shifted by a random offset
     and in random order: every token is seen once an epoch, by one rank.
     """
-    tokens = read(dataset, split)
-    context, size = int(cfg.model.context), int(cfg.micro_batch_size)
+    tokens = read_tokens(dataset, split)
     step = start_step
     while True:
-        first = (step * world_size + rank) * size
-        starts = window_starts(np.arange(first, first + size), len(tokens), context, seed)
+        first = (step * world_size + rank) * micro_batch_size
+        indices = np.arange(first, first + micro_batch_size)
+        starts = window_starts(indices, len(tokens), context, seed)
         windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
         yield {
             "tokens": torch.from_numpy(windows[:, :-1].copy()),
@@ -51,7 +51,7 @@ def window_starts(indices: np.ndarray, tokens: int, context: int, seed: int) -> 
     """
     per_epoch = tokens // context - 1  # one less leaves room for the offset and the last target
     if per_epoch < 1:
-        raise ValueError(f"model.context={context} is too long for a split of {tokens} tokens")
+        raise ValueError(f"task.context={context} is too long for a split of {tokens} tokens")
     epochs, places = np.divmod(indices, per_epoch)
     starts = np.empty(len(indices), dtype=np.int64)
     for epoch in np.unique(epochs):

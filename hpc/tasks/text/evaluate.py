@@ -8,44 +8,41 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 from tokenizers import Tokenizer
 from torch import nn
 
-from hpc.data import lineage
-from hpc.tasks.lm.data import read
+from hpc.data.lineage import read_lineage
+from hpc.tasks.dataset import read_transform
+from hpc.tasks.text.data import read_tokens
 from serving.runtime.windows import Window, windows
 
 BATCH = 16
-EVAL_TOKENS = 65_536  # of the validation split, where the task does not say
 
 
-def evaluate(
-    model: nn.Module, cfg: DictConfig, dataset: Path, split: str = "validation"
-) -> dict[str, float]:
-    """`bits_per_byte` and `nats_per_token` of a split, over at most `task.eval_tokens` tokens.
+def evaluate(model: nn.Module, dataset: Path, context: int, eval_tokens: int) -> dict[str, float]:
+    """`bits_per_byte` and `nats_per_token` of the validation split's first `eval_tokens` (0: all).
 
     The windows and the price of the first token (log of the vocabulary) are those of the served
     model's `nats`, so that this number and the gate's mean the same.
     """
-    tokens, text_bytes = leading(cfg, dataset, split)
-    context = int(cfg.model.context)
-    vocabulary = int(model.config.vocabulary)  # type: ignore[union-attr,arg-type]
+    tokens, text_bytes = leading_tokens(dataset, "validation", eval_tokens)
+    vocabulary = read_transform(dataset, "text", "TextTask")["vocab_size"]
     nats = math.log(vocabulary) + score(model, tokens, context, stride=max(1, context // 2))
-    return {
-        "bits_per_byte": nats / math.log(2) / text_bytes,
-        "nats_per_token": nats / len(tokens),
-    }
+    return text_metrics(nats, len(tokens), text_bytes)
 
 
-def leading(cfg: DictConfig, dataset: Path, split: str) -> tuple[np.ndarray, int]:
-    """The first `task.eval_tokens` tokens of a split (all, if 0), and the bytes of their text."""
-    tokens = read(dataset, split)
-    limit = int(cfg.task.get("eval_tokens", EVAL_TOKENS)) or len(tokens)
-    if limit >= len(tokens):
-        return tokens, int(lineage.read(Path(dataset)).splits[split]["bytes"])
-    tokenizer = Tokenizer.from_file(str(Path(dataset) / "tokenizer.json"))
-    return tokens[:limit], len(tokenizer.decode(tokens[:limit].tolist()).encode())
+def text_metrics(nats: float, tokens: int, text_bytes: int) -> dict[str, float]:
+    """Of a text of so many tokens and bytes, whose negative log-likelihood is `nats`."""
+    return {"bits_per_byte": nats / math.log(2) / text_bytes, "nats_per_token": nats / tokens}
+
+
+def leading_tokens(dataset: Path, split: str, count: int) -> tuple[np.ndarray, int]:
+    """The first `count` tokens of a split (all, if 0), and the bytes of their text."""
+    tokens = read_tokens(dataset, split)
+    if count == 0 or count >= len(tokens):
+        return tokens, int(read_lineage(dataset).splits[split]["bytes"])
+    tokenizer = Tokenizer.from_file(str(dataset / "tokenizer.json"))
+    return tokens[:count], len(tokenizer.decode(tokens[:count].tolist()).encode())
 
 
 def score(model: nn.Module, tokens: np.ndarray, context: int, stride: int) -> float:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from hpc.jobs.spec import JobSpec
-from hpc.tasks.candidate import candidate_of
-from hpc.tasks.lm.data import read
-from hpc.tasks.lm.evaluate import leading
+from hpc.tasks.candidate import finish_candidate, new_version
+from hpc.tasks.dataset import read_transform
 from hpc.tasks.onnx_export import export_onnx
-from hpc.tasks.serve_config import LmServe, serve_config
+from hpc.tasks.text.data import read_tokens
+from hpc.tasks.text.evaluate import leading_tokens, text_metrics
+from hpc.tasks.text.task import KIND, TextServe, TextTask
 from serving.artifact.golden import GoldenExample, build_example
-from serving.artifact.layout import fresh_version, write_candidate, write_version
+from serving.artifact.lineage import Lineage
 from serving.artifact.tensors import TensorSpec
-from serving.runtime.lm_model import CONTEXT, LmModel
-from serving.runtime.reference import MISSING
-from serving.triton.model_config import TritonConfig, config_pbtxt
+from serving.runtime.reference import token_reference
+from serving.runtime.text_model import CONTEXT, TextModel
+from serving.triton.model_config import TritonConfig
 
+RUNTIME = "lockgate_runtime.text_model.TextModel"
+REFERENCE_TOKENS = 1_000_000  # of the training split; more does not move a share
 ATOL, RTOL = 1e-2, 1e-4  # `nats` is a sum over the text; another CPU sums in another order
 MARGIN = 0.01  # logits; a closer call between two tokens could go the other way on another CPU
 EXAMPLES = 8
@@ -41,37 +40,32 @@ class Logits(nn.Module):
         return self.model(tokens)
 
 
-def export(model: nn.Module, cfg: DictConfig, spec: JobSpec, out_dir: Path) -> Path:
-    """See `hpc.tasks.Task.export`. `metrics` are those of the exported package on validation."""
-    dataset, out_dir = spec.dataset.folder, Path(out_dir)
-    serve: LmServe = serve_config(LmServe, cfg)
-    config = triton_config(serve)
-    version = fresh_version(out_dir)
-    try:
-        files = {name: dataset / name for name in ("transform.json", "tokenizer.json")}
-        write_version(version, files)
-        _write_onnx(model, int(cfg.model.context), version)
+def export(
+    task: TextTask, model: nn.Module, dataset: Path, lineage: Lineage, out_dir: Path
+) -> Path:
+    """See `hpc.tasks.task.Task.export`."""
+    config = triton_config(task.serve)
+    files = {name: dataset / name for name in ("transform.json", "tokenizer.json")}
+    vocabulary = read_transform(dataset, KIND, type(task).__name__)["vocab_size"]
+    with new_version(out_dir, RUNTIME, files) as version:
+        _write_onnx(model, vocabulary, task.context, version)
         threads = {"threads": str(torch.get_num_threads())}
-        served = LmModel.load(version, {**config.parameters, **threads})
-        tokens, text_bytes = leading(cfg, dataset, "validation")
-        nats = served.nats(tokens.tolist())
-        metrics = {
-            "bits_per_byte": nats / math.log(2) / text_bytes,
-            "nats_per_token": nats / len(tokens),
-        }
-        return write_candidate(
+        served = TextModel.load(version, {**config.parameters, **threads})
+        tokens, text_bytes = leading_tokens(dataset, "validation", task.eval_tokens)
+        train = np.asarray(read_tokens(dataset, "train")[:REFERENCE_TOKENS])
+        return finish_candidate(
             out_dir,
-            version=version,
-            candidate=candidate_of(spec, out_dir, version, config, metrics),
-            config=config_pbtxt(config),
-            examples=golden_examples(served, read(dataset, "validation")),
-            reference=reference(served, dataset),
+            version,
+            task=task.name,
+            lineage=lineage,
+            config=config,
+            metrics=text_metrics(served.nats(tokens.tolist()), len(tokens), text_bytes),
+            examples=golden_examples(served, read_tokens(dataset, "validation")),
+            reference=token_reference(train, served.vocabulary),
         )
-    finally:
-        shutil.rmtree(version, ignore_errors=True)
 
 
-def triton_config(serve: LmServe) -> TritonConfig:
+def triton_config(serve: TextServe) -> TritonConfig:
     """One text a request; the runtime's limits travel as parameters."""
     return TritonConfig(
         model=serve.model,
@@ -90,7 +84,7 @@ def triton_config(serve: LmServe) -> TritonConfig:
     )
 
 
-def golden_examples(served: LmModel, validation: np.ndarray) -> list[GoldenExample]:
+def golden_examples(served: TextModel, validation: np.ndarray) -> list[GoldenExample]:
     """Real prompts, each continued up to the first close call between two tokens, then the edges:
     one byte, other alphabets, a text longer than the context, nothing but line breaks.
     """
@@ -107,22 +101,8 @@ def golden_examples(served: LmModel, validation: np.ndarray) -> list[GoldenExamp
     return [_answered(served, text, new_tokens) for text, new_tokens in requests]
 
 
-def reference(served: LmModel, dataset: Path) -> dict:
-    """Shares of the commonest tokens on the training split, for whoever watches what is asked."""
-    tokens = np.asarray(read(dataset, "train")[:1_000_000])
-    counts = np.bincount(tokens, minlength=served.vocabulary)
-    cuts = np.searchsorted(np.cumsum(counts) / counts.sum(), np.arange(1, 10) / 10)
-    edges = sorted({int(cut) for cut in cuts if cut > 0})
-    places = np.searchsorted(edges, tokens, side="right")
-    shares = np.bincount(places, minlength=len(edges) + 1) / len(tokens)
-    ratios = {f"b{index:02d}": round(float(share), 8) for index, share in enumerate(shares)}
-    described = {"kind": "number", "edges": edges, "ratios": {**ratios, MISSING: 0.0}}
-    return {"format": 1, "rows": len(tokens), "features": {"token": described}}
-
-
-def _write_onnx(model: nn.Module, context: int, version: Path) -> None:
+def _write_onnx(model: nn.Module, vocabulary: int, context: int, version: Path) -> None:
     draw = torch.Generator().manual_seed(0)
-    vocabulary = int(model.config.vocabulary)  # type: ignore[union-attr,arg-type]
 
     def random_tokens(length: int) -> dict[str, Tensor]:
         return {"tokens": torch.randint(vocabulary, (1, length), generator=draw)}
@@ -137,13 +117,13 @@ def _write_onnx(model: nn.Module, context: int, version: Path) -> None:
     )
 
 
-def _clear_tokens(served: LmModel, prompt: str) -> int:
+def _clear_tokens(served: TextModel, prompt: str) -> int:
     """How many tokens follow `prompt` before a close call."""
     margins = served.generate(served.tokenizer.encode(prompt).ids, NEW_TOKENS).margins
     return next((place for place, margin in enumerate(margins) if margin < MARGIN), NEW_TOKENS)
 
 
-def _answered(served: LmModel, text: str, new_tokens: int) -> GoldenExample:
+def _answered(served: TextModel, text: str, new_tokens: int) -> GoldenExample:
     request = {
         "text": np.array([text.encode()], dtype=object),
         "max_new_tokens": np.array([new_tokens], dtype=np.int32),
