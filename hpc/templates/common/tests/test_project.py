@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from conf import compose
+from conf import compose, enter_project
+from conf.schema import plain_values
 from hpc.cli.main import main
+from serving.release.settings import make_gates
 
 NAME = "example_project"
 
@@ -14,6 +16,7 @@ NAME = "example_project"
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Overrides of a site in a temporary folder; the project is the one that this file is in."""
     monkeypatch.setenv("LOCKGATE_PROJECT", str(Path(__file__).parents[1]))
+    enter_project()
     return [f"site.paths.data={tmp_path}/data", f"site.paths.runs={tmp_path}/runs"]
 
 
@@ -26,5 +29,6 @@ def test_it_prepares_trains_and_exports(site, tmp_path):
     assert list(tmp_path.glob("runs/*/candidate/golden.json"))
 
 
-def test_its_gates_compose(site):
-    assert compose("release", [f"gates={NAME}", *site]).gates
+def test_its_gates_are_made(site):
+    config = compose("release", [f"gates={NAME}", *site])
+    assert make_gates(plain_values(config.gates, "gates"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from serving.artifact.manifest import GateRecord
 from serving.release.gate import at_least
-from serving.release.subject import Subject
+from serving.release.subject import GateSubject
 
 MALIGNANT = 0
 
@@ -17,10 +17,10 @@ class RecallGate:
     required: bool
     minimum: float
 
-    def names(self, name: str, subject: Subject) -> tuple[str, ...]:
+    def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         return (name,)
 
-    def run(self, name: str, subject: Subject) -> Iterator[GateRecord]:
+    def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
         malignant = subject.examples("holdout").target == MALIGNANT
         found = subject.predictions("holdout").argmax(axis=1) == MALIGNANT
         recall = float(found[malignant].mean())
