@@ -46,9 +46,12 @@ def main() -> int:
 
 def check(config: Any, dataset: Path) -> None:
     """Build task, model and optimizer. Raises `ConfigError` for whatever goes wrong in them."""
+    from hpc.train.engine import check_precision  # torch: only in this process
+
     training: TrainConfig = _named("task", lambda: train_config(config))
     _named("task", lambda: training.task.check(training.model, dataset))
     model = _named("model", lambda: _on_meta(training, dataset))
+    check_precision(training.run.precision, model)
     if not str(config.optim[TARGET]).startswith(COMPILED):
         _named("optim", lambda: training.optim.build(model))
     _named("task", lambda: _one_loss(training, model, dataset))

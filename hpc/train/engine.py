@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from conf.errors import ConfigError
 from hpc.jobs.config import RunConfig, TrainConfig
 from hpc.train.distributed import World, computes_in_bf16
 from hpc.train.optimizers import OptimizerConfig
@@ -43,20 +45,43 @@ def start(config: TrainConfig, model: nn.Module, world: World) -> Any:
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     run, optim = config.run, config.optim
+    check_precision(run.precision, model)
     model = model.to(world.device)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optim.build(model),
-        config=deepspeed_config(run, optim, uses_bf16(run, world), world.size),
+        config=deepspeed_config(run, optim, uses_bf16(run, model, world), world.size),
         dist_init_required=False,
     )
     return engine
 
 
-def uses_bf16(run: RunConfig, world: World) -> bool:
+def check_precision(precision: str, model: nn.Module) -> None:
+    """Raise `ConfigError` for bf16 with a module that keeps statistics of its batches.
+
+    DeepSpeed casts parameters and leaves buffers in fp32, and torch's batch normalisation takes no
+    such mixture; in bf16 the running averages would hardly move.
+    """
+    if precision == "bf16" and keeps_batch_statistics(model):
+        raise ConfigError(
+            f"precision=bf16: {type(model).__name__} normalises by running statistics of its "
+            "batches, which bf16 is too coarse for. Set precision=fp32, or use layer norms."
+        )
+
+
+def keeps_batch_statistics(model: nn.Module) -> bool:
+    """Whether a part of `model` is a batch norm, or another with running statistics."""
+    return any(
+        isinstance(part, _NormBase) and part.running_mean is not None for part in model.modules()
+    )
+
+
+def uses_bf16(run: RunConfig, model: nn.Module, world: World) -> bool:
     """Whether this run computes in bf16 (with fp32 master weights); the same on every rank."""
     if run.precision != "auto":
         return run.precision == "bf16"
+    if keeps_batch_statistics(model):
+        return False
     able = world.total([float(computes_in_bf16(world.device))])[0]
     return able == world.size
 

@@ -60,6 +60,7 @@ class StandIn:
     behaviour: str
     greeting: str
     api_token: str | None
+    module: str = ""
 
     def check(self, model, dataset) -> None: ...
 

@@ -27,12 +27,12 @@ class Digits:
 class ConvNet(nn.Module):
     """(B, 1, 8, 8) -> logits (B, classes)."""
 
-    def __init__(self, channels: int = 8, classes: int = 10) -> None:
+    def __init__(self, channels: int = 8, classes: int = 10, norm: bool = True) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"{channels} channels are too few")
         self.convolution = nn.Conv2d(1, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.output = nn.Linear(channels * 16, classes)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ def test_a_huggingface_model_is_built_at_submit(phrases: Published) -> None:
         checked(config, phrases)
 
 
+def test_bf16_with_batch_norm_is_refused(digits: Published) -> None:
+    with pytest.raises(ConfigError, match="precision=bf16: ConvNet normalises by running"):
+        checked(digits_config(precision="bf16"), digits)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),

@@ -12,7 +12,7 @@ import pytest
 from serving.artifact import golden
 from serving.triton.ephemeral import EphemeralServer, serve_packages
 from serving.triton.grpc_client import InferError, ModelClient
-from tests.hpc.tasks.conftest import Exported
+from tests.hpc.tasks.conftest import KINDS, Exported
 
 REPO = Path(__file__).resolve().parents[3]
 SERVING_ENV = REPO / ".venv-serve"
@@ -21,28 +21,32 @@ pytestmark = pytest.mark.triton
 
 
 @pytest.fixture(scope="module")
+def packages(request: pytest.FixtureRequest) -> dict[str, Exported]:
+    return {name: request.getfixturevalue(f"{name}_exported") for name in KINDS}
+
+
+@pytest.fixture(scope="module")
 def servers(
-    flights_exported: Exported, lm_exported: Exported, tmp_path_factory: pytest.TempPathFactory
+    packages: dict[str, Exported], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, ModelClient]]:
     if not SERVING_ENV.exists():
         pytest.skip(f"{SERVING_ENV} is not there: scripts/setup")
     work = tmp_path_factory.mktemp("triton")
-    packages = []
-    for name, exported in (("flights", flights_exported), ("lm", lm_exported)):
+    wanted = []
+    for name, exported in packages.items():
         (work / name).mkdir()
-        packages.append(EphemeralServer(name, exported.candidate, name, work / name))
-    with serve_packages(packages, SERVING_ENV, "127.0.0.1", start_timeout_s=120) as running:
+        wanted.append(EphemeralServer(name, exported.candidate, name, work / name))
+    with serve_packages(wanted, SERVING_ENV, "127.0.0.1", start_timeout_s=240) as running:
         clients = [one.client for one in running]
-        yield dict(zip(("flights", "lm"), clients, strict=True))
+        yield dict(zip(packages, clients, strict=True))
 
 
 @pytest.fixture
-def examples(flights_exported: Exported, lm_exported: Exported) -> dict[str, tuple]:
-    exported = {"flights": flights_exported, "lm": lm_exported}
-    return {name: golden.read_examples(one.candidate) for name, one in exported.items()}
+def examples(packages: dict[str, Exported]) -> dict[str, tuple]:
+    return {name: golden.read_examples(one.candidate) for name, one in packages.items()}
 
 
-@pytest.mark.parametrize("name", ["flights", "lm"])
+@pytest.mark.parametrize("name", KINDS)
 def test_golden_examples(name: str, servers: dict[str, ModelClient], examples: dict) -> None:
     for example in examples[name]:
         answer = servers[name].infer(example.inputs)
@@ -74,9 +78,12 @@ def test_bad_text_is_answered_with_a_sentence(servers: dict[str, ModelClient]) -
             servers["lm"].infer({"text": np.array([text], object), "max_new_tokens": none})
 
 
-def test_declared_interface_is_the_served_one(
-    servers: dict[str, ModelClient], flights_exported: Exported
-) -> None:
-    found = servers["flights"].metadata()
-    assert [one["name"] for one in found["outputs"]] == ["late_probability"]
-    assert servers["flights"].max_batch() == 1024 and servers["lm"].max_batch() == 0
+def test_declared_interface_is_the_served_one(servers: dict[str, ModelClient]) -> None:
+    outputs = {
+        name: [one["name"] for one in server.metadata()["outputs"]]
+        for name, server in servers.items()
+    }
+    assert outputs["flights"] == ["late_probability"]
+    assert outputs["wine"] == outputs["phrases"] == ["probabilities", "label"]
+    assert outputs["digits"] == ["logits"]
+    assert [servers[name].max_batch() for name in ("flights", "lm", "digits")] == [1024, 0, 128]

@@ -79,6 +79,7 @@ def new_run(tmp_path: Path, text_dataset: Path) -> Callable[..., Path]:
             task="lm",
             config=frozen(config),
             source=Source("0" * 64, None, False),
+            project=None,
             dataset=DatasetRef("toytext", "0" * 64, str(text_dataset)),
             environment=Environment("", ""),
         )
