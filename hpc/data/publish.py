@@ -21,7 +21,7 @@ STAGING = ".staging-"
 
 @dataclass(frozen=True)
 class Published:
-    """What `prepare` did: `state` is `published` or `unchanged`."""
+    """The result of `prepare`: `state` is `published` or `unchanged`."""
 
     name: str
     path: Path

@@ -7,8 +7,8 @@ import time
 from hpc.jobs.backend import find_backend
 from hpc.jobs.errors import JobError
 from hpc.jobs.queue import RunState, run_state
-from hpc.jobs.run import Run
-from hpc.jobs.run_files import read_record
+from hpc.jobs.run.files import read_record
+from hpc.jobs.run.folder import Run
 
 POLL_S = 0.5
 

@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError
 from hpc.data.publish import Published
-from hpc.jobs import plugin_check
-from hpc.jobs.config import foreign_targets
-from hpc.jobs.plugin_check import check_fit, check_settings
+from hpc.jobs.spec import submit_checks as plugin_check
+from hpc.jobs.spec.config import foreign_targets
+from hpc.jobs.spec.submit_checks import check_fit, check_settings
 from tests.hpc.tasks.conftest import digits_config, phrases_config
 
 FOREIGN = "tests.hpc.tasks.foreign"
