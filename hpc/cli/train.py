@@ -83,7 +83,7 @@ def _submit(configs: list[Any], options: argparse.Namespace) -> int:
         for ready in plans:
             done.append((ready, submit(ready)))
     finally:
-        if done:  # what was sent before something went wrong is sent, and said
+        if done:  # what was sent before something went wrong is sent, and shown
             shown = [_fields(ready, sent) for ready, sent in done]
             _print(shown, options, "\n".join(_text(ready, sent) for ready, sent in done))
     return 0

@@ -22,7 +22,7 @@ def cancel(run: Run, timeout_s: float) -> tuple[bool, RunState]:
 
     The ranks get SIGTERM and may save. Raises `CancelTimeout` after `timeout_s` seconds, and
     `SchedulerUnavailable` when Slurm does not answer; both can simply be tried again. Raises
-    `ConfigError` for a run of a scheduler that is not known here.
+    `ConfigError` for a run of a scheduler without a backend here.
     """
     before = run_state(run)
     if before.over:

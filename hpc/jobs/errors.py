@@ -9,7 +9,7 @@ from conf.errors import MISTAKE, UNREACHABLE, LockgateError
 
 
 class JobError(LockgateError):
-    """A job could not do what was asked; nothing half-done is left behind."""
+    """An operation on a job failed; nothing half-done is left behind."""
 
 
 class UsageError(JobError):
@@ -37,7 +37,7 @@ class SchedulerUnavailable(JobError):
 
 
 class SubmitRefused(JobError):
-    """The scheduler answered, and said no."""
+    """The scheduler answered, and refused the job."""
 
 
 class SpecChanged(JobError):

@@ -56,7 +56,7 @@ class Submitted:
 def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     """Resolve and freeze a composed training config.
 
-    Raises `conf.ConfigError` or a `JobError` that says what is wrong with it.
+    Raises `conf.ConfigError` or a `JobError` for settings, code or data that cannot be frozen.
     """
     cluster = cluster_config(config)
     find_backend(cluster.kind)
@@ -84,7 +84,7 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
 def submit(ready: SubmitPlan) -> Submitted:
     """Write the run's folder and send the job; returns as soon as the scheduler has it.
 
-    Raises a `JobError`, and leaves no folder behind, when the scheduler is not there or says no.
+    Raises a `JobError`, and leaves no folder behind, when the scheduler is not there or refuses it.
     """
     run, backend = ready.run, find_backend(ready.cluster.kind)
     backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))

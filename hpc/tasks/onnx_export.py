@@ -40,7 +40,7 @@ def export_onnx(
     one traces it. `dynamic` names the free dimensions of each input. Raises `ExportRefused` when
     the module uses what ONNX does not have, or an output differs; the file is then gone.
     """
-    before = kernels.use("torch")  # ONNX knows plain torch operations only
+    before = kernels.use("torch")  # ONNX has plain torch operations only
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

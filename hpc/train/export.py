@@ -38,7 +38,7 @@ def evaluate_and_export(
         dataset=spec.dataset,
         project_digest=spec.project.digest if spec.project else None,
     )
-    before = kernels.use("torch")  # ONNX knows plain torch operations only
+    before = kernels.use("torch")  # ONNX has plain torch operations only
     try:
         with torch.no_grad():
             evaluated(task.evaluate(model, dataset))

@@ -108,8 +108,8 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
         began = time.perf_counter()
         rate, skipped = job.rates.set(done), job.model.skipped_steps
         loss, seen = _optimizer_step(job, batches)
-        # One message a step: the mean loss, and whether any rank was asked to stop.
-        total, seen, asked = world.total([loss, seen, float(stop())])
+        # One message a step: the mean loss, and whether any rank had a stop signal.
+        total, seen, stopping = world.total([loss, seen, float(stop())])
         loss = total / world.size
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
@@ -122,14 +122,14 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
             )
         if report:
             report.log_step(done, loss, rate, seen, time.perf_counter() - began)
-        if not asked and _due(done, run.eval_interval) and done < run.steps:
+        if not stopping and _due(done, run.eval_interval) and done < run.steps:
             _evaluate(job, done)
-        if asked or _due(done, run.checkpoint_interval) or done == run.steps:
+        if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
             folder = job.checkpoints.save(job.model, world, done)
             saved = done
             if report:
                 report.log_checkpoint(done, folder)
-        if asked:
+        if stopping:
             return "stopped"
     return "finished"
 

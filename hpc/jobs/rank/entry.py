@@ -96,7 +96,7 @@ def _attempt(here: Run, rank: Rank, digest: str) -> int:
 
 
 def _stopped(here: Run, rank: Rank, stop: StopRequest, max_requeues: int) -> int:
-    """Training saved and stopped, because this rank or another one was asked to.
+    """The exit code of an attempt that saved and stopped, by a signal at this or another rank.
 
     Only rank 0 ends with a code: srun kills the other ranks at the first one that is not 0.
     """

@@ -28,7 +28,7 @@ class StopRequest:
 
     def install(self) -> None:
         """Take over the signals on which submitit would leave the job at once."""
-        # Private, and the only place that knows it: SIGUSR2, or what submitit's own settings name.
+        # Private: submitit has no public way to its signal, SIGUSR2 or one of its own settings.
         before_limit = JobEnvironment._usr_sig()
         signal.signal(before_limit, self._on_limit)
         signal.signal(signal.SIGTERM, self._on_signal)

@@ -73,7 +73,7 @@ class JobSpec:
     def text(self) -> str:
         """The content of spec.yaml."""
         document = {"digest": self.digest, "spec": self.content()}
-        # Escaped to ASCII: YAML folds line breaks that only Unicode knows, such as U+0085.
+        # Escaped to ASCII: YAML folds line breaks that only Unicode has, such as U+0085.
         return HEADING + yaml.safe_dump(document, sort_keys=True)
 
     def write(self, path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hpc.jobs.errors import JobError
-from hpc.jobs.rank import rendezvous as ranks
+from hpc.jobs.rank import rendezvous
 from hpc.jobs.rank.rendezvous import PORTS, Rank, master_address, master_port, node_address
 
 RANK = Rank(3, 4, 1, 2, "n1", 20005, "5", 1, local=False)
@@ -52,7 +52,7 @@ def test_a_name_that_only_slurm_knows_is_asked_for(monkeypatch):
         stdout = SHOWN
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(ranks.subprocess, "run", lambda argv, **_: asked.append(argv) or Done)
+    monkeypatch.setattr(rendezvous.subprocess, "run", lambda argv, **_: asked.append(argv) or Done)
     assert master_address(["n1", "n2"]) == "127.0.0.1"
     assert asked == [["scontrol", "show", "node", "n1"]]
     monkeypatch.setattr(Done, "stdout", "Node n1 not found\n")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError
 from hpc.data.publish import Published
-from hpc.jobs.spec import submit_checks as plugin_check
+from hpc.jobs.spec import submit_checks
 from hpc.jobs.spec.config import foreign_targets
 from hpc.jobs.spec.submit_checks import check_fit, check_settings
 from tests.hpc.tasks.conftest import digits_config, phrases_config
@@ -93,7 +93,7 @@ def test_a_mistake_is_one_sentence(changes: dict, words: tuple | None, digits: P
 
 
 def test_what_takes_too_long_is_refused(digits: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin_check, "CHECK_TIMEOUT_S", 3)
+    monkeypatch.setattr(submit_checks, "CHECK_TIMEOUT_S", 3)
     config = digits_config(model={"_target_": f"{FOREIGN}.Sleeping"})
     with pytest.raises(ConfigError, match="building it took more than 3 s"):
         checked(config, digits)
