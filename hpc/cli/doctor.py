@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from conf import compose
     from conf.errors import DONE, UNREACHABLE
 
-    findings = look(compose("site", options.overrides).site)
+    findings = site_findings(compose("site", options.overrides).site)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     return DONE if all(finding.fine for finding in findings) else UNREACHABLE
 
 
-def look(site: Any) -> list[Finding]:
+def site_findings(site: Any) -> list[Finding]:
     """Everything that is looked at, in the order in which a run needs it."""
     variables = {"SLURM_CONF": str(site.paths.slurm_conf)}
     return [

@@ -49,7 +49,7 @@ class Checkpoints:
             staging.mkdir(parents=True)
         world.barrier()
         engine.save_checkpoint(str(staging), tag=PARTS, save_latest=False)
-        randomness.write(staging / _random_file(world.rank))
+        randomness.write_random_state(staging / _random_file(world.rank))
         weights = whole_weights(engine)
         if world.leads:
             save_file(weights, staging / WEIGHTS)
@@ -78,7 +78,7 @@ class Checkpoints:
                 "with as many ranks as before, or start a new run."
             )
         engine.load_checkpoint(str(source), tag=PARTS)
-        randomness.restore(source / _random_file(world.rank))
+        randomness.restore_random_state(source / _random_file(world.rank))
         return step
 
     def newest(self) -> int:

@@ -43,9 +43,11 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     run, task = config.run, config.task
     kernels.use(run.kernels)
     with distributed.join() as world:
-        randomness.seed(run.seed)  # every rank makes the same model
+        randomness.seed_generators(run.seed)  # every rank makes the same model
         model = engine.start(config, task.build_model(config.model, spec.dataset.folder), world)
-        randomness.seed(run.seed + 1 + world.rank)  # and draws its own numbers from here on
+        randomness.seed_generators(
+            run.seed + 1 + world.rank
+        )  # and draws its own numbers from here on
         rates = Rates(model.optimizer, config.schedule, run.steps)
         checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
         done = checkpoints.resume(model, world)

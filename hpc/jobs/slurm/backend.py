@@ -168,7 +168,7 @@ def _standing_of_job(status: StatusFile | None, job: SlurmJob) -> Standing:
     elif ours == FINISHED:
         ours = FAILED
         detail = "the job ended, but training never said that it finished"
-    elif ours == FAILED and status is not None and _asked_for_requeue(status):
+    elif ours == FAILED and status is not None and _is_being_requeued(status):
         # The batch script ended with its code; Slurm shows that until the requeue is through.
         ours, source = REQUEUED, "status.json"
         detail = "saved, and asked Slurm to go on"
@@ -177,7 +177,7 @@ def _standing_of_job(status: StatusFile | None, job: SlurmJob) -> Standing:
     return Standing(ours, detail, source, job.job_id)
 
 
-def _asked_for_requeue(status: StatusFile) -> bool:
+def _is_being_requeued(status: StatusFile) -> bool:
     """True for an attempt that ended a short while ago and wants to go on."""
     try:
         ended = datetime.fromisoformat(status.ended or "")

@@ -68,10 +68,10 @@ def test_a_rank_continues_with_the_numbers_it_would_have_drawn(tmp_path: Path) -
     def draw() -> list[float]:
         return [random.random(), float(np.random.rand()), float(torch.rand(()))]
 
-    randomness.seed(7)
+    randomness.seed_generators(7)
     draw()
-    randomness.write(tmp_path / "random.json")
+    randomness.write_random_state(tmp_path / "random.json")
     expected = draw()
     draw()
-    randomness.restore(tmp_path / "random.json")
+    randomness.restore_random_state(tmp_path / "random.json")
     assert draw() == expected

@@ -30,7 +30,7 @@ def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
     spec = read_spec(run / "spec.yaml")
     config, dataset = train_config(spec.config), spec.dataset.folder
     told, task = config.run, config.task
-    randomness.seed(told.seed)
+    randomness.seed_generators(told.seed)
     model = task.build_model(config.model, dataset)
     optimizer = config.optim.build(model)
     rates = Rates(optimizer, config.schedule, told.steps)
