@@ -45,9 +45,8 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
         model = engine.start(config, task.build_model(config.model, spec.dataset.folder), world)
-        randomness.seed_generators(
-            run.seed + 1 + world.rank
-        )  # and draws its own numbers from here on
+        # From here on each rank draws its own numbers.
+        randomness.seed_generators(run.seed + 1 + world.rank)
         rates = Rates(model.optimizer, config.schedule, run.steps)
         checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
         done = checkpoints.resume(model, world)
