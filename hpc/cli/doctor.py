@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from conf import compose
     from conf.errors import DONE, UNREACHABLE
 
-    findings = look(compose("site", options.overrides).site)
+    findings = site_findings(compose("site", options.overrides).site)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     return DONE if all(finding.fine for finding in findings) else UNREACHABLE
 
 
-def look(site: Any) -> list[Finding]:
+def site_findings(site: Any) -> list[Finding]:
     """Everything that is looked at, in the order in which a run needs it."""
     variables = {"SLURM_CONF": str(site.paths.slurm_conf)}
     return [
@@ -74,28 +74,28 @@ def _datasets(data: Path) -> str:
 
     published = sorted(link.parent.name for link in data.glob("*/current"))
     if not published:
-        raise DatasetMissing(f"none in {data}. Make one: lockgate data prepare data=flights")
+        raise DatasetMissing(f"none in {data}. Make one: lockgate data prepare data=NAME")
     return ", ".join(published)
 
 
 def _writable(runs: Path) -> str:
-    from hpc.jobs.errors import PersonsMistake
+    from hpc.jobs.errors import UsageError
 
     if not os.access(runs, os.W_OK):
-        raise PersonsMistake(f"{runs} is not there, or not yours to write; runs go there")
+        raise UsageError(f"{runs} is not there, or not yours to write; runs go there")
     return str(runs)
 
 
 def _controller(variables: dict[str, str]) -> str:
-    from hpc.jobs.scheduler import require_controller
+    from hpc.jobs.slurm.commands import require_controller
 
     require_controller(variables)
     return "up"
 
 
 def _nodes(variables: dict[str, str]) -> str:
-    from hpc.jobs.poll import SINFO, parse_nodes
-    from hpc.jobs.scheduler import query
+    from hpc.jobs.slurm.commands import query
+    from hpc.jobs.slurm.nodes import SINFO, parse_nodes
 
     nodes, partitions = parse_nodes(query(SINFO, variables))
     counted = ", ".join(f"{count} {state}" for state, count in nodes.items() if count)
@@ -103,7 +103,7 @@ def _nodes(variables: dict[str, str]) -> str:
 
 
 def _accounting(variables: dict[str, str]) -> str:
-    from hpc.jobs.scheduler import query
+    from hpc.jobs.slurm.commands import query
 
     query(["sacct", "--noheader", "--starttime=now"], variables)
     return "answers"

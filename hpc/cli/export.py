@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import run_word, runs_folder
     from hpc.jobs.candidate import export_again
-    from hpc.jobs.run import find_run
+    from hpc.jobs.run.folder import find_run
 
     word, overrides = run_word(options.words)
     run = find_run(runs_folder(overrides), word)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpc.jobs.logs import LogLine
+    from hpc.jobs.run.logs import LogLine
 
 DESCRIPTION = """\
 Show a run's logs, each line with its attempt and rank. With -f, follow them until the run is over,
@@ -26,10 +26,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import run_word, runs_folder
-    from hpc.jobs import logs
     from hpc.jobs.queue import run_state
-    from hpc.jobs.run import find_run
-    from hpc.jobs.states import FINISHED
+    from hpc.jobs.run import logs
+    from hpc.jobs.run.folder import find_run
+    from hpc.jobs.run.states import FINISHED
 
     word, overrides = run_word(options.words)
     run = find_run(runs_folder(overrides), word)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import runs_folder
     from hpc.jobs.queue import run_states
-    from hpc.jobs.run import all_runs
+    from hpc.jobs.run.folder import all_runs
 
     states = run_states(all_runs(runs_folder(options.overrides))[-max(options.n, 1) :])
     if options.json:
@@ -42,7 +42,7 @@ def _table(states: list[RunState]) -> None:
     from rich.table import Table
 
     if not states:
-        print("no runs yet; start one: lockgate train task=flights")
+        print("no runs yet; start one: lockgate train task=NAME")
         return
     table = Table(box=box.SIMPLE, pad_edge=False)
     for name in ("run", "task", "state", "step", "age", "loss", ""):
@@ -64,7 +64,7 @@ def _table(states: list[RunState]) -> None:
 
 
 def age(submitted: str | None, now: datetime) -> str:
-    """How long ago, in the one or two largest units: 45s, 12m, 3h 05m, 2d 04h."""
+    """Time since `submitted` in its one or two largest units: 45s, 12m, 3h 05m, 2d 04h."""
     if not submitted:
         return ""
     seconds = max(0, int((now - datetime.fromisoformat(submitted)).total_seconds()))

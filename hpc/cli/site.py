@@ -1,4 +1,4 @@
-"""Which site a verb speaks of: `site=NAME` and other overrides of conf/site.yaml."""
+"""The site of a verb: `site=NAME` and other overrides of conf/site.yaml."""
 
 from __future__ import annotations
 

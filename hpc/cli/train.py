@@ -10,28 +10,28 @@ from typing import Any
 from conf import ConfigError
 
 DESCRIPTION = """\
-Submit a training run. Overrides are in Hydra's grammar: task=flights optim.lr=3e-4 cluster=local
+Submit a training run. Overrides are in Hydra's grammar: task=NAME optim.lr=3e-4 cluster=local
 Everything is resolved and frozen now: editing code or config later changes nothing in the job.
 """
 EPILOG = """\
-examples:
-  lockgate train task=flights
-  lockgate train task=lm cluster.nodes=4 cluster.gpus_per_node=8 cluster.tasks_per_node=8
-  lockgate train task=flights cluster=local          ranks as processes on this machine, no Slurm
-  lockgate train -m task=flights optim.lr=1e-3,3e-4 seed=1,2        four runs
-  lockgate train task=flights --dry-run              the batch script and the spec, nothing sent
-  lockgate train task=flights --cfg job              every key that can be overridden
+examples, each of a NAME in conf/task:
+  lockgate train task=NAME
+  lockgate train task=NAME cluster.nodes=4 cluster.gpus_per_node=8 cluster.tasks_per_node=8
+  lockgate train task=NAME cluster=local          ranks as processes on this machine, no Slurm
+  lockgate train -m task=NAME optim.lr=1e-3,3e-4 seed=1,2        four runs
+  lockgate train task=NAME --dry-run              the batch script and the spec, nothing sent
+  lockgate train task=NAME --cfg job              every key that can be overridden
 
-Secrets never go into overrides: export NAME=..., key='${oc.env:NAME}',
-'cluster.pass_environment=[NAME]'.
+Secrets never go into overrides: export SECRET=..., key='${oc.env:SECRET}',
+'cluster.pass_environment=[SECRET]'.
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `lockgate train ARGV`; returns the exit code, raises what the command line can say."""
+    """Run `lockgate train ARGV`; returns the exit code. Raises `ConfigError` and `JobError`."""
     options = _parser().parse_intermixed_args(list(argv))
     from conf import compose
-    from hpc.jobs.sweep import is_sweep, trials
+    from hpc.jobs.spec.sweep import is_sweep, trials
 
     if not options.multirun:
         for text in options.overrides:
@@ -71,19 +71,19 @@ def _show(config: Any, as_json: bool) -> int:
 
 
 def _submit(configs: list[Any], options: argparse.Namespace) -> int:
-    from hpc.jobs.submit import Plan, Submitted, plan, submit
+    from hpc.jobs.submit import SubmitPlan, Submitted, plan, submit
 
     plans = [plan(config) for config in configs]  # all of a sweep is valid before any of it is sent
     if options.dry_run:
         shown = [_plan_fields(ready) for ready in plans]
         _print(shown, options, "\n".join(_plan_text(ready) for ready in plans))
         return 0
-    done: list[tuple[Plan, Submitted]] = []
+    done: list[tuple[SubmitPlan, Submitted]] = []
     try:
         for ready in plans:
             done.append((ready, submit(ready)))
     finally:
-        if done:  # what was sent before something went wrong is sent, and said
+        if done:  # what was sent before something went wrong is sent, and shown
             shown = [_fields(ready, sent) for ready, sent in done]
             _print(shown, options, "\n".join(_text(ready, sent) for ready, sent in done))
     return 0

@@ -21,7 +21,7 @@ STAGING = ".staging-"
 
 @dataclass(frozen=True)
 class Published:
-    """What `prepare` did: `state` is `published` or `unchanged`."""
+    """The result of `prepare`: `state` is `published` or `unchanged`."""
 
     name: str
     path: Path
@@ -58,7 +58,7 @@ def staging_folder(data_root: Path, name: str) -> Iterator[Path]:
 def publish(staged: Path, lineage: DatasetLineage) -> Published:
     """Make the folder `staged` the current dataset; `lineage.digest` names its folder.
 
-    A dataset with this digest that is already there and intact is kept, and the result says
+    A dataset with this digest that is already there and intact is kept, and the state is
     `unchanged` when it was also the current one. Afterwards the folder is read-only.
     """
     home = staged.parent

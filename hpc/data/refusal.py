@@ -4,7 +4,8 @@ from conf.errors import LockgateError
 
 
 class DataRefused(LockgateError, ValueError):
-    """A source, a column or a published dataset is not what it must be; says what, where, what now.
+    """A source, a column or a published dataset is not what it must be.
 
-    Whoever raises it has published nothing: the previous dataset is as it was.
+    The text has the fault, its place and the remedy. Nothing was published: the previous dataset is
+    as it was.
     """

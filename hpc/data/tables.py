@@ -34,7 +34,7 @@ BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How CSV files are written: always UTF-8 with a header, quotes are `"`."""
+    """The format of CSV files: always UTF-8 with a header, quotes are `"`."""
 
     delimiter: str = ","
     """One character between values."""

@@ -1,1 +1,1 @@
-"""Jobs: what is frozen at submit (spec, snapshot), how it is sent, and where it stands."""
+"""Jobs: freezing a run at submit (spec, snapshot), sending it, and finding its state."""

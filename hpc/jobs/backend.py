@@ -8,12 +8,12 @@ from typing import Protocol
 
 from conf import ConfigError
 from conf.names import nearest
-from hpc.jobs.config import ClusterConfig
-from hpc.jobs.local_backend import LocalBackend
-from hpc.jobs.run import Run
-from hpc.jobs.run_files import JobFile, RunRecord
-from hpc.jobs.slurm_backend import SlurmBackend
-from hpc.jobs.states import Standing
+from hpc.jobs.local.backend import LocalBackend
+from hpc.jobs.run.files import JobFile, RunRecord
+from hpc.jobs.run.folder import Run
+from hpc.jobs.run.states import Standing
+from hpc.jobs.slurm.backend import SlurmBackend
+from hpc.jobs.spec.config import ClusterConfig
 
 
 class Backend(Protocol):

@@ -7,8 +7,8 @@ import time
 from hpc.jobs.backend import find_backend
 from hpc.jobs.errors import JobError
 from hpc.jobs.queue import RunState, run_state
-from hpc.jobs.run import Run
-from hpc.jobs.run_files import read_record
+from hpc.jobs.run.files import read_record
+from hpc.jobs.run.folder import Run
 
 POLL_S = 0.5
 
@@ -22,7 +22,7 @@ def cancel(run: Run, timeout_s: float) -> tuple[bool, RunState]:
 
     The ranks get SIGTERM and may save. Raises `CancelTimeout` after `timeout_s` seconds, and
     `SchedulerUnavailable` when Slurm does not answer; both can simply be tried again. Raises
-    `ConfigError` for a run of a scheduler that is not known here.
+    `ConfigError` for a run of a scheduler without a backend here.
     """
     before = run_state(run)
     if before.over:

@@ -1,6 +1,6 @@
-"""What can go wrong with a job, as sentences for the person at the keyboard.
+"""Errors of jobs, as sentences for the person at the keyboard.
 
-`conf.errors` has the exit codes; `conf.ConfigError` counts as a person's mistake too.
+`conf.errors` has the root and the exit codes; `conf.ConfigError` counts as a usage error too.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from conf.errors import MISTAKE, UNREACHABLE, LockgateError
 
 
 class JobError(LockgateError):
-    """A job could not do what was asked; nothing half-done is left behind."""
+    """An operation on a job failed; nothing half-done is left behind."""
 
 
-class PersonsMistake(JobError):
+class UsageError(JobError):
     """Something that the person can put right on the command line."""
 
     exit_code = MISTAKE
 
 
-class UnknownRun(PersonsMistake):
+class UnknownRun(UsageError):
     """No run of this name; the message names the nearest."""
 
 
-class DatasetMissing(PersonsMistake):
+class DatasetMissing(UsageError):
     """The task's dataset was not prepared."""
 
 
-class SecretInConfig(PersonsMistake):
+class SecretInConfig(UsageError):
     """A secret would have been written into the spec."""
 
 
@@ -37,8 +37,15 @@ class SchedulerUnavailable(JobError):
 
 
 class SubmitRefused(JobError):
-    """The scheduler answered, and said no."""
+    """The scheduler answered, and refused the job."""
 
 
-class SpecMoved(JobError):
+class SpecChanged(JobError):
     """The spec, the snapshot or the dataset is not what was frozen at submit."""
+
+
+def error_line(text: str) -> str:
+    """The errors in a failed command's output as one line, without its own name before each."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.split("error: ", 1)[1] for line in lines if "error: " in line]
+    return "; ".join(dict.fromkeys(errors or lines[-1:])) or "failed without a word"

@@ -1,4 +1,4 @@
-"""Runs and where they stand, each by its backend and its own folder.
+"""The states of runs, each by its backend and its own folder.
 
 A file that cannot be read, or a scheduler that does not answer, makes that run's state "unknown",
 with the reason; nothing is guessed, and no run hides another.
@@ -8,44 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from hpc.jobs.backend import BACKENDS
-from hpc.jobs.errors import SpecMoved
-from hpc.jobs.run import Run
-from hpc.jobs.run_files import RunRecord, read_record
-from hpc.jobs.states import NOT_SUBMITTED, OVER, UNKNOWN, Standing
-from hpc.jobs.status import last_metrics
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run and where it stands; `source` is the file or program that the state is from."""
-
-    run: str
-    task: str
-    state: str
-    detail: str
-    source: str
-    job_id: str
-    attempt: int
-    step: int
-    steps: int
-    loss: float | None
-    submitted: str | None
-    started: str | None
-    ended: str | None
-
-    @property
-    def over(self) -> bool:
-        return self.state in OVER
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as in `lockgate ls --json`."""
-        return asdict(self)
+from hpc.jobs.errors import SpecChanged
+from hpc.jobs.run.files import RunRecord, read_record
+from hpc.jobs.run.folder import Run
+from hpc.jobs.run.metrics import last_metrics
+from hpc.jobs.run.states import NOT_SUBMITTED, UNKNOWN, RunState, Standing
 
 
 def run_states(runs: Sequence[Run]) -> list[RunState]:
@@ -80,7 +51,7 @@ def _run_state(record: RunRecord, standing: Standing) -> RunState:
     try:
         task = run.spec.task
         steps = _whole(OmegaConf.select(run.spec.config, "steps"))
-    except SpecMoved as error:
+    except SpecChanged as error:
         problems.append(str(error))
     loss = metrics.get("loss")
     return RunState(

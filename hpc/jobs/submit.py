@@ -14,21 +14,22 @@ from omegaconf import DictConfig
 from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
-from hpc.jobs.config import ClusterConfig, cluster_config
-from hpc.jobs.environment import describe, installed, job_variables
-from hpc.jobs.errors import DatasetMissing, JobError, PersonsMistake
-from hpc.jobs.plugin_check import check_fit, check_settings
-from hpc.jobs.resolve import resolve
-from hpc.jobs.run import Run, run_name
-from hpc.jobs.run_files import user_name, write_run_file
-from hpc.jobs.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
-from hpc.jobs.spec import JobSpec, frozen
+from hpc.jobs.errors import DatasetMissing, JobError, UsageError
+from hpc.jobs.run.files import user_name, write_run_file
+from hpc.jobs.run.folder import Run, run_name
+from hpc.jobs.spec.config import ClusterConfig, cluster_config
+from hpc.jobs.spec.environment import environment_of, installed_packages
+from hpc.jobs.spec.job_spec import JobSpec, frozen
+from hpc.jobs.spec.resolve import resolve
+from hpc.jobs.spec.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
+from hpc.jobs.spec.submit_checks import check_fit, check_settings
+from hpc.jobs.variables import job_variables
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
 
 
 @dataclass(frozen=True)
-class Plan:
+class SubmitPlan:
     """A run that could be submitted; making it has written nothing."""
 
     run: Run
@@ -52,17 +53,17 @@ class Submitted:
     job_id: str
 
 
-def plan(config: DictConfig, now: datetime | None = None) -> Plan:
+def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     """Resolve and freeze a composed training config.
 
-    Raises `conf.ConfigError` or a `JobError` that says what is wrong with it.
+    Raises `conf.ConfigError` or a `JobError` for settings, code or data that cannot be frozen.
     """
     cluster = cluster_config(config)
     find_backend(cluster.kind)
     training = check_settings(config)
     plain = resolve(config, cluster.pass_environment)
     code = read_code()
-    packages = installed()
+    packages = installed_packages()
     dataset = _dataset(config)
     check_fit(config, training, dataset.folder)
     spec = JobSpec(
@@ -71,19 +72,19 @@ def plan(config: DictConfig, now: datetime | None = None) -> Plan:
         source=code.checkout.source,
         project=code.project.source if code.project else None,
         dataset=dataset,
-        environment=describe(packages),
+        environment=environment_of(packages),
     )
     runs = Path(config.site.paths.runs)
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
     snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
     variables = job_variables(cluster, snapshot, str(config.site.root))
-    return Plan(run, spec, cluster, code, tuple(packages), variables)
+    return SubmitPlan(run, spec, cluster, code, tuple(packages), variables)
 
 
-def submit(ready: Plan) -> Submitted:
+def submit(ready: SubmitPlan) -> Submitted:
     """Write the run's folder and send the job; returns as soon as the scheduler has it.
 
-    Raises a `JobError`, and leaves no folder behind, when the scheduler is not there or says no.
+    Raises a `JobError`, and leaves no folder behind, when the scheduler is not there or refuses it.
     """
     run, backend = ready.run, find_backend(ready.cluster.kind)
     backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
@@ -112,7 +113,7 @@ def _dataset(config: DictConfig) -> DatasetRef:
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))
 
 
-def _fill(ready: Plan) -> None:
+def _fill(ready: SubmitPlan) -> None:
     run = ready.run
     run.logs.mkdir()
     run.submitit.mkdir(mode=0o700)
@@ -123,7 +124,7 @@ def _fill(ready: Plan) -> None:
     ready.spec.write(run.spec_path)
 
 
-def _withdraw(ready: Plan, backend: Backend) -> None:
+def _withdraw(ready: SubmitPlan, backend: Backend) -> None:
     try:
         backend.withdraw(ready.run, ready.variables)
     except JobError as error:
@@ -136,11 +137,11 @@ def _no_access(runs: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         who = user_name()
-        raise PersonsMistake(
+        raise UsageError(
             f"{who} may not write to {runs}; runs belong to the training user. "
             "On the site in a box: scripts/site as train lockgate train ..."
         ) from error
     except FileExistsError as error:
-        raise PersonsMistake(
+        raise UsageError(
             f"{error.filename} is there already: the same run was submitted this very second."
         ) from error

@@ -1,6 +1,6 @@
 """Make the model that `model._target_` names, and refuse one that does not fit the task.
 
-A task knows sizes that no YAML can hold, such as the dataset's vocabulary. A config dataclass with
+A task has sizes that no YAML can hold, such as the dataset's vocabulary. A config dataclass with
 `build(**sizes)` takes exactly the sizes of the tasks that it fits. Any other class, such as a
 `torch.nn.Module` of one's own, is given those of the sizes that its signature names.
 """

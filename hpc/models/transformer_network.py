@@ -1,5 +1,9 @@
 """A decoder-only transformer: RMSNorm before each branch, RoPE, QK-norm, grouped queries, SwiGLU.
 
+Sources: RMSNorm https://arxiv.org/abs/1910.07467, RoPE https://arxiv.org/abs/2104.09864, QK-norm
+https://arxiv.org/abs/2010.04245, grouped queries https://arxiv.org/abs/2305.13245, SwiGLU
+https://arxiv.org/abs/2002.05202.
+
 Its hot operations come from `kernels`, which runs Triton on a GPU and plain torch elsewhere; with
 `kernels.use("torch")` the whole forward pass is plain torch and exports to ONNX.
 
@@ -184,7 +188,7 @@ class Transformer(nn.Module):
         """The normalised stream after the last block: (B, T) -> (B, T, width)."""
         stream, branch = self.embedding(tokens), None
         cos, sin = rotations(tokens.shape[1], self.config, stream)
-        # A mask is what CPUs and ONNX need; on a GPU the fused attention knows that it is causal.
+        # A mask is what CPUs and ONNX need; the fused attention of a GPU is causal by a flag.
         mask = None if stream.is_cuda else causal_mask(tokens.shape[1], stream)
         for block in self.blocks:
             stream, branch = block(stream, branch, cos, sin, mask)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import kernels
-from hpc.jobs.errors import JobError
+from conf.errors import LockgateError
 from serving.runtime.session import open_session
 
 OPSET = 20
@@ -22,7 +22,7 @@ ATOL, RTOL = 2e-4, 2e-3
 """fp32 sums in another order, through a few layers: some ulps of the largest term."""
 
 
-class ExportRefused(JobError):
+class ExportRefused(LockgateError):
     """A module has no ONNX form, or one that computes something else; the text names the place."""
 
 
@@ -40,7 +40,7 @@ def export_onnx(
     one traces it. `dynamic` names the free dimensions of each input. Raises `ExportRefused` when
     the module uses what ONNX does not have, or an output differs; the file is then gone.
     """
-    before = kernels.use("torch")  # ONNX knows plain torch operations only
+    before = kernels.use("torch")  # ONNX has plain torch operations only
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

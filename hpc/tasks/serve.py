@@ -1,4 +1,4 @@
-"""How a task's model is served: `task.serve` of a YAML, and what Triton's config takes of it."""
+"""The serving settings of a task's model: `task.serve` of a YAML, and Triton's config of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 @dataclass(frozen=True)
 class Serve:
-    """What every kind has. Raises ValueError for what cannot be."""
+    """The settings of every kind. Raises ValueError for one out of range."""
 
     model: str
     """Name of the model in Triton and in the registry."""
@@ -41,7 +41,7 @@ class BatchedServe(Serve):
     preferred_batch_size: int = 8
     """The batcher sends a batch of this size at once."""
     queue_delay_us: int = 100
-    """How long a request waits for others; with 0 the batcher's thread sleeps for half a second."""
+    """Longest wait of a request for others; with 0 the thread sleeps for half a second."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Task(Protocol):
-    """What training, export and submit need of a task. `dataset` is a published folder."""
+    """The interface of a task to training, export and submit. `dataset` is a published folder."""
 
     name: str
     """Of the task, in run names, MLflow and gates."""
     dataset: str
     """Name of the dataset, as `lockgate data prepare` published it."""
     unit: str
-    """What a batch is counted in: rows or tokens."""
+    """The unit in which a batch is counted: rows or tokens."""
     sizes: tuple[str, ...]
     """Names of the sizes that `build_model` gives the model's config, such as `vocabulary`."""
 
@@ -66,7 +66,7 @@ class Task(Protocol):
         ...
 
     def unit_count(self, batch: dict[str, Tensor]) -> int:
-        """How many of `unit` the batch has."""
+        """The size of the batch in `unit`."""
         ...
 
     def evaluate(self, model: nn.Module, dataset: Path) -> dict[str, float]:
@@ -76,7 +76,7 @@ class Task(Protocol):
     def export(self, model: nn.Module, dataset: Path, lineage: Lineage, out_dir: Path) -> Path:
         """Write the candidate into `out_dir` (new, or replaced whole) and return it.
 
-        `lineage` says where the candidate comes from. Raises `ExportRefused` when the model does
+        `lineage` is the origin of the candidate. Raises `ExportRefused` when the model does
         not export to ONNX, or ONNX and torch disagree; `out_dir` is then as it was.
         """
         ...

@@ -1,1 +1,1 @@
-"""Training: the loop, its checkpoints, its ranks and what it tells about itself."""
+"""Training: the loop, its engine, checkpoints and ranks, and the report of a run."""

@@ -10,6 +10,7 @@ written before the other ranks are done.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import CheckpointError
 from serving.artifact.durable import replace_file, sync_path
+
+log = logging.getLogger(__name__)
 
 POINTER = "latest"
 STAGING = ".staging-"
@@ -46,14 +49,14 @@ class Checkpoints:
             staging.mkdir(parents=True)
         world.barrier()
         engine.save_checkpoint(str(staging), tag=PARTS, save_latest=False)
-        randomness.write(staging / _random_file(world.rank))
+        randomness.write_random_state(staging / _random_file(world.rank))
         weights = whole_weights(engine)
         if world.leads:
             save_file(weights, staging / WEIGHTS)
         world.barrier()
         target = self.folder / f"{step:08d}"
         if world.leads:
-            manifest.seal(staging, step, world.size, self.spec_digest)
+            manifest.seal_checkpoint(staging, step, world.size, self.spec_digest)
             self._publish(staging, target)
             self._retire(newest=step)
         world.barrier()
@@ -68,23 +71,23 @@ class Checkpoints:
         if step == 0:
             return 0
         source = self.folder / f"{step:08d}"
-        written_by = manifest.read(source).world_size
+        written_by = manifest.read_manifest(source).world_size
         if written_by != world.size:
             raise CheckpointError(
                 f"{source} was written by {written_by} ranks and this job has {world.size}. Resume "
                 "with as many ranks as before, or start a new run."
             )
         engine.load_checkpoint(str(source), tag=PARTS)
-        randomness.restore(source / _random_file(world.rank))
+        randomness.restore_random_state(source / _random_file(world.rank))
         return step
 
     def newest(self) -> int:
-        """The step of the newest checkpoint that verifies, 0 for none; says why others do not."""
+        """The step of the newest checkpoint that verifies, 0 for none; logs others' faults."""
         for folder in sorted(self._all(), reverse=True):
-            fault = manifest.fault(folder)
+            fault = manifest.checkpoint_fault(folder)
             if fault is None:
                 return int(folder.name)
-            print(f"checkpoint {folder.name} is not used: {fault}", flush=True)
+            log.warning("checkpoint %s is not used: %s", folder.name, fault)
         return 0
 
     def _publish(self, staging: Path, target: Path) -> None:

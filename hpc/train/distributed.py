@@ -1,6 +1,6 @@
-"""The ranks of a job: which device each one computes on, and the few things they agree about.
+"""The ranks of a job: the device of each, and the values that they reduce and broadcast.
 
-The process environment (RANK, WORLD_SIZE, ...) is set by `hpc.jobs.entry` before training starts.
+The process environment (RANK, WORLD_SIZE, ...) is set by `hpc.jobs.rank.entry` before that.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def join() -> Iterator[World]:
     import deepspeed
 
     # An all-reduce for inference on one node; it would be compiled from C++ at the first start.
+    # DeepSpeed has no public switch for one of its operators, so its private table is edited.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
@@ -77,7 +78,7 @@ def join() -> Iterator[World]:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32 there, not merely emulated."""
+    """True where bf16 is faster than fp32, not merely emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
@@ -90,7 +91,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: a training step asks for the same large blocks again.
+    """Make glibc keep freed memory: a training step allocates the same large blocks again.
 
     By default each of them is mapped and unmapped, and every page is faulted in anew: a fifth of a
     step of a small model. Another C library is left as it is.

@@ -7,18 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from conf.errors import ConfigError
-from hpc.jobs.config import RunConfig, TrainConfig
+from hpc.jobs.spec.config import RunConfig, TrainConfig
+from hpc.models.precision import check_precision, keeps_batch_statistics
+from hpc.optim.optimizers import OptimizerConfig
 from hpc.train.distributed import World, computes_in_bf16
-from hpc.train.optimizers import OptimizerConfig
 
 
 def deepspeed_config(
     run: RunConfig, optim: OptimizerConfig, bf16: bool, world_size: int
 ) -> dict[str, Any]:
-    """What `deepspeed.initialize` is told; everything else keeps DeepSpeed's default."""
+    """The config of `deepspeed.initialize`; a key that is not here keeps DeepSpeed's default.
+
+    ZeRO partitions optimizer states, gradients and parameters in its stages 1, 2 and 3
+    (https://arxiv.org/abs/1910.02054).
+    """
     batch = run.micro_batch_size * run.gradient_accumulation_steps * world_size
     return {
         "train_batch_size": batch,
@@ -40,7 +43,7 @@ def deepspeed_config(
 
 
 def start(config: TrainConfig, model: nn.Module, world: World) -> Any:
-    """The engine that trains `model` as `config` says; a collective call."""
+    """The engine that trains `model` under `config`; a collective call. Raises `ConfigError`."""
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -56,28 +59,8 @@ def start(config: TrainConfig, model: nn.Module, world: World) -> Any:
     return engine
 
 
-def check_precision(precision: str, model: nn.Module) -> None:
-    """Raise `ConfigError` for bf16 with a module that keeps statistics of its batches.
-
-    DeepSpeed casts parameters and leaves buffers in fp32, and torch's batch normalisation takes no
-    such mixture; in bf16 the running averages would hardly move.
-    """
-    if precision == "bf16" and keeps_batch_statistics(model):
-        raise ConfigError(
-            f"precision=bf16: {type(model).__name__} normalises by running statistics of its "
-            "batches, which bf16 is too coarse for. Set precision=fp32, or use layer norms."
-        )
-
-
-def keeps_batch_statistics(model: nn.Module) -> bool:
-    """Whether a part of `model` is a batch norm, or another with running statistics."""
-    return any(
-        isinstance(part, _NormBase) and part.running_mean is not None for part in model.modules()
-    )
-
-
 def uses_bf16(run: RunConfig, model: nn.Module, world: World) -> bool:
-    """Whether this run computes in bf16 (with fp32 master weights); the same on every rank."""
+    """True if this run computes in bf16 (with fp32 master weights); the same on every rank."""
     if run.precision != "auto":
         return run.precision == "bf16"
     if keeps_batch_statistics(model):
@@ -86,8 +69,8 @@ def uses_bf16(run: RunConfig, model: nn.Module, world: World) -> bool:
     return able == world.size
 
 
-def describe(engine: Any, world: World) -> str:
-    """One line for the log: how big, how exact, on how many ranks."""
+def engine_summary(engine: Any, world: World) -> str:
+    """One line for the log: parameters, precision, ZeRO stage, ranks and threads."""
     count = sum(_shape(parameter).numel() for parameter in engine.module.parameters())
     exactness = "bf16 with fp32 master weights" if engine.bfloat16_enabled() else "fp32"
     return (

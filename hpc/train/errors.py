@@ -1,13 +1,13 @@
-"""What ends training early, as sentences; the job reports them and the run can be looked at."""
+"""Errors that end training early, as sentences; the job records them in the run's folder."""
 
 from __future__ import annotations
 
-from hpc.jobs.errors import JobError
+from conf.errors import LockgateError
 
 
-class Diverged(JobError):
+class Diverged(LockgateError):
     """The loss is not a number any more."""
 
 
-class CheckpointError(JobError):
+class CheckpointError(LockgateError):
     """A checkpoint could not be written, or does not fit this job."""

@@ -14,26 +14,26 @@ import torch
 from torch import Tensor
 
 import kernels
-from hpc.jobs.config import RunConfig, TrainConfig, train_config
-from hpc.jobs.run import Run
-from hpc.jobs.spec import JobSpec
+from hpc.jobs.run.folder import Run
+from hpc.jobs.spec.config import RunConfig, TrainConfig, train_config
+from hpc.jobs.spec.job_spec import JobSpec
+from hpc.optim.schedule import Rates
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
 from hpc.train.checkpoint import Checkpoints
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
-from hpc.train.finish import evaluate_and_export
-from hpc.train.report import Report, reporting
-from hpc.train.schedule import Rates
+from hpc.train.export import evaluate_and_export
+from hpc.train.report import RunReport, reporting
 
-# DeepSpeed leaves out an update with gradients that are no numbers, and says so only in the log: a
+# DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
 # lost model would train on to the end of the run. So many in a row are no accident.
 MAX_LEFT_OUT = 3
 
 
 def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
-    """Train what `spec` says, from the newest good checkpoint of `run_dir` on.
+    """Train the run of `spec`, from the newest good checkpoint of `run_dir` on.
 
     Returns "finished" with `run_dir/candidate` written, or "stopped" with a checkpoint written, at
     the end of the step in which `stop()` became true on any rank. Raises `Diverged`,
@@ -43,9 +43,10 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     run, task = config.run, config.task
     kernels.use(run.kernels)
     with distributed.join() as world:
-        randomness.seed(run.seed)  # every rank makes the same model
+        randomness.seed_generators(run.seed)  # every rank makes the same model
         model = engine.start(config, task.build_model(config.model, spec.dataset.folder), world)
-        randomness.seed(run.seed + 1 + world.rank)  # and draws its own numbers from here on
+        # From here on each rank draws its own numbers.
+        randomness.seed_generators(run.seed + 1 + world.rank)
         rates = Rates(model.optimizer, config.schedule, run.steps)
         checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
         done = checkpoints.resume(model, world)
@@ -55,7 +56,7 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
             else nullcontext() as report
         ):
             if report:
-                report.begin(engine.describe(model, world), done)
+                report.log_start(engine.engine_summary(model, world), done)
             job = Job(spec, config, model, rates, world, checkpoints, report)
             outcome = _steps(job, done, stop)
             if outcome == "finished":
@@ -67,7 +68,7 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """What the steps of one attempt work with. `report` is there on rank 0 only."""
+    """The parts that the steps of one attempt work with; `report` on rank 0 only."""
 
     spec: JobSpec
     config: TrainConfig
@@ -75,7 +76,7 @@ class Job:
     rates: Rates
     world: World
     checkpoints: Checkpoints
-    report: Report | None
+    report: RunReport | None
 
     @property
     def run(self) -> RunConfig:
@@ -108,8 +109,8 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
         began = time.perf_counter()
         rate, skipped = job.rates.set(done), job.model.skipped_steps
         loss, seen = _optimizer_step(job, batches)
-        # One message a step: the mean loss, and whether any rank was asked to stop.
-        total, seen, asked = world.total([loss, seen, float(stop())])
+        # One message a step: the mean loss, and whether any rank had a stop signal.
+        total, seen, stopping = world.total([loss, seen, float(stop())])
         loss = total / world.size
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
@@ -121,15 +122,15 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
                 "optim.schedule.warmup_steps, or precision=fp32."
             )
         if report:
-            report.step(done, loss, rate, seen, time.perf_counter() - began)
-        if not asked and _due(done, run.eval_interval) and done < run.steps:
+            report.log_step(done, loss, rate, seen, time.perf_counter() - began)
+        if not stopping and _due(done, run.eval_interval) and done < run.steps:
             _evaluate(job, done)
-        if asked or _due(done, run.checkpoint_interval) or done == run.steps:
+        if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
             folder = job.checkpoints.save(job.model, world, done)
             saved = done
             if report:
-                report.saved(done, folder)
-        if asked:
+                report.log_checkpoint(done, folder)
+        if stopping:
             return "stopped"
     return "finished"
 
@@ -162,7 +163,7 @@ def _evaluate(job: Job, done: int) -> None:
         with torch.no_grad(), torch.random.fork_rng():
             metrics = job.task.evaluate(model, job.dataset)
         model.train()
-        job.report.evaluated(done, metrics)
+        job.report.log_evaluation(done, metrics)
     job.world.barrier()
 
 
@@ -175,9 +176,9 @@ def _finish(job: Job, candidate: Path) -> None:
             job.spec,
             weights,
             candidate,
-            lambda metrics: report.evaluated(job.run.steps, metrics),
+            lambda metrics: report.log_evaluation(job.run.steps, metrics),
         )
-        report.exported(candidate)
+        report.log_candidate(candidate)
     job.world.barrier()
 
 

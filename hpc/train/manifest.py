@@ -18,8 +18,8 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint holds. `files` maps a relative path to (bytes, sha256)."""
+class CheckpointManifest:
+    """The contents of a checkpoint. `files` maps a relative path to (bytes, sha256)."""
 
     step: int
     world_size: int
@@ -28,29 +28,29 @@ class Manifest:
     format: int = FORMAT
 
 
-def seal(folder: Path, step: int, world_size: int, spec_digest: str) -> None:
+def seal_checkpoint(folder: Path, step: int, world_size: int, spec_digest: str) -> None:
     """Make every file of `folder` durable, and then write its manifest, durably too."""
     sync_tree(folder)
     files = {}
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
-    manifest = Manifest(step, world_size, spec_digest, files)
+    manifest = CheckpointManifest(step, world_size, spec_digest, files)
     replace_file(folder / FILE, canonical_json(asdict(manifest)))
 
 
-def read(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> CheckpointManifest:
     """The manifest of `folder`. Raises OSError, ValueError or TypeError where there is none."""
     content = json.loads((folder / FILE).read_text())
     if content.get("format") != FORMAT:
         raise ValueError(f"manifest format {content.get('format')}, this code reads {FORMAT}")
     content["files"] = {name: (size, digest) for name, (size, digest) in content["files"].items()}
-    return Manifest(**content)
+    return CheckpointManifest(**content)
 
 
-def fault(folder: Path) -> str | None:
-    """What is wrong with the checkpoint in `folder`, in words; None for a good one."""
+def checkpoint_fault(folder: Path) -> str | None:
+    """The fault of the checkpoint in `folder`, in words; None for a good one."""
     try:
-        manifest = read(folder)
+        manifest = read_manifest(folder)
         if manifest.step != int(folder.name):
             return f"its manifest is of step {manifest.step}"
         for name, (size, digest) in manifest.files.items():

@@ -1,7 +1,8 @@
-"""What a training run shows Prometheus: rank 0 serves it, `metrics_target.json` says where."""
+"""The Prometheus series of a training run, served by rank 0; see `metrics_target.json`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from hpc.jobs.run_files import TargetFile, write_run_file
+from hpc.jobs.run.files import TargetFile, write_run_file
+
+log = logging.getLogger(__name__)
 
 STEP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
@@ -48,8 +51,8 @@ class TrainMetrics:
             "checkpoint_age_seconds", "Seconds since the last checkpoint, or since the start."
         ).set_function(lambda: time.time() - self._saved)
 
-    def saved(self) -> None:
-        """A checkpoint was just written."""
+    def mark_checkpoint(self) -> None:
+        """Restart the age of the newest checkpoint."""
         self._saved = time.time()
 
     def _gauge(self, name: str, meaning: str) -> Gauge:
@@ -61,14 +64,14 @@ def served(target: Path, run: str, task: str, unit: str) -> Iterator[TrainMetric
     """Serve metrics on a free port of this node, and write its address to `target` meanwhile.
 
     The address is the one under which the other ranks find rank 0. A node where it cannot be
-    opened trains without the endpoint, and says so.
+    opened trains without the endpoint, and logs it.
     """
     metrics = TrainMetrics(unit)
     address = os.environ.get("MASTER_ADDR", "127.0.0.1")
     try:
         server, _ = start_http_server(0, addr=_bindable(address), registry=metrics.registry)
     except OSError as error:
-        print(f"no metrics endpoint on {address}: {error}. Training goes on.", flush=True)
+        log.warning("no metrics endpoint on %s: %s. Training goes on.", address, error)
         yield metrics
         return
     try:

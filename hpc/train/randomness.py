@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 
-def seed(number: int) -> None:
+def seed_generators(number: int) -> None:
     """Seed every generator that training code may draw from."""
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.manual_seed(number)
 
 
-def write(path: Path) -> None:
+def write_random_state(path: Path) -> None:
     """Write the state of this process's generators, its GPU's included."""
     version, internal, gauss = random.getstate()
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -31,8 +31,8 @@ def write(path: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def restore(path: Path) -> None:
-    """Continue from what `write` wrote."""
+def restore_random_state(path: Path) -> None:
+    """Continue from the file of `write_random_state`."""
     content = json.loads(path.read_text())
     version, internal, gauss = content["python"]
     random.setstate((version, tuple(internal), gauss))

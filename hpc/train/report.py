@@ -1,7 +1,8 @@
-"""What rank 0 tells about a run while it goes: log lines, metrics.jsonl, Prometheus, MLflow."""
+"""Rank 0's report of a run: log lines, metrics.jsonl, Prometheus and MLflow."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,19 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.jobs.run import Run
-from hpc.jobs.spec import JobSpec
-from hpc.train import record
+from hpc.jobs.run.folder import Run
+from hpc.jobs.spec.job_spec import JobSpec
+from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
 from hpc.train.tracking import Tracking, flat
+
+log = logging.getLogger(__name__)
 
 NOT_SETTINGS = ("site", "cluster")  # where it ran, not what it learned from
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 @dataclass
-class Report:
-    """Told of every step, it logs every `interval`-th; of evaluations and checkpoints, all."""
+class RunReport:
+    """The report of one attempt: every `interval`-th step, all evaluations and checkpoints."""
 
     path: Path
     unit: str  # rows or tokens
@@ -34,13 +37,13 @@ class Report:
     _seen: float = field(default=0.0, init=False)
     _steps_since: int = field(default=0, init=False)
 
-    def begin(self, words: str, done: int) -> None:
-        """The attempt starts with `done` steps behind it."""
-        print(f"{words}\n" + (f"resumed after step {done}" if done else "a new run"), flush=True)
-        self.resumed()
+    def log_start(self, summary: str, done: int) -> None:
+        """Log the start of an attempt with `done` steps behind it."""
+        log.info("%s\n%s", summary, f"resumed after step {done}" if done else "a new run")
+        self._restart_clock()
 
-    def step(self, step: int, loss: float, rate: float, seen: float, seconds: float) -> None:
-        """Step `step` (from 1) took `seconds` and learned from `seen` units, all ranks."""
+    def log_step(self, step: int, loss: float, rate: float, seen: float, seconds: float) -> None:
+        """Count step `step` (from 1), of `seconds` and of `seen` units over all ranks; log some."""
         self.shown.seconds.observe(seconds)
         self.shown.step.set(step)
         self.shown.units.inc(seen)
@@ -64,45 +67,45 @@ class Report:
             f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  "
             f"{speed:,.0f} {self.unit}/s  {_minutes(left)} left",
         )
-        self.resumed()
+        self._restart_clock()
 
-    def resumed(self) -> None:
-        """Speed is counted from now on; evaluating or saving is not training."""
+    def _restart_clock(self) -> None:
+        """Reset the throughput counters, which leaves out the time of evaluating and saving."""
         self._since, self._seen, self._steps_since = time.perf_counter(), 0.0, 0
 
-    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The validation split was evaluated after step `step`."""
+    def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of the validation split after step `step`."""
         for name, value in metrics.items():
             self.shown.validation.labels(name).set(value)
         words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         line = {f"validation_{name}": value for name, value in metrics.items()}
         self._line({"step": step, **line}, f"validation after step {step}  {words}")
-        self.resumed()
+        self._restart_clock()
 
-    def saved(self, step: int, folder: Path) -> None:
-        """A checkpoint of step `step` is on the disk."""
-        self.shown.saved()
-        print(f"checkpoint {folder.name} written after step {step}", flush=True)
-        self.resumed()
+    def log_checkpoint(self, step: int, folder: Path) -> None:
+        """Log that the checkpoint of step `step` is on the disk."""
+        self.shown.mark_checkpoint()
+        log.info("checkpoint %s written after step %d", folder.name, step)
+        self._restart_clock()
 
-    def exported(self, candidate: Path) -> None:
-        """The candidate was written."""
-        print(f"candidate written to {candidate}", flush=True)
+    def log_candidate(self, candidate: Path) -> None:
+        """Log that the candidate was written."""
+        log.info("candidate written to %s", candidate)
 
     def _line(self, content: dict[str, Any], words: str) -> None:
-        print(words, flush=True)
+        log.info("%s", words)
         line = {"time": round(time.time(), 3), **content}
-        record.append(self.path, line)
+        metrics_log.append_metrics(self.path, line)
         self.tracking.log(line)
 
 
 @contextmanager
-def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[Report]:
+def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunReport]:
     """Open everything a run reports to, as of step `done`; rank 0 only.
 
     `unit` is what the task's batches are counted in.
     """
-    record.rewind(run.metrics, done)
+    metrics_log.rewind_metrics(run.metrics, done)
     # As the spec has it: a secret stays the name of its variable, in MLflow too.
     config = spec.content()["config"]
     settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
@@ -118,12 +121,12 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[Report]
         },
         parameters=flat(settings),
     )
-    tracking.begin()
+    tracking.start()
     with served(run.target, run.name, spec.task, unit) as shown:
         shown.step.set(done)
         shown.steps.set(spec.config.steps)
         steps, interval = spec.config.steps, spec.config.log_interval
-        report = Report(run.metrics, unit, steps, interval, shown, tracking)
+        report = RunReport(run.metrics, unit, steps, interval, shown, tracking)
         try:
             yield report
         finally:

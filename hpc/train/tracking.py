@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.train import record
+from hpc.train import metrics_log
 
-RUN_TAG = "lockgate.run"  # how everybody else finds the MLflow run of a run
+log = logging.getLogger(__name__)
+
+RUN_TAG = "lockgate.run"  # by which the MLflow run of a run is found
 BATCH = 900  # MLflow takes 1000 metrics at once
 PARAM_BATCH, PARAM_LENGTH = 90, 500
 
@@ -28,7 +31,8 @@ class Tracking:
     _id: str | None = field(default=None, init=False)
     _behind: bool = field(default=False, init=False)
 
-    def begin(self) -> None:
+    def start(self) -> None:
+        """Find or create the MLflow run; without MLflow training goes on."""
         self._attempt(self._find_or_create)
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -37,25 +41,25 @@ class Tracking:
             self._attempt(lambda: self._send([line]))
 
     def end(self, status: str) -> None:
-        """Say how it ended (FINISHED, FAILED, KILLED), after sending what has not arrived."""
+        """Set the final status (FINISHED, FAILED, KILLED), after sending what has not arrived."""
         late, self._behind = self._behind, False
         if late:
-            self._attempt(lambda: self._send(record.read(self.metrics)))
+            self._attempt(lambda: self._send(metrics_log.read_metrics(self.metrics)))
         if not self._behind:
             self._attempt(lambda: self._client().set_terminated(self._known(), status))
         if late and not self._behind:
-            print(f"MLflow at {self.uri} is back and has all metrics of {self.run}", flush=True)
+            log.info("MLflow at %s is back and has all metrics of %s", self.uri, self.run)
 
     def _attempt(self, action: Any) -> None:
         try:
             action()
         except Exception as error:  # noqa: BLE001  whatever MLflow does, training goes on
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            print(
-                f"MLflow at {self.uri} does not take metrics ({reason}). Training goes on; "
-                f"{self.metrics.name} has everything, and MLflow is tried again at the end.",
-                flush=True,
-            )
+            log.warning(
+                "MLflow at %s does not take metrics (%s). Training goes on; %s has everything, "
+                "and MLflow is tried again at the end.",
+                self.uri, reason, self.metrics.name,
+            )  # fmt: skip
             self._behind = True
 
     def _client(self) -> Any:

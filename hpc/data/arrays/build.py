@@ -43,8 +43,8 @@ def build_arrays(config: ArraysDataset, staging: Path, progress: Progress) -> Bu
     train = parts["train"]
     transform = {
         "kind": "arrays",
-        "inputs": [_described(name, train[name]) for name in config.inputs],
-        "targets": [_described(name, train[name]) for name in config.targets],
+        "inputs": [_array_entry(name, train[name]) for name in config.inputs],
+        "targets": [_array_entry(name, train[name]) for name in config.targets],
         "group": config.group or None,
     }
     (staging / "transform.json").write_bytes(canonical_json(transform))
@@ -177,5 +177,5 @@ def _row_digests(arrays: Mapping[str, np.ndarray]) -> list[str]:
     return digests
 
 
-def _described(name: str, array: np.ndarray) -> dict[str, Any]:
+def _array_entry(name: str, array: np.ndarray) -> dict[str, Any]:
     return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape[1:])}

@@ -98,7 +98,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def padding_id(tokenizer: Tokenizer, token: str, path: Path | None) -> int:
-    """The id of the padding token `token`, or of the one that the tokenizer's file says."""
+    """The id of the padding token `token`, or of the one in the tokenizer's file."""
     found = tokenizer.token_to_id(token)
     if found is None and token == PAD and tokenizer.padding:
         found = tokenizer.padding["pad_id"]

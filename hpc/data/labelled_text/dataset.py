@@ -36,7 +36,7 @@ class LabelledTextDataset:
     vocab_size: int = 0
     """Tokens of the trained BPE, 257 to 65536; leave it out with a tokenizer of one's own."""
     pad_token: str = ""
-    """The padding token of one's own tokenizer; "" takes what its file says."""
+    """The padding token of one's own tokenizer; "" takes that of its file."""
     csv: CsvFormat = field(default_factory=CsvFormat)
 
     def __post_init__(self) -> None:

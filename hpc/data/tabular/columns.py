@@ -17,12 +17,12 @@ class FeatureSpec:
 
     name: str
     kind: Literal["category", "number", "angle"]
-    """How the transform treats it: a vocabulary, a standardised quantity, a direction in degrees
+    """Its treatment by the transform: a vocabulary, a standardised quantity, a direction in degrees
     (see `serving.runtime.features`)."""
     dtype: str = ""
     """Type of the served tensor: BYTES (category) or FP32, or INT32; "" is the kind's first."""
     nullable: bool = False
-    """Whether a value may be missing: empty or NaN, in the source and in a request."""
+    """True if a value may be missing: empty or NaN, in the source and in a request."""
     low: float | None = None
     """Least possible value of a number, in its unit. Below it a value is missing, or refused where
     the feature is not nullable. None: any finite value, for the training split's own range would

@@ -26,7 +26,7 @@ class TabularDataset:
     source: FileSource
     """CSV or Parquet files, by the name of a table; one is enough where there is no `query`."""
     features: tuple[FeatureSpec, ...]
-    """The columns that are known when a prediction is asked for, in the order of the model's."""
+    """The columns that exist at the time of a prediction, in the order of the model's."""
     target: TargetSpec
     split: SplitSpec
     group: str = ""

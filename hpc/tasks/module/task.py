@@ -64,7 +64,7 @@ class ModuleTask:
 
     @cached_property
     def criterion_function(self) -> Any:
-        """What `criterion` names; imports torch."""
+        """The class or function that `criterion` names; imports torch."""
         return make_plugin(self.criterion, "task.criterion")
 
     def check(self, model: Mapping[str, Any], dataset: Path) -> None:

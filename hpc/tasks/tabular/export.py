@@ -32,7 +32,7 @@ UNKNOWN_TEXT = b"never seen"
 UNKNOWN_NUMBER = np.iinfo(np.int32).max
 
 
-class Served(nn.Module):
+class ServedNetwork(nn.Module):
     """The served network: (B, C) ids and (B, N) numbers -> `output` (B, K), final."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
@@ -51,7 +51,7 @@ def export(
     transform = load_transform(dataset / "transform.json")
     objective = objective_of(transform.target)
     with new_version(out_dir, RUNTIME, {"transform.json": dataset / "transform.json"}) as version:
-        _write_onnx(Served(model.float().cpu().eval(), objective), transform, version)
+        _write_onnx(ServedNetwork(model.float().cpu().eval(), objective), transform, version)
         served = TabularModel.load(version)
         validation = read_examples(dataset, "validation")
         train = read_examples(dataset, "train")

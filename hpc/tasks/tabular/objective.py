@@ -1,4 +1,4 @@
-"""What a network learns of each kind of target, and what it then serves."""
+"""The objective of each kind of target: its loss, its metrics and its served output."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TabularTask:
     """Learn a tabular dataset's target from its features; see `hpc.tasks.task.Task`.
 
-    The dataset says which kind of target it has. The model takes `categories` int64 (B, C) and
+    The kind of target is the dataset's. The model takes `categories` int64 (B, C) and
     `numbers` (B, N), and gives (B, outputs): a logit, the logits of the classes, or the target in
     standard deviations from its mean.
     """

@@ -45,7 +45,7 @@ def batches(
 
 
 def window_starts(indices: np.ndarray, tokens: int, context: int, seed: int) -> np.ndarray:
-    """Where each window begins, for window numbers counted over all ranks and epochs.
+    """The start of each window, for window numbers counted over all ranks and epochs.
 
     Raises ValueError when the split is too short for two windows.
     """

@@ -1,4 +1,4 @@
-"""How good the language model is on the validation split, in bits per byte of text."""
+"""Bits per byte of text of a language model on the validation split."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ EXAMPLES = 8
 NEW_TOKENS = 12
 
 
-class Logits(nn.Module):
+class TextLogits(nn.Module):
     """The served network: tokens int64 (1, T) -> logits fp32 (1, T, V)."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -108,7 +108,7 @@ def _write_onnx(model: nn.Module, vocabulary: int, context: int, version: Path) 
         return {"tokens": torch.randint(vocabulary, (1, length), generator=draw)}
 
     export_onnx(
-        Logits(model.float().cpu().eval()),
+        TextLogits(model.float().cpu().eval()),
         [random_tokens(length) for length in (7, 1, 2, min(33, context), context)],
         version / "model.onnx",
         outputs=["logits"],
@@ -118,7 +118,7 @@ def _write_onnx(model: nn.Module, vocabulary: int, context: int, version: Path) 
 
 
 def _clear_tokens(served: TextModel, prompt: str) -> int:
-    """How many tokens follow `prompt` before a close call."""
+    """The number of tokens that follow `prompt` before a close call."""
     margins = served.generate(served.tokenizer.encode(prompt).ids, NEW_TOKENS).margins
     return next((place for place, margin in enumerate(margins) if margin < MARGIN), NEW_TOKENS)
 

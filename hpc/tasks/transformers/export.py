@@ -31,7 +31,7 @@ SERVED = 32  # texts of one run of the package
 REFERENCE_ROWS = 2_000  # of the training split; more does not move a share
 
 
-class Logits(nn.Module):
+class ClassifierLogits(nn.Module):
     """The served network: input_ids, attention_mask int64 (B, T) -> logits fp32 (B, labels)."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -117,7 +117,7 @@ def _write_onnx(model: nn.Module, vocabulary: int, max_tokens: int, version: Pat
     shapes = [(3, min(7, max_tokens)), (1, 2), (2, max_tokens)]
     free = {0: "batch", 1: "length"}
     export_onnx(
-        Logits(model.float().cpu().eval()),
+        ClassifierLogits(model.float().cpu().eval()),
         [random_tokens(rows, length) for rows, length in shapes],
         version / "model.onnx",
         outputs=["logits"],

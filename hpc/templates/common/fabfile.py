@@ -1,3 +1,3 @@
-"""What `fab -l` lists in this project: the tasks of Lockgate."""
+"""The tasks that `fab -l` lists in this project: Lockgate's."""
 
 from serving.fleet.cli.tasks import *  # noqa: F403

@@ -7,7 +7,7 @@ import pytest
 
 from conf import ConfigError
 from hpc.cli import main as cli
-from hpc.jobs.errors import JobError, PersonsMistake, SchedulerUnavailable
+from hpc.jobs.errors import JobError, SchedulerUnavailable, UsageError
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)}
 HEAVY = ("torch", "deepspeed", "mlflow", "transformers", "pandas", "sklearn", "pyarrow", "onnx")
@@ -73,7 +73,7 @@ def test_a_mistyped_verb_is_answered_with_the_nearest(typo, meant, capsys):
     ("error", "code"),
     [
         (ConfigError("steps=0: must be at least 1"), 2),
-        (PersonsMistake("name a run"), 2),
+        (UsageError("name a run"), 2),
         (JobError("sbatch refused the job"), 1),
         (SchedulerUnavailable("the Slurm controller does not answer"), 5),
         (PermissionError(13, "Permission denied", "/runs"), 1),

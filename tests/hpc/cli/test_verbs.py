@@ -10,10 +10,10 @@ from conf import ConfigError, options
 from hpc.cli.ls import age
 from hpc.cli.main import main
 from hpc.cli.site import run_word
-from hpc.jobs.run import Run
-from hpc.jobs.run_files import JobFile, StatusFile, write_run_file
+from hpc.jobs.run.files import JobFile, StatusFile, write_run_file
+from hpc.jobs.run.folder import Run
+from tests.hpc.jobs.spec.test_job_spec import spec_of
 from tests.hpc.jobs.standin import publish_toy
-from tests.hpc.jobs.test_spec import spec_of
 
 TASK = f"task={options('task')[0]}"
 

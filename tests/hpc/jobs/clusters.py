@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpc.jobs.config import ClusterConfig
+from hpc.jobs.spec.config import ClusterConfig
 
 
 def slurm_cluster(**changes: Any) -> ClusterConfig:

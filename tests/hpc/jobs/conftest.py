@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.jobs.run import Run
+from hpc.jobs.run.folder import Run
 from tests.hpc.jobs.standin import make_checkout, publish_toy
 
 

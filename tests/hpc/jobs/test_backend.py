@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from conf import ConfigError
-from hpc.jobs import slurm_backend
 from hpc.jobs.backend import BACKENDS, find_backend
-from hpc.jobs.errors import PersonsMistake, SchedulerUnavailable
-from hpc.jobs.run_files import read_record
+from hpc.jobs.errors import SchedulerUnavailable, UsageError
+from hpc.jobs.run.files import read_record
+from hpc.jobs.slurm import backend as slurm_backend
+from tests.hpc.jobs.slurm.test_jobs import USER
 from tests.hpc.jobs.test_queue import NAME, job_file, make_run
-from tests.hpc.jobs.test_slurm_jobs import USER
 
 
 def test_an_unknown_kind_is_answered_with_those_that_there_are():
@@ -44,6 +44,6 @@ def test_a_cancel_that_slurm_did_not_take_is_not_recorded(monkeypatch, tmp_path)
 
 def test_root_submits_to_slurm_never(monkeypatch):
     monkeypatch.setattr("os.getuid", lambda: 0)
-    with pytest.raises(PersonsMistake, match="root does not train; trainer does"):
+    with pytest.raises(UsageError, match="root does not train; trainer does"):
         BACKENDS["slurm"].require_ready({}, "trainer")
     BACKENDS["local"].require_ready({}, "trainer")

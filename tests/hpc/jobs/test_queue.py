@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from hpc.jobs import slurm_jobs
 from hpc.jobs.errors import SchedulerUnavailable, UnknownRun
-from hpc.jobs.process import started_ticks
+from hpc.jobs.local.process import started_ticks
 from hpc.jobs.queue import run_states
-from hpc.jobs.run import Run, all_runs, find_run
-from hpc.jobs.run_files import JobFile, RankFailure, RunRecord, StatusFile, write_run_file
-from hpc.jobs.slurm_backend import slurm_standing
-from hpc.jobs.slurm_jobs import SlurmJob
-from tests.hpc.jobs.test_slurm_jobs import USER, scontrol_line, squeue_json
-from tests.hpc.jobs.test_spec import spec_of
+from hpc.jobs.run.files import JobFile, RankFailure, RunRecord, StatusFile, write_run_file
+from hpc.jobs.run.folder import Run, all_runs, find_run
+from hpc.jobs.slurm import jobs as slurm_jobs
+from hpc.jobs.slurm.backend import slurm_standing
+from hpc.jobs.slurm.jobs import SlurmJob
+from tests.hpc.jobs.slurm.test_jobs import USER, scontrol_line, squeue_json
+from tests.hpc.jobs.spec.test_job_spec import spec_of
 
 DOWN = "squeue: Unable to contact slurm controller"
 

@@ -15,7 +15,7 @@ from conf import compose
 from hpc.data.command import make_dataset
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
-from hpc.jobs.config import TrainConfig, train_config
+from hpc.jobs.spec.config import TrainConfig, train_config
 from serving.artifact.lineage import DatasetRef, Lineage
 from tests.datasets import (
     flights_config,

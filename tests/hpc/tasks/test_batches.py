@@ -10,7 +10,7 @@ import torch
 
 from conf import compose
 from hpc.data.publish import Published
-from hpc.jobs.config import train_config
+from hpc.jobs.spec.config import train_config
 from hpc.tasks.rows import rows_of
 from hpc.tasks.text.data import window_starts
 from tests.hpc.tasks.conftest import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conf import ConfigError, compose
-from hpc.jobs.config import train_config
+from hpc.jobs.spec.config import train_config
 from hpc.tasks.serve import BatchedServe
 from hpc.tasks.tabular.export import triton_config as tabular_config
 from hpc.tasks.text import TextTask

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from hpc.data.lineage import FILE, DatasetLineage
-from hpc.jobs.spec import Environment, JobSpec, Source, frozen
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen
 from serving.artifact.lineage import DatasetRef
 
 REPO = Path(__file__).resolve().parents[3]

@@ -1,4 +1,4 @@
-"""One rank of a training job, run as a program: what `hpc.jobs.entry` does, without a scheduler.
+"""One rank of a training job, run as a program: as `hpc.jobs.rank.entry`, without a scheduler.
 
     RANK=0 WORLD_SIZE=2 ... python rank.py RUN_DIR [stop|kill STEP]
 
@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hpc.jobs.errors import JobError
-from hpc.jobs.spec import read_spec
+from conf.errors import LockgateError
+from hpc.jobs.run.log_output import configure_logging
+from hpc.jobs.spec.job_spec import read_spec
 from hpc.tasks.text import TextTask
 from hpc.train.loop import train
 
@@ -45,13 +46,14 @@ class Trigger:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    configure_logging()
     TextTask.export = note_export
     run_dir = Path(sys.argv[1])
     action, step = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 3 else ("run", 0)
     try:
         print("outcome:", train(read_spec(run_dir / "spec.yaml"), run_dir, Trigger(action, step)))
         code = 0
-    except JobError as error:
+    except LockgateError as error:
         print(f"lockgate: {error}")
         code = 3
     sys.stdout.flush()

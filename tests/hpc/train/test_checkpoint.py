@@ -18,7 +18,7 @@ def written(home: Path, step: int) -> Path:
     (folder / "deepspeed").mkdir(parents=True)
     (folder / "deepspeed" / "part.pt").write_bytes(bytes([step % 256]) * 1000)
     (folder / "model.safetensors").write_bytes(b"weights")
-    manifest.seal(folder, step, world_size=2, spec_digest="d")
+    manifest.seal_checkpoint(folder, step, world_size=2, spec_digest="d")
     return folder
 
 
@@ -44,7 +44,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage, words: str)
     checkpoints = Checkpoints(tmp_path, keep=2, spec_digest="d")
     assert checkpoints.newest() == 20
     damage(newest)
-    assert words in (manifest.fault(newest) or "")
+    assert words in (manifest.checkpoint_fault(newest) or "")
     assert checkpoints.newest() == 10
 
 
@@ -68,10 +68,10 @@ def test_a_rank_continues_with_the_numbers_it_would_have_drawn(tmp_path: Path) -
     def draw() -> list[float]:
         return [random.random(), float(np.random.rand()), float(torch.rand(()))]
 
-    randomness.seed(7)
+    randomness.seed_generators(7)
     draw()
-    randomness.write(tmp_path / "random.json")
+    randomness.write_random_state(tmp_path / "random.json")
     expected = draw()
     draw()
-    randomness.restore(tmp_path / "random.json")
+    randomness.restore_random_state(tmp_path / "random.json")
     assert draw() == expected

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from hpc.data.publish import Published
-from hpc.jobs.spec import Environment, JobSpec, Source, frozen
-from hpc.train import record
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen
+from hpc.train import metrics_log
 from serving.artifact import golden
 from serving.artifact.candidate import read_candidate
 from serving.artifact.lineage import DatasetRef
@@ -48,7 +48,9 @@ def new_run(folder: Path, config: DictConfig, dataset: Published) -> Path:
 def check_finished(run: Path, log: str) -> dict[str, float]:
     """The candidate answers its golden examples; returns its metrics."""
     assert "outcome: finished" in log, log
-    losses = [line["loss"] for line in record.read(run / "metrics.jsonl") if "loss" in line]
+    losses = [
+        line["loss"] for line in metrics_log.read_metrics(run / "metrics.jsonl") if "loss" in line
+    ]
     assert len(losses) == 12 and losses[-1] < losses[0]
     model = open_model(run / "candidate" / "version")
     for example in golden.read_examples(run / "candidate"):

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from conf import ConfigError, compose
-from hpc.jobs.config import TrainConfig, run_config, train_config
+from hpc.jobs.spec.config import TrainConfig, run_config, train_config
 from hpc.models.transformer import TransformerConfig
 from hpc.models.transformer_network import Transformer
+from hpc.optim.optimizers import optimizer_config
 from hpc.train.engine import deepspeed_config
-from hpc.train.optimizers import optimizer_config
 
 
 def configured(*overrides: str) -> TrainConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.train import manifest, record
+from hpc.train import manifest, metrics_log
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ LAST = "checkpoints/00000008/model.safetensors"
 def losses(run: Path) -> list[tuple[int, float]]:
     return [
         (line["step"], line["loss"])
-        for line in record.read(run / "metrics.jsonl")
+        for line in metrics_log.read_metrics(run / "metrics.jsonl")
         if "loss" in line
     ]
 
@@ -41,7 +41,7 @@ def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
     ended = attempt(broken, second=("stop", "3"))  # only one of the ranks is told
     assert ended.codes == [0, 0], ended.log
     assert "outcome: stopped" in ended.log
-    assert manifest.fault(broken / "checkpoints" / "00000003") is None
+    assert manifest.checkpoint_fault(broken / "checkpoints" / "00000003") is None
     assert losses(broken) == losses(whole)[:3]
 
     ended = attempt(broken, ("kill", "3"), ("kill", "3"))  # in step 6, after the save of step 4

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpc.jobs.config import train_config
-from hpc.jobs.spec import read_spec
-from hpc.train import randomness, record
-from hpc.train.schedule import Rates
+from hpc.jobs.spec.config import train_config
+from hpc.jobs.spec.job_spec import read_spec
+from hpc.optim.schedule import Rates
+from hpc.train import metrics_log, randomness
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,9 @@ EXACT = ["zero_stage=3", "precision=fp32", "steps=6", "checkpoint_interval=6"]
 
 
 def losses(run: Path) -> list[float]:
-    return [line["loss"] for line in record.read(run / "metrics.jsonl") if "loss" in line]
+    return [
+        line["loss"] for line in metrics_log.read_metrics(run / "metrics.jsonl") if "loss" in line
+    ]
 
 
 def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
@@ -28,7 +30,7 @@ def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
     spec = read_spec(run / "spec.yaml")
     config, dataset = train_config(spec.config), spec.dataset.folder
     told, task = config.run, config.task
-    randomness.seed(told.seed)
+    randomness.seed_generators(told.seed)
     model = task.build_model(config.model, dataset)
     optimizer = config.optim.build(model)
     rates = Rates(optimizer, config.schedule, told.steps)

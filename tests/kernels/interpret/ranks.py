@@ -113,7 +113,7 @@ def main():
     assert meter.programs, "no Triton kernel ran: this was the reference path"
     print("kernels:", ", ".join(sorted(meter.programs)), flush=True)
     dist.destroy_process_group()
-    # As hpc/jobs/entry.py leaves, and for its reason.
+    # As hpc/jobs/rank/entry.py leaves, and for its reason.
     os._exit(0)
 
 

@@ -1,0 +1,1 @@
+"""The Slurm exporter: polls of the queue, served to Prometheus."""

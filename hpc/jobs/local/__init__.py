@@ -1,0 +1,1 @@
+"""The local backend: a run's ranks as processes of this machine."""

@@ -1,0 +1,133 @@
+"""Runs on this machine: a session of processes per run, started through submitit's local executor.
+
+The job id is the pid of the session's leader, `hpc.jobs.local.launcher`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from hpc.jobs.local.process import is_running, started_ticks
+from hpc.jobs.run.files import JobFile, RunRecord, user_name, utc_now, write_cancelled
+from hpc.jobs.run.folder import Run
+from hpc.jobs.run.states import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    NOT_SUBMITTED,
+    REQUEUED,
+    RUNNING,
+    STOPPED,
+    UNKNOWN,
+    Standing,
+)
+from hpc.jobs.spec.config import ClusterConfig
+
+KIND = "local"
+GRACE_S = 30.0  # for saving a checkpoint, before the processes are killed
+KILL_S = 5.0  # for the kernel to end killed processes
+
+
+class LocalBackend:
+    """The local executor as a `hpc.jobs.backend.Backend`."""
+
+    def environment(self, cluster: ClusterConfig, ambient: Mapping[str, str]) -> dict[str, str]:
+        """Nothing more."""
+        return {}
+
+    def script(self, cluster: ClusterConfig, run: Run, digest: str) -> str:
+        """The launcher's command line."""
+        return shlex.join(_command(run, digest)) + "\n"
+
+    def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
+        """This machine is always there, for every user."""
+
+    def submit(
+        self, cluster: ClusterConfig, run: Run, digest: str, variables: Mapping[str, str]
+    ) -> JobFile:
+        """Start the launcher in a session of its own; its output goes to launcher.log."""
+        with (run.logs / "launcher.log").open("ab") as log:
+            process = subprocess.Popen(
+                _command(run, digest), env=dict(variables), cwd=run.folder,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        return JobFile(
+            kind=KIND,
+            job_id=str(process.pid),
+            submitted=utc_now(),
+            user=user_name(),
+            ranks=cluster.ranks,
+            process_started=started_ticks(process.pid),
+        )
+
+    def withdraw(self, run: Run, variables: Mapping[str, str]) -> None:
+        """Nothing waits in a queue; the launcher of a run without a folder ends by itself."""
+
+    def cancel(self, record: RunRecord, timeout_s: float) -> None:
+        """SIGTERM, which lets the ranks save, and SIGKILL after a while; returns when all ended."""
+        write_cancelled(record.run)
+        if record.job is not None and record.job.job_id.isdecimal():
+            _end_session(int(record.job.job_id), record.job.process_started, timeout_s)
+
+    def standings(self, records: Sequence[RunRecord]) -> dict[str, Standing]:
+        """The state of each run from its launcher and from the files of its ranks."""
+        return {record.run.name: local_standing(record) for record in records}
+
+
+def local_standing(record: RunRecord) -> Standing:
+    """The state of a local run: its own end, or else whether its processes run."""
+    status = record.status
+    state = status.state if status else None
+    if state == FINISHED:
+        return Standing(FINISHED, "", "status.json")
+    if job_is_alive(record.job):
+        return Standing(REQUEUED if state == REQUEUED else RUNNING, "", "process")
+    if record.cancelled:
+        return Standing(CANCELLED, "", "cancelled.json")
+    if status is not None and state == FAILED:
+        return Standing(FAILED, record.failure_line, "failure.json")
+    if state == STOPPED:
+        return Standing(STOPPED, "its processes were told to end, and saved", "status.json")
+    if record.job is not None:
+        return Standing(FAILED, "its processes are gone; see the log", "process")
+    if record.problems:
+        return Standing(UNKNOWN, "its processes are not known", "job.json")
+    detail = "the submit was interrupted; this folder can be removed"
+    return Standing(NOT_SUBMITTED, detail, "job.json")
+
+
+def job_is_alive(job: JobFile | None) -> bool:
+    """True while the launcher of this very job runs on this machine."""
+    if job is None or not job.job_id.isdecimal():
+        return False
+    return is_running(int(job.job_id), job.process_started)
+
+
+def _command(run: Run, digest: str) -> list[str]:
+    return [sys.executable, "-m", "hpc.jobs.local.launcher", str(run.spec_path), digest]
+
+
+def _end_session(pid: int, started: int | None, timeout_s: float) -> None:
+    def gone() -> bool:
+        return not is_running(pid, started)
+
+    # The run's parent leads a session of its own, so its group is the run and nothing else.
+    for number, patience_s in ((signal.SIGTERM, min(GRACE_S, timeout_s)), (signal.SIGKILL, KILL_S)):
+        if gone():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
+        _wait_until(gone, patience_s)
+
+
+def _wait_until(condition: Callable[[], bool], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)

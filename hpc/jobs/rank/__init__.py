@@ -1,0 +1,1 @@
+"""The job's side of a run: the entry of every rank, its rendezvous, signals and exit codes."""

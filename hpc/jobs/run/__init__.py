@@ -1,0 +1,1 @@
+"""The folder of a run: its name, its small files, its logs and its states."""

@@ -1,0 +1,253 @@
+"""The small JSON files of a run folder: one frozen dataclass per file, read strictly.
+
+Another user's job wrote them, at another commit perhaps. A file that is missing, torn or of another
+shape reads as None, with the reason kept; keys that this version does not have are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from omegaconf import OmegaConf
+
+from conf import ConfigError
+from conf.schema import TARGET, SchemaError, build
+from hpc.jobs.errors import SpecChanged
+from hpc.jobs.run.folder import Run
+from serving.artifact.durable import replace_file
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """job.json, written by the submitter: the scheduler's job of a run."""
+
+    kind: str
+    """The backend, as in `cluster.kind`."""
+    job_id: str
+    """Slurm's job id, or the pid of the local executor's parent."""
+    submitted: str
+    """ISO time."""
+    user: str
+    """Owner of the job."""
+    ranks: int
+    """World size."""
+    slurm_conf: str | None = None
+    """SLURM_CONF of the submit; None for the system's own, and for a local run."""
+    process_started: int | None = None
+    """Start of the local parent in clock ticks since boot: pids are used again."""
+
+
+@dataclass(frozen=True)
+class RankFailure:
+    """An error of one rank, for people."""
+
+    type: str
+    message: str
+    """Its first lines."""
+    rank: int
+
+
+@dataclass(frozen=True)
+class StatusFile:
+    """status.json, written by rank 0: the newest attempt. Times are ISO."""
+
+    state: Literal["running", "finished", "requeued", "stopped", "failed"]
+    """`failed` only with a failure laid over it, see `with_failure`."""
+    attempt: int
+    """Counts from 1."""
+    run: str = ""
+    job_id: str = ""
+    ranks: int = 0
+    """World size."""
+    node: str = ""
+    started: str | None = None
+    """Start of the first attempt."""
+    attempt_started: str | None = None
+    ended: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Final metrics, once the attempt ended."""
+    error: RankFailure | None = None
+
+
+@dataclass(frozen=True)
+class FailureFile:
+    """failure.json, written by the rank that failed first in its attempt."""
+
+    attempt: int
+    ended: str
+    """ISO time."""
+    error: RankFailure
+    run: str = ""
+    job_id: str = ""
+    state: Literal["failed"] = "failed"
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CancelFile:
+    """cancelled.json, written by `lockgate cancel`."""
+
+    by: str
+    """User name."""
+    at: str
+    """ISO time."""
+    state: Literal["cancelled"] = "cancelled"
+
+
+@dataclass(frozen=True)
+class TargetFile:
+    """metrics_target.json, written by rank 0 while it serves Prometheus metrics."""
+
+    target: str
+    """host:port."""
+    run: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """A file as it was found: its value, or the problem with it, or neither when it is missing."""
+
+    value: T | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a run folder holds about the run's state, read at one time."""
+
+    run: Run
+    job: JobFile | None
+    status: StatusFile | None
+    """status.json with failure.json laid over it."""
+    cancelled: bool
+    problems: tuple[str, ...]
+    """A sentence per file that is there and could not be used."""
+
+    @property
+    def kind(self) -> str | None:
+        """The backend's kind: of job.json, or else of the spec; None when neither is readable."""
+        return self.job.kind if self.job else self._cluster("kind")
+
+    @property
+    def slurm_conf(self) -> str:
+        """SLURM_CONF of the run's cluster; empty for the system's own."""
+        if self.job:
+            return self.job.slurm_conf or ""
+        return self._cluster("slurm_conf") or ""
+
+    @property
+    def user(self) -> str:
+        """Owner of the run's job: of job.json, or else of the folder."""
+        if self.job:
+            return self.job.user
+        try:
+            return self.run.folder.owner()
+        except (KeyError, OSError):  # an id without a name, or a folder that was just removed
+            return ""
+
+    @property
+    def failure_line(self) -> str:
+        """`Type: first line (rank N)` of the failed attempt; empty without one."""
+        error = self.status.error if self.status else None
+        if error is None:
+            return ""
+        return f"{error.type}: {error.message.partition(chr(10))[0]} (rank {error.rank})"
+
+    def _cluster(self, key: str) -> str | None:
+        try:
+            value = OmegaConf.select(self.run.spec.config, f"cluster.{key}")
+        except SpecChanged:
+            return None
+        return None if value is None else str(value)
+
+
+def write_run_file(path: Path, content: Any) -> None:
+    """Replace `path` with the dataclass `content`; a reader sees the old file or the new one."""
+    replace_file(path, json.dumps(asdict(content), indent=2, sort_keys=True) + "\n")
+
+
+def write_cancelled(run: Run) -> None:
+    """Record in the run's folder that this user cancels it now."""
+    write_run_file(run.cancelled, CancelFile(by=user_name(), at=utc_now()))
+
+
+def read_run_file(kind: type[T], path: Path) -> Reading[T]:
+    """`path` as a `kind`; never raises for what stands in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Reading()
+    except OSError as error:
+        return Reading(problem=f"{path.name} cannot be read: {error.strerror}")
+    except (ValueError, RecursionError):
+        return Reading(problem=f"{path.name} is torn, or no JSON")
+    if not isinstance(content, dict):
+        return Reading(problem=f"{path.name} is no JSON object")
+    if _has_target(content):  # `build` would import and call it
+        return Reading(problem=f"{path.name} names a {TARGET}; a run file holds plain values only")
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    plain = {name: value for name, value in content.items() if name in known}
+    try:
+        return Reading(build(kind, plain, path.name))
+    except (SchemaError, ConfigError) as error:
+        return Reading(problem=str(error))
+
+
+def read_status(run: Run) -> Reading[StatusFile]:
+    """status.json with failure.json laid over it."""
+    status = read_run_file(StatusFile, run.status)
+    failure = read_run_file(FailureFile, run.failure)
+    problems = [one for one in (status.problem, failure.problem) if one]
+    return Reading(with_failure(status.value, failure.value), "; ".join(problems) or None)
+
+
+def with_failure(status: StatusFile | None, failure: FailureFile | None) -> StatusFile | None:
+    """`status` merged with `failure`, which wins if its attempt is at least the status's."""
+    if failure is None or (status is not None and failure.attempt < status.attempt):
+        return status
+    before = status or StatusFile("failed", failure.attempt, failure.run, failure.job_id)
+    return replace(
+        before, state="failed", attempt=failure.attempt, ended=failure.ended,
+        metrics=failure.metrics, error=failure.error,
+    )  # fmt: skip
+
+
+def read_record(run: Run) -> RunRecord:
+    """Read all of a run's files; a broken one becomes a problem of this record alone."""
+    job = read_run_file(JobFile, run.job)
+    status = read_status(run)
+    cancel = read_run_file(CancelFile, run.cancelled)
+    problems = tuple(one.problem for one in (job, status, cancel) if one.problem)
+    return RunRecord(
+        run=run,
+        job=job.value,
+        status=status.value,
+        cancelled=cancel.value is not None or cancel.problem is not None,
+        problems=problems,
+    )
+
+
+def user_name() -> str:
+    """Name of this process's user. Raises KeyError for a user id without a name."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def utc_now() -> str:
+    """ISO time to the second, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _has_target(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return TARGET in value or any(map(_has_target, value.values()))
+    return isinstance(value, list) and any(map(_has_target, value))

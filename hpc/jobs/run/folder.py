@@ -1,0 +1,122 @@
+"""The folder of one run, and finding it by its name or a part of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+from hpc.jobs.errors import UnknownRun
+from hpc.jobs.spec.job_spec import JobSpec, read_spec
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything about one training effort is in `folder`, whose name is the run's name."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def spec_path(self) -> Path:
+        """The `JobSpec` frozen at submit, 0444."""
+        return self.folder / "spec.yaml"
+
+    @property
+    def submitit(self) -> Path:
+        """submitit's own files, 0700: the script, and a pickle that names our entry point."""
+        return self.folder / "submitit"
+
+    @property
+    def logs(self) -> Path:
+        """`<attempt>-<rank>.log` of each rank."""
+        return self.folder / "log"
+
+    @property
+    def job(self) -> Path:
+        """`JobFile` of the submitter."""
+        return self.folder / "job.json"
+
+    @property
+    def status(self) -> Path:
+        """`StatusFile` of rank 0."""
+        return self.folder / "status.json"
+
+    @property
+    def failure(self) -> Path:
+        """`FailureFile` of the rank that failed first."""
+        return self.folder / "failure.json"
+
+    @property
+    def cancelled(self) -> Path:
+        """`CancelFile` of `lockgate cancel`."""
+        return self.folder / "cancelled.json"
+
+    def exit_code(self, attempt: int) -> Path:
+        """Exit code of the attempt, from the first rank that ended with one."""
+        return self.logs / f"{attempt}.exit"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged step."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def target(self) -> Path:
+        """`TargetFile` of rank 0, while it serves Prometheus metrics."""
+        return self.folder / "metrics_target.json"
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """The spec, read once. Raises `SpecChanged` when it is not as it was frozen."""
+        return read_spec(self.spec_path)
+
+
+def run_name(spec: JobSpec, now: datetime) -> str:
+    """`<task>-<UTC time>-<digest>`: sorts by time, and holds the task's name."""
+    return f"{spec.task}-{now.astimezone(UTC):%Y%m%d-%H%M%S}-{spec.digest[:6]}"
+
+
+def all_runs(runs: Path) -> list[Run]:
+    """Every run of a site, oldest first; snapshots, staging and closed folders are none."""
+    if not runs.is_dir():
+        return []
+    # os.path.isfile is false for a folder that this user may not enter; Path.is_file raises.
+    found = [Run(item) for item in runs.iterdir() if os.path.isfile(item / "spec.yaml")]  # noqa: PTH113
+    return sorted(found, key=lambda run: (_stamp(run.name), run.name))
+
+
+def find_run(runs: Path, word: str) -> Run:
+    """The run called `word`, or the only one that starts or ends so; `last` is the newest.
+
+    Raises `UnknownRun`, naming the nearest.
+    """
+    known = all_runs(runs)
+    if word == "last" and known:
+        return known[-1]
+    names = [run.name for run in known]
+    for match in (
+        [run for run in known if run.name == word],
+        [run for run in known if word and (run.name.startswith(word) or run.name.endswith(word))],
+    ):
+        if len(match) == 1:
+            return match[0]
+        if match:
+            several = ", ".join(run.name for run in match[-4:])
+            raise UnknownRun(f"{word!r} names {len(match)} runs, among them {several}")
+    if not names:
+        raise UnknownRun(f"there is no run {word!r}: no run was submitted yet (in {runs})")
+    near = get_close_matches(word, names, n=3, cutoff=0.4) or names[-3:]
+    raise UnknownRun(f"there is no run {word!r}. Nearest: {', '.join(near)}")
+
+
+def _stamp(name: str) -> str:
+    """The part of a run's name that sorts by time."""
+    parts = name.rsplit("-", 3)
+    return "-".join(parts[1:3]) if len(parts) == 4 else ""

@@ -1,0 +1,1 @@
+"""The Slurm backend: batch scripts, Slurm's commands and its records of jobs."""

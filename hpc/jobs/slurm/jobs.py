@@ -1,0 +1,182 @@
+r"""Jobs in Slurm's own records: squeue, then scontrol, then sacct.
+
+Any user may give a job any name: that of a run, one with `|` or ` JobState=COMPLETED` in it, or
+with line ends that look like other jobs' records. So squeue answers in JSON (Slurm 21.08 and later,
+https://slurm.schedmd.com/squeue.html#OPT_json), scontrol, which has none in 22.05, about one job at
+a time, and sacct about the run's own user only, the name last: its JSON in 22.05 has neither the
+exit code nor, for a requeued job, one record. A job is a run's by id, user and name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc.jobs.errors import SchedulerUnavailable
+from hpc.jobs.slurm.commands import controller_is_up, query
+
+SQUEUE = ("squeue", "--json")
+# What scontrol answers about a job that the controller has forgotten, or never had.
+NO_SUCH_JOB = "Invalid job id"
+SCONTROL_LINE = re.compile(
+    r"JobId=(?P<id>\d+) (?:ArrayJobId=\d+ ArrayTaskId=\S+ )?JobName=(?P<name>.*)"
+    r" UserId=(?P<user>[^\s()]+)\(\d+\) .*\bJobState=(?P<state>\w+) Reason=(?P<reason>\S*).*"
+)
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """One job in Slurm's own words."""
+
+    job_id: str
+    name: str
+    user: str
+    state: str
+    """Slurm's long name, as in RUNNING."""
+    reason: str
+    """Why it waits, or how it ended; may be empty."""
+    source: str
+    """squeue, scontrol or sacct."""
+    partition: str = ""
+    """Only from squeue; a pending job may name several, with commas."""
+
+
+@dataclass(frozen=True)
+class WantedJob:
+    """The job of a run: its name is the run's name."""
+
+    name: str
+    user: str
+    job_id: str
+    """Empty when the submit was interrupted before the id was written."""
+
+    def matches(self, job: SlurmJob) -> bool:
+        """True for this run's job: ids are given out again when a controller's state is lost."""
+        same_id = self.job_id in ("", job.job_id)
+        return same_id and (job.name, job.user) == (self.name, self.user)
+
+
+def find_jobs(
+    wanted: Sequence[WantedJob], variables: Mapping[str, str]
+) -> tuple[dict[str, SlurmJob], str | None]:
+    """Jobs by run name, and the reason in a sentence when no part of Slurm answered, else None.
+
+    `variables` are the environment that names the cluster. Raises nothing of Slurm's own.
+    """
+    found: dict[str, SlurmJob] = {}
+    silent: list[str] = []
+    answered = False
+    if controller_is_up(variables):
+        for source in (_from_squeue, _from_scontrol):
+            try:
+                found = _matching(wanted, source(wanted, variables))
+            except (SchedulerUnavailable, ValueError) as error:
+                silent.append(str(error))
+                continue
+            answered = True
+            break  # scontrol has nothing that squeue has not
+    else:
+        silent.append("the Slurm controller does not answer")
+    missing = [one for one in wanted if one.name not in found and one.job_id]
+    if missing:
+        try:
+            found |= _matching(missing, _from_sacct(missing, variables))
+            answered = True
+        except SchedulerUnavailable as error:
+            silent.append(str(error))
+    return found, None if answered else "; ".join(silent)
+
+
+def parse_squeue(text: str) -> list[SlurmJob]:
+    """The jobs of `squeue --json`, in every state; a record without id, name or state is left out.
+
+    Raises ValueError when the text is not such a document, or lists errors: a squeue whose
+    controller is down ends with 0, an error and no jobs.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict) or not isinstance(document.get("jobs"), list):
+        raise ValueError("squeue --json printed no list of jobs")
+    if document.get("errors"):
+        raise ValueError(f"squeue --json: {json.dumps(document['errors'])}")
+    return [job for record in document["jobs"] if (job := _squeue_job(record))]
+
+
+def parse_scontrol(text: str) -> list[SlurmJob]:
+    """The job of `scontrol --oneliner show job ID`, if the text is one line that is unambiguous.
+
+    A name that holds a line end, or a later key of the line, hides which part Slurm wrote.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    match = SCONTROL_LINE.fullmatch(lines[0]) if len(lines) == 1 else None
+    if match is None or any(lines[0].count(f"{key}=") != 1 for key in ("UserId", "JobState")):
+        return []
+    reason = _plain(match["reason"])
+    return [SlurmJob(match["id"], match["name"], match["user"], match["state"], reason, "scontrol")]
+
+
+def parse_sacct(text: str) -> list[SlurmJob]:
+    """Lines of `JobID|User|State|ExitCode|JobName`; a state may be `CANCELLED by 1000`."""
+    jobs = []
+    for line in text.split("\n"):
+        job_id, user, state, code, name = [*line.split("|", 4), "", "", "", ""][:5]
+        if state.strip() and job_id.isdecimal():  # a step has an id such as 12.batch
+            detail = f"exit code {code.split(':')[0]}" if code not in ("", "0:0") else ""
+            jobs.append(SlurmJob(job_id, name, user, state.split()[0], detail, "sacct"))
+    return jobs
+
+
+def _matching(wanted: Iterable[WantedJob], jobs: Iterable[SlurmJob]) -> dict[str, SlurmJob]:
+    by_name: dict[str, list[SlurmJob]] = {}
+    for job in jobs:
+        by_name.setdefault(job.name, []).append(job)
+    return {
+        one.name: job for one in wanted for job in by_name.get(one.name, ()) if one.matches(job)
+    }
+
+
+def _from_squeue(_: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
+    return parse_squeue(query(SQUEUE, variables))
+
+
+def _from_scontrol(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
+    jobs: list[SlurmJob] = []
+    for job_id in [one.job_id for one in wanted if one.job_id]:
+        try:
+            text = query(["scontrol", "--oneliner", "show", "job", job_id], variables)
+        except SchedulerUnavailable as error:
+            if NO_SUCH_JOB in str(error):
+                continue
+            raise
+        jobs += [job for job in parse_scontrol(text) if job.job_id == job_id]
+    return jobs
+
+
+def _from_sacct(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
+    jobs: list[SlurmJob] = []
+    for user in sorted({one.user for one in wanted} - {""}):
+        ids = ",".join(one.job_id for one in wanted if one.user == user)
+        command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--user={user}"]
+        command += [f"--jobs={ids}", "--format=JobID,User,State,ExitCode,JobName%256"]
+        jobs += parse_sacct(query(command, variables))
+    return jobs
+
+
+def _squeue_job(record: Any) -> SlurmJob | None:
+    if not isinstance(record, dict):
+        return None
+    job_id, name, state = (record.get(key) for key in ("job_id", "name", "job_state"))
+    if isinstance(state, list) and state:  # Slurm 23.11: the state, then flags such as COMPLETING
+        state = state[-1]
+    if type(job_id) is not int or not isinstance(name, str) or not isinstance(state, str):
+        return None
+    user, reason, partition = (
+        str(record.get(key) or "") for key in ("user_name", "state_reason", "partition")
+    )
+    return SlurmJob(str(job_id), name, user, state, _plain(reason), "squeue", partition)
+
+
+def _plain(reason: str) -> str:
+    return "" if reason in ("None", "(null)") else reason

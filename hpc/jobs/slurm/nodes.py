@@ -1,0 +1,27 @@
+"""The nodes of a Slurm cluster, counted by state, from sinfo."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+SINFO = ("sinfo", "--noheader", "--Node", "--format=%N|%T|%R")
+# Always there, at 0 if need be: a series that appears with its first node loses that increase.
+NODE_STATES = ("idle", "mixed", "allocated", "completing", "draining", "drained", "down")
+OTHER = "other"
+
+
+def parse_nodes(text: str) -> tuple[dict[str, int], set[str]]:
+    """Nodes by state, and the partitions, of `%N|%T|%R` lines (one per node and partition).
+
+    Raises ValueError for a line of another form.
+    """
+    states: dict[str, str] = {}
+    partitions = set()
+    for line in text.split("\n"):
+        if line.strip():
+            node, state, partition = line.split("|", 2)
+            # Slurm marks states: `down*` does not answer, `idle~` is powered off, `drained$` ...
+            states[node] = state.strip().rstrip("*~#!%$@^-+").lower()
+            partitions.add(partition.strip())
+    count = Counter(state if state in NODE_STATES else OTHER for state in states.values())
+    return {state: count[state] for state in (*NODE_STATES, OTHER)}, partitions

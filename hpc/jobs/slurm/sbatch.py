@@ -1,0 +1,75 @@
+"""The batch script of a run: submitit's parameters, and the lines around its srun."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.slurm.slurm import _make_sbatch_string
+
+from hpc.jobs.rank.exit_codes import REQUEUE
+from hpc.jobs.run.folder import Run
+from hpc.jobs.spec.config import ClusterConfig
+
+
+def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
+    """submitit's executor for this run; raises RuntimeError where there is no srun."""
+    made = SlurmExecutor(folder=run.submitit)
+    made.update_parameters(**parameters(cluster, run))
+    return made
+
+
+def script(cluster: ClusterConfig, run: Run) -> str:
+    """The text of the batch script that `executor` sends."""
+    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(run.submitit)])
+    # Private: submitit has no public function for the text alone, which --dry-run shows.
+    return _make_sbatch_string(command=command, folder=run.submitit, **parameters(cluster, run))
+
+
+def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
+    """submitit's parameters, one `#SBATCH` line each; null settings are left to the cluster."""
+    chosen = {
+        "job_name": run.name,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.tasks_per_node,
+        "cpus_per_task": cluster.cpus_per_task,
+        "gpus_per_node": cluster.gpus_per_node or None,
+        "mem": f"{round(cluster.mem_gb * 1024)}M" if cluster.mem_gb else None,
+        "time": cluster.timeout_min,
+        "signal_delay_s": cluster.signal_delay_s,
+        "exclude": cluster.exclude,
+        "srun_args": [
+            # From Slurm 22.05 srun no longer takes --cpus-per-task from the batch script.
+            f"--cpus-per-task={cluster.cpus_per_task}",
+            # A rank that is gone leaves the others waiting in a collective.
+            "--kill-on-bad-exit=1",
+        ],
+        "teardown": ending(run),
+        "additional_parameters": {
+            "chdir": str(run.folder),
+            "requeue": True,
+            **cluster.additional_parameters,
+        },
+    }
+    return {name: value for name, value in chosen.items() if value is not None} | {"wckey": None}
+
+
+def ending(run: Run) -> list[str]:
+    """Lines after srun: end with the code that the ranks left, and requeue a job that wants it.
+
+    The batch shell requeues, not a rank: `scontrol requeue` kills the job. Where Slurm has
+    requeued it already, scontrol's complaint goes to the log and nothing else happens; and a job
+    that could not be requeued ends with a code, so that it does not look completed.
+    """
+    code_file = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
+    return [
+        "code=$?",
+        f"if [ -e {code_file} ]; then code=$(cat {code_file}); fi",
+        f'if [ "$code" -eq {REQUEUE} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        'exit "$code"',
+    ]

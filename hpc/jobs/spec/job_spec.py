@@ -1,0 +1,134 @@
+"""JobSpec: everything that decides what a run computes, frozen at submit.
+
+The job reads only this. Its digest covers the resolved config, the source, the dataset and the
+environment, but neither the time nor the run's name: the same work has the same digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from conf import ConfigError
+from hpc.jobs.errors import SpecChanged
+from serving.artifact.digest import bytes_sha256, canonical_json
+from serving.artifact.durable import replace_file
+from serving.artifact.lineage import DatasetRef
+
+FORMAT = 2
+HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The code that a run uses, Lockgate's or a project's: `digest` is of its files."""
+
+    digest: str
+    commit: str | None  # HEAD at submit; null where there was no git
+    dirty: bool  # edits that were not committed are in the snapshot, and in *.diff of the run
+    version: str | None = None  # of the installed package; null in a checkout and for a project
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The interpreter and the installed packages; the list is in environment.txt of the run."""
+
+    python: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One run, resolved. `config` is the composed training config, read-only."""
+
+    task: str
+    config: DictConfig
+    source: Source
+    project: Source | None  # null for a run of Lockgate's own
+    dataset: DatasetRef
+    environment: Environment
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of the canonical form. Raises `ConfigError` for a value that is no JSON."""
+        return _digest(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """The spec as plain values, secrets as references."""
+        return {
+            "format": FORMAT,
+            "task": self.task,
+            "config": OmegaConf.to_container(self.config, resolve=False),
+            "source": asdict(self.source),
+            "project": asdict(self.project) if self.project else None,
+            "dataset": asdict(self.dataset),
+            "environment": asdict(self.environment),
+        }
+
+    def text(self) -> str:
+        """The content of spec.yaml."""
+        document = {"digest": self.digest, "spec": self.content()}
+        # Escaped to ASCII: YAML folds line breaks that only Unicode has, such as U+0085.
+        return HEADING + yaml.safe_dump(document, sort_keys=True)
+
+    def write(self, path: Path) -> None:
+        """Write the spec, readable by all and writable by nobody."""
+        replace_file(path, self.text(), mode=0o444)
+
+
+def read_spec(path: Path, digest: str | None = None) -> JobSpec:
+    """Read a spec and check that it still is what was frozen.
+
+    `digest` is the one that the submitter passed on; without it the file is checked against itself.
+    Raises `SpecChanged` for a file that is missing, is no spec, or whose digest differs.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = document["spec"]
+        recorded = document["digest"]
+        actual = _digest(content)
+        if content["format"] != FORMAT:
+            raise SpecChanged(f"{path}: spec format {content['format']}, this code reads {FORMAT}.")
+        spec = _from_content(content)
+    except FileNotFoundError as error:
+        raise SpecChanged(f"{path}: there is no spec; this is not the folder of a run.") from error
+    except (OSError, yaml.YAMLError, ConfigError, KeyError, TypeError, ValueError) as error:
+        raise SpecChanged(f"{path} is not a spec: {error}. Submit the run again.") from error
+    expected = digest or recorded
+    if actual != expected:
+        raise SpecChanged(
+            f"{path} was changed after submit: its digest is {actual[:12]}, frozen was "
+            f"{expected[:12]}. Nothing was run; submit again with the change as an override."
+        )
+    return spec
+
+
+def _from_content(content: dict[str, Any]) -> JobSpec:
+    return JobSpec(
+        task=content["task"],
+        config=frozen(content["config"]),
+        source=Source(**content["source"]),
+        project=Source(**content["project"]) if content["project"] else None,
+        dataset=DatasetRef(**content["dataset"]),
+        environment=Environment(**content["environment"]),
+    )
+
+
+def frozen(config: dict[str, Any]) -> DictConfig:
+    """Plain values as a config that can only be read, by keys that exist."""
+    node = OmegaConf.create(config)
+    OmegaConf.set_struct(node, True)
+    OmegaConf.set_readonly(node, True)
+    return node
+
+
+def _digest(content: dict[str, Any]) -> str:
+    try:
+        return bytes_sha256(canonical_json(content))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the config holds a value that cannot be frozen: {error}") from error

@@ -1,0 +1,57 @@
+"""`python -m hpc.train.export_again SPEC DIGEST`: a finished run's candidate, made once more.
+
+`hpc.jobs.candidate` starts it in the run's source snapshot. Standard error has a sentence when it
+fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from conf.errors import LockgateError
+from hpc.jobs.run.folder import Run
+from hpc.jobs.run.log_output import configure_logging
+from hpc.jobs.spec.config import train_config
+from hpc.jobs.spec.job_spec import read_spec
+from hpc.train.checkpoint import WEIGHTS, Checkpoints
+from hpc.train.export import evaluate_and_export
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate and export the newest good checkpoint's weights; 1 when that fails.
+
+    Raises `SpecChanged` for a spec without this digest.
+    """
+    spec_path, digest = argv
+    configure_logging()
+    run = Run(Path(spec_path).parent)
+    spec = read_spec(run.spec_path, digest)
+    checkpoints = Checkpoints(run.folder / "checkpoints", 1, spec.digest)
+    step = checkpoints.newest()
+    if step != spec.config.steps:
+        print(
+            f"error: its newest good checkpoint is of step {step} and the run ends at step "
+            f"{spec.config.steps}; only a finished run has a candidate",
+            file=sys.stderr,
+        )
+        return 1
+    weights = load_file(checkpoints.folder / f"{step:08d}" / WEIGHTS)
+    try:
+        config = train_config(spec.config)
+        evaluate_and_export(config, spec, weights, run.folder / "candidate", _print_metrics)
+    except LockgateError as error:  # a sentence for people; the stack adds nothing
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    print("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
