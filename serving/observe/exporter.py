@@ -18,14 +18,14 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, start_
 
 from conf import ConfigError, compose
 from serving.observe.collectors.edge_log import EdgeLog, listen
-from serving.observe.collectors.snapshot import Snapshot, SnapshotCollector, Sources, poll
+from serving.observe.collectors.snapshot import SiteSnapshot, SnapshotCollector, Sources, poll
 from serving.observe.settings import load
 
 
 def poll_forever(
     latest: SnapshotCollector, log: EdgeLog, every_s: float, end: threading.Event
 ) -> None:
-    """Snapshot every `every_s` seconds until `end`; a complaint is printed when it changes."""
+    """Poll every `every_s` seconds until `end`; a complaint is printed when it changes."""
     said: list[str] = []
     while True:
         now, complaints = poll(latest.snapshot, latest.sources)
@@ -39,7 +39,7 @@ def poll_forever(
             return
 
 
-def deployed(now: Snapshot) -> tuple[str, ...]:
+def deployed(now: SiteSnapshot) -> tuple[str, ...]:
     """The models that are or were in production: the closed set of the label `model`."""
     return tuple(now.ledger.production) if now.ledger else ()
 

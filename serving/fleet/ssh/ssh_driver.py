@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.artifact.golden import GoldenExample
+from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy import edge
-from serving.fleet.inventory import Fleet, FleetError, Host
+from serving.fleet.inventory import Fleet, Host
 from serving.fleet.plan.shipment import Shipment, read_shipment
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.ssh import transfer
-from serving.fleet.ssh.connection import Shell, Unreachable, open_shell
+from serving.fleet.ssh.connection import Shell, open_shell
 from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
@@ -85,7 +86,7 @@ class SshDriver:
         return sum(s.takes_traffic for name, s in states.items() if name != host.name)
 
     def stage(self, host: Host, shipment: Shipment) -> str:
-        limits = transfer.Limits(
+        limits = transfer.TransferLimits(
             free_disk=self.config.free_disk_mib << 20,
             free_shm=self.config.free_shm_mib << 20,
             transfer_kib_s=self.config.transfer_limit_kib_s,

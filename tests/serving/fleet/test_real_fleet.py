@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
 from serving.fleet.cli.status import fleet_status
-from serving.fleet.inventory import FleetError
-from serving.fleet.ssh.connection import Unreachable, open_shell
+from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.ssh.connection import open_shell
 
 REPO = Path(__file__).resolve().parents[3]
 

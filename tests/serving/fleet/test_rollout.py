@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.fleet.inventory import FleetError
+from serving.fleet.errors import FleetError
 from serving.fleet.plan import rollout_plan as planning
 from serving.fleet.rollout.engine import Outcome, RolloutConfig, roll
 from serving.fleet.rollout.journal import Journal
@@ -49,7 +49,7 @@ def deploy(driver, folder: Path, version: int, rollout: str = "r1", **options) -
     journal = Journal(folder)
     shipment = sim.shipment(version)
     with hold(folder, f"deploy {version}", 30) as lease:
-        plan = planning.make(
+        plan = planning.make_plan(
             driver.fleet, shipment, driver.read_hosts(), journal.unfinished("toy"),
             config.strategy, config.parallel,
         )  # fmt: skip
