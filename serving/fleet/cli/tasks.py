@@ -126,14 +126,20 @@ def _finish(report: RolloutReport, as_json: bool) -> None:
 
 
 def _report_text(report: RolloutReport) -> list[str]:
+    from conf.errors import INTERRUPTED
+
     what = f"{report.model}/{report.version}"
     before = f" (before: {report.model}/{report.previous})" if report.previous else ""
+    warning = [f"warning: {report.warning}"] if report.warning else []
+    if report.exit_code == INTERRUPTED:
+        lines = [f"{what} was stopped; everything is as it was before. {report.outcome.reason}"]
+        return [*lines, *warning]
     lines = {
         "done": [
             f"{what} is in production{before}: {len(report.hosts)} hosts in {report.seconds} s."
         ],
         "unchanged": [f"no change: {report.outcome.reason}."],
-        "refused": [f"{what} was refused; nothing was activated. {report.outcome.reason}"],
+        "refused": [f"{what} was not activated on any host. {report.outcome.reason}"],
         "rolled-back": [
             f"{what} failed and everything is as it was before. {report.outcome.reason}",
             "See fab status; then release a better version.",
@@ -144,7 +150,7 @@ def _report_text(report: RolloutReport) -> list[str]:
             f"Mend the host, then run fab rollback --model {report.model}, which tries again.",
         ],
     }[report.outcome.kind]
-    return [*lines, *([f"warning: {report.warning}"] if report.warning else [])]
+    return [*lines, *warning]
 
 
 def _plan_text(made: RolloutPlan) -> list[str]:

@@ -102,7 +102,7 @@ class SshDriver:
 
     def set_edge(self, host: Host, state: str) -> None:
         if state == edge.READY:
-            # Not before Triton itself says so: a server leaves maintenance as if it were healthy.
+            # Not before Triton itself is live: a server leaves maintenance as if it were healthy.
             self._wait_live(host)
         self._edge(host).set(host.name, state)
         if state == edge.READY:
@@ -201,6 +201,6 @@ class SshDriver:
                 raise Unreachable(
                     f"{host.name}: its Triton did not answer within "
                     f"{self.config.ready_timeout_s:g} s (rollout.ready_timeout_s). Its log on the "
-                    "host says why."
+                    "host has the reason."
                 )
             time.sleep(0.1)

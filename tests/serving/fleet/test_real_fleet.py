@@ -158,7 +158,7 @@ def test_a_tampered_package_is_refused_by_the_host(bed, how, reason):
     try:
         with beds.Load(bed, (factor,), clients=1) as load:
             report = deploy(bed, version)
-        assert report.outcome.kind == "refused" and report.exit_code == 2
+        assert report.outcome.kind == "refused" and report.exit_code == 4
         assert reason in report.outcome.reason
         assert load.failures == [] and load.sent > 0
         sound(bed, served)

@@ -259,3 +259,21 @@ def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
         deploy(driver, tmp_path, 2)
     assert driver.machines["e0"].edge == "drain"
     assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "kind"), [("stage", 130, "refused"), ("serve", 130, "rolled-back")]
+)
+def test_ctrl_c_undoes_and_ends_with_its_own_code(tmp_path, monkeypatch, step, code, kind):
+    driver = sim.serving_fleet((1,))
+    before = {name: machine.serving for name, machine in driver.machines.items()}
+    plain = getattr(driver, step)
+
+    def interrupted(host, *arguments):
+        monkeypatch.setattr(driver, step, plain)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, step, interrupted)
+    outcome = deploy(driver, tmp_path, 2, parallel=1)
+    assert (outcome.kind, outcome.exit_code) == (kind, code)
+    assert {name: machine.serving for name, machine in driver.machines.items()} == before
