@@ -63,7 +63,7 @@ def versions(store: Path, model: str) -> list[int]:
 def get(store: Path, model: str, version: int | None = None) -> Package:
     """One version; the newest when `version` is None. Raises NotInStore with the nearest names.
 
-    The files are not checked here: `verify.verify` does that.
+    The files are not checked here: `verify.verify_package` does that.
     """
     have = versions(store, model) if safe_path(model) and "/" not in model else []
     if not have:

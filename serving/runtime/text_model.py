@@ -22,7 +22,7 @@ CONTEXT = "lockgate.context"
 
 @dataclass(frozen=True)
 class TextLimits:
-    """What one request may ask for; more is refused, so that nobody waits behind it."""
+    """Limits of one request; a larger one is refused, so that nobody waits behind it."""
 
     max_text_bytes: int = 65_536
     max_new_tokens: int = 256

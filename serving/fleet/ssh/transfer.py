@@ -110,7 +110,7 @@ def check_room(host: str, facts: Facts, size: int, limits: TransferLimits) -> No
         raise NoRoom(
             f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, "
             f"{limits.free_shm >> 20} MiB are wanted (rollout.free_shm_mib). Regions left by a "
-            "killed Triton may be removed there: ls /dev/shm/triton_python_backend_*. Nothing was "
+            "killed Triton may be removed there: ls /dev/shm/lockgate_*. Nothing was "
             "changed."
         )
 

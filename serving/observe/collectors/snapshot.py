@@ -1,7 +1,7 @@
 """The exporter's view of the site between two polls, and its Prometheus series.
 
-A poll asks; a scrape reads memory. A collector that failed has no series until it works again, so
-that something broken never looks idle; that it failed, and when it last worked, is always there.
+A poll queries the site; a scrape reads memory. A collector that failed has no series until it works
+again, so that something broken never looks idle; its failure and its last success always have one.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class SiteSnapshot:
     health: Mapping[str, Health] = field(default_factory=dict)
 
 
-def poll(
+def poll_site(
     before: SiteSnapshot, sources: Sources, clock: Callable[[], float] = time.time
 ) -> tuple[SiteSnapshot, list[str]]:
-    """Ask everything once. The second value is a sentence for each collector that failed."""
+    """Poll every source once; the second value is a sentence for each collector that failed."""
     health: dict[str, Health] = {}
     complaints: list[str] = []
 
@@ -101,7 +101,7 @@ def _digest(store: Path, model: str, version: str) -> str:
     try:
         return get(store, model, int(version)).manifest.digest
     except (StoreError, ManifestError, OSError):
-        return ""  # served, and not (or no longer) in the store: the drift alert tells
+        return ""  # served, and not (or no longer) in the store: VersionDrift fires
 
 
 class SnapshotCollector(Collector):

@@ -20,7 +20,7 @@ _MAX_PARALLEL = 16
 class ServedModel:
     """One model on one host. `version` answers requests that name none; None where none is ready.
 
-    State: ready; loading (known to the host, not ready); absent (unknown to it); unreachable (the
+    State: ready; loading (on the host, not ready); absent (not on it); unreachable (the
     host did not answer, or not in Triton's way).
     """
 
@@ -47,7 +47,7 @@ def poll_fleet(
 def poll_host(
     address: str, port: int, models: Iterable[str], timeout_s: float
 ) -> dict[str, ServedModel]:
-    """Each model's state on one host; never raises for what the host does or does not say."""
+    """Each model's state on one host; never raises for an answer of the host, or for none."""
     found = dict.fromkeys(models, ServedModel("unreachable"))
     connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
     try:

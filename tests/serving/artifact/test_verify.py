@@ -25,7 +25,7 @@ SCRIPT = Path(verify.__file__)
 
 def refusal(package: Path, keys: Keys, **wanted: object) -> str:
     with pytest.raises(Refused) as error:
-        verify.verify(package, keys.allowed, **wanted)  # type: ignore[arg-type]
+        verify.verify_package(package, keys.allowed, **wanted)  # type: ignore[arg-type]
     assert error.value.exit_code == EXIT_CODES[error.value.reason]
     return error.value.reason
 
@@ -47,7 +47,7 @@ def resign(package: Path, key: Path, edit: Callable[[dict], None]) -> None:
 
 
 def test_a_good_package_is_verified_and_named(package: Path, keys: Keys) -> None:
-    found = verify.verify(package, keys.allowed, "flights", 3)
+    found = verify.verify_package(package, keys.allowed, "flights", 3)
     assert (found.model, found.version, found.files) == ("flights", 3, len(FILES))
     assert found.bytes == sum(map(len, FILES.values()))
     assert found.digest == manifest.read_manifest(package).digest
@@ -129,7 +129,7 @@ def test_any_changed_signature_byte_never_verifies_other_bytes(
     lines[row] = lines[row][:column] + bytes([letter]) + lines[row][column + 1 :]
     (package / SIGNATURE).write_bytes(b"\n".join(lines))
     try:
-        verify(package, keys.allowed)
+        verify.verify_package(package, keys.allowed)
     except Refused:
         pass
     else:
@@ -272,7 +272,7 @@ def test_a_signature_of_another_identity_is_refused(
     other = tmp_path / "signers"
     other.write_text(keys.allowed.read_text().replace("release@lockgate", "train@lockgate"))
     with pytest.raises(Refused):
-        verify.verify(package, other)
+        verify.verify_package(package, other)
 
 
 def test_what_is_no_signature_is_refused(package: Path, keys: Keys) -> None:
