@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from conf.errors import MISTAKE, REFUSED, LockgateError
 from conf.schema import SchemaError, build
 from serving.artifact.digest import canonical_json
 from serving.artifact.lineage import Lineage
@@ -19,8 +20,16 @@ from serving.artifact.verify import safe_path
 FILE = "candidate.json"
 
 
-class CandidateError(ValueError):
-    """A run has no candidate that could be released; the message says what to do."""
+class CandidateError(LockgateError, ValueError):
+    """A candidate is not one that could be released; the message has the file and the fault."""
+
+    exit_code = REFUSED
+
+
+class NoCandidate(CandidateError):
+    """There is no such run, or it has no candidate; the message has the nearest runs."""
+
+    exit_code = MISTAKE
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,15 @@ class Candidate:
 
 
 def read_candidate(folder: Path) -> Candidate:
-    """The candidate.json in `folder`, which is `runs/<run>/candidate`. Raises CandidateError."""
+    """The candidate.json in `folder`, which is `runs/<run>/candidate`.
+
+    Raises NoCandidate where there is none, CandidateError for one that cannot be read.
+    """
     path = Path(folder) / FILE
     try:
         candidate: Candidate = build(Candidate, json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
-        raise CandidateError(_missing(Path(folder))) from None
+        raise NoCandidate(_missing(Path(folder))) from None
     except PermissionError:
         raise CandidateError(f"{path} is not readable by this user") from None
     except ValueError as error:

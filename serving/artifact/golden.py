@@ -1,7 +1,7 @@
 """Golden examples: requests with the answers they must get, carried inside every package.
 
-A server that loads, reports ready and answers can still answer wrongly; only a known input with a
-known output shows it. The release, every serving host and the load test compare with
+A server that loads, reports ready and answers can still answer wrongly; only a fixed input with a
+fixed output shows it. The release, every serving host and the load test compare with
 `differences`.
 
 golden.json is strict JSON: a list of {inputs, outputs, atol, rtol}, where a tensor is
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.errors import REFUSED, LockgateError
 from conf.schema import SchemaError, build
 from serving.artifact.digest import canonical_json
 from serving.artifact.tensors import FLOATS, numpy_dtype, triton_dtype
@@ -29,8 +30,10 @@ FILE = "golden.json"
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
-class GoldenError(ValueError):
-    """golden.json cannot be read; the message says where."""
+class GoldenError(LockgateError, ValueError):
+    """golden.json cannot be read; the message has the place."""
+
+    exit_code = REFUSED
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from conf.errors import REFUSED, LockgateError
 from conf.schema import SchemaError, build
 from serving.artifact.digest import bytes_sha256, canonical_json, file_sha256
 from serving.artifact.lineage import Lineage
@@ -19,8 +20,10 @@ from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT, MANIFEST, SIGNATURE, plain_files, safe_path
 
 
-class ManifestError(SchemaError):
-    """A manifest cannot be understood; the message says where and what was expected."""
+class ManifestError(LockgateError, SchemaError):
+    """A manifest cannot be understood; the message has the place and the expected value."""
+
+    exit_code = REFUSED
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sign a manifest's bytes with ssh-keygen; the verdict on a signature is `verify`'s.
+"""Signatures of a manifest's bytes by ssh-keygen; `verify` checks them.
 
 A signature is for one namespace and one identity, so that a key that also signs commits or logs
 in somewhere cannot be tricked into having signed a release.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from conf.errors import LockgateError
 from serving.artifact.verify import IDENTITY, NAMESPACE, Refused, check_signature
 
 __all__ = [
@@ -22,8 +23,8 @@ __all__ = [
 ]
 
 
-class SigningError(RuntimeError):
-    """The bytes could not be signed; the message says what to do."""
+class SigningError(LockgateError, RuntimeError):
+    """The bytes could not be signed; the message has the key and the reason."""
 
 
 def sign(data: bytes, key: Path) -> bytes:

@@ -1,7 +1,7 @@
 """The store: signed, immutable versions as folders, `<store>/<model>/<N>/`.
 
-A version appears by one rename of a complete, fsynced, read-only folder: whoever looks sees all of
-it or nothing, also after a power cut. `.staging/` holds what is not yet a version; `.locks/` and
+A version appears by one rename of a complete, fsynced, read-only folder: a reader sees all of it or
+nothing, also after a power cut. `.staging/` holds what is not yet a version; `.locks/` and
 `reports/` belong to releases.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from conf.errors import MISTAKE, LockgateError
 from serving.artifact.durable import seal_tree, sync_path
 from serving.artifact.manifest import Manifest, read_manifest
 from serving.artifact.verify import MANIFEST, SIGNATURE, safe_path
@@ -23,8 +24,14 @@ REPORTS = "reports"
 _NUMBER = re.compile(r"[1-9][0-9]*\Z")
 
 
-class StoreError(ValueError):
-    """The store lacks what was asked for, or cannot take what was given; the message names it."""
+class StoreError(LockgateError, ValueError):
+    """The store cannot take a version; the message names it."""
+
+
+class NotInStore(StoreError):
+    """The store has no such model or version; the message has the nearest ones."""
+
+    exit_code = MISTAKE
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def models(store: Path) -> list[str]:
 
 
 def versions(store: Path, model: str) -> list[int]:
-    """The versions of `model`, oldest first; none for a model that the store does not know."""
+    """The versions of `model`, oldest first; none for a model that is not in the store."""
     folder = Path(store) / model
     if not folder.is_dir():
         return []
@@ -54,21 +61,21 @@ def versions(store: Path, model: str) -> list[int]:
 
 
 def get(store: Path, model: str, version: int | None = None) -> Package:
-    """One version; the newest when `version` is None. Raises StoreError with the nearest names.
+    """One version; the newest when `version` is None. Raises NotInStore with the nearest names.
 
-    Proves nothing about the files: `verify.verify` does.
+    The files are not checked here: `verify.verify_package` does that.
     """
     have = versions(store, model) if safe_path(model) and "/" not in model else []
     if not have:
         known = models(store)
         near = get_close_matches(model, known, n=3, cutoff=0.4) or known
         hint = f"it has {', '.join(near)}" if near else "it has no versions yet: lockgate release"
-        raise StoreError(f"the store {store} has no model {model!r}; {hint}")
+        raise NotInStore(f"the store {store} has no model {model!r}; {hint}")
     wanted = have[-1] if version is None else version
     if wanted not in have:
         near_versions = sorted(have, key=lambda number: abs(number - wanted))[:3]
         hint = ", ".join(f"{model}/{number}" for number in sorted(near_versions))
-        raise StoreError(f"the store {store} has no {model}/{wanted}; nearest: {hint}")
+        raise NotInStore(f"the store {store} has no {model}/{wanted}; nearest: {hint}")
     path = Path(store) / model / str(wanted)
     return Package(path, read_manifest(path))
 

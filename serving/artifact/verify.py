@@ -74,7 +74,7 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Verified:
-    """Proven content: this model and version, by the digest (sha256) of its manifest's bytes."""
+    """Verified content: this model and version, by the digest (sha256) of its manifest's bytes."""
 
     model: str
     version: int
@@ -83,16 +83,16 @@ class Verified:
     bytes: int
 
 
-def verify(
+def verify_package(
     directory: Path,
     allowed_signers: Path,
     model: str | None = None,
     version: int | None = None,
 ) -> Verified:
-    """Prove that `directory` is a signed package, untouched, and the one that is meant.
+    """Check that `directory` is a signed package, untouched, and the one that is meant.
 
-    `model` and `version` are compared with the manifest when given; a caller that knows what it
-    asked for gives them, or an older signed package could be put in a newer one's place.
+    `model` and `version` are compared with the manifest when given; a caller that wants one version
+    gives them, or an older signed package could be put in a newer one's place.
     Raises Refused.
     """
     directory = Path(directory)
@@ -119,7 +119,7 @@ def verify(
 
 
 def check_signature(data: bytes, signature: bytes, allowed_signers: Path) -> None:
-    """Ask ssh-keygen whether IDENTITY signed exactly `data` for NAMESPACE. Raises Refused.
+    """Check with ssh-keygen that IDENTITY signed exactly `data` for NAMESPACE. Raises Refused.
 
     `signature` is passed through a pipe, never through a file that another process could swap
     between the two reads.
@@ -234,7 +234,7 @@ def _parse(manifest: bytes) -> dict:
         raise Refused("bad-manifest", f"{MANIFEST} is not JSON: {error}", MANIFEST) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        message = f"{MANIFEST} has format {found!r}; this verifier knows {FORMAT!r}"
+        message = f"{MANIFEST} has format {found!r}; this verifier reads {FORMAT!r}"
         raise Refused("bad-manifest", message, MANIFEST)
     model, version, files = (content.get(key) for key in ("model", "version", "files"))
     if not isinstance(model, str) or not _SAFE_NAME.match(model):
@@ -287,7 +287,7 @@ def _compare(directory: Path, listed: dict) -> None:
     for name, entry in sorted(listed.items()):
         size = present[name].lstat().st_size
         if size != entry["bytes"]:
-            message = f"{name} has {size} bytes, the manifest says {entry['bytes']}"
+            message = f"{name} has {size} bytes, the manifest has {entry['bytes']}"
             raise Refused("changed-file", message, name)
         if file_sha256(present[name]) != entry["sha256"]:
             raise Refused("changed-file", f"{name} has another sha256 than the manifest", name)
@@ -344,7 +344,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     try:
-        found = verify(options.directory, options.allowed_signers, options.model, options.version)
+        found = verify_package(
+            options.directory, options.allowed_signers, options.model, options.version
+        )
     except Refused as error:
         result = {"ok": False, "refused": error.reason, "path": error.path, "detail": str(error)}
         line, code = f"REFUSED {error.reason}: {error}", error.exit_code

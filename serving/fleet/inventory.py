@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-
-class FleetError(ValueError):
-    """The fleet cannot do what was asked; the message says what, where and what now."""
-
-
-def denied(what: str, path: Path, error: OSError) -> FleetError:
-    """The error for a file of the site that this OS user cannot use."""
-    return FleetError(
-        f"{what} {path}: {(error.strerror or 'not possible').lower()}. Run fab as the deploy "
-        "identity: scripts/site as deploy fab ..."
-    )
+from conf.names import nearest
+from serving.fleet.errors import FleetConfigError
 
 
 @dataclass(frozen=True)
@@ -101,13 +91,12 @@ class Fleet:
         return tuple(host for region in self.regions for host in region.hosts)
 
     def host(self, name: str) -> Host:
-        """The host called `name`. Raises FleetError naming the nearest ones."""
+        """The host called `name`. Raises FleetConfigError naming the nearest ones."""
         for host in self.hosts:
             if host.name == name:
                 return host
         names = [host.name for host in self.hosts]
-        near = get_close_matches(name, names, n=3, cutoff=0.5) or names
-        raise FleetError(f"the fleet has no host {name!r}; it has {', '.join(near)}.")
+        raise FleetConfigError(f"the fleet has no host {name!r}. {nearest(name, names)}.")
 
     def region_of(self, host: Host) -> Region:
         """The region that `host` stands in."""
@@ -117,15 +106,15 @@ class Fleet:
 def fleet_from(config: DictConfig) -> Fleet:
     """The fleet of a composed `rollout` config (key `fleet`).
 
-    Raises FleetError for a missing or mistyped key, a host in a region without an edge, two hosts
-    with one address, and any serving host or edge outside the regions of the US.
+    Raises FleetConfigError for a missing or mistyped key, a host in a region without an edge, two
+    hosts with one address, and any serving host or edge outside the regions of the US.
     """
     try:
         content: Any = OmegaConf.to_container(config.fleet, resolve=True, throw_on_missing=True)
         return _build(content)
     except (OmegaConfBaseException, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise FleetError(f"conf/fleet or conf/site is incomplete: {reason}.") from error
+        raise FleetConfigError(f"conf/fleet or conf/site is incomplete: {reason}.") from error
 
 
 def _build(content: Mapping[str, Any]) -> Fleet:
@@ -135,12 +124,12 @@ def _build(content: Mapping[str, Any]) -> Fleet:
     for host in hosts:
         _only_us(host.region, f"host {host.name}")
         if host.region not in edges:
-            raise FleetError(
+            raise FleetConfigError(
                 f"host {host.name} is in region {host.region!r}, which has no edge; "
                 f"site.edges has {', '.join(edges)}."
             )
         if host.address in seen:
-            raise FleetError(f"hosts {seen[host.address]} and {host.name} have one address.")
+            raise FleetConfigError(f"hosts {seen[host.address]} and {host.name} have one address.")
         seen[host.address] = host.name
     for region in edges:
         _only_us(region, f"edge {region}")
@@ -185,7 +174,7 @@ def _host(name: str, entry: Mapping[str, Any], content: Mapping[str, Any]) -> Ho
 
 def _only_us(region: str, what: str) -> None:
     if not region.startswith("us-"):
-        raise FleetError(
+        raise FleetConfigError(
             f"{what}: region {region!r} is not in the US. Models are served from hosts in the US "
             "only (us-*); move it or take it out of the site's config."
         )

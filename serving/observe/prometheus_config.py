@@ -12,7 +12,7 @@ import yaml
 
 from conf.site_checks import host_port
 from conf.site_schema import Site
-from serving.observe.settings import Settings, load
+from serving.observe.settings import Settings, read_settings
 
 RULES_FILE = "rules.yml"
 
@@ -22,7 +22,7 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
 
     `settings` are those of conf/observe.yaml where not given. Raises `ConfigError` for those.
     """
-    settings = settings or load()
+    settings = settings or read_settings()
     control, ports = settings.control_address, site.ports
     jobs = [
         _job("prometheus", [_target(control, ports.prometheus)], settings),
@@ -57,16 +57,16 @@ def rules_yml(settings: Settings | None = None) -> str:
     """Every recording rule and alert (see `serving.observe.rules.groups`), for `RULES_FILE`."""
     from serving.observe.rules.groups import groups
 
-    return _yaml({"groups": groups(settings or load())})
+    return _yaml({"groups": groups(settings or read_settings())})
 
 
 def alertmanager_yml(site: Site, settings: Settings | None = None) -> str:
     """The Alertmanager 0.25 configuration: pages at once, tickets in batches, notes nowhere.
 
     `severity` is page, ticket or none. During a rollout (`ReleaseInProgress`) the tickets about
-    versions of that model are held back, because they say what the rollout is doing; pages never.
+    versions of that model are held back, because they are its intended effects; pages never.
     """
-    settings = settings or load()
+    settings = settings or read_settings()
     receivers: list[dict[str, Any]] = [{"name": "nobody"}, {"name": "page"}, {"name": "ticket"}]
     if settings.webhook:
         for receiver in receivers[1:]:

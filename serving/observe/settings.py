@@ -1,8 +1,8 @@
-"""`conf/observe.yaml` as frozen dataclasses: the schema, what each key means, what is refused."""
+"""`conf/observe.yaml` as frozen dataclasses: the schema, the meaning of each key, its limits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,9 +69,9 @@ class Exporter:
     """Settings of `python -m serving.observe.exporter`, which polls the fleet."""
 
     poll_s: float = 10.0
-    """Seconds between two rounds of asking hosts and reading the journal."""
+    """Seconds between two polls of the hosts and the journal."""
     timeout_s: float = 2.0
-    """Seconds for one question to one Triton."""
+    """Seconds for one request to one Triton."""
     latency_edges_s: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 10.0)
     """Upper edges of the latency histogram, ascending; one must be slo.latency_s."""
 
@@ -80,6 +80,34 @@ class Exporter:
             raise ValueError("exporter.poll_s and exporter.timeout_s must be above 0")
         if list(self.latency_edges_s) != sorted(set(self.latency_edges_s)):
             raise ValueError("exporter.latency_edges_s must ascend")
+
+
+@dataclass(frozen=True)
+class AlertThresholds:
+    """Limits that stand in the expressions of alerts, each compared with `>` or `<`."""
+
+    collector_age_s: float = 120
+    """Age of a collector's last good poll, of either exporter (SlurmStale, LockgateStale)."""
+    edge_requests_per_s: float = 0.1
+    """Requests at the edges above which an empty request log is a fault (EdgeLogSilent)."""
+    malformed_lines: int = 10
+    """Malformed lines of the request log in an hour (EdgeLogMalformed)."""
+    edge_retry_ratio: float = 0.05
+    """Connections tried again, as a share of an edge's responses (EdgeRetries)."""
+    checkpoint_age_s: float = 7200
+    """Age of a running job's last checkpoint (CheckpointOld)."""
+    disk_free_ratio: float = 0.1
+    """Free share of a file system, below which it is filling (DiskFilling)."""
+    cpu_pressure_ratio: float = 0.2
+    """Share of time in which processes wait for a CPU (CpuPressure)."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise ValueError(f"alerts.{one.name}={value!r} must be a number above 0")
+            if one.name.endswith("_ratio") and value >= 1:
+                raise ValueError(f"alerts.{one.name}={value!r} must be below 1")
 
 
 @dataclass(frozen=True)
@@ -96,6 +124,7 @@ class Settings:
     """The receiver of Alertmanager's alerts; empty sends them nowhere."""
     scrape: Scrape = field(default_factory=Scrape)
     slo: Objectives = field(default_factory=Objectives)
+    alerts: AlertThresholds = field(default_factory=AlertThresholds)
     exporter: Exporter = field(default_factory=Exporter)
 
     def __post_init__(self) -> None:
@@ -108,7 +137,7 @@ class Settings:
             raise ValueError(f"receiver.webhook={self.webhook!r} is not an http or https URL")
 
 
-def load(cfg: DictConfig | None = None) -> Settings:
+def read_settings(cfg: DictConfig | None = None) -> Settings:
     """The settings in `cfg` (composed `observe`); without it, those of conf/observe.yaml.
 
     Raises `ConfigError` naming the key that is wrong.
@@ -125,6 +154,7 @@ def load(cfg: DictConfig | None = None) -> Settings:
             webhook=str(node["receiver"]["webhook"]),
             scrape=Scrape(**node["scrape"]),
             slo=Objectives(**node["slo"]),
+            alerts=AlertThresholds(**node["alerts"]),
             exporter=Exporter(**exporter),
         )
     except (ValueError, TypeError, KeyError, OmegaConfBaseException) as error:

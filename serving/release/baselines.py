@@ -27,7 +27,7 @@ class PredictionBaseline(Protocol):
     """Something that predicts a split's target."""
 
     def applies(self, subject: GateSubject) -> bool:
-        """Whether there is anything to compare with; costs nothing."""
+        """True when there is something to compare with; costs nothing."""
 
     def predictions(self, subject: GateSubject, split: str, output: str | None) -> np.ndarray:
         """A prediction for each row of `split`: float64 [rows] or [rows, classes]."""
@@ -37,7 +37,7 @@ class CompressionBaseline(Protocol):
     """Something that has a code length for a text."""
 
     def applies(self, subject: GateSubject) -> bool:
-        """Whether there is anything to compare with; costs nothing."""
+        """True when there is something to compare with; costs nothing."""
 
     def bits_per_byte(self, subject: GateSubject, text: HeldOutText) -> float:
         """Bits that it needs for a byte of `text`."""

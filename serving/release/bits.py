@@ -5,6 +5,8 @@ slides its own context window; nothing is carried from one chunk to the next, an
 token is charged as if every token were equally likely. So each byte is counted once, and cutting
 can only make the number too high. A model's code length is its negative log-likelihood: Shannon's
 source coding theorem, https://doi.org/10.1002/j.1538-7305.1948.tb01338.x.
+
+    bits per byte = negative log-likelihood in nats / (ln 2 * bytes)
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def held_out_bytes(subject: GateSubject, text: HeldOutText) -> bytes:
 def served_code_length(
     subject: GateSubject, text: HeldOutText, of_production: bool = False
 ) -> CodeLength:
-    """What the served candidate (or production) needs for the held-out text; measured once.
+    """The code length of the held-out text under the served candidate (or production), once.
 
     Raises ValueError for an answer that is no number of nats, InferError.
     """

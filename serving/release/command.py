@@ -11,16 +11,27 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from conf import ConfigError, compose
-from conf.errors import DONE, FAILED, INCOMPLETE, INTERRUPTED, MISTAKE, LockgateError
+from conf.errors import (
+    DONE,
+    FAILED,
+    INCOMPLETE,
+    INTERRUPTED,
+    MISTAKE,
+    REFUSED,
+    LockgateError,
+)
 from conf.names import nearest
 from conf.tree import options as config_options
 from serving.artifact.candidate import read_candidate
+from serving.artifact.verify import Refused
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line after `lockgate release`; returns its exit status (`conf.errors`).
 
-    0 released, unchanged, or passed a dry run; 3 published but not registered; 4 a gate failed.
+    0 released, unchanged, or passed a dry run; 1 failed; 2 a mistake on the command line or in a
+    config file; 3 published but not registered; 4 a gate or a check refused it; 5 MLflow does not
+    answer.
     """
     options = _parser().parse_intermixed_args(argv)
     try:
@@ -28,19 +39,21 @@ def main(argv: Sequence[str]) -> int:
         if options.cfg:
             print(OmegaConf.to_yaml(cfg), end="")
             return DONE
-        # Heavy (numpy, gRPC), so not before the command line is known to be right.
+        # Heavy (numpy, gRPC), so not before the command line has been found right.
         from serving.release import pipeline, report, settings
 
         wanted = settings.release_settings(cfg)
         result = pipeline.release_candidate(wanted, _print_progress, options.dry_run)
     except LockgateError as error:
-        released = error.exit_code in (MISTAKE, INCOMPLETE)
-        return _print_error(f"{'' if released else 'nothing was released: '}{error}", error)
+        plain = error.exit_code in (MISTAKE, INCOMPLETE)
+        return _print_error(f"{'' if plain else 'nothing was released: '}{error}", error.exit_code)
+    except Refused as error:
+        return _print_error(f"nothing was released: {error}", REFUSED)
     except KeyboardInterrupt:
         print("lockgate: interrupted; run it again to continue", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, RuntimeError, OSError) as error:
-        return _print_error(f"nothing was released: {error}", error)
+    except OSError as error:
+        return _print_error(f"nothing was released: {error}", FAILED)
     if options.json:
         print(result.as_json())
     if not options.json or result.exit_code:
@@ -52,7 +65,7 @@ def _with_gates(overrides: Sequence[str]) -> list[str]:
     """`overrides` with gates=TASK in front, the task of the run's candidate.json.
 
     Only a default: whoever writes gates=... has chosen. Raises ConfigError when no run is named or
-    conf/gates has no file of the task's name, CandidateError when the run has no candidate.
+    conf/gates has no file of the task's name, NoCandidate when the run has no candidate.
     """
     if any(text.startswith("gates=") for text in overrides):
         return list(overrides)
@@ -101,9 +114,9 @@ def _print_progress(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def _print_error(sentence: str, error: Exception) -> int:
+def _print_error(sentence: str, code: int) -> int:
     print(f"lockgate: {sentence}", file=sys.stderr)
-    return error.exit_code if isinstance(error, LockgateError) else FAILED
+    return code
 
 
 if __name__ == "__main__":

@@ -92,9 +92,9 @@ def refused(records: Iterable[GateRecord]) -> list[GateRecord]:
 
 
 def may_release(records: Iterable[GateRecord]) -> bool:
-    """Whether every required gate passed; without any required gate nothing may be released."""
-    judged = list(records)
-    return any(record.required for record in judged) and not refused(judged)
+    """True when every required gate passed; without any required gate nothing may be released."""
+    found = list(records)
+    return any(record.required for record in found) and not refused(found)
 
 
 def _compared(name: str, value: float, threshold: float, good: bool, detail: str) -> GateRecord:

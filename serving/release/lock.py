@@ -18,7 +18,7 @@ LOCKS = ".locks"
 
 
 class ReleaseLocked(LockgateError, RuntimeError):
-    """Somebody else is releasing this model; the message has who, where and since when."""
+    """Another process is releasing this model; the message has its user, host and start."""
 
 
 @contextmanager
@@ -64,9 +64,8 @@ def _me(run: str) -> dict[str, object]:
 
 def _holder(text: str) -> str:
     try:
-        who = json.loads(text)
-        return (
-            f"{who['user']}@{who['host']} (pid {who['pid']}, run {who['run']}) since {who['since']}"
-        )
+        holder = json.loads(text)
+        user = f"{holder['user']}@{holder['host']}"
+        return f"{user} (pid {holder['pid']}, run {holder['run']}) since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "a release that has just begun"

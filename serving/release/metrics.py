@@ -34,7 +34,7 @@ class Metric(Protocol):
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a larger value is a better prediction."""
+        """True when a larger value is a better prediction."""
 
     @property
     def title(self) -> str:
@@ -70,7 +70,7 @@ class FunctionMetric:
     function: str
     """Dotted path of the function."""
     higher_is_better: bool
-    """Whether a larger value is a better prediction."""
+    """True when a larger value is a better prediction."""
     prediction: Literal["as_served", "class"] = "as_served"
     """`class` gives the function class ids [rows] instead of what was served."""
 

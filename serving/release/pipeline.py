@@ -20,7 +20,7 @@ from serving.artifact.digest import pairs_digest
 from serving.artifact.manifest import FileEntry, GateRecord, Manifest
 from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
-from serving.artifact.verify import FORMAT, verify
+from serving.artifact.verify import FORMAT, verify_package
 from serving.release import candidate, report
 from serving.release.candidate import StagedCandidate
 from serving.release.dataset import find_dataset
@@ -178,7 +178,7 @@ def _publish(
 def _unchanged(
     done: Package, registry: Registry, production: Package | None, model: str
 ) -> ReleaseReport:
-    """What was released before, its registration completed where a kill had cut it short."""
+    """The report of an earlier release, its registration completed if a kill had cut it short."""
     manifest = done.manifest
     if manifest.version == max(store.versions(done.path.parents[1], model)):
         _register(registry, manifest)
@@ -215,7 +215,7 @@ def _production(settings: ReleaseSettings, registry: Registry, model: str) -> Pa
     if number is None:
         return None
     package = store.get(settings.store, model, number)
-    verify(package.path, settings.allowed_signers, model, number)
+    verify_package(package.path, settings.allowed_signers, model, number)
     return package
 
 
@@ -243,7 +243,7 @@ def _check_run(staged: StagedCandidate, run: str, model: str) -> None:
     found, claimed = staged.candidate, staged.candidate.lineage.run
     if (claimed, found.model) != (run, model):
         raise ReleaseError(
-            f"the candidate in run {run} says it is {found.model} of run {claimed!r}; it was "
+            f"the candidate in run {run} is marked {found.model} of run {claimed!r}; it was "
             "copied from elsewhere or changed while it was read"
         )
 

@@ -57,7 +57,7 @@ def _labelled_text(content: Mapping[str, Any]) -> LearningProblem:
 
 
 def _arrays(content: Mapping[str, Any]) -> LearningProblem:
-    """Whole numbers are classes, anything else a quantity; which output it is a gate must say."""
+    """Whole numbers are classes, anything else a quantity; the gate names the output."""
     whole = content["targets"][0]["dtype"].startswith(
         ("INT", "UINT", "BOOL", "int", "uint", "bool")
     )

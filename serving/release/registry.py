@@ -18,7 +18,7 @@ DIGEST_TAG, RUN_TAG = "lockgate.digest", "lockgate.run"
 
 
 class RegistryError(LockgateError, RuntimeError):
-    """MLflow did not answer, or contradicts itself; the message has what to do."""
+    """MLflow did not answer, or contradicts itself; the message has the call and the reason."""
 
     exit_code = UNREACHABLE
 
@@ -68,7 +68,7 @@ class Registry:
         return number
 
     def set_tags(self, model: str, version: int, tags: Mapping[str, str]) -> None:
-        """Write what is known about a published version as tags."""
+        """Write tags of a published version."""
         for key, value in tags.items():
             self._call("set_model_version_tag", model, str(version), key, value)
 

@@ -35,12 +35,12 @@ class ServedPackages:
 
 @dataclass(frozen=True)
 class GateSubject:
-    """Everything that gates may look at; what is costly is made when it is first needed, once."""
+    """Everything that gates may read; costly parts are made when first needed, once."""
 
     staged: StagedCandidate
     production: Package | None
     allow_breaking: bool
-    """Whether a change of interface that breaks today's clients is wanted."""
+    """True when a change of interface that breaks today's clients is wanted."""
     serving_env: Path
     """The virtual environment that serves, whose versions `requires` is held against."""
     in_flight: int
@@ -90,7 +90,7 @@ class GateSubject:
     def predictions(
         self, split: str, output: str | None = None, of_production: bool = False
     ) -> np.ndarray:
-        """What the served candidate (or production) predicts for a split, float64 [rows, ...].
+        """The predictions of the served candidate (or production) for a split, float64 [rows, ...].
 
         `output` names the served tensor; None is the one that the dataset names, or the only one
         there is. Raises ValueError, InferError.

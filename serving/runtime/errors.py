@@ -2,7 +2,7 @@
 
 
 class InvalidInput(ValueError):
-    """A request cannot be answered; the message says which input is wrong, and how.
+    """A request cannot be answered; the message names the input and its fault.
 
     Answered to that client alone: other requests of the same batch are not touched.
     """

@@ -100,13 +100,13 @@ Feature = Category | Number | Angle
 
 
 def is_optional(feature: Feature) -> bool:
-    """Whether a request may leave the feature out: it is nullable, and its dtype has a value that
+    """True when a request may leave the feature out: it is nullable, and its dtype has a value that
     stands for a missing one (empty BYTES, NaN)."""
     return feature.nullable and feature.dtype != "INT32"
 
 
 def width(feature: Number | Angle) -> int:
-    """How many columns `encode` makes of it."""
+    """The number of columns that `encode` makes of it."""
     return (2 if isinstance(feature, Angle) else 1) + int(feature.nullable)
 
 

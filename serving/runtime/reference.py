@@ -66,7 +66,7 @@ def bins(described: Mapping[str, Any]) -> list[str]:
 
 
 def count(described: Mapping[str, Any], values: np.ndarray) -> dict[str, int]:
-    """How many of `values` [batch] fall into each bin of a feature; every bin is there.
+    """The count of `values` [batch] in each bin of a feature; every bin is there.
 
     Number bin k holds values from edge k-1 (included) to edge k (left out). NaN is `missing`; so
     is, for a feature with `low` and `high`, what lies outside them, as in the transform.

@@ -23,7 +23,7 @@ FEATURE_KINDS: dict[str, type[Category] | type[Number] | type[Angle]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """What the model predicts.
+    """The target that the model predicts.
 
     `kind` is `binary` (served as the probability of 1), `multiclass` (probabilities of `classes`,
     and the likeliest as a label) or `regression` (served in the target's own unit). `output` names

@@ -21,8 +21,8 @@ CONTEXT = "lockgate.context"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one request may ask for; more is refused, so that nobody waits behind it."""
+class TextLimits:
+    """Limits of one request; a larger one is refused, so that nobody waits behind it."""
 
     max_text_bytes: int = 65_536
     max_new_tokens: int = 256
@@ -47,7 +47,9 @@ class TextModel:
     the text is an honest code length in bits per byte, whatever the text is cut into.
     """
 
-    def __init__(self, tokenizer: Tokenizer, session: onnxruntime.InferenceSession, limits: Limits):
+    def __init__(
+        self, tokenizer: Tokenizer, session: onnxruntime.InferenceSession, limits: TextLimits
+    ):
         self.tokenizer = tokenizer
         self.session = session
         self.limits = limits
@@ -62,9 +64,9 @@ class TextModel:
         `max_new_tokens`, each with a default.
         """
         given = settings or {}
-        limits = Limits(
-            int(given.get("max_text_bytes", Limits.max_text_bytes)),
-            int(given.get("max_new_tokens", Limits.max_new_tokens)),
+        limits = TextLimits(
+            int(given.get("max_text_bytes", TextLimits.max_text_bytes)),
+            int(given.get("max_new_tokens", TextLimits.max_new_tokens)),
         )
         session = open_session(Path(version_dir) / "model.onnx", int(given.get("threads", "1")))
         tokenizer = Tokenizer.from_file(str(Path(version_dir) / "tokenizer.json"))

@@ -15,7 +15,7 @@ from .package import open_model
 
 
 class TritonPythonModel:
-    """What Triton's stub creates once per instance and calls for each batch of requests."""
+    """The object that Triton's stub creates once per instance and calls for each batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the model of this version; an exception here fails the load, with its message."""

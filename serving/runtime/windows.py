@@ -1,4 +1,4 @@
-"""How a long text is scored by a model with a limited context: the same windows on every side."""
+"""Windows that score a long text with a model of limited context, the same on every side."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""NVIDIA Triton: start a server, write its model configs, speak to it by gRPC and HTTP.
+"""NVIDIA Triton: start a server, write its model configs, call it by gRPC and HTTP.
 
-Imports serving.artifact only; `install_stub` and `TritonServer` need the standard library alone.
+Imports serving.artifact and conf.errors only; `install_stub` and `TritonServer` need no library but
+the standard one.
 """
 
 from serving.triton.server import (

@@ -1,4 +1,4 @@
-"""Ephemeral tritonservers: what a release measures is what a host will run.
+"""Ephemeral tritonservers, started as a host starts its own, for the gates of a release.
 
 Each has a model repository of its own, free ports on one address and a process group of its own.
 It is always ended: by the `with` block, and by the kernel when this process is killed.
@@ -123,14 +123,14 @@ def _start(wanted: EphemeralServer, env_dir: Path, address: str) -> _Process:
 
 
 def _wait(process: _Process, client: ModelClient, deadline: float) -> None:
-    """Until this version of this model answers ready; the server's own readiness says nothing."""
+    """Wait until this version of this model is ready, which the server's own readiness is not."""
     while not client.is_ready():
-        who = f"the ephemeral server of the {process.wanted.name}"
+        name = f"the ephemeral server of the {process.wanted.name}"
         if process.popen.poll() is not None:
             reason = f"ended with code {process.popen.returncode}"
-            raise EphemeralServerError(f"{who} {reason}: {_reason(process.log)}")
+            raise EphemeralServerError(f"{name} {reason}: {_reason(process.log)}")
         if time.monotonic() > deadline:
-            raise EphemeralServerError(f"{who} was not ready in time: {_reason(process.log)}")
+            raise EphemeralServerError(f"{name} was not ready in time: {_reason(process.log)}")
         time.sleep(0.05)
 
 
@@ -156,7 +156,7 @@ def _free_ports(address: str, count: int) -> list[int]:
 
 
 def _reason(log: Path) -> str:
-    """The lines of Triton's log that say why, the shortest useful excerpt of them."""
+    """The last lines of Triton's log that name an error, or its last lines."""
     lines = log.read_text("utf-8", "replace").splitlines()
-    telling = [line for line in lines if "rror" in line or "failed" in line]
-    return " | ".join((telling or lines or ["its log is empty"])[-3:])[-1500:]
+    errors = [line for line in lines if "rror" in line or "failed" in line]
+    return " | ".join((errors or lines or ["its log is empty"])[-3:])[-1500:]

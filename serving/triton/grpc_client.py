@@ -1,6 +1,6 @@
 """Triton's gRPC port: inference and model control.
 
-`TritonClient` speaks to one server, `ModelClient` to one version of one model on it.
+`TritonClient` calls one server, `ModelClient` to one version of one model on it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class TritonClient:
         )["config"]
 
     def index(self, model: str) -> dict[int, str]:
-        """State of every version of `model` that the server knows, such as `{3: "READY"}`.
+        """State of every version of `model` on the server, such as `{3: "READY"}`.
 
         Raises TritonError.
         """
@@ -178,7 +178,7 @@ class TritonClient:
                 wanted = "[" + ", ".join(str(version) for version in versions) + "]"
                 raise TritonError(
                     f"{model} should serve {wanted}, but Triton has {shown}. Its log on the host "
-                    "says why."
+                    "has the reason."
                 )
             time.sleep(0.05)
 

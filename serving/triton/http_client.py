@@ -34,7 +34,7 @@ def is_live(connection: http.client.HTTPConnection) -> bool:
 
 
 def model_versions(connection: http.client.HTTPConnection, model: str) -> ModelVersions:
-    """The versions of `model` that are ready: those of its metadata that say so themselves.
+    """The versions of `model` that are ready: those of its metadata that are ready themselves.
 
     Raises TritonError when the server answers otherwise than Triton does, OSError or HTTPException
     when it does not answer.

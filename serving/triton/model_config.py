@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
 class ModelConfigError(TritonError):
-    """A text is not a Triton model config; the message says where."""
+    """A text is not a Triton model config; the message has the place."""
 
 
 @dataclass(frozen=True)

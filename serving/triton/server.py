@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conf.errors import LockgateError
 from serving.artifact.durable import replace_file
 
 #: What a client of the HTTP port may not reach without the secret header. gRPC carries the same
@@ -23,12 +24,12 @@ RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
 SECRET_HEADER = "lockgate-control"
 
 
-class TritonError(RuntimeError):
+class TritonError(LockgateError, RuntimeError):
     """Triton refused, failed or did not come to the wanted state; the message is a sentence."""
 
 
-class TritonNotInstalled(RuntimeError):
-    """The serving environment lacks Triton or the Python stub; the message says what to run."""
+class TritonNotInstalled(LockgateError, RuntimeError):
+    """The serving environment lacks Triton or the Python stub; run scripts/setup."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class TritonServer:
 
     `env_dir` is the serving virtual environment, `repository` the model repository. `models` are
     loaded at start: names, or `("*",)` for every model in the repository. Model control is
-    explicit: nothing else is loaded until somebody says so by gRPC on `address`.
+    explicit: nothing else is loaded until a client loads it by gRPC on `address`.
 
     A model that fails to load at start does not stop the server when `exit_on_error` is False: a
     host must come back with the models that are good. `http_secret` guards model control on the
     HTTP port. It appears in this process's command line, which every user of the host can read
     in /proc unless it is mounted with hidepid: it keeps clients of the network out, not users of
-    the host. The default is drawn at random and told to nobody.
+    the host. The default is drawn at random and kept in memory only.
     """
 
     env_dir: Path
@@ -103,7 +104,7 @@ class TritonServer:
             f"--metrics-address={self.address}",
             f"--metrics-port={self.metrics_port}",
             "--metrics-config=summary_latencies=true",
-            # A killed Triton leaves its shared memory behind; a name says whose it was.
+            # A killed Triton leaves its shared memory behind; the name is that of its server.
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             "--log-format=ISO8601",
         ]

@@ -63,7 +63,7 @@ def test_every_host_refuses_a_tampered_package(box, store):
     model.chmod(0o644)
     model.write_text(model.read_text().replace("factor", "fact0r"))
     done = fab(box, store, "deploy", "--model", "toy")
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.returncode == 4, done.stdout + done.stderr
     assert "refused toy/1: changed-file" in done.stdout
     assert served(box) == before and traces(box) == []
 

@@ -14,19 +14,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from conf.errors import DONE
 from serving.artifact import store
-from serving.fleet.inventory import Fleet, FleetError, denied, fleet_from
+from serving.fleet.errors import FleetConfigError, denied
+from serving.fleet.inventory import Fleet, fleet_from
 from serving.fleet.plan import rollout_plan as planning
-from serving.fleet.plan.rollout_plan import Plan
+from serving.fleet.plan.rollout_plan import RolloutPlan
 from serving.fleet.plan.shipment import Shipment, read_shipment
 from serving.fleet.rollout.engine import Outcome, Progress, RolloutConfig, roll
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.rollout.lease import Lease, hold
 from serving.fleet.rollout.production import point_alias
 from serving.fleet.ssh.ssh_driver import SshDriver
-
-EXIT = {"unchanged": 0, "done": 0, "rolled-back": 1, "refused": 2, "manual-intervention": 3}
-"""Exit codes: 0 as wished, 1 failed and undone, 2 refused with nothing changed, 3 look at it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Controls:
 
 
 @dataclass(frozen=True)
-class Report:
+class RolloutReport:
     """The end of a deployment or a rollback. `previous` was in production before, `seconds` long
     it took; `warning` is a sentence about what did not work beside the fleet."""
 
@@ -57,17 +56,17 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """For the shell; see `EXIT`."""
-        return EXIT[self.outcome.kind]
+        """For the shell, one of `conf.errors`."""
+        return self.outcome.exit_code
 
 
 def controls(config: DictConfig) -> Controls:
-    """From a composed `rollout` config. Raises FleetError for a key that cannot be."""
+    """From a composed `rollout` config. Raises FleetConfigError for a key that cannot be."""
     values: Any = OmegaConf.to_container(config.rollout, resolve=True)
     try:
         rollout = RolloutConfig(**values)
     except TypeError as error:
-        raise FleetError(f"conf/rollout.yaml: {error}.") from error
+        raise FleetConfigError(f"conf/rollout.yaml: {error}.") from error
     return Controls(
         fleet_from(config),
         Path(config.site.paths.store),
@@ -84,7 +83,7 @@ def production(journal: Journal, model: str) -> int | None:
 
 
 def only_model(folder: Path, model: str | None) -> str:
-    """`model`, or the only one in the store. Raises FleetError naming the choices."""
+    """`model`, or the only one in the store. Raises FleetConfigError naming the choices."""
     if model:
         return model
     try:
@@ -94,38 +93,46 @@ def only_model(folder: Path, model: str | None) -> str:
     if len(known) == 1:
         return known[0]
     if not known:
-        raise FleetError(f"the store {folder} has no versions yet. Release one: lockgate release.")
-    raise FleetError(f"the store has {', '.join(known)}: say which, as in --model {known[0]}.")
+        raise FleetConfigError(
+            f"the store {folder} has no versions yet. Release one: lockgate release."
+        )
+    raise FleetConfigError(
+        f"the store has {', '.join(known)}: name one of them, as in --model {known[0]}."
+    )
 
 
-def preview(on: Controls, model: str | None, version: int | None) -> Plan:
+def preview(on: Controls, model: str | None, version: int | None) -> RolloutPlan:
     """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
     shipment = read_shipment(on.store, only_model(on.store, model), version)
     with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
         return _plan(on, shipment, driver)
 
 
-def deploy(on: Controls, model: str | None, version: int | None, progress: Progress) -> Report:
+def deploy(
+    on: Controls, model: str | None, version: int | None, progress: Progress
+) -> RolloutReport:
     """Bring the fleet to `version` (the newest in the store when None).
 
     Raises FleetError when nothing was done: a version below production, a host that cannot be
-    read, a fleet that somebody else works on.
+    read, a fleet that another controller works on.
     """
     shipment = read_shipment(on.store, only_model(on.store, model), version)
     current = production(on.journal, shipment.model)
     if current is not None and shipment.version < current:
-        raise FleetError(
+        raise FleetConfigError(
             f"{shipment} is older than {shipment.model}/{current}, which is in production. To go "
-            f"back say so: fab rollback --model {shipment.model} --version {shipment.version}."
+            f"back: fab rollback --model {shipment.model} --version {shipment.version}."
         )
     return _carry_out(on, shipment, "deploy", progress)
 
 
-def rollback(on: Controls, model: str | None, version: int | None, progress: Progress) -> Report:
+def rollback(
+    on: Controls, model: str | None, version: int | None, progress: Progress
+) -> RolloutReport:
     """Bring the fleet back to `version`; without one, to where the last deployment started.
 
     That is the version in production before, or production itself while a deployment is
-    unfinished. Raises FleetError when there is nothing to go back to.
+    unfinished. Raises FleetConfigError when there is nothing to go back to.
     """
     model = only_model(on.store, model)
     stack = history(on.journal.productions(model))
@@ -134,30 +141,33 @@ def rollback(on: Controls, model: str | None, version: int | None, progress: Pro
         if unfinished and stack and unfinished.version != stack[-1]:
             version = stack[-1]
         elif len(stack) < 2:
-            raise FleetError(
+            raise FleetConfigError(
                 f"{model} has no earlier production version in the ledger to go back to"
                 f"{f' from {model}/{stack[-1]}' if stack else ''}. Name one: --version N."
             )
         else:
             version = stack[-2]
     elif stack and version > stack[-1]:
-        raise FleetError(
+        raise FleetConfigError(
             f"{model}/{version} is newer than {model}/{stack[-1]} in production: that is a "
             f"deployment. fab deploy --model {model} --version {version}."
         )
     return _carry_out(on, read_shipment(on.store, model, version), "rollback", progress)
 
 
-def heal(on: Controls, model: str | None, progress: Progress) -> Report:
-    """Bring every host back to the version in production. Raises FleetError without one."""
+def heal(on: Controls, model: str | None, progress: Progress) -> RolloutReport:
+    """Bring every host back to the version in production. Raises FleetConfigError without
+    one."""
     model = only_model(on.store, model)
     current = production(on.journal, model)
     if current is None:
-        raise FleetError(f"the ledger has no production version of {model}: fab deploy first.")
+        raise FleetConfigError(
+            f"the ledger has no production version of {model}: fab deploy first."
+        )
     return _carry_out(on, read_shipment(on.store, model, current), "heal", progress)
 
 
-def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress) -> Report:
+def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress) -> RolloutReport:
     began = time.monotonic()
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
@@ -169,13 +179,13 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
         plan = _plan(on, shipment, driver)
         outcome = roll(on.fleet, plan, driver, on.journal, lease, rollout, on.config, progress)
         warning = ""
-        if EXIT[outcome.kind] == 0 and previous != shipment.version:
+        if outcome.exit_code == DONE and previous != shipment.version:
             on.journal.enter(
                 "deploy" if action == "heal" else action, rollout, model=shipment.model,
                 version=shipment.version, digest=shipment.digest, previous=previous,
             )  # fmt: skip
             warning = point_alias(on.mlflow_uri, shipment.model, shipment.version)
-    return Report(
+    return RolloutReport(
         outcome,
         shipment.model,
         shipment.version,
@@ -188,8 +198,8 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
     )
 
 
-def _plan(on: Controls, shipment: Shipment, driver: SshDriver) -> Plan:
-    return planning.make(
+def _plan(on: Controls, shipment: Shipment, driver: SshDriver) -> RolloutPlan:
+    return planning.make_plan(
         on.fleet,
         shipment,
         driver.read_hosts(),

@@ -1,12 +1,12 @@
 """The tasks that `fab -l` lists: parse, call one function, print.
 
-Exit codes: 0 as wished; 1 a host failed and everything is as before, or `status` found drift; 2
-refused, nothing was changed; 3 a host could not be brought back.
+Exit codes are those of `conf.errors`, with 1 also for drift that `fab status` found.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from invoke import Context, task
 from invoke.exceptions import Exit
 
 if TYPE_CHECKING:
-    from serving.fleet.cli.command import Controls, Report
-    from serving.fleet.plan.rollout_plan import Plan
+    from rich.console import RenderableType
+
+    from serving.fleet.cli.command import Controls, RolloutReport
+    from serving.fleet.plan.rollout_plan import RolloutPlan
     from serving.fleet.rollout.engine import Progress
 
 __all__ = ["deploy", "heal", "plan", "rollback", "status"]  # a fabfile.py imports *
 
-REFUSED, DRIFT = 2, 1
 _HELP = {
     "model": "the model's name; may be left out while the store has only one",
     "version": "the version's number; the newest in the store when left out",
@@ -37,11 +38,12 @@ _ROLLBACK = {**_HELP, "version": "the version to go back to; the one in producti
 def plan(
     _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
 ) -> None:
-    """What a deployment would change on each host, and why; touches nothing."""
+    """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
+    from serving.fleet.cli.tables import plan_table
 
     made = _run(set, lambda on: preview(on, model or None, _number(version)))
-    _print(_plan_json(made), json, _plan_text(made))
+    _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
 
 
 @task(iterable=["set"], help=_HELP)
@@ -74,8 +76,10 @@ def heal(_: Context, model: str = "", set: list[str] | None = None, json: bool =
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
 def status(_: Context, model: str = "", set: list[str] | None = None, json: bool = False) -> None:
-    """Which host serves which version, what the edge thinks of it, and any drift."""
+    """The served versions of each host, its state at the edge, and any drift."""
+    from conf.errors import FAILED
     from serving.fleet.cli.status import Status, fleet_status
+    from serving.fleet.cli.tables import status_table
 
     found: Status = _run(set, lambda on: fleet_status(on, model or None))
     rows = [
@@ -87,40 +91,55 @@ def status(_: Context, model: str = "", set: list[str] | None = None, json: bool
     rows += [f"! {remark}" for remark in found.remarks]
     if not rows:
         rows = ["nothing was deployed yet: fab deploy"]
-    _print({**asdict(found), "drifts": found.drifts}, json, rows)
+    content = {**asdict(found), "drifts": found.drifts}
+    _print(content, json, rows, (lambda: status_table(found)) if found.rows else None)
     if found.drifts:
-        raise Exit(code=DRIFT)
+        raise Exit(code=FAILED)
 
 
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
-    """Compose the config and do `act`; what was refused becomes a sentence and exit code 2."""
-    from conf import ConfigError, compose, enter_project
+    """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
+    from conf import LockgateError, compose, enter_project
+    from conf.errors import INTERRUPTED
     from serving.fleet.cli.command import controls
-    from serving.fleet.inventory import FleetError
 
     try:
         enter_project()
         return act(controls(compose("rollout", overrides or [])))
-    except (FleetError, ConfigError) as error:
-        print(f"fab: {error}", file=sys.stderr)
-        raise Exit(code=REFUSED) from error
+    except LockgateError as error:
+        raise _exit(str(error), error.exit_code) from error
+    except KeyboardInterrupt as error:
+        # A rollout undoes itself and returns; here it had not begun, or its undo was cut short.
+        sentence = "interrupted. A rollout that had begun is open in the journal: fab status."
+        raise _exit(sentence, INTERRUPTED) from error
 
 
-def _finish(report: Report, as_json: bool) -> None:
+def _exit(sentence: str, code: int) -> Exit:
+    print(f"fab: {sentence}", file=sys.stderr)
+    return Exit(code=code)
+
+
+def _finish(report: RolloutReport, as_json: bool) -> None:
     _print({**asdict(report), "exit_code": report.exit_code}, as_json, _report_text(report))
     if report.exit_code:
         raise Exit(code=report.exit_code)
 
 
-def _report_text(report: Report) -> list[str]:
+def _report_text(report: RolloutReport) -> list[str]:
+    from conf.errors import INTERRUPTED
+
     what = f"{report.model}/{report.version}"
     before = f" (before: {report.model}/{report.previous})" if report.previous else ""
+    warning = [f"warning: {report.warning}"] if report.warning else []
+    if report.exit_code == INTERRUPTED:
+        lines = [f"{what} was stopped; everything is as it was before. {report.outcome.reason}"]
+        return [*lines, *warning]
     lines = {
         "done": [
             f"{what} is in production{before}: {len(report.hosts)} hosts in {report.seconds} s."
         ],
         "unchanged": [f"no change: {report.outcome.reason}."],
-        "refused": [f"{what} was refused; nothing was activated. {report.outcome.reason}"],
+        "refused": [f"{what} was not activated on any host. {report.outcome.reason}"],
         "rolled-back": [
             f"{what} failed and everything is as it was before. {report.outcome.reason}",
             "See fab status; then release a better version.",
@@ -131,22 +150,21 @@ def _report_text(report: Report) -> list[str]:
             f"Mend the host, then run fab rollback --model {report.model}, which tries again.",
         ],
     }[report.outcome.kind]
-    return [*lines, *([f"warning: {report.warning}"] if report.warning else [])]
+    return [*lines, *warning]
 
 
-def _plan_text(made: Plan) -> list[str]:
-    shipment = made.shipment
-    lines = [f"{shipment} ({shipment.digest[:12]}, {shipment.size / (1 << 20):.1f} MiB)"]
-    if made.resumes:
-        lines.append(f"continues rollout {made.resumes}, which did not end")
+def _plan_text(made: RolloutPlan) -> list[str]:
+    from serving.fleet.cli.tables import plan_title, wave_name
+
+    lines = plan_title(made)
     for number, wave in enumerate(made.waves):
-        name = "canary" if number == 0 else f"wave {number}"
+        name = wave_name(number)
         lines += [f"{name:<8} {change.host.name:<10} {change.reason}" for change in wave]
     lines += [f"{'-':<8} {host.name:<10} no change: {reason}" for host, reason in made.unchanged]
     return lines
 
 
-def _plan_json(made: Plan) -> dict[str, Any]:
+def _plan_json(made: RolloutPlan) -> dict[str, Any]:
     return {
         "model": made.shipment.model,
         "version": made.shipment.version,
@@ -169,20 +187,45 @@ def _progress(as_json: bool) -> Progress:
 
     def progress(host: str, step: str, detail: str) -> None:
         seconds = time.monotonic() - began
-        print(f"{seconds:6.1f} s  {host:<10} {step:<8} {detail}".rstrip(), file=stream, flush=True)
+        line = f"{seconds:6.1f} s  {host:<10} {step:<8} {detail}".rstrip()
+        try:
+            print(line, file=stream, flush=True)
+        except BrokenPipeError:
+            _detach(stream.fileno())  # nobody reads on; a rollout goes on all the same
 
     return progress
 
 
-def _print(content: Any, as_json: bool, lines: list[str]) -> None:
-    print(json.dumps(content, indent=2) if as_json else "\n".join(lines), flush=True)
+def _print(
+    content: Any,
+    as_json: bool,
+    lines: list[str],
+    table: Callable[[], RenderableType] | None = None,
+) -> None:
+    """Print `content` as JSON, or `table` on a terminal, or `lines`."""
+    try:
+        if as_json:
+            print(json.dumps(content, indent=2), flush=True)
+        elif table is not None and sys.stdout.isatty():
+            from rich.console import Console
+
+            Console().print(table())
+        else:
+            print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        _detach(sys.stdout.fileno())  # as in `fab status | head`
+
+
+def _detach(descriptor: int) -> None:
+    """Let the descriptor of a closed pipe lead nowhere, so that a later flush does not raise."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _number(text: str) -> int | None:
     if not text:
         return None
     if not text.isdigit() or int(text) < 1:
-        from serving.fleet.inventory import FleetError
+        from serving.fleet.errors import FleetConfigError
 
-        raise FleetError(f"--version is a number such as 3, not {text!r}.")
+        raise FleetConfigError(f"--version is a number such as 3, not {text!r}.")
     return int(text)

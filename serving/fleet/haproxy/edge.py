@@ -1,7 +1,7 @@
-"""A region's HAProxy at run time: who gets traffic, and is it idle.
+"""A region's HAProxy at run time: the state of each host at the edge, and its open requests.
 
-Commands are pure strings; `Edge.send` is the only place that touches the socket. What HAProxy was
-told is lost when it restarts, so states are read back from it and never remembered here.
+Commands are pure strings; `Edge.query` is the only place that touches the socket. States that were
+set are lost when HAProxy restarts, so they are read back from it and never remembered here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy.edge_config import BACKEND
-from serving.fleet.inventory import FleetError
 
 READY, DRAIN, MAINT = "ready", "drain", "maint"
 
@@ -23,12 +23,17 @@ _RUNNING = 2
 
 
 class EdgeError(FleetError):
-    """The edge does not answer, or refused a command."""
+    """The edge refused a command, or did not come to the wanted state."""
+
+
+class EdgeUnreachable(EdgeError, Unreachable):
+    """The edge does not answer on its runtime socket."""
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """One host as its edge sees it. `admin` is what was asked for, `up` what the checks say.
+    """One host as its edge sees it. `admin` is the state that was set, `up` the verdict of
+    the health checks.
 
     `sessions` are requests in flight, `queued` those that wait for this host; `requests` and
     `errors` count since HAProxy started (errors: 5xx answers, failed connections and responses).
@@ -97,7 +102,7 @@ class Edge:
             raise EdgeError(f"the edge of {self.region} refused `{command}`: {answer}")
 
     def query(self, command: str) -> str:
-        """Send a command that reads and return its answer. Raises EdgeError."""
+        """Send a command that reads and return its answer. Raises EdgeUnreachable."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
             try:
@@ -107,7 +112,7 @@ class Edge:
                 while chunk := connection.recv(65536):
                     chunks.append(chunk)
             except OSError as error:
-                raise EdgeError(
+                raise EdgeUnreachable(
                     f"the edge of {self.region} does not answer on {self.path}: {error.strerror}. "
                     "Is HAProxy up, and may this user write to its socket?"
                 ) from error
@@ -118,7 +123,7 @@ class Edge:
         return parse_states(self.query(f"show servers state {BACKEND}"), self.query("show stat"))
 
     def state(self, host: str) -> ServerState:
-        """One host. Raises EdgeError when the edge does not know it."""
+        """One host. Raises EdgeError when the edge has no such server."""
         states = self.states()
         if host not in states:
             known = ", ".join(states) or "none"
@@ -140,7 +145,7 @@ class Edge:
         now = self.state(host).admin
         if now != state:
             raise EdgeError(
-                f"the edge of {self.region} was told {state} for {host}, but it is {now}."
+                f"the edge of {self.region} was set to {state} for {host}, but it is {now}."
             )
 
     def wait_idle(self, host: str, timeout_s: float) -> None:

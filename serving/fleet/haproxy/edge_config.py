@@ -132,7 +132,7 @@ def _backend(servers: dict[str, str], settings: EdgeSettings) -> list[str]:
         f"backend {BACKEND}",
         # Dynamic, so that weights and states can be set at run time.
         "  balance leastconn",
-        # Only a connection that was never made may be tried elsewhere: then the host has seen
+        # Only a connection that was never made may be tried elsewhere: then the host has had
         # nothing. An empty response, a reset or a 5xx may come after the model ran, and a POST must
         # not run twice; a rollout loses nothing by it, because it drains first.
         "  retries 3",
@@ -140,7 +140,7 @@ def _backend(servers: dict[str, str], settings: EdgeSettings) -> list[str]:
         "  option redispatch 1",
         # Liveness, not /v2/health/ready: that one turns false on every host while any model loads
         # and stays so after a failed load, so a rollout would empty the region. Whether a version
-        # answers rightly is asked by golden examples, before the host is given back to the edge.
+        # answers rightly is checked by golden examples, before the host is given back to the edge.
         # A restarted Triton opens its port only after the models it served are loaded again.
         "  option httpchk",
         "  http-check send meth GET uri /v2/health/live",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from serving.fleet.errors import FleetRefusal, Unreachable
 from serving.fleet.haproxy.edge import READY
-from serving.fleet.inventory import Fleet, FleetError, Host
+from serving.fleet.inventory import Fleet, Host
 from serving.fleet.plan.shipment import Shipment
 from serving.fleet.rollout.driver import HostState
 from serving.fleet.rollout.journal import Before, Unfinished
@@ -25,7 +26,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RolloutPlan:
     """Waves of changes (the first is the canary) and the hosts that need none, with the reason.
 
     `inherited` are hosts that an unfinished rollout began to change, as they were before it.
@@ -52,18 +53,21 @@ def served_set(target: int, before: tuple[int, ...], keep_previous: bool) -> tup
     return (max(older), target) if older and keep_previous else (target,)
 
 
-def make(
+def make_plan(
     fleet: Fleet,
     shipment: Shipment,
     states: Mapping[str, HostState],
     unfinished: Unfinished | None,
     strategy: str,
     parallel: int,
-) -> Plan:
-    """Decide what to do. Raises FleetError when a host cannot be read, or may not be changed."""
+) -> RolloutPlan:
+    """The plan for the fleet in `states`.
+
+    Raises Unreachable when a host cannot be read, FleetRefusal when one may not be changed.
+    """
     problems = [state.problem for state in states.values() if state.problem]
     if problems:
-        raise FleetError(f"{' '.join(problems)} Nothing was changed.")
+        raise Unreachable(f"{' '.join(problems)} Nothing was changed.")
     inherited = dict(unfinished.touched) if unfinished else {}
     changes: list[Change] = []
     unchanged: list[tuple[Host, str]] = []
@@ -80,7 +84,7 @@ def make(
         _never_empty(fleet, changes)
     # A host that was left half way comes first: until it is whole, its region is a host short.
     changes.sort(key=lambda change: change.host.name not in inherited)
-    return Plan(
+    return RolloutPlan(
         shipment,
         waves(changes, parallel),
         tuple(unchanged),
@@ -96,7 +100,7 @@ def as_it_is(state: HostState) -> Before:
 
 
 def waves(changes: Sequence[Change], parallel: int) -> tuple[tuple[Change, ...], ...]:
-    """One canary, then as many at a time as `parallel` says, but never two of one region."""
+    """One canary, then waves of at most `parallel` hosts, never two of one region in a wave."""
     left = list(changes)
     made: list[tuple[Change, ...]] = []
     while left:
@@ -131,7 +135,7 @@ def _change(host: Host, shipment: Shipment, state: HostState, before: Before) ->
 def _never_empty(fleet: Fleet, changes: Sequence[Change]) -> None:
     for change in changes:
         if len(fleet.region_of(change.host).hosts) < 2 and change.before.edge == READY:
-            raise FleetError(
+            raise FleetRefusal(
                 f"{change.host.name} is the only host of {change.host.region}: restarting its "
                 "Triton would leave the region without answers. Use --set rollout.strategy=load, "
                 "or add a host. Nothing was changed."

@@ -1,4 +1,4 @@
-"""The load of a rollout: one signed version from the store, with what is needed to prove it."""
+"""The load of a rollout: one signed version from the store, with its golden examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.artifact.digest import bytes_sha256
 from serving.artifact.golden import GoldenError, GoldenExample, read_examples
 from serving.artifact.manifest import Manifest, ManifestError
 from serving.artifact.store import StoreError
-from serving.fleet.inventory import FleetError, denied
+from serving.fleet.errors import FleetConfigError, FleetRefusal, denied
 from serving.triton.model_config import ModelConfigError, parse_config
 
 
@@ -53,20 +53,22 @@ class Shipment:
 def read_shipment(folder: Path, model: str, version: int | None = None) -> Shipment:
     """The shipment of `model`'s `version`, the newest when None, from the store in `folder`.
 
-    Raises FleetError when the store lacks it, or when the two files that the controller itself
-    uses (config.pbtxt, golden.json) are not those of the manifest.
+    Raises FleetConfigError when the store lacks it, FleetRefusal when the two files that the
+    controller itself uses (config.pbtxt, golden.json) are not those of the manifest.
     """
     try:
         package = store.get(folder, model, version)
-    except (StoreError, ManifestError) as error:
-        raise FleetError(str(error)) from error
+    except StoreError as error:
+        raise FleetConfigError(str(error)) from error
+    except ManifestError as error:
+        raise FleetRefusal(f"{error}. Nothing was changed; release it again.") from error
     except PermissionError as error:
         raise denied("cannot read the store", folder, error) from error
     config = _own(package.path, package.manifest, "config.pbtxt").decode()
     try:
         parse_config(config)
     except ModelConfigError as error:
-        raise FleetError(f"{package.path}: {error}") from error
+        raise FleetRefusal(f"{package.path}: {error}") from error
     _own(package.path, package.manifest, "golden.json")
     return Shipment(package.path, package.manifest, config, _examples(package.path))
 
@@ -75,10 +77,10 @@ def _examples(package: Path) -> tuple[GoldenExample, ...]:
     try:
         examples = read_examples(package)
     except GoldenError as error:
-        raise FleetError(str(error)) from error
+        raise FleetRefusal(str(error)) from error
     if not examples:
-        raise FleetError(
-            f"{package} has no golden examples: without them no host can be proven right."
+        raise FleetRefusal(
+            f"{package} has no golden examples: without them no host can be checked."
         )
     return examples
 
@@ -89,11 +91,11 @@ def _own(folder: Path, manifest: Manifest, name: str) -> bytes:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise FleetError(
+        raise FleetRefusal(
             f"{where} lacks {name}: {error.strerror}. Nothing was changed; release it again."
         ) from error
     if listed.get(name) != bytes_sha256(content):
-        raise FleetError(
+        raise FleetRefusal(
             f"{where}: {name} is not the one that was released (sha256 differs from the manifest). "
             "Nothing was changed; release it again."
         )

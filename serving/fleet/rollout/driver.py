@@ -1,6 +1,6 @@
 """The driver interface of the rollout engine; `ssh.ssh_driver` implements it for real hosts.
 
-Reading and changing are apart: `read` and `peers_up` change nothing; every change may be done
+Reading and changing are apart: `read_host` and `peers_up` change nothing; every change may be done
 twice. Tests run the same rollout against a simulated fleet with every step failing in turn.
 """
 
@@ -18,10 +18,10 @@ class HostState:
     """One host as it is now, for one model.
 
     `serving` are the versions its Triton answers for, `config` the text that a restarted Triton
-    would start from, `packages` the digest of each verified package on it. `edge` is what HAProxy
-    was told (ready, drain, maint), `up` what its checks say. `alive` is false when its Triton does
-    not answer at all. `problem` is a sentence when the host could not be read; the rest is then
-    empty.
+    would start from, `packages` the digest of each verified package on it. `edge` is the state set
+    in HAProxy (ready, drain, maint), `up` the verdict of its checks. `alive` is false when its
+    Triton does not answer at all. `problem` is a sentence when the host could not be read; the
+    rest is then empty.
     """
 
     host: str
@@ -82,10 +82,10 @@ class FleetDriver(Protocol):
         """Make Triton serve no version of the model."""
 
     def restart(self, host: Host) -> None:
-        """Restart a parked host's Triton and return when it answers again."""
+        """Restart the Triton of a host in maintenance and return when it answers again."""
 
     def check_golden(self, host: Host, version: int) -> str:
-        """Warm `version` up and compare golden examples on it; returns what was seen."""
+        """Warm `version` up and compare golden examples on it; returns a sentence for people."""
 
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""

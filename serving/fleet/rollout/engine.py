@@ -12,8 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from serving.fleet.inventory import Fleet, FleetError, Host
-from serving.fleet.plan.rollout_plan import Plan
+from conf.errors import DONE, FAILED, INCOMPLETE, INTERRUPTED, REFUSED, UNREACHABLE
+from serving.fleet.errors import FleetConfigError, FleetError
+from serving.fleet.inventory import Fleet, Host
+from serving.fleet.plan.rollout_plan import RolloutPlan
 from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.host import activate, restore
 from serving.fleet.rollout.journal import Before, Journal
@@ -42,14 +44,16 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         if self.strategy not in ("load", "restart"):
-            raise FleetError(f"rollout.strategy is {self.strategy!r}; choose load or restart.")
+            raise FleetConfigError(
+                f"rollout.strategy is {self.strategy!r}; choose load or restart."
+            )
         for name in ("parallel", "drain_timeout_s", "ready_timeout_s", "lock_ttl_s"):
             if getattr(self, name) <= 0:
-                raise FleetError(f"rollout.{name} must be above 0.")
+                raise FleetConfigError(f"rollout.{name} must be above 0.")
         for name in ("transfer_limit_kib_s", "keep_versions", "free_disk_mib", "free_shm_mib",
                      "warm_up", "settle_s", "max_errors"):  # fmt: skip
             if getattr(self, name) < 0:
-                raise FleetError(f"rollout.{name} must not be negative.")
+                raise FleetConfigError(f"rollout.{name} must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,19 @@ class Outcome:
     unchanged: nothing was to do. done: every host serves the version. refused: a host did not take
     the package; nothing was activated. rolled-back: a host failed; all are as before.
     manual-intervention: a host could not be brought back; `stuck` names each with the reason, it
-    gets no traffic it cannot answer, and the next run tries again.
+    gets no traffic it cannot answer, and the next run tries again. `exit_code` is one of
+    `conf.errors`.
     """
 
     kind: Literal["unchanged", "done", "refused", "rolled-back", "manual-intervention"]
     reason: str = ""
     stuck: dict[str, str] = field(default_factory=dict)
-
-
-class Interrupted(FleetError):
-    """The person, or a signal, asked to stop."""
+    exit_code: int = DONE
 
 
 def roll(
     fleet: Fleet,
-    plan: Plan,
+    plan: RolloutPlan,
     driver: FleetDriver,
     journal: Journal,
     lease: Lease,
@@ -132,12 +134,13 @@ def roll(
         reason = str(error) or "interrupted at the keyboard"
         if not begun:
             journal.record("refused", rollout, **about, reason=reason)
-            return Outcome("refused", reason)
-        return _undo(fleet, driver, journal, rollout, about, touched, reason, log_step)
+            return Outcome("refused", reason, exit_code=_refusal_code(error))
+        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+        return _undo(fleet, driver, journal, rollout, about, touched, reason, log_step, code)
     except Exception as error:
         # A defect of ours is no reason to leave a fleet half changed.
         reason = f"unexpected {type(error).__name__}: {error}"
-        _undo(fleet, driver, journal, rollout, about, touched, reason, log_step)
+        _undo(fleet, driver, journal, rollout, about, touched, reason, log_step, FAILED)
         raise
     journal.record("done", rollout, **about, digest=shipment.digest)
     for change in plan.changes:
@@ -154,7 +157,9 @@ def _undo(
     touched: dict[str, Before],
     reason: str,
     log_step: Callable[[Host, str, str], None],
+    exit_code: int,
 ) -> Outcome:
+    """Restore every host in `touched`, last first; `exit_code` is that of a complete undo."""
     journal.record("undoing", rollout, **about, reason=reason, hosts=list(touched))
     stuck: dict[str, str] = {}
     for name, before in reversed(touched.items()):
@@ -168,9 +173,17 @@ def _undo(
             stuck[name] = str(error)
     if stuck:
         journal.record("manual-intervention", rollout, **about, reason=reason, stuck=stuck)
-        return Outcome("manual-intervention", reason, stuck)
+        return Outcome("manual-intervention", reason, stuck, INCOMPLETE)
     journal.record("rolled-back", rollout, **about, reason=reason)
-    return Outcome("rolled-back", reason)
+    return Outcome("rolled-back", reason, exit_code=exit_code)
+
+
+def _refusal_code(error: BaseException) -> int:
+    """The exit code of a rollout that activated nothing."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    code = getattr(error, "exit_code", FAILED)
+    return code if code in (REFUSED, UNREACHABLE) else FAILED
 
 
 def _all(hosts: list[Host], act: Callable[[Host], None], limit: int) -> None:

@@ -1,6 +1,6 @@
 """One host, from the version it serves to the next and back: the order that loses no request.
 
-drain, finish what is in flight, load, prove with golden examples, remember for a restart, give
+drain, finish what is in flight, load, check the golden examples, persist for a restart, give
 back, watch. Each step may be run again after a crash; it then finds its work done.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
-from serving.fleet.inventory import FleetError, Host
+from serving.fleet.inventory import Host
 from serving.fleet.plan.rollout_plan import Change
 from serving.fleet.plan.shipment import Shipment
 from serving.fleet.rollout.driver import FleetDriver
@@ -49,14 +50,14 @@ def activate(
     log_step(host, "install", str(shipment))
     driver.install(host, shipment)
     if down or (strategy == "restart" and not alone):
-        log_step(host, "restart", "Triton, parked at the edge")
+        log_step(host, "restart", "Triton, in maintenance at the edge")
         driver.set_maintenance(host)
         driver.persist(host, config)
         driver.restart(host)
     log_step(host, "load", _list(change.versions))
     driver.serve(host, config, change.versions)
-    log_step(host, "prove", "")
-    log_step(host, "proven", driver.check_golden(host, shipment.version))
+    log_step(host, "check", "")
+    log_step(host, "checked", driver.check_golden(host, shipment.version))
     driver.persist(host, config)
     if change.before.edge != READY:
         driver.set_edge(host, change.before.edge)
@@ -71,7 +72,7 @@ def activate(
             f"given {shipment} and traffic (rollout.max_errors is {max_errors})."
         )
     seen = f"{traffic.requests} requests, {traffic.errors} failed"
-    # No traffic is no evidence; the golden examples are what the host was judged by.
+    # No traffic is no evidence; the golden examples are the host's check.
     log_step(host, "healthy", seen if traffic.requests else "no traffic yet; golden examples only")
 
 
@@ -99,7 +100,7 @@ def restore(driver: FleetDriver, host: Host, before: Before, log_step: LogStep) 
         driver.restart(host)
     if before.served and before.config is not None:
         driver.serve(host, before.config, before.served)
-        log_step(host, "proven", driver.check_golden(host, max(before.served)))
+        log_step(host, "checked", driver.check_golden(host, max(before.served)))
     else:
         driver.withdraw(host)
     driver.set_edge(host, before.edge)

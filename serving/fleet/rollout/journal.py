@@ -1,6 +1,6 @@
 """The steps of rollouts, one JSON object per line, on disk before each is done.
 
-`rollouts.jsonl` tells every step; `ledger.jsonl` tells what production was when. Both only grow.
+`rollouts.jsonl` has every step; `ledger.jsonl` has each version in production. Both only grow.
 A controller that is killed leaves at worst half a line at the end: it is skipped by readers and
 closed by the next writer.
 """

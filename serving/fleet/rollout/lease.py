@@ -18,24 +18,28 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from conf.errors import INCOMPLETE
 from serving.artifact.durable import replace_file
-from serving.fleet.inventory import FleetError
+from serving.fleet.errors import FleetError
 from serving.fleet.rollout.journal import operator
 
 LEASE = "lease.json"
 
 
 class Locked(FleetError):
-    """Somebody else is at work on the fleet; the message says who, since when, and what now."""
+    """Another controller is at work on the fleet; the message has its holder and since when."""
 
 
 class LeaseLost(FleetError):
     """Another controller has taken over: this one must not touch the fleet, not even to undo."""
 
+    exit_code = INCOMPLETE
+
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of the fleet. Times are Unix seconds; `start` tells a process from a later one."""
+    """The holder of the fleet. Times are Unix seconds; `start` distinguishes a process
+    from a later one of the same number."""
 
     token: str
     who: str
@@ -49,7 +53,7 @@ class Holder:
 
 
 def free(holder: Holder | None, now: float, boot: str, alive: bool) -> bool:
-    """May the lease be taken? `alive`: the holder's process, if it was of this boot, still runs."""
+    """True when the lease may be taken; `alive`: the holder's process of this boot still runs."""
     if holder is None or now - holder.renewed > holder.ttl_s:
         return True
     return holder.boot == boot and not alive
@@ -85,7 +89,7 @@ class Lease:
 def hold(folder: Path, what: str, ttl_s: float) -> Iterator[Lease]:
     """Hold the fleet while the block runs. Raises Locked.
 
-    `what` is told to whoever comes second. The lease is renewed every third of `ttl_s`.
+    `what` is shown to a second controller. The lease is renewed every third of `ttl_s`.
     """
     path = folder / LEASE
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +136,7 @@ def _keep(lease: Lease, stop: threading.Event, every_s: float) -> None:
         try:
             lease.renew()
         except LeaseLost:
-            return  # `check` tells the one who works, before the next step
+            return  # `check` raises it to the worker, before its next step
 
 
 @contextmanager
@@ -167,7 +171,7 @@ def _boot() -> str:
 
 
 def _start(pid: int) -> str:
-    """When process `pid` began, in clock ticks since boot; empty for a process that is no more."""
+    """The start of process `pid` in clock ticks since boot; empty for one that is no more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Tell MLflow's registry which version is in production, for people who look there.
+"""MLflow's alias of the version in production, for people who look there.
 
 The ledger is what counts; a registry that does not answer is a warning, never a failed rollout.
 """

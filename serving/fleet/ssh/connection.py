@@ -10,17 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serving.fleet.inventory import FleetError, Host, Ssh
+from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.inventory import Host, Ssh
 
 if TYPE_CHECKING:
     from fabric import Connection
 
 # Whatever paramiko logs reaches us as an exception too; a person reads one sentence, not both.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-class Unreachable(FleetError):
-    """No trusted connection to a host; the message says why and what to check."""
 
 
 class RemoteError(FleetError):
@@ -49,7 +46,7 @@ class Shell:
     connection: Connection = field(repr=False)
 
     def run(self, command: str, timeout_s: float | None = None, check: bool = True) -> Answer:
-        """Run a shell command on the host and return what it said.
+        """Run a shell command on the host and return its output.
 
         `timeout_s` defaults to the fleet's `ssh.command_timeout_s`. Raises RemoteError for an exit
         status other than 0 unless `check` is false, and Unreachable for a lost connection.
@@ -92,7 +89,7 @@ class Shell:
         finally:
             with suppress(ThreadException):
                 # Raised when the far end went away before the tunnel did (Triton was restarted):
-                # whoever used it has been told by then.
+                # its user has had the error by then.
                 tunnel.__exit__(None, None, None)
 
     def channel(self, port: int, timeout_s: float) -> Any:
@@ -196,5 +193,5 @@ def _sentence(host: Host, command: str, answer: Answer, limit: float) -> str:
     if answer.code == 124:
         return f"{host.name}: `{shown}` was ended after {limit:g} s."
     lines = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
-    reason = lines[-1] if lines else "it said nothing"
+    reason = lines[-1] if lines else "no output"
     return f"{host.name}: `{shown}` failed with status {answer.code}: {reason}"

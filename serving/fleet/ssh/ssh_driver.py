@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.artifact.golden import GoldenExample
+from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy import edge
-from serving.fleet.inventory import Fleet, FleetError, Host
+from serving.fleet.inventory import Fleet, Host
 from serving.fleet.plan.shipment import Shipment, read_shipment
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.ssh import transfer
-from serving.fleet.ssh.connection import Shell, Unreachable, open_shell
+from serving.fleet.ssh.connection import Shell, open_shell
 from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
@@ -85,7 +86,7 @@ class SshDriver:
         return sum(s.takes_traffic for name, s in states.items() if name != host.name)
 
     def stage(self, host: Host, shipment: Shipment) -> str:
-        limits = transfer.Limits(
+        limits = transfer.TransferLimits(
             free_disk=self.config.free_disk_mib << 20,
             free_shm=self.config.free_shm_mib << 20,
             transfer_kib_s=self.config.transfer_limit_kib_s,
@@ -101,7 +102,7 @@ class SshDriver:
 
     def set_edge(self, host: Host, state: str) -> None:
         if state == edge.READY:
-            # Not before Triton itself says so: a server leaves maintenance as if it were healthy.
+            # Not before Triton itself is live: a server leaves maintenance as if it were healthy.
             self._wait_live(host)
         self._edge(host).set(host.name, state)
         if state == edge.READY:
@@ -200,6 +201,6 @@ class SshDriver:
                 raise Unreachable(
                     f"{host.name}: its Triton did not answer within "
                     f"{self.config.ready_timeout_s:g} s (rollout.ready_timeout_s). Its log on the "
-                    "host says why."
+                    "host has the reason."
                 )
             time.sleep(0.1)

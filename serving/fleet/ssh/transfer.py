@@ -1,7 +1,7 @@
 """Bring a package onto a host: checked for room, sent once, verified there, moved in by rename.
 
 The order is the safety: bytes arrive in `staging/`, which nobody trusts; the host's own verifier
-and the host's own list of signers, both root's, judge them; only then are they made read-only and
+and the host's own list of signers, both root's, check them; only then are they made read-only and
 renamed into `packages/`. Triton sees a version directory appear whole, as a copy of verified files.
 Nothing is hard-linked: a link is a second way to write to a file that was found good, and the
 verifier refuses it.
@@ -15,20 +15,21 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.fleet.inventory import FleetError, Host, Ssh
+from serving.fleet.errors import FleetError, FleetRefusal
+from serving.fleet.inventory import Host, Ssh
 from serving.fleet.plan.shipment import Shipment
 from serving.fleet.ssh.connection import Shell
 
 
-class Refused(FleetError):
-    """The host does not take this package; `reason` is the verifier's name for why."""
+class PackageRefused(FleetRefusal):
+    """A host's verifier refused the package; `reason` is its name for the fault."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-class NoRoom(FleetError):
+class NoRoom(FleetRefusal):
     """A host lacks disk or shared memory for the package."""
 
 
@@ -47,7 +48,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Limits:
+class TransferLimits:
     """Room that must remain on a host, in bytes, and the transfer's cap in KiB/s (0: none)."""
 
     free_disk: int
@@ -97,7 +98,7 @@ def parse_facts(text: str) -> Facts:
     )
 
 
-def check_room(host: str, facts: Facts, size: int, limits: Limits) -> None:
+def check_room(host: str, facts: Facts, size: int, limits: TransferLimits) -> None:
     """Raises NoRoom unless `size` more bytes leave the host as free as `limits` wants it."""
     if facts.disk_free < size + limits.free_disk:
         raise NoRoom(
@@ -109,7 +110,7 @@ def check_room(host: str, facts: Facts, size: int, limits: Limits) -> None:
         raise NoRoom(
             f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, "
             f"{limits.free_shm >> 20} MiB are wanted (rollout.free_shm_mib). Regions left by a "
-            "killed Triton may be removed there: ls /dev/shm/triton_python_backend_*. Nothing was "
+            "killed Triton may be removed there: ls /dev/shm/lockgate_*. Nothing was "
             "changed."
         )
 
@@ -147,7 +148,7 @@ def rsync_argv(
 
 
 def verify_command(host: Host, directory: Path, model: str, version: int) -> str:
-    """Judge a package on the host with the host's own verifier and signers."""
+    """The command that verifies a package with the host's own verifier and signers."""
     return (
         f"{_q(host.python)} -I {_q(host.verifier)} {_q(directory)} "
         f"--allowed-signers {_q(host.allowed_signers)} --model {model} --version {version} --json"
@@ -202,7 +203,7 @@ def install_command(host: Host, model: str, version: int) -> str:
 def persist_command(host: Host, model: str, config: str | None) -> str:
     """Write the model's config.pbtxt atomically, or take the model out of the repository.
 
-    A Triton that is restarted loads what this file says: it is the served set that survives.
+    A Triton that is restarted loads the versions in this file: the served set that survives.
     """
     folder = host.repository / model
     if config is None:
@@ -258,14 +259,14 @@ def to_prune(
 
 
 def read_facts(shell: Shell, model: str) -> Facts:
-    """Ask the host. Raises RemoteError, Unreachable."""
+    """Read the host's facts over SSH. Raises RemoteError, Unreachable."""
     return parse_facts(shell.run(facts_command(shell.host, model)).stdout)
 
 
-def stage(shell: Shell, shipment: Shipment, limits: Limits) -> str:
+def stage(shell: Shell, shipment: Shipment, limits: TransferLimits) -> str:
     """Have the verified package in the host's `packages/`; returns what was done, for people.
 
-    Raises NoRoom, Refused (the host then has nothing of it), RemoteError, Unreachable.
+    Raises NoRoom, PackageRefused (the host then has nothing of it), RemoteError, Unreachable.
     """
     host, model, version = shell.host, shipment.model, shipment.version
     facts = read_facts(shell, model)
@@ -274,7 +275,7 @@ def stage(shell: Shell, shipment: Shipment, limits: Limits) -> str:
         try:
             _verify(shell, kept, shipment)
             return "already there and verified"
-        except Refused:
+        except PackageRefused:
             # Changed on the host since it was accepted: not to be trusted, not to be copied from.
             shell.run(discard_command(kept))
     # Twice: once in packages/, once as Triton's copy of the version directory.
@@ -288,7 +289,7 @@ def stage(shell: Shell, shipment: Shipment, limits: Limits) -> str:
     )
     try:
         _verify(shell, staged, shipment)
-    except Refused:
+    except PackageRefused:
         shell.run(discard_command(staged))
         raise
     shell.run(accept_command(host, model, version))
@@ -302,16 +303,16 @@ def _verify(shell: Shell, directory: Path, shipment: Shipment) -> None:
     try:
         verdict = json.loads(answer.stdout)
     except ValueError:
-        said = (answer.stderr or answer.stdout).strip().splitlines()
+        lines = (answer.stderr or answer.stdout).strip().splitlines()
         raise FleetError(
             f"{shell.host.name}: the verifier {shell.host.verifier} did not run "
-            f"({said[-1] if said else f'status {answer.code}'}). Nothing was activated."
+            f"({lines[-1] if lines else f'status {answer.code}'}). Nothing was activated."
         ) from None
     if answer.code != 0 or verdict.get("ok") is not True:
         reason = str(verdict.get("refused"))
-        raise Refused(f"{where}: {reason}: {verdict.get('detail')}", reason)
+        raise PackageRefused(f"{where}: {reason}: {verdict.get('detail')}", reason)
     if verdict.get("digest") != shipment.digest:
-        raise Refused(
+        raise PackageRefused(
             f"{where}: changed-manifest: it is signed, but not what was read here",
             "changed-manifest",
         )

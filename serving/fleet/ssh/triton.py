@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from serving.artifact.golden import GoldenExample, differences
-from serving.fleet.inventory import FleetError
-from serving.fleet.ssh.connection import Shell, Unreachable
+from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.ssh.connection import Shell
 from serving.triton.http_client import is_live, model_versions, post_infer
 from serving.triton.kserve import encode_request, fits_json, infer_path
 from serving.triton.server import TritonError

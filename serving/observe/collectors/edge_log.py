@@ -26,7 +26,7 @@ SERVER_REASONS = (
     "cut",  # the answer ended in the middle
     "model_error",  # Triton answered 500
     "unavailable",  # Triton answered 503 or another 5xx: overload, or the version is going away
-    "not_loaded",  # a model of this site is unknown to the host that was asked
+    "not_loaded",  # the host does not serve a model of this site
 )
 CLIENT_REASONS = (
     "client_aborted",  # the client went away or was silent
@@ -50,7 +50,7 @@ class Request:
     seconds: float
 
 
-def parse(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> Request | None:
+def parse_line(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> Request | None:
     """The request in one log line; None for a line about anything but inference.
 
     `hosts` maps host to region; `models` are those that are deployed. Raises ValueError for a line
@@ -75,12 +75,12 @@ def parse(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> Reque
     return Request(
         region=region,
         model=match.group(1) if known else OTHER,
-        reason=why(status, term, known and match.group(2) is None),
+        reason=failure_reason(status, term, known and match.group(2) is None),
         seconds=max(0, milliseconds) / 1e3,
     )
 
 
-def why(status: int, term: str, should_be_loaded: bool) -> str:
+def failure_reason(status: int, term: str, should_be_loaded: bool) -> str:
     """The reason of a failed request by its status and HAProxy's termination state; else empty.
 
     `should_be_loaded`: the model is deployed and the client named no version of its own.
@@ -111,7 +111,7 @@ def why(status: int, term: str, should_be_loaded: bool) -> str:
 
 
 class EdgeLog:
-    """Counts and latencies of all regions; every series of a known model exists from the start."""
+    """Counts and latencies of all regions; every series of a model exists at 0 first."""
 
     def __init__(
         self, hosts: Mapping[str, str], edges_s: Sequence[float], registry: CollectorRegistry
@@ -143,7 +143,7 @@ class EdgeLog:
         self.set_models(())
 
     def set_models(self, models: Iterable[str]) -> None:
-        """From now on these models have series of their own; those known before keep theirs."""
+        """Give these models series of their own; earlier models keep theirs."""
         self.models = self.models | frozenset(models)
         for region in sorted(set(self.hosts.values())):
             for model in (*sorted(self.models), OTHER):
@@ -155,11 +155,11 @@ class EdgeLog:
     def take(self, line: bytes) -> None:
         """Count one datagram; never raises for what is in it."""
         if not line.startswith(b"{"):
-            # HAProxy's own words: a host went down, a configuration was taken up.
+            # HAProxy's own notices: a host went down, a configuration was taken up.
             self.lines.labels("notice").inc()
             return
         try:
-            request = parse(line, self.hosts, self.models)
+            request = parse_line(line, self.hosts, self.models)
         except (ValueError, RecursionError):
             self.lines.labels("malformed").inc()
             return

@@ -37,7 +37,7 @@ class Ledger:
     rollouts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(model, how it ended) -> count"""
     rollbacks: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(model, by whom) -> count"""
+    """(model, one of ROLLED_BACK_BY) -> count"""
     in_progress: Mapping[str, bool] = field(default_factory=dict)
     """Somebody is at work on this model now."""
     unfinished: Mapping[str, bool] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def read_ledger(journal: Path, now: float | None = None) -> Ledger:
 def read_releases(store: Path) -> dict[tuple[str, str], int]:
     """(model, result) -> how many releases ended so. Raises OSError for a store not to be read.
 
-    A report that is not one is skipped: reports are kept for people, and may be tidied by them.
+    A report that is not one is skipped: reports are kept for people, and may be edited by them.
     """
     if not store.is_dir():
         raise FileNotFoundError(f"{store} is not there")

@@ -1,7 +1,7 @@
 """The exporter's view of the site between two polls, and its Prometheus series.
 
-A poll asks; a scrape reads memory. A collector that failed has no series until it works again, so
-that something broken never looks idle; that it failed, and when it last worked, is always there.
+A poll queries the site; a scrape reads memory. A collector that failed has no series until it works
+again, so that something broken never looks idle; its failure and its last success always have one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError, get
 from serving.observe.collectors.release_collector import Ledger, read_ledger, read_releases
-from serving.observe.collectors.triton_collector import STATES, Served, poll_fleet
+from serving.observe.collectors.triton_collector import STATES, ServedModel, poll_fleet
 
 T = TypeVar("T")
 
@@ -44,21 +44,21 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class SiteSnapshot:
     """The result of one poll; None where its collector failed."""
 
     ledger: Ledger | None = None
     releases: Mapping[tuple[str, str], int] | None = None
-    served: Mapping[tuple[str, str], Served] | None = None
+    served: Mapping[tuple[str, str], ServedModel] | None = None
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(model, version) -> digest of the manifest in the store, for every version served"""
     health: Mapping[str, Health] = field(default_factory=dict)
 
 
-def poll(
-    before: Snapshot, sources: Sources, clock: Callable[[], float] = time.time
-) -> tuple[Snapshot, list[str]]:
-    """Ask everything once. The second value is a sentence for each collector that failed."""
+def poll_site(
+    before: SiteSnapshot, sources: Sources, clock: Callable[[], float] = time.time
+) -> tuple[SiteSnapshot, list[str]]:
+    """Poll every source once; the second value is a sentence for each collector that failed."""
     health: dict[str, Health] = {}
     complaints: list[str] = []
 
@@ -78,7 +78,7 @@ def poll(
     releases = collect("releases", lambda: read_releases(sources.store))
     models = tuple((ledger.production if ledger else {}) or before_models(before))
 
-    def fleet() -> dict[tuple[str, str], Served]:
+    def fleet() -> dict[tuple[str, str], ServedModel]:
         served = poll_fleet(sources.hosts, models, sources.timeout_s)
         if served and all(one.state == "unreachable" for one in served.values()):
             raise ConnectionError("no host answered")
@@ -89,10 +89,10 @@ def poll(
     digests = {
         pair: before.digests.get(pair) or _digest(sources.store, *pair) for pair in sorted(versions)
     }
-    return Snapshot(ledger, releases, served, digests, health), complaints
+    return SiteSnapshot(ledger, releases, served, digests, health), complaints
 
 
-def before_models(snapshot: Snapshot) -> tuple[str, ...]:
+def before_models(snapshot: SiteSnapshot) -> tuple[str, ...]:
     """The models of an earlier poll: a journal that cannot be read does not end the watch."""
     return tuple(sorted({model for _, model in snapshot.served or {}}))
 
@@ -101,7 +101,7 @@ def _digest(store: Path, model: str, version: str) -> str:
     try:
         return get(store, model, int(version)).manifest.digest
     except (StoreError, ManifestError, OSError):
-        return ""  # served, and not (or no longer) in the store: the drift alert tells
+        return ""  # served, and not (or no longer) in the store: VersionDrift fires
 
 
 class SnapshotCollector(Collector):
@@ -109,7 +109,7 @@ class SnapshotCollector(Collector):
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
-        self.snapshot = Snapshot()
+        self.snapshot = SiteSnapshot()
 
     def collect(self) -> Iterator[Metric]:
         """Called by each scrape; reads memory only."""
@@ -125,7 +125,7 @@ class SnapshotCollector(Collector):
         if now.served is not None:
             yield from self._served(now)
 
-    def _served(self, now: Snapshot) -> Iterator[Metric]:
+    def _served(self, now: SiteSnapshot) -> Iterator[Metric]:
         info = _gauge(
             "model_served_info",
             "The version that answers on a host, by its digest in the store.",

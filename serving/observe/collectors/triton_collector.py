@@ -17,10 +17,10 @@ _MAX_PARALLEL = 16
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """One model on one host. `version` answers requests that name none; None where none is ready.
 
-    State: ready; loading (known to the host, not ready); absent (unknown to it); unreachable (the
+    State: ready; loading (on the host, not ready); absent (not on it); unreachable (the
     host did not answer, or not in Triton's way).
     """
 
@@ -30,7 +30,7 @@ class Served:
 
 def poll_fleet(
     hosts: Mapping[str, tuple[str, int]], models: Iterable[str], timeout_s: float
-) -> dict[tuple[str, str], Served]:
+) -> dict[tuple[str, str], ServedModel]:
     """Served versions by (host, model); `hosts` maps a name to address and HTTP port."""
     names = tuple(models)
     if not hosts or not names:
@@ -46,9 +46,9 @@ def poll_fleet(
 
 def poll_host(
     address: str, port: int, models: Iterable[str], timeout_s: float
-) -> dict[str, Served]:
-    """Each model's state on one host; never raises for what the host does or does not say."""
-    found = dict.fromkeys(models, Served("unreachable"))
+) -> dict[str, ServedModel]:
+    """Each model's state on one host; never raises for an answer of the host, or for none."""
+    found = dict.fromkeys(models, ServedModel("unreachable"))
     connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
     try:
         for model in found:
@@ -60,8 +60,8 @@ def poll_host(
     return found
 
 
-def _model_state(connection: http.client.HTTPConnection, model: str) -> Served:
+def _model_state(connection: http.client.HTTPConnection, model: str) -> ServedModel:
     found = model_versions(connection, model)
     if not found.known:
-        return Served("absent")
-    return Served("ready", str(max(found.ready))) if found.ready else Served("loading")
+        return ServedModel("absent")
+    return ServedModel("ready", str(max(found.ready))) if found.ready else ServedModel("loading")

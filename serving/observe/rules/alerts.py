@@ -1,19 +1,19 @@
-"""Alerts about what is down, out of traffic, drifting, stalled, or no longer seen.
+"""Alerts on targets, hosts, versions, rollouts, training runs and machines.
 
-A page is for what clients feel now; everything else is a ticket. Every alert has a section of the
-same name in docs/sre.md.
+A page is for faults that clients feel now; everything else is a ticket. Every alert has a section
+of the same name in docs/sre.md.
 """
 
 from __future__ import annotations
 
 from serving.observe.rules.rule import Alert, Group
-from serving.observe.settings import SCRAPED
+from serving.observe.settings import SCRAPED, AlertThresholds
 
-# Alertmanager holds these back while that model is rolled out: they say what the rollout does.
+# Alertmanager holds these back while that model is rolled out: they are its intended effects.
 ROLLOUT = {"area": "rollout"}
 
 
-def targets() -> Group:
+def target_alerts(limits: AlertThresholds) -> Group:
     """Alerts on targets that are down or missing."""
     absent = " or ".join(f'absent(up{{job="{job}"}})' for job in SCRAPED if job != "train")
     return Group(
@@ -43,7 +43,7 @@ def targets() -> Group:
                 "TrainingDiscoveryFailing",
                 "increase(prometheus_sd_http_failures_total[10m]) > 0",
                 "ticket",
-                "Prometheus cannot ask the Slurm exporter which training jobs run",
+                "Prometheus cannot read the running training jobs from the Slurm exporter",
                 hold="10m",
             ),
             Alert(
@@ -62,7 +62,8 @@ def targets() -> Group:
             Alert(
                 "SlurmStale",
                 "lockgate_slurm_collector_success == 0"
-                " or time() - lockgate_slurm_last_success_timestamp_seconds > 120",
+                " or time() - lockgate_slurm_last_success_timestamp_seconds"
+                f" > {limits.collector_age_s:g}",
                 "ticket",
                 "collector {{ $labels.collector }} of the Slurm exporter does not work",
                 hold="5m",
@@ -70,14 +71,16 @@ def targets() -> Group:
             Alert(
                 "LockgateStale",
                 "lockgate_collector_success == 0"
-                " or time() - lockgate_collector_last_success_timestamp_seconds > 120",
+                " or time() - lockgate_collector_last_success_timestamp_seconds"
+                f" > {limits.collector_age_s:g}",
                 "ticket",
                 "collector {{ $labels.collector }} of the release exporter does not work",
                 hold="5m",
             ),
             Alert(
                 "EdgeLogSilent",
-                'sum(rate(haproxy_frontend_http_requests_total{proxy="infer"}[10m])) > 0.1'
+                'sum(rate(haproxy_frontend_http_requests_total{proxy="infer"}[10m]))'
+                f" > {limits.edge_requests_per_s:g}"
                 " unless sum(rate(lockgate_edge_log_lines_total[10m])) > 0",
                 "ticket",
                 "the edges take requests and their log does not arrive: the objectives are blind",
@@ -85,7 +88,8 @@ def targets() -> Group:
             ),
             Alert(
                 "EdgeLogMalformed",
-                'increase(lockgate_edge_log_lines_total{kind="malformed"}[1h]) > 10',
+                'increase(lockgate_edge_log_lines_total{kind="malformed"}[1h])'
+                f" > {limits.malformed_lines}",
                 "ticket",
                 "lines that are not of the edge's log arrive at its port",
             ),
@@ -93,8 +97,8 @@ def targets() -> Group:
     )
 
 
-def fleet() -> Group:
-    """Do hosts and edges serve, and serve what they should?"""
+def fleet_alerts(limits: AlertThresholds) -> Group:
+    """Alerts on edges, hosts and the versions that they serve."""
     return Group(
         "fleet",
         (
@@ -155,17 +159,18 @@ def fleet() -> Group:
             Alert(
                 "EdgeRetries",
                 'sum by (region) (rate(haproxy_backend_retry_warnings_total{proxy="triton"}[10m]))'
-                " > 0.05 * (sum by (region)"
+                f" > {limits.edge_retry_ratio:g} * (sum by (region)"
                 ' (rate(haproxy_backend_http_responses_total{proxy="triton"}[10m])) > 0)',
                 "ticket",
-                "more than 5% of the connections of {{ $labels.region }}'s edge are tried again",
+                f"more than {100 * limits.edge_retry_ratio:g}% of the connections of"
+                " {{ $labels.region }}'s edge are tried again",
                 hold="10m",
             ),
         ),
     )
 
 
-def releases() -> Group:
+def rollout_alerts() -> Group:
     """Alerts on rollouts that went back, stopped or stand still."""
     return Group(
         "releases",
@@ -190,9 +195,9 @@ def releases() -> Group:
                 hold="10m",
             ),
             Alert(
-                "RolloutNeedsPerson",
+                "RolloutManualIntervention",
                 "sum by (model)"
-                ' (increase(lockgate_rollouts_total{result="needs_a_person"}[1h])) > 0',
+                ' (increase(lockgate_rollouts_total{result="manual_intervention"}[1h])) > 0',
                 "ticket",
                 "a host could not be brought back after a failed rollout of {{ $labels.model }}",
             ),
@@ -200,8 +205,8 @@ def releases() -> Group:
     )
 
 
-def training() -> Group:
-    """Does the cluster train? `run` is a label of running jobs only."""
+def training_alerts(limits: AlertThresholds) -> Group:
+    """Alerts on Slurm nodes and running jobs; `run` is a label of running jobs only."""
     return Group(
         "training",
         (
@@ -229,7 +234,7 @@ def training() -> Group:
             ),
             Alert(
                 "CheckpointOld",
-                "lockgate_train_checkpoint_age_seconds > 7200",
+                f"lockgate_train_checkpoint_age_seconds > {limits.checkpoint_age_s:g}",
                 "ticket",
                 "run {{ $labels.run }} would lose {{ $value | humanizeDuration }} of work",
                 hold="5m",
@@ -238,8 +243,8 @@ def training() -> Group:
     )
 
 
-def machines() -> Group:
-    """Do the machines underneath suffer?"""
+def machine_alerts(limits: AlertThresholds) -> Group:
+    """Alerts on memory, disks and CPUs of the machines underneath."""
     usable = '{fstype!~"tmpfs|squashfs|overlay|ramfs"}'
     return Group(
         "machines",
@@ -252,16 +257,20 @@ def machines() -> Group:
             ),
             Alert(
                 "DiskFilling",
-                f"node_filesystem_avail_bytes{usable} < 0.1 * node_filesystem_size_bytes{usable}",
+                f"node_filesystem_avail_bytes{usable}"
+                f" < {limits.disk_free_ratio:g} * node_filesystem_size_bytes{usable}",
                 "ticket",
-                "less than a tenth of {{ $labels.mountpoint }} on {{ $labels.host }} is free",
+                f"less than {100 * limits.disk_free_ratio:g}% of"
+                " {{ $labels.mountpoint }} on {{ $labels.host }} is free",
                 hold="15m",
             ),
             Alert(
                 "CpuPressure",
-                "rate(node_pressure_cpu_waiting_seconds_total[10m]) > 0.2",
+                "rate(node_pressure_cpu_waiting_seconds_total[10m])"
+                f" > {limits.cpu_pressure_ratio:g}",
                 "ticket",
-                "processes on {{ $labels.host }} wait for a CPU a fifth of the time",
+                "processes on {{ $labels.host }} wait for a CPU for"
+                f" {100 * limits.cpu_pressure_ratio:g}% of the time or more",
                 hold="30m",
             ),
         ),

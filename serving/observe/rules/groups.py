@@ -16,12 +16,12 @@ from serving.observe.settings import Settings
 def declared(settings: Settings) -> tuple[Group, ...]:
     """Every group, as values."""
     return (
-        slo.group(settings.slo),
-        alerts.targets(),
-        alerts.fleet(),
-        alerts.releases(),
-        alerts.training(),
-        alerts.machines(),
+        slo.slo_rules(settings.slo),
+        alerts.target_alerts(settings.alerts),
+        alerts.fleet_alerts(settings.alerts),
+        alerts.rollout_alerts(),
+        alerts.training_alerts(settings.alerts),
+        alerts.machine_alerts(settings.alerts),
     )
 
 

@@ -26,7 +26,7 @@ class Alert:
     """An alert. Severity: page wakes somebody, ticket waits for the morning, none only inhibits.
 
     `summary` is one sentence with Prometheus' templates. The runbook is the section of docs/sre.md
-    whose heading is the alert's name. `area` says which tickets a rollout holds back.
+    whose heading is the alert's name. `area` marks the tickets that a rollout holds back.
     """
 
     name: str

@@ -1,7 +1,10 @@
-"""Error budgets and how fast they burn: recording rules and burn alerts of both objectives.
+"""Error budgets and their burn rates: recording rules and burn alerts of both objectives.
 
-Multi-window, multi-burn-rate: the long window says that it matters, the short one that it still
-happens, and a minimum of bad requests keeps one failure of two from calling anybody.
+Multi-window, multi-burn-rate alerts of the SRE Workbook, chapter 5, "Alerting on SLOs"
+(https://sre.google/workbook/alerting-on-slos/): the long window shows that it matters, the short
+one that it still happens. A minimum of bad requests keeps one failure of two from calling anybody.
+
+    threshold = burn rate * (1 - objective),  burn rate = budget * SLO window / long window
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class Pair:
     short: str
 
 
+# Table 5-8 of the chapter: burn rates 14.4, 6, 3 and 1 over 30 days.
 PAIRS = (
     Pair("page", 0.02, "1h", "5m"),
     Pair("page", 0.05, "6h", "30m"),
@@ -88,7 +92,7 @@ def indicators(slo: Objectives) -> tuple[Indicator, ...]:
     )
 
 
-def group(slo: Objectives) -> Group:
+def slo_rules(slo: Objectives) -> Group:
     """The rules of both objectives."""
     return Group("slo", tuple(_rules(slo)))
 

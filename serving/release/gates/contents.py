@@ -53,7 +53,7 @@ class ContentsGate:
     max_bytes: int
     """Of the whole package."""
     same_runtime: bool
-    """Whether a runtime other than this release's own stops the release, or is only reported."""
+    """True: a runtime other than this release's own stops the release; False: it is reported."""
 
     def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
         kinds = ("files", "size", "lineage", "runtime", "dataset", "requires")
@@ -93,7 +93,7 @@ class ContentsGate:
 
 
 def pickle_kind(path: Path) -> str:
-    """What makes `path` dangerous to load, as in "a pickle"; empty when nothing does.
+    """The kind of file that makes `path` dangerous to load, as in "a pickle"; else empty.
 
     By content, whatever its name is: binary and text pickles, archives (which may hold them), and
     numpy files of objects.
@@ -133,7 +133,7 @@ def lineage_gaps(staged: StagedCandidate) -> list[str]:
 
 
 def runtime_record(name: str, staged: StagedCandidate) -> GateRecord:
-    """How many files of the candidate's copy of the runtime are not this release's own.
+    """The number of files in the candidate's copy of the runtime that differ from this release's.
 
     By digest, never by import. The detail lists them, and beside them the code that is the task's
     own: it runs behind the throw-away server and on the hosts, never in the release.
@@ -183,7 +183,7 @@ def requirements(name: str, requires: Mapping[str, str], have: Mapping[str, str]
 
 
 def _reads_as_pickle(path: Path) -> bool:
-    """Whether the file begins with a valid pickle program of more than a STOP.
+    """True when the file begins with a valid pickle program of more than a STOP.
 
     What follows the STOP does not matter: unpickling would not look at it.
     """

@@ -13,7 +13,7 @@ from serving.release.subject import GateSubject
 
 @dataclass(frozen=True)
 class GoldenGate:
-    """Enough golden examples, and each of them answered as the candidate says."""
+    """Enough golden examples, and each answered with the outputs that the candidate carries."""
 
     required: bool
     min_examples: int

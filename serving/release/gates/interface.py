@@ -72,10 +72,12 @@ def served_differences(declared: StagedCandidate, metadata: Mapping[str, Any]) -
             tensor["name"]: (tensor["datatype"], tuple(int(size) for size in tensor["shape"]))
             for tensor in metadata[key]
         }
-        said = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
-        for name in sorted(served.keys() | said.keys()):
-            if served.get(name) != said.get(name):
-                found.append(f"{key} {name}: declared {said.get(name)}, served {served.get(name)}")
+        wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
+        for name in sorted(served.keys() | wanted.keys()):
+            if served.get(name) != wanted.get(name):
+                found.append(
+                    f"{key} {name}: declared {wanted.get(name)}, served {served.get(name)}"
+                )
     return found
 
 
@@ -84,6 +86,6 @@ def _shape(tensor: TensorSpec) -> str:
 
 
 def _takes(now: TensorSpec, before: TensorSpec) -> bool:
-    """Whether every use of `before` is one of `now`; a required input may become optional."""
+    """True when every use of `before` is one of `now`; a required input may become optional."""
     same = (now.dtype, now.shape) == (before.dtype, before.shape)
     return same and (now.optional or not before.optional)

@@ -61,7 +61,7 @@ class QualityGate:
     slice_rows: int = 500
     """Values with fewer rows are left out."""
     slice_required: bool = False
-    """Whether a slice can stop a release, or is only reported."""
+    """True: a slice can stop a release; False: it is only reported."""
     split: str = "holdout"
     """The split of the dataset that nothing was tuned on."""
     output: str | None = None

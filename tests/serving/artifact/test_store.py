@@ -12,7 +12,7 @@ import pytest
 
 from serving.artifact import signature, store
 from serving.artifact.store import StoreError
-from serving.artifact.verify import verify
+from serving.artifact.verify import verify_package
 
 from .conftest import Keys, make_manifest, write_files
 
@@ -21,7 +21,7 @@ def test_a_published_version_verifies_and_is_read_only(
     publish: Callable[..., Path], keys: Keys
 ) -> None:
     path = publish(3)
-    assert verify(path, keys.allowed, "flights", 3).version == 3
+    assert verify_package(path, keys.allowed, "flights", 3).version == 3
     for found in (path, *path.rglob("*")):
         assert not stat.S_IMODE(found.stat().st_mode) & 0o222, found
 
@@ -131,13 +131,13 @@ def test_killed_between_any_two_steps_there_is_a_whole_version_or_none(
         present = store.versions(root, "flights")
         outcomes.append(bool(present))
         if present:
-            assert verify(root / "flights/3", keys.allowed, "flights", 3).version == 3
+            assert verify_package(root / "flights/3", keys.allowed, "flights", 3).version == 3
         if done.returncode == 0:
             break
         assert done.returncode == 9
         if not present:  # the same release again, from the start
             staged = write_files(store.stage(root, "release"))
             store.publish(root, staged, made, (tmp_path / "s").read_bytes())
-            assert verify(root / "flights/3", keys.allowed, "flights", 3).version == 3
+            assert verify_package(root / "flights/3", keys.allowed, "flights", 3).version == 3
     assert done.returncode == 0 and False in outcomes
     assert outcomes == sorted(outcomes), "a version must not vanish once it is there"

@@ -13,7 +13,8 @@ from pathlib import Path
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest
 from serving.artifact.tensors import TensorSpec
-from serving.fleet.inventory import Fleet, FleetError, Host, Region, Ssh
+from serving.fleet.errors import FleetError
+from serving.fleet.inventory import Fleet, Host, Region, Ssh
 from serving.fleet.plan.shipment import Shipment
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.journal import Before

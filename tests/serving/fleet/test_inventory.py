@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from serving.fleet.cli.command import controls
-from serving.fleet.inventory import FleetError, fleet_from
+from serving.fleet.errors import FleetError
+from serving.fleet.inventory import fleet_from
 
 REPO = Path(__file__).resolve().parents[3]
 

@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
 from serving.fleet.cli.status import fleet_status
-from serving.fleet.inventory import FleetError
-from serving.fleet.ssh.connection import Unreachable, open_shell
+from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.ssh.connection import open_shell
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -158,7 +158,7 @@ def test_a_tampered_package_is_refused_by_the_host(bed, how, reason):
     try:
         with beds.Load(bed, (factor,), clients=1) as load:
             report = deploy(bed, version)
-        assert report.outcome.kind == "refused" and report.exit_code == 2
+        assert report.outcome.kind == "refused" and report.exit_code == 4
         assert reason in report.outcome.reason
         assert load.failures == [] and load.sent > 0
         sound(bed, served)

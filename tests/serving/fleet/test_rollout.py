@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.fleet.inventory import FleetError
+from serving.fleet.errors import FleetError
 from serving.fleet.plan import rollout_plan as planning
 from serving.fleet.rollout.engine import Outcome, RolloutConfig, roll
 from serving.fleet.rollout.journal import Journal
@@ -49,7 +49,7 @@ def deploy(driver, folder: Path, version: int, rollout: str = "r1", **options) -
     journal = Journal(folder)
     shipment = sim.shipment(version)
     with hold(folder, f"deploy {version}", 30) as lease:
-        plan = planning.make(
+        plan = planning.make_plan(
             driver.fleet, shipment, driver.read_hosts(), journal.unfinished("toy"),
             config.strategy, config.parallel,
         )  # fmt: skip
@@ -259,3 +259,21 @@ def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
         deploy(driver, tmp_path, 2)
     assert driver.machines["e0"].edge == "drain"
     assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "kind"), [("stage", 130, "refused"), ("serve", 130, "rolled-back")]
+)
+def test_ctrl_c_undoes_and_ends_with_its_own_code(tmp_path, monkeypatch, step, code, kind):
+    driver = sim.serving_fleet((1,))
+    before = {name: machine.serving for name, machine in driver.machines.items()}
+    plain = getattr(driver, step)
+
+    def interrupted(host, *arguments):
+        monkeypatch.setattr(driver, step, plain)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, step, interrupted)
+    outcome = deploy(driver, tmp_path, 2, parallel=1)
+    assert (outcome.kind, outcome.exit_code) == (kind, code)
+    assert {name: machine.serving for name, machine in driver.machines.items()} == before

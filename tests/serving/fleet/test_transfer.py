@@ -144,7 +144,7 @@ def facts(**changes) -> transfer.Facts:
 )
 def test_a_full_host_is_refused_before_anything_is_sent(have, sentence):
     with pytest.raises(transfer.NoRoom, match=sentence):
-        transfer.check_room("a", have, 100 << 20, transfer.Limits(512 << 20, 64 << 20))
+        transfer.check_room("a", have, 100 << 20, transfer.TransferLimits(512 << 20, 64 << 20))
 
 
 def test_served_and_newest_packages_stay():

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError, compose
 from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
-from serving.observe.settings import SCRAPED, load
+from serving.observe.settings import SCRAPED, read_settings
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
 needs_amtool = pytest.mark.skipif(not shutil.which("amtool"), reason="amtool is missing")
@@ -31,7 +31,7 @@ def run(*argv: str | Path) -> str:
 
 
 def jobs(site: DictConfig, *overrides: str) -> dict[str, Any]:
-    text = prometheus_yml(site, load(compose("observe", list(overrides))))
+    text = prometheus_yml(site, read_settings(compose("observe", list(overrides))))
     return {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
 
 
@@ -54,7 +54,7 @@ def test_amtool_accepts_the_config_and_routes_by_severity(
     site: DictConfig, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     path = tmp_path / "alertmanager.yml"
-    path.write_text(alertmanager_yml(site, load(compose("observe", list(overrides)))))
+    path.write_text(alertmanager_yml(site, read_settings(compose("observe", list(overrides)))))
     run("amtool", "check-config", path)
     for labels, receiver in [
         ("severity=page", "page"),
@@ -137,5 +137,5 @@ def test_a_name_with_odd_characters_stays_a_name(tmp_path: Path) -> None:
 )
 def test_a_wrong_key_is_refused_by_name(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=r"conf/observe\.yaml") as refusal:
-        load(compose("observe", [override]))
+        read_settings(compose("observe", [override]))
     assert words in str(refusal.value)

@@ -24,7 +24,14 @@ from prometheus_client import CollectorRegistry
 
 from conf import compose
 from serving.fleet.haproxy.edge_config import haproxy_cfg
-from serving.observe.collectors.edge_log import OTHER, REASONS, EdgeLog, listen, parse, why
+from serving.observe.collectors.edge_log import (
+    OTHER,
+    REASONS,
+    EdgeLog,
+    failure_reason,
+    listen,
+    parse_line,
+)
 
 HOSTS = {"a": "us-east", "b": "us-west"}
 
@@ -93,7 +100,7 @@ def test_answers_and_failures_are_counted_apart(log: EdgeLog) -> None:
     ],
 )
 def test_why_a_request_failed(status: int, term: str, reason: str) -> None:
-    assert why(status, term, True) == reason
+    assert failure_reason(status, term, True) == reason
     assert reason in ("", *REASONS)
 
 
@@ -159,7 +166,7 @@ def test_what_is_not_of_this_log_is_malformed(log: EdgeLog, data: bytes) -> None
 
 
 def test_a_line_about_a_negative_time_counts_as_none() -> None:
-    request = parse(line(ta_ms=-1), HOSTS, {"flights"})
+    request = parse_line(line(ta_ms=-1), HOSTS, {"flights"})
     assert request is not None and request.seconds == 0
 
 

@@ -26,8 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from conf import repo_root
 from serving.fleet.rollout.journal import Before, Journal
 from serving.observe.collectors.release_collector import lease_is_held, read_ledger, read_releases
-from serving.observe.collectors.snapshot import Snapshot, SnapshotCollector, Sources, poll
-from serving.observe.collectors.triton_collector import Served, poll_fleet, poll_host
+from serving.observe.collectors.snapshot import SiteSnapshot, SnapshotCollector, Sources, poll_site
+from serving.observe.collectors.triton_collector import ServedModel, poll_fleet, poll_host
 
 
 @dataclass
@@ -88,10 +88,10 @@ def test_what_a_host_serves(host: Host) -> None:
     host.models = {"flights": {9: True, 10: True, 11: False}, "lm": {1: False}, "empty": {}}
     found = poll_host("127.0.0.1", host.port, ("flights", "lm", "empty", "gone"), 5.0)
     assert found == {
-        "flights": Served("ready", "10"),  # the highest that is ready, as numbers
-        "lm": Served("loading"),
-        "empty": Served("loading"),
-        "gone": Served("absent"),
+        "flights": ServedModel("ready", "10"),  # the highest that is ready, as numbers
+        "lm": ServedModel("loading"),
+        "empty": ServedModel("loading"),
+        "gone": ServedModel("absent"),
     }
 
 
@@ -99,8 +99,8 @@ def test_a_host_that_hangs_is_dead_or_talks_nonsense_is_unreachable(host: Host) 
     host.models = {"flights": {1: True}}
     dead = {"dead": ("127.0.0.1", 1), "alive": ("127.0.0.1", host.port)}
     assert poll_fleet(dead, ("flights",), 5.0) == {
-        ("dead", "flights"): Served("unreachable"),
-        ("alive", "flights"): Served("ready", "1"),
+        ("dead", "flights"): ServedModel("unreachable"),
+        ("alive", "flights"): ServedModel("ready", "1"),
     }
     host.nonsense = True
     assert poll_host("127.0.0.1", host.port, ("flights",), 5.0)["flights"].state == "unreachable"
@@ -202,7 +202,7 @@ def series(latest: SnapshotCollector) -> dict[str, list[tuple[dict[str, str], fl
 def test_a_snapshot_becomes_series(journal: Journal, host: Host, tmp_path: Path) -> None:
     host.models = {"flights": {1: True}}
     latest = SnapshotCollector(sources(tmp_path, a=host.port, b=1))
-    latest.snapshot, complaints = poll(Snapshot(), latest.sources)
+    latest.snapshot, complaints = poll_site(SiteSnapshot(), latest.sources)
     assert complaints == []
     found = series(latest)
     assert found["lockgate_model_desired_info"] == [
@@ -221,7 +221,7 @@ def test_a_snapshot_becomes_series(journal: Journal, host: Host, tmp_path: Path)
 def test_a_scrape_asks_nobody(journal: Journal, host: Host, tmp_path: Path) -> None:
     host.models = {"flights": {1: True}}
     latest = SnapshotCollector(sources(tmp_path, a=host.port))
-    latest.snapshot, _ = poll(Snapshot(), latest.sources)
+    latest.snapshot, _ = poll_site(SiteSnapshot(), latest.sources)
     asked = len(host.asked)
     assert asked == 2
     for _ in range(5):
@@ -234,10 +234,10 @@ def test_what_failed_has_no_series_and_says_when_it_last_worked(
 ) -> None:
     host.models = {"flights": {1: True}}
     latest = SnapshotCollector(sources(tmp_path, a=host.port))
-    latest.snapshot, _ = poll(Snapshot(), latest.sources, lambda: 1000.0)
+    latest.snapshot, _ = poll_site(SiteSnapshot(), latest.sources, lambda: 1000.0)
     shutil.move(tmp_path / "journal", tmp_path / "away")
     host.nonsense = True
-    latest.snapshot, complaints = poll(latest.snapshot, latest.sources, lambda: 2000.0)
+    latest.snapshot, complaints = poll_site(latest.snapshot, latest.sources, lambda: 2000.0)
     assert [text.split(":")[0] for text in complaints] == ["ledger", "fleet"]
     found = series(latest)
     for name in ("model_desired_info", "rollouts_total", "model_served_info", "model_state"):
@@ -250,7 +250,7 @@ def test_what_failed_has_no_series_and_says_when_it_last_worked(
     }  # fmt: skip
     shutil.move(tmp_path / "away", tmp_path / "journal")
     host.nonsense = False
-    latest.snapshot, complaints = poll(latest.snapshot, latest.sources)
+    latest.snapshot, complaints = poll_site(latest.snapshot, latest.sources)
     assert complaints == [] and "lockgate_model_served_info" in series(latest)
 
 
@@ -259,7 +259,7 @@ def test_many_rollouts_make_no_more_series(journal: Journal, host: Host, tmp_pat
     latest = SnapshotCollector(sources(tmp_path, a=host.port))
 
     def labels() -> list[str]:
-        latest.snapshot, _ = poll(latest.snapshot, latest.sources)
+        latest.snapshot, _ = poll_site(latest.snapshot, latest.sources)
         return sorted(
             f"{name}{sorted(one)}" for name, rows in series(latest).items() for one, _ in rows
         )
@@ -315,7 +315,7 @@ def test_the_process_serves_reads_the_log_and_ends_when_told(
 
 def wait_for(process: subprocess.Popen[str], port: int, text: str) -> str:
     end, page = time.monotonic() + 60, ""
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and process.poll_site() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
                 page = reply.read().decode()

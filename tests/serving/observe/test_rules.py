@@ -15,7 +15,7 @@ from promql_parser import parse
 from conf import repo_root
 from serving.observe.prometheus_config import rules_yml
 from serving.observe.rules.groups import all_alerts, declared
-from serving.observe.settings import SCRAPED, Settings, load
+from serving.observe.settings import SCRAPED, Settings, read_settings
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
 HEALTHY = [(f'up{{job="{job}",instance="{job}"}}', "1x4500") for job in SCRAPED if job != "train"]
@@ -23,7 +23,7 @@ HEALTHY = [(f'up{{job="{job}",instance="{job}"}}', "1x4500") for job in SCRAPED 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return load()
+    return read_settings()
 
 
 def play(
@@ -229,7 +229,7 @@ def test_rollouts_that_went_back_or_stopped(tmp_path: Path) -> None:
     series = [
         ('lockgate_rollbacks_total{model="flights",by="rollout"}', "0x10 1x120"),
         ('lockgate_rollbacks_total{model="flights",by="person"}', "0x130"),
-        ('lockgate_rollouts_total{model="flights",result="needs_a_person"}', "0x10 1x120"),
+        ('lockgate_rollouts_total{model="flights",result="manual_intervention"}', "0x10 1x120"),
         ('lockgate_rollouts_total{model="flights",result="done"}', "0+1x130"),
         ('lockgate_rollout_unfinished{model="flights"}', "1x60"),
         ('lockgate_rollout_in_progress{model="flights"}', "1x20 0x40"),
@@ -241,7 +241,7 @@ def test_rollouts_that_went_back_or_stopped(tmp_path: Path) -> None:
             ("9m", "Rollback", []),
             ("13m", "Rollback", [{**flights, "by": "rollout"}]),
             ("100m", "Rollback", []),
-            ("13m", "RolloutNeedsPerson", [flights]),
+            ("13m", "RolloutManualIntervention", [flights]),
             ("13m", "ReleaseInProgress", [flights]),
             ("20m", "RolloutUnfinished", []),
             ("32m", "RolloutUnfinished", [flights]),

@@ -40,7 +40,7 @@ def test_a_task_without_gates_is_answered_with_the_nearest(
     ("argv", "code", "said"),
     [
         ([], 2, "say which run to release"),
-        (["run=nope"], 1, "there is no run"),
+        (["run=nope"], 2, "there is no run"),
         (["rnu=nope"], 2, "Nearest: run"),
         (["gates=flihgts", "run=x"], 2, "Nearest: flights"),
     ],

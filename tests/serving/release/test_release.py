@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from serving.artifact import manifest, store
-from serving.artifact.verify import verify
+from serving.artifact.verify import verify_package
 from serving.release import pipeline
 from serving.release.lock import ReleaseLocked, release_lock
 from serving.release.pipeline import ReleaseError
@@ -57,7 +57,7 @@ def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
     first = release("tiny-run")
     assert (first.outcome, first.version, failed(first)) == ("released", 1, set())
     signers = site / "keys/allowed_signers"
-    found = verify(site / "store/flights/1", signers, "flights", 1)
+    found = verify_package(site / "store/flights/1", signers, "flights", 1)
     assert found.digest == first.digest
     made = manifest.read_manifest(site / "store/flights/1")
     assert made.lineage.run == "tiny-run" and made.previous is None
@@ -234,7 +234,7 @@ def test_killed_anywhere_and_run_again_it_ends_well(
     whole = moment in ("before the alias", "published")
     assert again.outcome == ("unchanged" if whole else "released")
     assert (again.version, failed(again)) == (1, set())
-    assert verify(site / "store/flights/1", site / "keys/allowed_signers", "flights", 1)
+    assert verify_package(site / "store/flights/1", site / "keys/allowed_signers", "flights", 1)
     assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
     assert store.versions(site / "store", "flights") == [1]
     assert not list((site / "store" / store.STAGING).iterdir())
