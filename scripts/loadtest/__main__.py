@@ -1,6 +1,6 @@
 """Client traffic in small, known amounts: real inference requests through every region's edge.
 
-    python -m scripts.loadtest --model flights --region us-east,us-west --rate 50 --duration 60
+    python -m scripts.loadtest --model NAME --region us-east,us-west --rate 50 --duration 60
 
 The rate is kept whatever the answers do (open loop): a request that had to wait for a free
 connection has waited, and its latency says so. Inputs are the golden examples of the model's
