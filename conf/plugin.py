@@ -116,7 +116,7 @@ def targets(node: object, key: str) -> Iterator[tuple[str, str]]:
 
 
 def is_own(target: str) -> bool:
-    """True for a target of Lockgate's own packages, which imports nothing heavy until it is used."""
+    """True for a target of Lockgate's own packages: it imports nothing heavy until it is used."""
     return target.partition(".")[0] in OWN_PACKAGES
 
 

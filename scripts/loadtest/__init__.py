@@ -8,12 +8,12 @@ Imports conf, serving.artifact and serving.triton.
 """
 
 from scripts.loadtest.golden_requests import LoadRequest, read_requests
-from scripts.loadtest.plan import Plan, Result, TrafficError, plan_for
+from scripts.loadtest.plan import LoadPlan, Result, TrafficError, plan_for
 from scripts.loadtest.running import Running, start
 
 __all__ = [
+    "LoadPlan",
     "LoadRequest",
-    "Plan",
     "Result",
     "Running",
     "TrafficError",
