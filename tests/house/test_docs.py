@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_what_prose_names_is_there(guide: Path) -> None:
 def exists(text: str) -> bool:
     words = re.sub(r"^scripts/site as \w+ ", "", text).split()
     if text.startswith("--"):
-        return text.split("=")[0] in known_options()
+        return re.split("[ =]", text)[0] in known_options()
     if words[0] == "lockgate" and len(words) > 1:
         return words[1] in VERBS
     if words[0] == "fab" and len(words) > 1:
@@ -121,12 +122,14 @@ def exists(text: str) -> bool:
     return (REPO / path[0]).exists() or (TEMPLATES / "module" / in_project).exists()
 
 
+@cache
 def fab_tasks() -> set[str]:
     tree = syntax(REPO / "serving/fleet/cli/tasks.py")
     functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
     return {node.name for node in functions if node.decorator_list}
 
 
+@cache
 def known_options() -> set[str]:
     """Options of our commands, of pytest's markers and of fab's tasks."""
     literals = {
