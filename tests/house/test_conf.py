@@ -14,8 +14,7 @@ from conf.plugin import find_target, is_own, make_plugin
 from conf.schema import plain_values
 from conf.tree import compose, options
 from hpc.data.command import make_dataset
-from hpc.jobs.config import train_config
-from hpc.train.optimizers import optimizer_config
+from hpc.tasks.task import Task
 from serving.release.settings import make_gates
 from tests.house.tree import REPO
 from tests.house.yaml_files import YamlKey, config_targets, yaml_files, yaml_keys
@@ -30,9 +29,12 @@ def test_every_target_is_there() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_makes_its_plugins(name: str) -> None:
-    training = train_config(compose("train", [f"task={name}"]))
-    assert training.task.name == name
-    assert training.task.dataset in options("data")
+    config = compose("train", [f"task={name}"])
+    task = make_plugin(plain_values(config.task, "task"), "task")
+    assert isinstance(task, Task)
+    assert task.name == name
+    assert task.dataset in options("data")
+    assert callable(make_plugin(plain_values(config.model, "model"), "model").build)
     assert name in options("gates")
 
 
@@ -46,7 +48,8 @@ def test_a_dataset_is_made(name: str) -> None:
 @pytest.mark.parametrize("name", options("optim"))
 def test_an_optimizer_is_made(name: str) -> None:
     values = plain_values(compose("train", [f"task={TASKS[0]}", f"optim={name}"]).optim, "optim")
-    optimizer_config({key: value for key, value in values.items() if key != "schedule"})
+    made = make_plugin({key: one for key, one in values.items() if key != "schedule"}, "optim")
+    assert callable(made.build) and callable(made.zero_settings)
 
 
 @pytest.mark.parametrize("name", options("model"))
