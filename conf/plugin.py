@@ -27,7 +27,7 @@ OWN_PACKAGES = ("conf", "hpc", "kernels", "serving")
 
 
 def make_plugin(node: object, key: str, *arguments: Any, **provided: Any) -> Any:
-    """What the mapping `node` at config key `key` names, made of its other keys.
+    """Make what the mapping `node` at config key `key` names, of its other keys.
 
     `arguments` come first and `provided` beside the keys: what the caller knows and a YAML cannot,
     such as parameters or vocabulary sizes. Raises `ConfigError` for a target that is not there, a
@@ -116,7 +116,7 @@ def targets(node: object, key: str) -> Iterator[tuple[str, str]]:
 
 
 def is_own(target: str) -> bool:
-    """Whether `target` is Lockgate's own, and so imports nothing heavy until it is used."""
+    """True for a target of Lockgate's own packages: it imports nothing heavy until it is used."""
     return target.partition(".")[0] in OWN_PACKAGES
 
 

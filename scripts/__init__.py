@@ -1,1 +1,4 @@
-"""Commands of a checkout: setup, site, quickstart, test."""
+"""Commands of a checkout: setup, site, quickstart, test.
+
+Imports conf and serving; nothing of the product imports it, and no wheel holds it.
+"""

@@ -1,1 +1,4 @@
-"""The `lockgate` command: thin verbs that parse, call one function, and print."""
+"""The `lockgate` command: thin verbs that parse, call one function, and print.
+
+Each verb imports what it needs when it is typed: hpc.jobs, hpc.data, serving.release.
+"""

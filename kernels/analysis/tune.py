@@ -12,7 +12,6 @@ reorder in kernels/analysis/candidates.py.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -128,10 +127,8 @@ def write_table(rows: dict[Key, LaunchConfig]) -> None:
         lines.append(f"    ({kernel!r}, {arch!r}, {dtype!r}, {label}): {config!r},\n")
     path = Path(table.__file__)
     fresh = path.with_suffix(".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(HEADER + "".join(lines).replace("'", '"') + "}\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = HEADER + "".join(lines).replace("'", '"') + "}\n"
+    fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)
 
 

@@ -1,17 +1,19 @@
 """Load test: client traffic in small, known amounts, every answer compared with the golden one.
 
-with start(plan_for("flights", rate=50, duration_s=60)) as traffic:
+with start(plan_for("MODEL", rate=50, duration_s=60)) as traffic:
     ...                                  # a rollout, for example
 result = traffic.stop()                  # also after it ended by itself
+
+Imports conf, serving.artifact and serving.triton.
 """
 
 from scripts.loadtest.golden_requests import LoadRequest, read_requests
-from scripts.loadtest.plan import Plan, Result, TrafficError, plan_for
+from scripts.loadtest.plan import LoadPlan, Result, TrafficError, plan_for
 from scripts.loadtest.running import Running, start
 
 __all__ = [
+    "LoadPlan",
     "LoadRequest",
-    "Plan",
     "Result",
     "Running",
     "TrafficError",

@@ -1,6 +1,6 @@
 """Client traffic in small, known amounts: real inference requests through every region's edge.
 
-    python -m scripts.loadtest --model flights --region us-east,us-west --rate 50 --duration 60
+    python -m scripts.loadtest --model NAME --region us-east,us-west --rate 50 --duration 60
 
 The rate is kept whatever the answers do (open loop): a request that had to wait for a free
 connection has waited, and its latency says so. Inputs are the golden examples of the model's
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from conf import ConfigError
-from scripts.loadtest.plan import Plan, TrafficError, plan_for
+from scripts.loadtest.plan import LoadPlan, TrafficError, plan_for
 from scripts.loadtest.running import start
 from serving.artifact.golden import GoldenError
 
@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--region", default="", help="one or several, with commas; default: all")
-    parser.add_argument("--rate", type=float, default=Plan.rate, help="requests a second")
-    parser.add_argument("--duration", type=float, default=Plan.duration_s, help="seconds")
-    parser.add_argument("--concurrency", type=int, default=Plan.concurrency)
+    parser.add_argument("--rate", type=float, default=LoadPlan.rate, help="requests a second")
+    parser.add_argument("--duration", type=float, default=LoadPlan.duration_s, help="seconds")
+    parser.add_argument("--concurrency", type=int, default=LoadPlan.concurrency)
     parser.add_argument(
-        "--timeout", type=float, default=Plan.timeout_s, help="seconds, per request"
+        "--timeout", type=float, default=LoadPlan.timeout_s, help="seconds, per request"
     )
     parser.add_argument("--allow-remote", action="store_true", help="edges off this machine, too")
     parser.add_argument("--json", action="store_true", help="the whole result as one JSON line")

@@ -1,4 +1,4 @@
-"""The plan of a load test (`Plan`) and its outcome (`Result`)."""
+"""The plan of a load test (`LoadPlan`) and its outcome (`Result`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrafficError(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """Requests, endpoints, rate and duration of a load test. Raises `TrafficError`."""
 
     model: str
@@ -104,10 +104,10 @@ class Result:
         )
 
 
-def plan_for(model: str, regions: Sequence[str] = (), **settings: Any) -> Plan:
+def plan_for(model: str, regions: Sequence[str] = (), **settings: Any) -> LoadPlan:
     """The plan for a model of the configured site; every region where none is named.
 
-    `settings` are fields of `Plan`. Raises `TrafficError`, `GoldenError` or `ConfigError`.
+    `settings` are fields of `LoadPlan`. Raises `TrafficError`, `GoldenError` or `ConfigError`.
     """
     site = compose("site").site
     unknown = sorted(set(regions) - set(site.edges))
@@ -119,7 +119,7 @@ def plan_for(model: str, regions: Sequence[str] = (), **settings: Any) -> Plan:
         region: (str(site.edges[region].address), int(site.edges[region].http_port))
         for region in (regions or site.edges)
     }
-    return Plan(model, endpoints, read_requests(Path(site.paths.store), model), **settings)
+    return LoadPlan(model, endpoints, read_requests(Path(site.paths.store), model), **settings)
 
 
 def _is_loopback(address: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scripts.loadtest.client import WRONG, Connection, Seen, connect, send, usable
-from scripts.loadtest.plan import Plan, Result
+from scripts.loadtest.plan import LoadPlan, Result
 
 # Where answers are so slow that every connection is taken, requests fall behind their time. They
 # are made up for this long after the end; what is then left was never sent.
@@ -21,7 +21,7 @@ CATCH_UP_S = 1.0
 class Running:
     """Traffic that is being sent by background threads; it also ends by itself."""
 
-    plan: Plan
+    plan: LoadPlan
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Running:
             connection.http.close()
 
 
-def start(plan: Plan) -> Running:
+def start(plan: LoadPlan) -> Running:
     """Begin to send; the caller waits (`wait`), stops (`stop`) or leaves a `with` block."""
     running = Running(plan)
     for _ in range(min(plan.concurrency, plan.requests)):
@@ -103,7 +103,7 @@ def start(plan: Plan) -> Running:
     return running
 
 
-def _summary(plan: Plan, seen: Sequence[Seen], seconds: float) -> Result:
+def _summary(plan: LoadPlan, seen: Sequence[Seen], seconds: float) -> Result:
     good = [one for one in seen if not one.failure]
     bad = [one for one in seen if one.failure]
     latencies = sorted(one.latency_s * 1e3 for one in good)

@@ -4,7 +4,7 @@
 This one file is complete: it needs python3's standard library and `ssh-keygen`, and runs as a
 script on a serving host where nothing of Lockgate is installed:
 
-    python3 verify.py DIR --allowed-signers FILE --model flights --version 3 [--json]
+    python3 verify.py DIR --allowed-signers FILE --model NAME --version 3 [--json]
 
 The order is the argument: first the signature of `manifest.json` (nothing in it is believed
 before), then its model and version, then every file on disk against the signed list. Each refusal

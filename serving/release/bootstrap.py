@@ -1,6 +1,6 @@
 """Confidence intervals by a bootstrap over whole groups.
 
-Rows of one group (flights of one day, texts of one author) are not independent, so groups are
+Rows of one group (visits of one patient, texts of one author) are not independent, so groups are
 drawn again, with replacement, and a replicate is a weight per group: the number of its draws. The
 bootstrap is Efron's (1979), https://doi.org/10.1214/aos/1176344552; intervals are percentiles of
 the replicates (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13).

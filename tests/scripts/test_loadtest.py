@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from conf import repo_root
-from scripts.loadtest import LoadRequest, Plan, TrafficError, read_requests, start
+from scripts.loadtest import LoadPlan, LoadRequest, TrafficError, read_requests, start
 from scripts.loadtest.golden_requests import check_answer
 from serving.artifact.golden import GoldenError, build_example
 from serving.artifact.tensors import numpy_dtype
@@ -119,10 +119,10 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
     handler.wfile.write(body)
 
 
-def plan(server: Server, store: Path, **settings: Any) -> Plan:
+def plan(server: Server, store: Path, **settings: Any) -> LoadPlan:
     settings = {"rate": 200.0, "duration_s": 0.25, "concurrency": 4, **settings}
     endpoints = {"us-east": ("127.0.0.1", server.port)}
-    return Plan("adder", endpoints, read_requests(store, "adder"), **settings)
+    return LoadPlan("adder", endpoints, read_requests(store, "adder"), **settings)
 
 
 def test_every_planned_request_is_sent_and_checked(server: Server, store: Path) -> None:
@@ -195,7 +195,7 @@ def test_each_way_to_fail_has_its_reason(server: Server, store: Path) -> None:
 
 def test_nobody_listens(server: Server, store: Path) -> None:
     dead = {"us-west": ("127.0.0.1", 1), "us-east": ("127.0.0.1", server.port)}
-    both = Plan("adder", dead, read_requests(store, "adder"), rate=200, duration_s=0.1)
+    both = LoadPlan("adder", dead, read_requests(store, "adder"), rate=200, duration_s=0.1)
     result = start(both).wait()
     assert result.failures == {"refused": 10}
     assert result.regions["us-west"] == {"sent": 10, "failed": 10}
@@ -250,8 +250,9 @@ def test_out_of_bounds_is_refused(
 def test_other_machines_are_refused_unless_asked_for(store: Path, address: str) -> None:
     examples = read_requests(store, "adder")
     with pytest.raises(TrafficError, match="--allow-remote"):
-        Plan("adder", {"us-east": (address, 80)}, examples)
-    assert Plan("adder", {"us-east": (address, 80)}, examples, allow_remote=True).requests == 600
+        LoadPlan("adder", {"us-east": (address, 80)}, examples)
+    remote = LoadPlan("adder", {"us-east": (address, 80)}, examples, allow_remote=True)
+    assert remote.requests == 600
 
 
 def test_golden_examples_of_all_versions_are_put_together(store: Path) -> None:

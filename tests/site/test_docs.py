@@ -1,4 +1,8 @@
-"""Every `sh` block of the README's tour and of the guides runs, in order, as it is written."""
+"""Every `sh` block of the README's tour and of the guides runs, in order, as it is written.
+
+Those of docs/extending.md run in test_projects.py; tests/house/test_docs.py finds a command of a
+guide that no test runs.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,18 @@ def test_the_commands_of_a_guide_run(guide: str, box) -> None:
     blocks = BLOCK.findall((REPO / guide).read_text())
     assert blocks, f"{guide} has no sh block"
     run("".join(blocks), GUIDES[guide])
+
+
+def test_the_incident_commands_of_the_sre_guide_run(box) -> None:
+    """The `bash` blocks but for those of fab, which the guide for ops has too."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (REPO / "docs/sre.md").read_text(), re.M | re.S)
+    lines = [line for line in "".join(blocks).splitlines() if " fab " not in line]
+    (silence,) = (line for line in lines if " silence add " in line)
+    amtool = silence.partition(" add ")[0]
+    try:
+        run("\n".join(lines), None)
+    finally:
+        run(f"{amtool} expire $({amtool} query --quiet)", None)
 
 
 def test_the_tour_of_the_readme_runs(box) -> None:

@@ -91,7 +91,13 @@ def test_every_region_answers_with_the_version_just_trained(finished: Ended, box
     version = max(int(n) for n in re.findall(r"flights/(\d+) is in production", finished.text))
     store = Path(box.site.paths.store)
     example = read_examples(store / "flights" / str(version))[0]
-    sent = encode_request(example.inputs, example.outputs, binary=False)
+    # Strict JSON has no NaN: an optional input that is left out is a missing value.
+    known = {
+        name: array
+        for name, array in example.inputs.items()
+        if array.dtype.kind != "f" or not np.isnan(array).any()
+    }
+    sent = encode_request(known, example.outputs, binary=False)
     for edge in box.site.edges.values():
         request = urllib.request.Request(
             f"http://{edge.address}:{edge.http_port}{infer_path('flights')}",

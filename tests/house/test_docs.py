@@ -1,0 +1,143 @@
+"""The guides: every command in them is typed by a test, or is in a table that names the test."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hpc.cli.main import VERBS
+from hpc.cli.new import PLACEHOLDER
+from tests.house.tree import REPO, TEMPLATES, python_files, string_literals, syntax
+
+GUIDES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^    (?=\S)(.+)$", re.MULTILINE)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+PROGRAMS = "lockgate|fab|scripts/|python|pytest|pip|amtool|awk|curl|haproxy"
+COMMAND = re.compile(rf"(?:\.venv/bin/)?(?:{PROGRAMS})")
+
+RUNNERS = {
+    "README.md": "tests/site/test_docs.py::test_the_tour_of_the_readme_runs",
+    "docs/researcher.md": "tests/site/test_docs.py::test_the_commands_of_a_guide_run",
+    "docs/ops.md": "tests/site/test_docs.py::test_the_commands_of_a_guide_run",
+    "docs/sre.md": "tests/site/test_docs.py::test_the_commands_of_a_guide_run",
+    "docs/extending.md": (
+        "tests/site/test_projects.py::test_the_tour_of_the_guide_reads_a_digit_at_both_edges"
+    ),
+}
+"""The test that types the `sh` blocks of a guide, in order, as they are written."""
+
+REPORT = "tests/kernels/compile/test_report.py::"
+INCIDENT = "tests/site/test_docs.py::test_the_incident_commands_of_the_sre_guide_run"
+OPS = "tests/site/test_docs.py::test_the_commands_of_a_guide_run"
+STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
+TESTED = {
+    "scripts/site as release lockgate release run=RUN": RUNNERS["docs/extending.md"],
+    "lockgate train -m task=flights seed=1,2,3": (
+        "tests/hpc/cli/test_verbs.py::test_a_dry_run_shows_script_and_spec_and_writes_nothing"
+    ),
+    "scripts/site as deploy fab status": OPS,
+    "scripts/site as deploy fab deploy --model flights": OPS,
+    "scripts/site as deploy fab rollback --model flights": OPS,
+    "amtool --alertmanager.url=http://127.0.0.1:19093 silence add": INCIDENT,
+    'awk \'/"event":"(undoing|rolled-back)"/\' .site/journal/rollouts.jsonl': INCIDENT,
+    "python -m kernels.analysis.report": f"{REPORT}test_rows_of_both_libraries",
+    "python -m kernels.analysis.bench": f"{REPORT}test_the_bench_says_that_there_is_no_gpu",
+    "pytest tests/kernels": STAGES,
+}
+"""How a command begins that is in another block than `sh`, and the test that runs it."""
+
+
+def blocks(guide: Path) -> list[tuple[str, str]]:
+    """(language and file name, content) of each fenced block."""
+    return FENCE.findall(guide.read_text(encoding="utf-8"))
+
+
+def prose(guide: Path) -> str:
+    return FENCE.sub("", guide.read_text(encoding="utf-8"))
+
+
+def other_commands(guide: Path) -> list[str]:
+    """Lines that are commands, in indented blocks and in fenced ones that are not `sh`."""
+    lines = [line for label, text in blocks(guide) if label in ("text", "bash", "")
+             for line in text.splitlines()]  # fmt: skip
+    lines += INDENTED.findall(prose(guide))
+    return [line.strip() for line in lines if COMMAND.match(line.strip())]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
+def test_every_command_has_a_test_that_runs_it(guide: Path) -> None:
+    name = guide.relative_to(REPO).as_posix()
+    labels = {label.split(" ")[0] for label, _ in blocks(guide)}
+    assert labels <= {"sh", "bash", "text", "yaml", "python", "promql", ""}
+    assert "sh" not in labels or name in RUNNERS
+    assert [line for line in other_commands(guide) if not line.startswith(tuple(TESTED))] == []
+
+
+def test_no_test_is_named_for_a_command_that_is_gone() -> None:
+    lines = [line for guide in GUIDES for line in other_commands(guide)]
+    assert [known for known in TESTED if not any(line.startswith(known) for line in lines)] == []
+
+
+@pytest.mark.parametrize("test", sorted({*RUNNERS.values(), *TESTED.values()}))
+def test_the_test_that_runs_it_is_there(test: str) -> None:
+    file, _, name = test.partition("::")
+    functions = [
+        node.name for node in syntax(REPO / file).body if isinstance(node, ast.FunctionDef)
+    ]
+    assert name in functions
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
+def test_what_prose_names_is_there(guide: Path) -> None:
+    """Verbs of lockgate, tasks of fab, scripts, modules, files of the tree and options."""
+    missing = [
+        found
+        for text in INLINE.findall(prose(guide))
+        for found in (text, *re.findall(r"--[a-z][a-z-]+", text))
+        if not exists(found)
+    ]
+    assert missing == []
+
+
+def exists(text: str) -> bool:
+    words = re.sub(r"^scripts/site as \w+ ", "", text).split()
+    if text.startswith("--"):
+        return re.split("[ =]", text)[0] in known_options()
+    if words[0] == "lockgate" and len(words) > 1:
+        return words[1] in VERBS
+    if words[0] == "fab" and len(words) > 1:
+        return words[1] in fab_tasks() or words[1].startswith("-")
+    if words[:2] == ["python", "-m"]:
+        return find_spec(words[2]) is not None
+    path = re.match(r"(?:conf|hpc|kernels|serving|scripts|docs|tests)/[\w./-]*\w(?=$|[ /:])", text)
+    if path is None or "NAME" in path[0]:
+        return True
+    in_project = path[0].replace("digits", PLACEHOLDER)  # the project that the tour makes
+    return (REPO / path[0]).exists() or (TEMPLATES / "module" / in_project).exists()
+
+
+@cache
+def fab_tasks() -> set[str]:
+    tree = syntax(REPO / "serving/fleet/cli/tasks.py")
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return {node.name for node in functions if node.decorator_list}
+
+
+@cache
+def known_options() -> set[str]:
+    """Options of our commands, of pytest's markers and of fab's tasks."""
+    literals = {
+        literal.value for path in python_files() for literal in string_literals(path)
+        if literal.value.startswith("--")
+    }  # fmt: skip
+    tree = syntax(REPO / "serving/fleet/cli/tasks.py")
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return literals | {
+        f"--{argument.arg}".replace("_", "-") for node in functions for argument in node.args.args
+    }
