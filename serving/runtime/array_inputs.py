@@ -39,7 +39,7 @@ def read_array_inputs(version_dir: Path) -> tuple[ArraySpec, ...]:
 def array_columns(
     specs: Sequence[ArraySpec], inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """`inputs` in the order of `specs`, each [batch, *shape], their names, dtypes and shapes checked.
+    """`inputs` in the order of `specs`, each [batch, *shape]; names, dtypes and shapes checked.
 
     Raises `InvalidInput`.
     """

@@ -23,6 +23,7 @@ class OwnCode:
         self.folder = Path(folder).resolve()
         self.names = frozenset(names)
         self.modules: dict[str, ModuleType] = {}
+        importlib.invalidate_caches()  # the folder may be younger than what is known of it
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -30,7 +31,6 @@ class OwnCode:
         elsewhere = self._taken_out()
         sys.modules.update(self.modules)
         sys.path.insert(0, str(self.folder))
-        importlib.invalidate_caches()  # the folder may be younger than what is known of it
         wrote_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             yield
@@ -59,10 +59,11 @@ class OwnCode:
         return found
 
     def _present(self) -> dict[str, ModuleType]:
+        inside = tuple(f"{name}." for name in self.names)
         return {
             name: module
-            for name, module in sys.modules.items()
-            if name.partition(".")[0] in self.names
+            for name, module in list(sys.modules.items())
+            if name in self.names or name.startswith(inside)
         }
 
     def _taken_out(self) -> dict[str, ModuleType]:

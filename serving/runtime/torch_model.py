@@ -70,13 +70,9 @@ class TorchModel:
 
         tensors = [torch.from_numpy(np.array(one)) for one in self.columns(inputs).values()]
         with torch.no_grad(), self.code.installed():  # a forward may import what it needs
-            found = self.module(
-                *(one.float() if one.is_floating_point() else one for one in tensors)
-            )
+            found = self.module(*map(_in_fp32, tensors))
         outputs = [found] if isinstance(found, torch.Tensor) else list(found)
-        arrays = [
-            (one.float() if one.is_floating_point() else one).detach().numpy() for one in outputs
-        ]
+        arrays = [_in_fp32(one).detach().numpy() for one in outputs]
         return dict(zip(self.outputs, arrays, strict=True))
 
     def columns(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -98,13 +94,18 @@ def target_names(node: Any) -> list[str]:
     return own + [name for item in node.values() for name in target_names(item)]
 
 
+def _in_fp32(tensor: Any) -> Any:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
 def _holds(folder: Path, name: str) -> bool:
     return (folder / name).is_dir() or (folder / f"{name}.py").is_file()
 
 
 def _module(node: dict[str, Any], sizes: Mapping[str, Any], code: OwnCode) -> Any:
     made = _made(node, code)
-    return made.build(**sizes) if is_dataclass(made) else made
+    is_config: bool = is_dataclass(made)
+    return made.build(**sizes) if is_config else made
 
 
 def _made(value: Any, code: OwnCode) -> Any:

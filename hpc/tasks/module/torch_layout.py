@@ -57,7 +57,7 @@ def write_module(model: nn.Module, outputs: Sequence[str], version: Path) -> tup
 def check_equal(
     model: nn.Module, served: TorchModel, examples: Iterable[Mapping[str, Tensor]]
 ) -> None:
-    """Raise `ExportRefused` unless `served` gives bit for bit what `model` gives on each example."""
+    """Raise `ExportRefused` unless `served` gives bit for bit what `model` gives on `examples`."""
     for number, example in enumerate(examples):
         with torch.no_grad():
             wanted = model_outputs(model, list(example.values()))

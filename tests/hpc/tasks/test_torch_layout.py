@@ -217,7 +217,7 @@ def test_the_code_comes_from_the_version_folder_alone(deepening: Exported, proje
     assert not list(deepening.version.rglob("__pycache__"))
     (deepening.version.parent / "elsewhere").mkdir()
     code = OwnCode(deepening.version.parent / "elsewhere", {"shapes"})
-    with code.installed(), pytest.raises(ValueError, match="shapes came from .*, outside .*else"):
+    with code.installed(), pytest.raises(ValueError, match=r"shapes came from .*, outside .*else"):
         code.import_target("shapes.net.Deepening")
     (deepening.version.parent / "elsewhere").rmdir()
 
