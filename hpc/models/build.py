@@ -9,18 +9,41 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import yaml
 
 from conf.errors import ConfigError
 from conf.plugin import find_target, is_own, make_plugin, target_name
-from conf.schema import TARGET
+from conf.schema import TARGET, plain_values
 from conf.tree import option_files
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a model was made of: the values of `model.*`, and the sizes that its `build` was given.
+
+    Those that a class without `build` was given are among the values.
+    """
+
+    node: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+
+
+_settings: WeakKeyDictionary[nn.Module, ModelSettings] = WeakKeyDictionary()
+
+
+def model_settings(model: nn.Module) -> ModelSettings:
+    """What `build_model` made this very model of, so that a package can make it again.
+
+    Raises KeyError for a model that was made otherwise.
+    """
+    return _settings[model]
 
 
 def build_model(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> nn.Module:
@@ -30,13 +53,16 @@ def build_model(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> nn.Module:
     """
     from torch import nn
 
+    node = plain_values(node, "model")
     target = find_target(node.get(TARGET), "model")
     try:
         if _is_config(target):
+            settings = ModelSettings(node, dict(sizes))
             model = make_plugin(node, "model").build(**sizes)
         else:
             taken = _parameters(target)
             given = {name: size for name, size in sizes.items() if name in taken - set(node)}
+            settings = ModelSettings({**node, **given}, {})
             model = make_plugin(node, "model", **given)
     except ConfigError:
         raise
@@ -46,6 +72,7 @@ def build_model(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(
             f"model.{TARGET}={node[TARGET]} made a {type(model).__name__}, not a torch.nn.Module"
         )
+    _settings[model] = settings
     return model
 
 

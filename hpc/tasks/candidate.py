@@ -41,8 +41,14 @@ def finish_candidate(
     metrics: Mapping[str, float],
     examples: Sequence[GoldenExample],
     reference: Mapping[str, Any],
+    code: Sequence[str] = (),
+    requires: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the candidate folder `out_dir` of a filled `version`, whole or not at all."""
+    """Write the candidate folder `out_dir` of a filled `version`, whole or not at all.
+
+    `code` names the files of `version` that are the task's own code, and `requires` the libraries
+    that it needs beside what every package does.
+    """
     candidate = Candidate(
         model=config.model,
         task=task,
@@ -51,7 +57,8 @@ def finish_candidate(
         inputs=config.inputs,
         outputs=config.outputs,
         metrics=dict(metrics),
-        requires=REQUIRES,
+        requires={**(requires or {}), **REQUIRES},
+        code=tuple(code),
     )
     return write_candidate(
         out_dir,

@@ -26,6 +26,14 @@ class ExportRefused(LockgateError):
     """A module has no ONNX form, or one that computes something else; the text names the place."""
 
 
+class NoOnnxForm(ExportRefused):
+    """torch.onnx.export itself cannot express the module; `reason` is that without the advice."""
+
+    def __init__(self, reason: str, advice: str):
+        super().__init__(f"{reason}. {advice} Nothing was published.")
+        self.reason = reason
+
+
 def export_onnx(
     module: nn.Module,
     examples: Sequence[Mapping[str, Tensor]],
@@ -37,8 +45,9 @@ def export_onnx(
     """Write `module` (in eval mode, fp32, on the CPU) to `path` and check it on each of `examples`.
 
     `examples` hold the module's positional arguments under the names of the ONNX inputs; the first
-    one traces it. `dynamic` names the free dimensions of each input. Raises `ExportRefused` when
-    the module uses what ONNX does not have, or an output differs; the file is then gone.
+    one traces it. `dynamic` names the free dimensions of each input. Raises `NoOnnxForm` when the
+    module uses what ONNX does not have, `ExportRefused` when an output differs; the file is then
+    gone.
     """
     before = kernels.use("torch")  # ONNX has plain torch operations only
     try:
@@ -75,12 +84,12 @@ def _exported(
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        raise ExportRefused(_why_not(module, error)) from error
+        raise _why_not(module, error) from error
     assert program is not None
     return program.model_proto
 
 
-def _why_not(module: nn.Module, error: BaseException) -> str:
+def _why_not(module: nn.Module, error: BaseException) -> NoOnnxForm:
     """The operator or the line that ONNX has no form for, as a sentence."""
     name = type(getattr(module, "model", module)).__name__  # what a serving wrapper stands around
     causes = [error]
@@ -89,16 +98,16 @@ def _why_not(module: nn.Module, error: BaseException) -> str:
     text = "\n".join(map(str, causes))
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
     if operator:
-        return (
-            f"{name} does not export to ONNX: it uses {operator[1]}, which ONNX does not have. "
-            "Write that step with other torch operations. Nothing was published."
+        return NoOnnxForm(
+            f"{name} does not export to ONNX: it uses {operator[1]}, which ONNX does not have",
+            "Write that step with other torch operations.",
         )
     lines = str(causes[-1]).strip().splitlines() or [type(causes[-1]).__name__]
     places = re.findall(r'File "([^"]+)", line (\d+)', text)
     where = f" ({Path(places[-1][0]).name}:{places[-1][1]})" if places else ""
-    return (
-        f"{name} does not export to ONNX{where}: {lines[0].rstrip('. ')}. What a forward does may "
-        "depend on the shapes of its inputs, not on their values. Nothing was published."
+    return NoOnnxForm(
+        f"{name} does not export to ONNX{where}: {lines[0].rstrip('. ')}",
+        "What a forward does may depend on the shapes of its inputs, not on their values.",
     )
 
 

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from .array_inputs import ArraySpec, array_columns, read_array_inputs
 from .batching import Answer, answer_together
-from .errors import InvalidInput
 from .session import open_session
-
-KIND = "arrays"
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One input: numpy's name of its dtype, and the shape of a row."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class ArraysModel:
@@ -42,12 +29,7 @@ class ArraysModel:
         `settings` are the parameters of config.pbtxt; `threads` is the only one used, 1 by default.
         Raises ValueError for a transform of another kind.
         """
-        content = json.loads((Path(version_dir) / "transform.json").read_text(encoding="utf-8"))
-        if content.get("kind") != KIND:
-            raise ValueError(f"this is a transform of kind {content.get('kind')!r}, not {KIND!r}")
-        inputs = [
-            ArraySpec(one["name"], one["dtype"], tuple(one["shape"])) for one in content["inputs"]
-        ]
+        inputs = read_array_inputs(version_dir)
         threads = int((settings or {}).get("threads", "1"))
         return cls(inputs, open_session(Path(version_dir) / "model.onnx", threads))
 
@@ -58,27 +40,8 @@ class ArraysModel:
 
     def columns(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inputs, their names, dtypes and shapes checked. Raises `InvalidInput`."""
-        names = {one.name for one in self.inputs}
-        if set(inputs) != names:
-            absent, extra = sorted(names - set(inputs)), sorted(set(inputs) - names)
-            raise InvalidInput(f"inputs missing: {absent or 'none'}; not known: {extra or 'none'}")
-        found = {one.name: _checked(one, np.asarray(inputs[one.name])) for one in self.inputs}
-        lengths = {len(array) for array in found.values()}
-        if len(lengths) != 1:
-            raise InvalidInput(f"inputs have different batch sizes: {sorted(lengths)}")
-        return found
+        return array_columns(self.inputs, inputs)
 
     def answer(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Answer]:
         """Answer several requests in one run of the network, as if each were alone."""
         return answer_together(self, requests)
-
-
-def _checked(spec: ArraySpec, array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.dtype(spec.dtype):
-        raise InvalidInput(f"{spec.name} has dtype {array.dtype}; it must be {spec.dtype}")
-    if array.shape[1:] != spec.shape or array.ndim == 0 or len(array) == 0:
-        wanted = ["batch", *spec.shape]
-        raise InvalidInput(
-            f"{spec.name} has shape {list(array.shape)}; it must be [{', '.join(map(str, wanted))}]"
-        )
-    return array

@@ -1,7 +1,9 @@
-"""A trained module as a candidate: ONNX, golden examples, reference shares of its outputs."""
+"""A trained module as a candidate: ONNX or torch code, golden examples, reference shares."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,20 @@ from conf.errors import ConfigError
 from hpc.tasks.candidate import finish_candidate, new_version
 from hpc.tasks.module.data import Arrays, evaluate, model_outputs, parts, read_arrays
 from hpc.tasks.module.task import INPUT, ModuleTask
-from hpc.tasks.onnx_export import export_onnx
+from hpc.tasks.module.torch_layout import RUNTIME as TORCH_RUNTIME
+from hpc.tasks.module.torch_layout import check_equal, required_libraries, write_module
+from hpc.tasks.onnx_export import NoOnnxForm, export_onnx
 from hpc.tasks.serve import batched_config
 from serving.artifact.golden import GoldenExample, build_example
 from serving.artifact.lineage import Lineage
 from serving.artifact.tensors import TensorSpec, triton_dtype
 from serving.runtime.arrays_model import ArraysModel
+from serving.runtime.package import RuntimeModel
 from serving.runtime.reference import output_reference
+from serving.runtime.torch_model import TorchModel
 from serving.triton.model_config import TritonConfig
+
+log = logging.getLogger(__name__)
 
 RUNTIME = "lockgate_runtime.arrays_model.ArraysModel"
 ATOL_SHARE, RTOL = 1e-4, 1e-4
@@ -34,20 +42,69 @@ def export(
 ) -> Path:
     """See `hpc.tasks.task.Task.export`."""
     model = model.float().cpu().eval()
-    validation, train = read_arrays(dataset, "validation"), read_arrays(dataset, "train")
+    if task.serve.format == "torch":
+        return _export_torch(task, model, dataset, lineage, out_dir)
+    try:
+        return _export_onnx(task, model, dataset, lineage, out_dir)
+    except NoOnnxForm as error:
+        if task.serve.format == "onnx":
+            raise
+        log.warning("%s. It is packaged as torch code: serving hosts need torch.", error.reason)
+        return _export_torch(task, model, dataset, lineage, out_dir)
+
+
+def _export_onnx(
+    task: ModuleTask, model: nn.Module, dataset: Path, lineage: Lineage, out_dir: Path
+) -> Path:
     with new_version(out_dir, RUNTIME, {"transform.json": dataset / "transform.json"}) as version:
-        _write_onnx(task, model, validation, version)
-        served = ArraysModel.load(version)
-        return finish_candidate(
-            out_dir,
-            version,
-            task=task.name,
-            lineage=lineage,
-            config=triton_config(task, model, validation),
-            metrics=evaluate(task, model, dataset),
-            examples=golden_examples(served, validation),
-            reference=output_reference(served_shares(served, train)),
+        examples = _examples(read_arrays(dataset, "validation"))
+        export_onnx(
+            model,
+            examples,
+            version / "model.onnx",
+            outputs=task.outputs,
+            dynamic={name: {0: "batch"} for name in examples[0]},
         )
+        served = ArraysModel.load(version)
+        return _finish(task, model, served, dataset, lineage, out_dir, version)
+
+
+def _export_torch(
+    task: ModuleTask, model: nn.Module, dataset: Path, lineage: Lineage, out_dir: Path
+) -> Path:
+    files = {"transform.json": dataset / "transform.json"}
+    with new_version(out_dir, TORCH_RUNTIME, files) as version:
+        code = write_module(model, task.outputs, version)
+        served = TorchModel.load(version)
+        check_equal(model, served, _examples(read_arrays(dataset, "validation")))
+        requires = required_libraries(model, served)
+        return _finish(task, model, served, dataset, lineage, out_dir, version, code, requires)
+
+
+def _finish(
+    task: ModuleTask,
+    model: nn.Module,
+    served: RuntimeModel,
+    dataset: Path,
+    lineage: Lineage,
+    out_dir: Path,
+    version: Path,
+    code: tuple[str, ...] = (),
+    requires: Mapping[str, str] | None = None,
+) -> Path:
+    validation, train = read_arrays(dataset, "validation"), read_arrays(dataset, "train")
+    return finish_candidate(
+        out_dir,
+        version,
+        task=task.name,
+        lineage=lineage,
+        config=triton_config(task, model, validation),
+        metrics=evaluate(task, model, dataset),
+        examples=golden_examples(served, validation),
+        reference=output_reference(served_shares(served, train)),
+        code=code,
+        requires=requires,
+    )
 
 
 def triton_config(task: ModuleTask, model: nn.Module, arrays: Arrays) -> TritonConfig:
@@ -66,7 +123,7 @@ def triton_config(task: ModuleTask, model: nn.Module, arrays: Arrays) -> TritonC
     return batched_config(task.serve, inputs, outputs)
 
 
-def golden_examples(served: ArraysModel, arrays: Arrays) -> list[GoldenExample]:
+def golden_examples(served: RuntimeModel, arrays: Arrays) -> list[GoldenExample]:
     """Real rows alone and as a batch, then zeros alone and twice."""
     picked = np.linspace(0, arrays.rows - 1, ALONE).astype(int)
     requests = [_rows(arrays, [row]) for row in picked] + [_rows(arrays, list(picked))]
@@ -88,7 +145,7 @@ def golden_examples(served: ArraysModel, arrays: Arrays) -> list[GoldenExample]:
     ]
 
 
-def served_shares(served: ArraysModel, train: Arrays) -> dict[str, np.ndarray]:
+def served_shares(served: RuntimeModel, train: Arrays) -> dict[str, np.ndarray]:
     """The training split's served outputs with few numbers a row: {name or name.i: [rows]}."""
     answers = [
         served(_rows(train, list(range(start, min(start + 256, train.rows)))))
@@ -107,15 +164,11 @@ def _spec(name: str, array: np.ndarray) -> TensorSpec:
     return TensorSpec(name, triton_dtype(array.dtype), (-1, *array.shape[1:]))
 
 
-def _write_onnx(task: ModuleTask, model: nn.Module, arrays: Arrays, version: Path) -> None:
+def _examples(arrays: Arrays) -> list[dict[str, Tensor]]:
+    """The inputs of batches of several sizes, the first of which traces."""
+
     def first_rows(count: int) -> dict[str, Tensor]:
         rows = np.resize(np.arange(arrays.rows), count)
         return dict(zip(arrays.inputs, parts(arrays.batch(rows), INPUT), strict=True))
 
-    export_onnx(
-        model,
-        [first_rows(count) for count in (7, 1, 64)],
-        version / "model.onnx",
-        outputs=task.outputs,
-        dynamic={name: {0: "batch"} for name in arrays.inputs},
-    )
+    return [first_rows(count) for count in (7, 1, 64)]

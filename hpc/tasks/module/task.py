@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from conf.names import nearest
 from conf.plugin import make_plugin
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 KIND = "arrays"
 INPUT, TARGET = "input.", "target."
 """Prefixes of a batch's names."""
+
+
+@dataclass(frozen=True)
+class ModuleServe(BatchedServe):
+    """Arrays in and out."""
+
+    format: Literal["auto", "onnx", "torch"] = "auto"
+    """Of the network in the package. `torch` is the module's own code and its weights as
+    safetensors, for which serving hosts need torch; `auto` is ONNX unless ONNX cannot express the
+    module."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class ModuleTask:
     """`_target_` of the loss: a class whose object is called with (output, target), such as
     torch.nn.CrossEntropyLoss, or with `_partial_: true` such a function. Outputs are in fp32; where
     there are several outputs or targets, they come as tuples. It gives the mean over the rows."""
-    serve: BatchedServe
+    serve: ModuleServe
     outputs: tuple[str, ...] = ("output",)
     """Names of the served outputs, in the model's order."""
     metrics: tuple[str, ...] = ()

@@ -5,11 +5,12 @@ It reads the staged files only; nothing is imported, unpacked or unpickled.
 
 from __future__ import annotations
 
+import json
 import pickletools
 import re
 import subprocess
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -36,8 +37,14 @@ _ARCHIVES = {
 #: How much of a file is read as a pickle program, in bytes.
 _MAX_TEXT_PICKLE = 8 << 20
 _VERSIONS = """
-import importlib.metadata, platform
-print(platform.python_version(), *(importlib.metadata.version(n) for n in ("numpy", "onnxruntime")))
+import importlib.metadata, json, platform, sys
+found = {"python": platform.python_version()}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
 """
 
 
@@ -74,9 +81,14 @@ class ContentsGate:
         folder = subject.dataset()
         place = f"{folder.parent.name}@{folder.name}"
         yield holds(f"{name}.dataset", True, f"{place}, every file hashed")
-        have = serving_versions(subject.serving_env)
+        requires = staged.candidate.requires
+        have = serving_versions(subject.serving_env, set(requires) - {"python", "triton"})
+        absent = absent_libraries(requires, have)
+        if absent:  # no server would come up that could be asked for its version
+            yield holds(f"{name}.requires", False, absent)
+            return
         have["triton"] = subject.served().candidate.server_version()
-        yield requirements(f"{name}.requires", staged.candidate.requires, have)
+        yield requirements(f"{name}.requires", requires, have)
 
     def problems(self, staged: StagedCandidate) -> Iterator[str]:
         """A sentence for each file that is missing or may not be in a package."""
@@ -107,7 +119,9 @@ def pickle_kind(path: Path) -> str:
         return "a zip archive behind something else"
     if head.startswith(b"\x93NUMPY") and b"'|O'" in head:
         return "a numpy file of pickled objects"
-    if (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or _reads_as_pickle(path):
+    # After PROTO comes an opcode, which 0 is not: that is the length of a safetensors' header.
+    protocol = head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and head[2:3] != b"\0"
+    if protocol or _reads_as_pickle(path):
         return "a pickle"
     return ""
 
@@ -154,16 +168,33 @@ def runtime_record(name: str, staged: StagedCandidate) -> GateRecord:
     )
 
 
-def serving_versions(env: Path) -> dict[str, str]:
-    """Versions of Python, numpy and onnxruntime in the serving environment.
+def serving_versions(env: Path, libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of those of `libraries` that the serving environment has.
 
     Raises subprocess.SubprocessError when its interpreter fails, OSError when there is none.
     """
     done = subprocess.run(
-        [str(env / "bin/python"), "-c", _VERSIONS],
+        [str(env / "bin/python"), "-c", _VERSIONS, *sorted(libraries)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    return dict(zip(("python", "numpy", "onnxruntime"), done.stdout.split(), strict=True))
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def absent_libraries(requires: Mapping[str, str], have: Mapping[str, str]) -> str:
+    """A sentence for the libraries that `have`, of the serving environment, lacks; else empty."""
+    absent = [
+        f"{name}{wanted}"
+        for name, wanted in sorted(requires.items())
+        if name not in have and name != "triton"
+    ]
+    if not absent:
+        return ""
+    which = "it" if len(absent) == 1 else "them"
+    return (
+        f"the package needs {' and '.join(absent)}; the serving environment has none: "
+        f"install {which} there or make the module exportable"
+    )
 
 
 def requirements(name: str, requires: Mapping[str, str], have: Mapping[str, str]) -> GateRecord:
