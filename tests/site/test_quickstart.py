@@ -5,7 +5,6 @@ One complete run is shared by every test here; it is also what the other site te
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -14,10 +13,11 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from serving.artifact.golden import read_examples
-from serving.triton.kserve import encode_request, infer_path
+from serving.artifact.golden import differences, read_examples
+from serving.triton.kserve import HEADER_LENGTH, decode_answer, encode_request, infer_path
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
 
@@ -105,7 +105,10 @@ def test_every_region_answers_with_the_version_just_trained(finished: Ended, box
             sent.headers,
         )
         with urllib.request.urlopen(request, timeout=10) as reply:
-            assert json.load(reply)["model_version"] == str(version)
+            body, length = reply.read(), reply.headers.get(HEADER_LENGTH)
+        answer = decode_answer(body, length)
+        assert answer.model_version == str(version)
+        assert not differences(example, answer.outputs)
 
 
 def test_the_model_is_better_than_the_base_rate_and_not_worse_than_the_baseline(
