@@ -127,7 +127,7 @@ def _refuse_unknown_site(project: Project) -> None:
 
 
 def _has_site(primary: str) -> bool:
-    """Whether the defaults list of the primary config chooses a site."""
+    """True when the defaults list of the primary config chooses a site."""
     files = [tree / f"{primary}.yaml" for tree in _trees()]
     file = next((path for path in files if path.is_file()), None)
     try:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc.data.refusal import DataRefused
-from serving.artifact.digest import tree_digest
+from serving.artifact.digest import LINEAGE_FILE, tree_digest
 
-FILE = "lineage.json"
+FILE = LINEAGE_FILE
 
 
 @dataclass(frozen=True)

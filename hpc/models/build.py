@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a model was made of: the values of `model.*`, and the sizes that its `build` was given.
+    """Settings of a model: the values of `model.*`, and the sizes that its `build` was given.
 
     Those that a class without `build` was given are among the values.
     """
@@ -39,7 +39,7 @@ _settings: WeakKeyDictionary[nn.Module, ModelSettings] = WeakKeyDictionary()
 
 
 def model_settings(model: nn.Module) -> ModelSettings:
-    """What `build_model` made this very model of, so that a package can make it again.
+    """Settings from which `build_model` made this very model, so that a package can make it again.
 
     Raises KeyError for a model that was made otherwise.
     """

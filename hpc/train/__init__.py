@@ -1,1 +1,4 @@
-"""Training: the loop, its engine, checkpoints and ranks, and the report of a run."""
+"""Training: the loop, its engine, checkpoints and ranks, and the report of a run.
+
+Imports torch, DeepSpeed, hpc.tasks, hpc.optim and, of jobs, the spec and the run's folder.
+"""

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from serving.artifact.verify import file_sha256, plain_files
 
-__all__ = ["bytes_sha256", "canonical_json", "file_sha256", "pairs_digest", "short", "tree_digest"]
+__all__ = [
+    "LINEAGE_FILE",
+    "bytes_sha256",
+    "canonical_json",
+    "file_sha256",
+    "pairs_digest",
+    "short",
+    "tree_digest",
+]
+
+LINEAGE_FILE = "lineage.json"
+"""The file of a dataset that holds the digest of the others."""
 
 
 def bytes_sha256(data: bytes) -> str:
@@ -17,7 +28,7 @@ def bytes_sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def tree_digest(directory: Path, exclude: Iterable[str] = ("lineage.json",)) -> str:
+def tree_digest(directory: Path, exclude: Iterable[str] = (LINEAGE_FILE,)) -> str:
     """The digest of a folder's content: file names and bytes, not times, owners or modes.
 
     `exclude` are posix paths relative to `directory` that do not count. Raises

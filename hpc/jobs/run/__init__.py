@@ -1,1 +1,4 @@
-"""The folder of a run: its name, its small files, its logs and its states."""
+"""The folder of a run: its name, its small files, its logs and its states.
+
+Imports `spec` and serving.artifact; no scheduler.
+"""

@@ -31,7 +31,7 @@ from serving.runtime.torch_model import MODULE, WEIGHTS, TorchModel, target_name
 
 RUNTIME = "lockgate_runtime.torch_model.TorchModel"
 LIBRARIES = ("torch", "safetensors")
-"""What the runtime class itself imports."""
+"""Libraries that the runtime class itself imports."""
 TAKEN = ("model", PREFIX.rstrip("."))
 """Names in a version folder that are Triton's and the runtime's."""
 
@@ -105,7 +105,7 @@ def required_libraries(model: nn.Module, served: TorchModel) -> dict[str, str]:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether the top-level `name` is of the standard library or an installed library."""
+    """True when the top-level `name` is of the standard library or an installed library."""
     if name in sys.stdlib_module_names:
         return True
     libraries = [Path(sysconfig.get_path(one)).resolve() for one in ("purelib", "platlib")]

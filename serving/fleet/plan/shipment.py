@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.artifact import store
+from serving.artifact import golden, store
 from serving.artifact.digest import bytes_sha256
 from serving.artifact.golden import GoldenError, GoldenExample, read_examples
 from serving.artifact.manifest import Manifest, ManifestError
@@ -69,7 +69,7 @@ def read_shipment(folder: Path, model: str, version: int | None = None) -> Shipm
         parse_config(config)
     except ModelConfigError as error:
         raise FleetRefusal(f"{package.path}: {error}") from error
-    _own(package.path, package.manifest, "golden.json")
+    _own(package.path, package.manifest, golden.FILE)
     return Shipment(package.path, package.manifest, config, _examples(package.path))
 
 
