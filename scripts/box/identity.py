@@ -14,7 +14,7 @@ from scripts.box.users import OWN
 REPO = Path(__file__).resolve().parents[2]
 
 KEPT = ("TERM", "COLUMNS", "LINES", "NO_COLOR", "TZ", "LOCKGATE_PROJECT")
-"""Variables that `scripts/site as` takes over from the caller: how the terminal looks, and the project."""
+"""Variables that `scripts/site as` takes over from the caller: the terminal's, and the project."""
 
 
 def environment(site: Site, role: str, caller: Mapping[str, str] | None = None) -> dict[str, str]:

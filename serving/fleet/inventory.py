@@ -61,7 +61,7 @@ class Host:
 
     @property
     def allowed_signers(self) -> Path:
-        """Whose signatures count on this host; root-owned like the verifier."""
+        """Public keys whose signatures count on this host; root-owned like the verifier."""
         return self.root / "etc" / "allowed_signers"
 
 
