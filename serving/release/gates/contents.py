@@ -19,7 +19,7 @@ from packaging.version import InvalidVersion
 
 from serving.artifact.digest import bytes_sha256, file_sha256
 from serving.artifact.layout import MODEL_PY, RUNTIME
-from serving.artifact.manifest import GateRecord
+from serving.artifact.manifest import FileEntry, GateRecord
 from serving.release.candidate import StagedCandidate
 from serving.release.gate import at_most, holds, reported, unknown
 from serving.release.subject import GateSubject
@@ -149,23 +149,27 @@ def lineage_gaps(staged: StagedCandidate) -> list[str]:
 def runtime_record(name: str, staged: StagedCandidate) -> GateRecord:
     """The number of files in the candidate's copy of the runtime that differ from this release's.
 
-    By digest, never by import. The detail lists them, and beside them the code that is the task's
-    own: it runs behind the throw-away server and on the hosts, never in the release.
+    By digest, never by import, and of every kind of file. The detail lists them, and beside them
+    the code that is the task's own: it runs behind the throw-away server and on the hosts, never
+    in the release.
     """
     foreign, own = [], []
     for entry in staged.files:
-        if not entry.path.endswith(".py"):
-            continue
-        ours = RUNTIME / entry.path.removeprefix(_RUNTIME)
         if entry.path.startswith(_RUNTIME):
-            if not ours.is_file() or file_sha256(ours) != entry.sha256:
-                foreign.append(entry.path.removeprefix(_RUNTIME))
-        elif entry.path != "version/model.py" or entry.sha256 != bytes_sha256(MODEL_PY.encode()):
+            file = entry.path.removeprefix(_RUNTIME)
+            if not (RUNTIME / file).is_file() or file_sha256(RUNTIME / file) != entry.sha256:
+                foreign.append(file)
+        elif entry.path.endswith(".py") and not _is_own_entry(entry):
             own.append(entry.path)
     detail = "not this release's own: " + ", ".join(foreign) if foreign else "this release's own"
     return at_most(
         name, len(foreign), 0, f"{detail}; the task's own code: {', '.join(own) or 'none'}"
     )
+
+
+def _is_own_entry(entry: FileEntry) -> bool:
+    """True for Triton's entry as this release writes it."""
+    return entry.path == "version/model.py" and entry.sha256 == bytes_sha256(MODEL_PY.encode())
 
 
 def serving_versions(env: Path, libraries: Iterable[str]) -> dict[str, str]:

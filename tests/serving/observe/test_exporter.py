@@ -315,7 +315,7 @@ def test_the_process_serves_reads_the_log_and_ends_when_told(
 
 def wait_for(process: subprocess.Popen[str], port: int, text: str) -> str:
     end, page = time.monotonic() + 60, ""
-    while time.monotonic() < end and process.poll_site() is None:
+    while time.monotonic() < end and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
                 page = reply.read().decode()
