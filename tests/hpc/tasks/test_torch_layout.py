@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hpc.jobs.config import TrainConfig, train_config
+from hpc.jobs.spec.config import TrainConfig, train_config
 from torch import nn
 
 from conf.plugin import make_plugin
