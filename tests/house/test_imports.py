@@ -27,7 +27,8 @@ print(json.dumps([name for name in json.loads(sys.argv[2]) if name in sys.module
 
 
 @pytest.mark.parametrize(
-    "above", ["", "hpc", "hpc.data", "hpc.tasks", "kernels", "serving", "serving.observe"]
+    "above",
+    ["", "hpc", "hpc.data", "hpc.tasks", "kernels", "serving", "serving.fleet", "serving.observe"],
 )
 def test_no_two_rooms_import_each_other(above: str) -> None:
     """Also by a detour over a third, and by an import inside a function; but for DOORS."""

@@ -18,13 +18,13 @@ from conf.errors import DONE
 from serving.artifact import store
 from serving.fleet.errors import FleetConfigError, denied
 from serving.fleet.inventory import Fleet, fleet_from
-from serving.fleet.plan import rollout_plan as planning
-from serving.fleet.plan.rollout_plan import RolloutPlan
-from serving.fleet.plan.shipment import Shipment, read_shipment
+from serving.fleet.rollout import rollout_plan as planning
 from serving.fleet.rollout.engine import Outcome, Progress, RolloutConfig, roll
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.rollout.lease import Lease, hold
 from serving.fleet.rollout.production import point_alias
+from serving.fleet.rollout.rollout_plan import RolloutPlan
+from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh.ssh_driver import SshDriver
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serving.fleet.cli.status import Status
-from serving.fleet.plan.rollout_plan import RolloutPlan
+from serving.fleet.rollout.rollout_plan import RolloutPlan
 
 
 def plan_title(made: RolloutPlan) -> list[str]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from serving.fleet.cli.command import Controls, RolloutReport
-    from serving.fleet.plan.rollout_plan import RolloutPlan
     from serving.fleet.rollout.engine import Progress
+    from serving.fleet.rollout.rollout_plan import RolloutPlan
 
 __all__ = ["deploy", "heal", "plan", "rollback", "status"]  # a fabfile.py imports *
 

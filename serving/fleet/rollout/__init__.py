@@ -1,4 +1,5 @@
-"""The walk through a plan: engine, one host's steps, journal and lease, the driver interface.
+"""The plan and the walk through it: one host's steps, the journal, the lease, the driver interface.
 
-Imports fleet.plan and below; reaches hosts through `driver.FleetDriver` alone.
+Imports the edges of fleet.haproxy, the shipment and the inventory; reaches hosts through
+`driver.FleetDriver` alone.
 """

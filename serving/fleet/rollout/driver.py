@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serving.fleet.inventory import Host
-from serving.fleet.plan.shipment import Shipment
+from serving.fleet.shipment import Shipment
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from conf.errors import DONE, FAILED, INCOMPLETE, INTERRUPTED, REFUSED, UNREACHABLE
 from serving.fleet.errors import FleetConfigError, FleetError
 from serving.fleet.inventory import Fleet, Host
-from serving.fleet.plan.rollout_plan import RolloutPlan
 from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.host import activate, restore
 from serving.fleet.rollout.journal import Before, Journal
 from serving.fleet.rollout.lease import Lease, LeaseLost
+from serving.fleet.rollout.rollout_plan import RolloutPlan
 
 Progress = Callable[[str, str, str], None]
 """`progress(host, step, detail)` shows a step to the person at the keyboard."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
-from serving.fleet.plan.rollout_plan import Change
-from serving.fleet.plan.shipment import Shipment
 from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.journal import Before
+from serving.fleet.rollout.rollout_plan import Change
+from serving.fleet.shipment import Shipment
 
 LogStep = Callable[[Host, str, str], None]
 """`log_step(host, step, detail)`: journals and shows a step; raises when we may not go on."""

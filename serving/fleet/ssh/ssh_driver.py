@@ -13,9 +13,9 @@ from serving.artifact.golden import GoldenExample
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy import edge
 from serving.fleet.inventory import Fleet, Host
-from serving.fleet.plan.shipment import Shipment, read_shipment
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.engine import RolloutConfig
+from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
 from serving.fleet.ssh.triton import (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from serving.fleet.errors import FleetError, FleetRefusal
 from serving.fleet.inventory import Host, Ssh
-from serving.fleet.plan.shipment import Shipment
+from serving.fleet.shipment import Shipment
 from serving.fleet.ssh.connection import Shell
 
 

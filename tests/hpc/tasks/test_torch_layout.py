@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hpc.jobs.spec.config import TrainConfig, train_config
 from torch import nn
 
 from conf.plugin import make_plugin
 from hpc.data.publish import Published
+from hpc.jobs.spec.config import TrainConfig, train_config
 from hpc.tasks.module import ModuleTask
 from hpc.tasks.module.data import read_arrays
 from hpc.tasks.onnx_export import ExportRefused

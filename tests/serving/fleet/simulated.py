@@ -15,9 +15,9 @@ from serving.artifact.manifest import Manifest
 from serving.artifact.tensors import TensorSpec
 from serving.fleet.errors import FleetError
 from serving.fleet.inventory import Fleet, Host, Region, Ssh
-from serving.fleet.plan.shipment import Shipment
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.journal import Before
+from serving.fleet.shipment import Shipment
 from serving.triton import model_config
 
 CONFIG = 'name: "toy" backend: "python" max_batch_size: 8\n' + (

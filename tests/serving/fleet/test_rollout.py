@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.fleet.errors import FleetError
-from serving.fleet.plan import rollout_plan as planning
+from serving.fleet.rollout import rollout_plan as planning
 from serving.fleet.rollout.engine import Outcome, RolloutConfig, roll
 from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.lease import hold

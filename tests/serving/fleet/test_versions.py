@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from serving.fleet.plan.rollout_plan import served_set
+from serving.fleet.rollout.rollout_plan import served_set
 from serving.triton import model_config
 
 CONFIG = 'name: "toy" backend: "python" input { name: "x" data_type: TYPE_FP32 dims: 1 }'

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from serving.fleet.errors import FleetRefusal, Unreachable
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Fleet, Host
-from serving.fleet.plan.shipment import Shipment
 from serving.fleet.rollout.driver import HostState
 from serving.fleet.rollout.journal import Before, Unfinished
+from serving.fleet.shipment import Shipment
 from serving.triton import model_config
 
 
