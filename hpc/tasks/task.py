@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hpc.tasks.micro_batches import MicroBatches
     from serving.artifact.lineage import Lineage
 
 
@@ -44,20 +45,12 @@ class Task(Protocol):
         ...
 
     def batches(
-        self,
-        dataset: Path,
-        split: str,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        seed: int,
-        start_step: int,
+        self, dataset: Path, split: str, micro_batches: MicroBatches
     ) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of `micro_batch_size` rows of CPU tensors for this rank.
+        """Endless batches of `micro_batches.size` rows of CPU tensors for its rank.
 
-        Item i is decided by (seed, start_step + i, rank, world_size) alone, so an iterator that
-        starts at n goes on exactly where another stopped after n items. `start_step` counts
-        micro-batches: optimizer steps * gradient_accumulation_steps.
+        Item i is decided by `micro_batches` alone, so an iterator that starts at step n goes on
+        exactly where another stopped after n items.
         """
         ...
 

@@ -18,6 +18,7 @@ from hpc.jobs.run.folder import Run
 from hpc.jobs.spec.config import RunConfig, TrainConfig, train_config
 from hpc.jobs.spec.job_spec import JobSpec
 from hpc.optim.schedule import Rates
+from hpc.tasks.micro_batches import MicroBatches
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
 from hpc.train.checkpoint import Checkpoints
@@ -94,15 +95,9 @@ class Job:
 def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
     """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective."""
     run, world, report = job.run, job.world, job.report
-    batches = job.task.batches(
-        job.dataset,
-        "train",
-        run.micro_batch_size,
-        world.rank,
-        world.size,
-        run.seed,
-        done * run.gradient_accumulation_steps,
-    )
+    start_step = done * run.gradient_accumulation_steps
+    order = MicroBatches(run.micro_batch_size, world.rank, world.size, run.seed, start_step)
+    batches = job.task.batches(job.dataset, "train", order)
     job.model.train()
     saved, left_out = done, 0
     while done < run.steps:

@@ -24,6 +24,7 @@ from conf.errors import ConfigError
 from conf.plugin import OWN_PACKAGES
 from conf.schema import TARGET
 from hpc.jobs.spec.config import TrainConfig, train_config
+from hpc.tasks.micro_batches import MicroBatches
 
 MISTAKE = 2
 ROWS = 2  # of the batch that goes through the loss
@@ -84,7 +85,8 @@ def _on_meta(training: TrainConfig, dataset: Path) -> Any:
 def _one_loss(training: TrainConfig, model: Any, dataset: Path) -> None:
     """Send one small batch of the training split through the loss."""
     task, device = training.task, next(iter(model.parameters())).device
-    batch = next(task.batches(dataset, "train", ROWS, 0, 1, training.run.seed, 0))
+    first = MicroBatches(ROWS, rank=0, world_size=1, seed=training.run.seed)
+    batch = next(task.batches(dataset, "train", first))
     try:
         loss = task.loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
     except (RuntimeError, NotImplementedError) as error:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hpc.tasks.dataset import read_transform
 from hpc.tasks.metrics import BY_NAME
+from hpc.tasks.micro_batches import MicroBatches, batch_rows
 from hpc.tasks.module.task import INPUT, KIND, TARGET, ModuleTask
-from hpc.tasks.rows import batch_rows
 
 BATCH = 256  # rows of one forward pass in evaluation
 
@@ -49,18 +49,10 @@ def read_arrays(dataset: Path, split: str) -> Arrays:
     return Arrays(mapped("inputs"), mapped("targets"))
 
 
-def batches(
-    dataset: Path,
-    split: str,
-    micro_batch_size: int,
-    rank: int,
-    world_size: int,
-    seed: int,
-    start_step: int,
-) -> Iterator[dict[str, Tensor]]:
+def batches(dataset: Path, split: str, micro_batches: MicroBatches) -> Iterator[dict[str, Tensor]]:
     """See `hpc.tasks.task.Task.batches`."""
     arrays = read_arrays(dataset, split)
-    for rows in batch_rows(arrays.rows, micro_batch_size, rank, world_size, seed, start_step):
+    for rows in batch_rows(arrays.rows, micro_batches):
         yield arrays.batch(rows)
 
 

@@ -18,6 +18,7 @@ from hpc.tasks.serve import NAME, BatchedServe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hpc.tasks.micro_batches import MicroBatches
     from serving.artifact.lineage import Lineage
 
 KIND = "arrays"
@@ -88,19 +89,12 @@ class ModuleTask:
         return build_model(model, {})
 
     def batches(
-        self,
-        dataset: Path,
-        split: str,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        seed: int,
-        start_step: int,
+        self, dataset: Path, split: str, micro_batches: MicroBatches
     ) -> Iterator[dict[str, Tensor]]:
         """See `Task.batches`: `input.NAME` and `target.NAME` of each of the dataset's arrays."""
         from hpc.tasks.module.data import batches
 
-        return batches(dataset, split, micro_batch_size, rank, world_size, seed, start_step)
+        return batches(dataset, split, micro_batches)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """The criterion on the model's outputs and the batch's targets."""

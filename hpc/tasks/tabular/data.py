@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpc.tasks.rows import batch_rows
+from hpc.tasks.micro_batches import MicroBatches, batch_rows
 from hpc.tasks.tabular.objective import objective_of
 from serving.artifact.splits import read_examples
 from serving.runtime.tabular_transform import TabularTransform, load_transform
@@ -36,19 +36,11 @@ def read_table(dataset: Path, split: str) -> Table:
     return Table(transform, arrays["categories"], arrays["numbers"], examples.target)
 
 
-def batches(
-    dataset: Path,
-    split: str,
-    micro_batch_size: int,
-    rank: int,
-    world_size: int,
-    seed: int,
-    start_step: int,
-) -> Iterator[dict[str, Tensor]]:
+def batches(dataset: Path, split: str, micro_batches: MicroBatches) -> Iterator[dict[str, Tensor]]:
     """See `hpc.tasks.task.Task.batches`."""
     table = read_table(dataset, split)
     labels = objective_of(table.transform.target).labels(table.target)
-    for rows in batch_rows(len(labels), micro_batch_size, rank, world_size, seed, start_step):
+    for rows in batch_rows(len(labels), micro_batches):
         yield {
             "categories": torch.from_numpy(table.categories[rows]),
             "numbers": torch.from_numpy(table.numbers[rows]),

@@ -15,6 +15,7 @@ from serving.runtime.tabular_transform import KIND, load_transform
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hpc.tasks.micro_batches import MicroBatches
     from serving.artifact.lineage import Lineage
 
 
@@ -59,19 +60,12 @@ class TabularTask:
         return made
 
     def batches(
-        self,
-        dataset: Path,
-        split: str,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        seed: int,
-        start_step: int,
+        self, dataset: Path, split: str, micro_batches: MicroBatches
     ) -> Iterator[dict[str, Tensor]]:
         """See `Task.batches`: `categories`, `numbers` and `target`."""
         from hpc.tasks.tabular.data import batches
 
-        return batches(dataset, split, micro_batch_size, rank, world_size, seed, start_step)
+        return batches(dataset, split, micro_batches)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """Mean loss of the target's kind, in fp32 whatever the model computes in.

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpc.tasks.micro_batches import MicroBatches
+
 
 def read_tokens(dataset: Path, split: str) -> np.ndarray:
     """The tokens of a split, uint16 (tokens,), memory-mapped and read-only."""
@@ -16,14 +18,7 @@ def read_tokens(dataset: Path, split: str) -> np.ndarray:
 
 
 def batches(
-    dataset: Path,
-    split: str,
-    context: int,
-    micro_batch_size: int,
-    rank: int,
-    world_size: int,
-    seed: int,
-    start_step: int,
+    dataset: Path, split: str, context: int, micro_batches: MicroBatches
 ) -> Iterator[dict[str, Tensor]]:
     """See `hpc.tasks.task.Task.batches`. `tokens` and `targets`, int64 (micro batch, context).
 
@@ -31,17 +26,15 @@ def batches(
     and in random order: every token is seen once an epoch, by one rank.
     """
     tokens = read_tokens(dataset, split)
-    step = start_step
-    while True:
-        first = (step * world_size + rank) * micro_batch_size
-        indices = np.arange(first, first + micro_batch_size)
-        starts = window_starts(indices, len(tokens), context, seed)
+    for number in micro_batches.numbers():
+        first = number * micro_batches.size
+        indices = np.arange(first, first + micro_batches.size)
+        starts = window_starts(indices, len(tokens), context, micro_batches.seed)
         windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
         yield {
             "tokens": torch.from_numpy(windows[:, :-1].copy()),
             "targets": torch.from_numpy(windows[:, 1:].copy()),
         }
-        step += 1
 
 
 def window_starts(indices: np.ndarray, tokens: int, context: int, seed: int) -> np.ndarray:

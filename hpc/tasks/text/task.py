@@ -15,6 +15,7 @@ from hpc.tasks.serve import Serve
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hpc.tasks.micro_batches import MicroBatches
     from serving.artifact.lineage import Lineage
 
 KIND = "text"
@@ -81,21 +82,12 @@ class TextTask:
         return build_model(model, {"vocabulary": tokens})
 
     def batches(
-        self,
-        dataset: Path,
-        split: str,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        seed: int,
-        start_step: int,
+        self, dataset: Path, split: str, micro_batches: MicroBatches
     ) -> Iterator[dict[str, Tensor]]:
         """See `Task.batches`: `tokens` and `targets`, int64 (micro batch, context)."""
         from hpc.tasks.text.data import batches
 
-        return batches(
-            dataset, split, self.context, micro_batch_size, rank, world_size, seed, start_step
-        )
+        return batches(dataset, split, self.context, micro_batches)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy of the next token, in nats."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hpc.tasks.dataset import read_transform
 from hpc.tasks.metrics import multiclass_metrics
-from hpc.tasks.rows import batch_rows
+from hpc.tasks.micro_batches import MicroBatches, batch_rows
 from serving.artifact.splits import read_examples
 from serving.runtime.labels import softmax
 from serving.runtime.text_classifier import KIND, load_tokenizer, token_arrays
@@ -49,19 +49,11 @@ def vocabulary_size(dataset: Path) -> int:
     return Tokenizer.from_file(str(Path(dataset) / "tokenizer.json")).get_vocab_size()
 
 
-def batches(
-    dataset: Path,
-    split: str,
-    micro_batch_size: int,
-    rank: int,
-    world_size: int,
-    seed: int,
-    start_step: int,
-) -> Iterator[dict[str, Tensor]]:
+def batches(dataset: Path, split: str, micro_batches: MicroBatches) -> Iterator[dict[str, Tensor]]:
     """See `hpc.tasks.task.Task.batches`. Texts are tokenised as they come."""
     split_texts = read_texts(dataset, split)
     count = len(split_texts.labels)
-    for rows in batch_rows(count, micro_batch_size, rank, world_size, seed, start_step):
+    for rows in batch_rows(count, micro_batches):
         labels = torch.from_numpy(split_texts.labels[rows])
         yield {**split_texts.tokens(rows), "labels": labels}
 

@@ -15,6 +15,7 @@ from serving.runtime.text_classifier import KIND, MAX_TEXT_BYTES
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hpc.tasks.micro_batches import MicroBatches
     from serving.artifact.lineage import Lineage
 
 
@@ -68,19 +69,12 @@ class TransformersTask:
         return build_model(model, sizes)
 
     def batches(
-        self,
-        dataset: Path,
-        split: str,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        seed: int,
-        start_step: int,
+        self, dataset: Path, split: str, micro_batches: MicroBatches
     ) -> Iterator[dict[str, Tensor]]:
         """See `Task.batches`: `input_ids`, `attention_mask` (B, T) and `labels` (B,), int64."""
         from hpc.tasks.transformers.data import batches
 
-        return batches(dataset, split, micro_batch_size, rank, world_size, seed, start_step)
+        return batches(dataset, split, micro_batches)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy of the label, in nats and fp32."""

@@ -16,6 +16,7 @@ from hpc.data.command import make_dataset
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
 from hpc.jobs.spec.config import TrainConfig, train_config
+from hpc.tasks.micro_batches import MicroBatches
 from serving.artifact.lineage import DatasetRef, Lineage
 from tests.datasets import (
     flights_config,
@@ -234,7 +235,9 @@ def trained(config: DictConfig, dataset: Published, tmp_path_factory, steps: int
     torch.manual_seed(0)
     model = made.task.build_model(made.model, dataset.path)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batches = made.task.batches(dataset.path, "train", made.run.micro_batch_size, 0, 1, 0, 0)
+    batches = made.task.batches(
+        dataset.path, "train", MicroBatches(made.run.micro_batch_size, 0, 1, 0)
+    )
     for _ in range(steps):
         optimizer.zero_grad()
         made.task.loss(model, next(batches)).backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from conf import compose
 from hpc.data.publish import Published
 from hpc.jobs.spec.config import train_config
-from hpc.tasks.rows import rows_of
+from hpc.tasks.micro_batches import MicroBatches, rows_of
 from hpc.tasks.text.data import window_starts
 from tests.hpc.tasks.conftest import (
     FLIGHTS,
@@ -39,14 +40,15 @@ def test_resuming_at_a_step_goes_on_exactly_there(
     dataset = request.getfixturevalue("webster" if name == "lm" else name).path
     config = train_config(CONFIGS[name]())
     task, size = config.task, config.run.micro_batch_size
-    arguments = (dataset, "train", size, 1, 2, 5)
+    first = MicroBatches(size, rank=1, world_size=2, seed=5)
     # 60 steps of two ranks go over the end of an epoch.
-    whole = list(islice(task.batches(*arguments, 0), 60))
+    whole = list(islice(task.batches(dataset, "train", first), 60))
     for start in (1, 17, 40):
-        for one, other in zip(whole[start:], task.batches(*arguments, start), strict=False):
+        later = task.batches(dataset, "train", replace(first, start_step=start))
+        for one, other in zip(whole[start:], later, strict=False):
             assert one.keys() == other.keys()
             assert all(torch.equal(one[key], other[key]) for key in one)
-    other_seed = next(task.batches(*arguments[:-1], 6, 0))
+    other_seed = next(task.batches(dataset, "train", replace(first, seed=6)))
     assert not all(
         whole[0][key].shape == other_seed[key].shape and torch.equal(whole[0][key], other_seed[key])
         for key in other_seed
@@ -79,7 +81,7 @@ def test_an_epoch_sees_each_token_once_as_a_target() -> None:
 
 def test_targets_are_the_next_tokens(webster: Published) -> None:
     task = train_config(compose("train", TINY_LM)).task
-    batch = next(task.batches(webster.path, "train", 4, 0, 1, 0, 0))
+    batch = next(task.batches(webster.path, "train", MicroBatches(4, 0, 1, 0)))
     assert batch["tokens"].shape == (4, 32) and batch["tokens"].dtype == torch.int64
     assert torch.equal(batch["tokens"][:, 1:], batch["targets"][:, :-1])
 
@@ -87,4 +89,4 @@ def test_targets_are_the_next_tokens(webster: Published) -> None:
 def test_too_small_a_split_is_a_sentence(flights: Published) -> None:
     task = train_config(compose("train", FLIGHTS)).task
     with pytest.raises(ValueError, match="micro_batch_size=100000 is more than the"):
-        next(task.batches(flights.path, "train", 100_000, 0, 1, 0, 0))
+        next(task.batches(flights.path, "train", MicroBatches(100_000, 0, 1, 0)))

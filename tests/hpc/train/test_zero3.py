@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from hpc.jobs.spec.config import train_config
 from hpc.jobs.spec.job_spec import read_spec
 from hpc.optim.schedule import Rates
+from hpc.tasks.micro_batches import MicroBatches
 from hpc.train import metrics_log, randomness
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,8 @@ def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
     optimizer = config.optim.build(model)
     rates = Rates(optimizer, config.schedule, told.steps)
     size = told.micro_batch_size
-    ranks = [task.batches(dataset, "train", size, rank, 2, told.seed, 0) for rank in range(2)]
+    orders = [MicroBatches(size, rank, 2, told.seed) for rank in range(2)]
+    ranks = [task.batches(dataset, "train", order) for order in orders]
     curve = []
     for step in range(told.steps):
         rates.set(step)

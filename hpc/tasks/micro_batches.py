@@ -1,23 +1,39 @@
-"""Batches of rows that can be picked up at any step: permutations of a split, shared by ranks."""
+"""Micro-batches that can be picked up at any step: permutations of a split, shared by ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
 
-def batch_rows(
-    rows: int, size: int, rank: int, world_size: int, seed: int, start_step: int
-) -> Iterator[np.ndarray]:
-    """The rows [size] of each micro-batch of this rank, endlessly; see `Task.batches`.
+@dataclass(frozen=True)
+class MicroBatches:
+    """The micro-batches of one rank, from a step on; with its fields their rows are decided."""
+
+    size: int
+    """Rows or sequences of a micro-batch."""
+    rank: int
+    world_size: int
+    seed: int
+    """Of the order of the split's rows."""
+    start_step: int = 0
+    """Micro-batches of a rank before the first: optimizer steps * gradient_accumulation_steps."""
+
+    def numbers(self) -> Iterator[int]:
+        """The number of each micro-batch, counted over all ranks, endlessly."""
+        return (step * self.world_size + self.rank for step in count(self.start_step))
+
+
+def batch_rows(rows: int, micro_batches: MicroBatches) -> Iterator[np.ndarray]:
+    """The rows [size] of each micro-batch of a split of `rows` rows, endlessly.
 
     Each epoch is a new permutation; all ranks share it out.
     """
-    step = start_step
-    while True:
-        yield rows_of(step * world_size + rank, rows, size, seed)
-        step += 1
+    for number in micro_batches.numbers():
+        yield rows_of(number, rows, micro_batches.size, micro_batches.seed)
 
 
 def rows_of(index: int, rows: int, size: int, seed: int) -> np.ndarray:
