@@ -173,7 +173,7 @@ class SimulatedDriver:
         )
 
     def check_golden(self, host: Host, version: int) -> str:
-        self._change(host, "prove", lambda m: None)
+        self._change(host, "check", lambda m: None)
         assert version in self.machines[host.name].serving
         if version in self.wrong:
             raise FleetError(f"{host.name}: golden example 0 of toy/{version} differs")

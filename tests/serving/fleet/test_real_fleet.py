@@ -199,7 +199,7 @@ command.deploy(on, "toy", int(sys.argv[2]), lambda *told: print(*told, flush=Tru
 
 @pytest.mark.parametrize(
     ("strategy", "step"),
-    [("load", "a drain"), ("load", "a prove "), ("restart", "a restart"), ("load", "b drain")],
+    [("load", "a drain"), ("load", "a check "), ("restart", "a restart"), ("load", "b drain")],
 )
 def test_a_killed_controller_is_continued_by_running_again(bed, strategy, step, tmp_path):
     old, version = factor_now(bed), next_version(bed)
