@@ -91,12 +91,6 @@ def interval(found: float, drawn: Floats, level: float) -> Interval:
     return Interval(float(found), float(low), float(high), level)
 
 
-def statistic_interval(statistic: Statistic, draws: Draws, level: float) -> Interval:
-    """The interval of one statistic. Raises ValueError as `interval` does."""
-    (drawn,) = replicates([statistic], draws)
-    return interval(estimate(statistic, draws.groups), drawn, level)
-
-
 def difference_interval(one: Statistic, other: Statistic, draws: Draws, level: float) -> Interval:
     """The interval of `one - other`, paired: both are computed on the same drawn groups."""
     first, second = replicates([one, other], draws)

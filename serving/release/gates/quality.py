@@ -14,7 +14,12 @@ import numpy as np
 
 from serving.artifact.manifest import GateRecord
 from serving.release.baselines import PredictionBaseline
-from serving.release.bootstrap import Draws, Interval, estimate, interval, replicates
+from serving.release.bootstrap import (
+    Draws,
+    Interval,
+    difference_interval,
+    estimate,
+)
 from serving.release.gate import at_least, at_most, holds, reported, unknown
 from serving.release.metrics import Metric, named_metric
 from serving.release.statistics import number_groups
@@ -127,9 +132,9 @@ class QualityGate:
         if found.other is not None:
             other = metric.statistic(found.target, found.other, group)
             bound = min(self.replicates, model.most_replicates, other.most_replicates)
-            one, two = replicates([model, other], Draws(count, bound, self.seed))
+            draws = Draws(count, bound, self.seed)
+            difference = difference_interval(model, other, draws, self.level)
             values = estimate(model, count), estimate(other, count)
-            difference = interval(values[0] - values[1], one - two, self.level)
             yield self.compare(name, metric, values, difference)
         value, detail = estimate(model, count), f"{metric.title} of {len(found.target)} rows"
         if self.minimum is not None:

@@ -7,11 +7,24 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from serving.release import bootstrap, statistics
-from serving.release.bootstrap import Draws, difference_interval, replicates, statistic_interval
+from serving.release.bootstrap import (
+    Draws,
+    Interval,
+    difference_interval,
+    estimate,
+    interval,
+    replicates,
+)
 from serving.release.metrics import METRICS, row_log_loss
 from serving.release.statistics import grouped_auc, grouped_mean, number_groups
 
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+def statistic_interval(statistic, draws: Draws, level: float) -> Interval:
+    """The interval of one statistic alone."""
+    (drawn,) = replicates([statistic], draws)
+    return interval(estimate(statistic, draws.groups), drawn, level)
 
 
 def some_data(seed: int, rows: int = 80, days: int = 5, ties: bool = True):
