@@ -31,15 +31,23 @@ class SiteUsers:
     train: str
     """Submits and trains; owns datasets and runs."""
     release: str
-    """Owns the signing key and the store of versions."""
+    """Runs the gates; owns the store of versions."""
+    sign: str
+    """Owns the signing key; signs manifests and does nothing else."""
+    candidate: str
+    """Runs what a candidate brings, confined; owns nothing."""
     deploy: str
     """Runs fab; owns the SSH client key, known_hosts and the journal."""
     host: str
-    """Account on a serving host that receives packages and may restart Triton."""
+    """Account on a serving host that receives packages into its staging folder."""
+    verify: str
+    """Account on a serving host that verifies packages; owns its model repository."""
     triton: str
     """Runs tritonserver; reads the model repository."""
     observe: str
-    """Prometheus, Alertmanager, exporters and the MLflow server."""
+    """Prometheus, Alertmanager and the exporters."""
+    mlflow: str
+    """The MLflow server."""
     slurm: str
     """slurmctld and slurmdbd."""
     munge: str

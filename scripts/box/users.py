@@ -8,7 +8,18 @@ import subprocess
 
 from conf.site_schema import Site
 
-OWN = ("train", "release", "deploy", "host", "triton", "observe")
+OWN = (
+    "train",
+    "release",
+    "sign",
+    "candidate",
+    "deploy",
+    "host",
+    "verify",
+    "triton",
+    "observe",
+    "mlflow",
+)
 """The identities that the site makes; the others come with the distribution's packages."""
 
 MEMBERS = {"serving": ("host", "triton"), "edge": ("deploy", "haproxy")}
@@ -27,9 +38,13 @@ def useradd(name: str, login: bool) -> list[str]:
             "--shell", shell, "--password", "*", name]  # fmt: skip
 
 
+LOGIN = ("host", "verify")
+"""Identities that may log in by SSH."""
+
+
 def own_users(site: Site) -> list[tuple[str, bool]]:
     """(user, may log in) of every identity that the site makes."""
-    return [(site.users.of(role), role == "host") for role in OWN]
+    return [(site.users.of(role), role in LOGIN) for role in OWN]
 
 
 def ensure(site: Site) -> list[str]:

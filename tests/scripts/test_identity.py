@@ -35,12 +35,15 @@ def test_a_command_runs_as_the_identitys_user(site: Site) -> None:
 
 
 def test_an_unknown_identity_is_answered_with_those_there_are(site: Site) -> None:
-    with pytest.raises(Refusal, match="there are train, release, deploy, host, triton, observe"):
+    with pytest.raises(Refusal, match="there are train, release, sign, candidate, "):
         command(site, "root", ["id"], {})
     with pytest.raises(Refusal, match="Name the command"):
         command(site, "train", [], {})
 
 
-def test_only_the_host_account_has_a_shell(site: Site) -> None:
+def test_only_the_accounts_of_a_serving_host_have_a_shell(site: Site) -> None:
     shells = {name: useradd(name, login)[-4] for name, login in own_users(site)}
-    assert [name for name, shell in shells.items() if shell == "/bin/bash"] == ["lg-host"]
+    assert [name for name, shell in shells.items() if shell == "/bin/bash"] == [
+        "lg-host",
+        "lg-verify",
+    ]
