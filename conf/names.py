@@ -1,9 +1,59 @@
-"""Nearest valid names of a mistyped one, for every message that refuses a name."""
+"""Names: the one rule for those that people choose, and the nearest valid ones of a mistyped one.
+
+A name becomes a folder, a label, an argument of a command and a part of a URL; one that keeps to
+the rule needs quotes in none of them, and leads out of no folder.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+from conf.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+LETTERS = 64
+"""Length of a name, unless its place allows more."""
+RESERVED = ("all", "snapshots", "stats")
+"""Every model in a host's answer, the snapshots beside runs, Triton's /v2/models/stats."""
+SHOWN = 60
+
+
+def check_name(kind: str, text: str, command: str = "", letters: int = LETTERS) -> str:
+    """`text`, where it is a name; `kind` is its place for people, such as `task.name`.
+
+    `command` is what to type with `{}` where the name stands. Raises `ConfigError` with the allowed
+    letters and the command with a name that is valid.
+    """
+    fault = _fault(text, letters)
+    if fault is None:
+        return text
+    valid = nearest_name(text, letters)
+    advice = f" Type: {(command or '{}').replace('{}', valid)}" if valid else ""
+    raise ConfigError(
+        f"{kind}={shown(text)} {fault}: a name has 1 to {letters} of the letters A-Z a-z 0-9 _ . - "
+        f"(the first is neither . nor -), without '..'.{advice}"
+    )
+
+
+def nearest_name(text: str, letters: int = LETTERS) -> str:
+    """The valid name nearest to `text`; empty where nothing of it can stand in a name."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    words = re.findall(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", plain)
+    name = "_".join(word.strip("-") for word in words).strip("_-.")
+    name = name[: letters - 2].rstrip("_-.")
+    if not NAME.fullmatch(name):
+        return ""
+    return f"{name}_1" if name.lower() in RESERVED else name
+
+
+def shown(text: str) -> str:
+    """`text` in quotes and in ASCII, cut where it is long: whatever it holds, it is one line."""
+    quoted = ascii(text)
+    return quoted if len(quoted) <= SHOWN else f"{quoted[: SHOWN - 4]}...{quoted[0]}"
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -15,3 +65,14 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if near:
         return f"Nearest: {', '.join(list(near)[:4])}"
     return f"Valid: {', '.join(names[:20]) or 'none'}"
+
+
+def _fault(text: str, letters: int) -> str | None:
+    """The reason why `text` is no name, as a predicate; None for a name."""
+    if text.lower() in RESERVED:
+        return "is a word of Lockgate's own"
+    if len(text) > letters:
+        return f"has {len(text)} letters"
+    if not NAME.fullmatch(text) or ".." in text:
+        return "is not a name" if text else "is empty"
+    return None
