@@ -47,6 +47,8 @@ class SitePorts:
     """Model control on a serving host; reached through SSH only."""
     triton_metrics: int
     """Prometheus metrics of a serving host's Triton."""
+    host_exporter: int
+    """Prometheus metrics of a serving host's verification of itself."""
     mlflow: int
     """MLflow UI and API."""
     prometheus: int

@@ -5,11 +5,14 @@ What is scraped and what is alerted on is in `serving.observe`; here is only whe
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from conf.site_schema import Site
-from scripts.box import slurm
+from scripts.box import hosts, slurm
 from scripts.box.identity import REPO, environment
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
+from serving.observe import host_exporter
 from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
 
 LOOPBACK = "127.0.0.1"
@@ -66,6 +69,7 @@ def programs(site: Site) -> list[Program]:
             probe=http_ok(f"http://{LOOPBACK}:{ports.node_exporter}/metrics"),
         ),
         *exporters(site),
+        *host_exporters(site),
     ]
 
 
@@ -88,3 +92,28 @@ def exporters(site: Site) -> list[Program]:
             ("release-exporter", "serving.observe.exporter", releases),
         )
     ]
+
+
+def host_exporters(site: Site) -> list[Program]:
+    """On each serving host: the age and the outcome of its verification of itself."""
+    text = Path(host_exporter.__file__).read_text(encoding="utf-8")
+    made = []
+    for host, spec in site.hosts.items():
+        here = hosts.home(site, host)
+        program = File(here / "etc" / "host_exporter.py", text, mode=0o755)
+        port = Port(spec.address, site.ports.host_exporter, "site.ports.host_exporter")
+        made.append(
+            Program(
+                name=f"metrics-{host}",
+                argv=(
+                    *("/usr/bin/python3", "-I", str(program.path)),
+                    *("--state", str(here / "state" / "verified.json")),
+                    *("--address", spec.address, "--port", str(port.number)),
+                ),
+                user=site.users.observe,
+                files=(program,),
+                ports=(port,),
+                probe=http_ok(f"http://{port}/metrics"),
+            )
+        )
+    return made

@@ -17,7 +17,7 @@ from conf.schema import SchemaError, build
 from serving.artifact.digest import bytes_sha256, canonical_json, file_sha256
 from serving.artifact.lineage import Lineage
 from serving.artifact.tensors import TensorSpec
-from serving.artifact.verify import FORMAT, MANIFEST, SIGNATURE, plain_files, safe_path
+from serving.artifact.verify import BESIDE, FORMAT, MANIFEST, parse_time, plain_files, safe_path
 
 
 class ManifestError(LockgateError, SchemaError):
@@ -49,14 +49,19 @@ class GateRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that is signed. `previous` is the version in production when this was released:
-    the one to go back to."""
+    """Everything that is signed.
+
+    `created` and `expires` are UTC, as in 2026-01-31T23:59:59Z; from `expires` on no host accepts
+    the package. `previous` is the version in production when this was released: the one to go back
+    to.
+    """
 
     format: str
     model: str
     version: int
     task: str
     created: str
+    expires: str
     files: tuple[FileEntry, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -72,6 +77,12 @@ class Manifest:
             raise ManifestError(f"format is {self.format!r}; this code knows {FORMAT!r}")
         if self.version < 1:
             raise ManifestError(f"version is {self.version}; versions count from 1")
+        try:
+            lasts = parse_time(self.created) < parse_time(self.expires)
+        except ValueError as error:
+            raise ManifestError(f"created or expires: {error}") from None
+        if not lasts:
+            raise ManifestError(f"expires is {self.expires}, not after {self.created}")
         paths = [entry.path for entry in self.files]
         unsafe = [path for path in paths if not safe_path(path)]
         if unsafe or len(set(paths)) != len(paths):
@@ -97,6 +108,7 @@ def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
         content = json.loads(data)
     except ValueError as error:
         raise ManifestError(f"{where} is not JSON: {error}") from None
+    _check_format(content, where)
     try:
         manifest: Manifest = build(Manifest, content)
     except SchemaError as error:
@@ -104,6 +116,20 @@ def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
     if manifest.to_bytes() != data:
         raise ManifestError(f"{where} is not in canonical form (sorted keys, two spaces, UTF-8)")
     return manifest
+
+
+def _check_format(content: object, where: str) -> None:
+    """Raises ManifestError for a manifest of an earlier Lockgate, with the commands to type."""
+    if not isinstance(content, dict) or content.get("format") != "lockgate-package/1":
+        return
+    lineage = content.get("lineage")
+    run = lineage.get("run") if isinstance(lineage, dict) else None
+    run = run if safe_path(run) else "RUN"
+    raise ManifestError(
+        f"{where} has format 'lockgate-package/1', of an earlier Lockgate; this one reads "
+        f"{FORMAT!r}, whose packages expire. Move that version's folder out of the store, then "
+        f"release its run again: lockgate release run={run}"
+    )
 
 
 def read_manifest(package: Path) -> Manifest:
@@ -117,13 +143,13 @@ def read_manifest(package: Path) -> Manifest:
 
 
 def list_files(directory: Path) -> tuple[FileEntry, ...]:
-    """Every file under `directory` as a manifest lists it: sorted, itself and signature left out.
+    """Every file under `directory` as a manifest lists it: sorted, itself and signatures left out.
 
     Raises ManifestError for a name that a package may not hold, `verify.Refused` for a link.
     """
     entries = []
     for name, path in plain_files(directory):
-        if name in (MANIFEST, SIGNATURE):
+        if name in BESIDE:
             continue
         if not safe_path(name):
             raise ManifestError(f"{name!r} cannot be packaged: use letters, digits and _ . + -")

@@ -10,12 +10,23 @@ import subprocess
 from pathlib import Path
 
 from conf.errors import LockgateError
-from serving.artifact.verify import IDENTITY, NAMESPACE, Refused, check_signature
+from serving.artifact.verify import (
+    APPROVER,
+    IDENTITY,
+    NAMESPACE,
+    RELEASE,
+    Refused,
+    SignatureRole,
+    check_signature,
+)
 
 __all__ = [
+    "APPROVER",
     "IDENTITY",
     "NAMESPACE",
+    "RELEASE",
     "Refused",
+    "SignatureRole",
     "SigningError",
     "allowed_signer",
     "check_signature",
@@ -27,15 +38,15 @@ class SigningError(LockgateError, RuntimeError):
     """The bytes could not be signed; the message has the key and the reason."""
 
 
-def sign(data: bytes, key: Path) -> bytes:
-    """The armored signature of `data`. Raises SigningError.
+def sign(data: bytes, key: Path, role: SignatureRole = RELEASE) -> bytes:
+    """The armored signature of `data`, as `role`. Raises SigningError.
 
     `key` is a private key without passphrase, or the public half of one that an agent holds. There
     is no terminal to ask for a passphrase on: a release never waits for one.
     """
     if not Path(key).exists():
         raise SigningError(f"the signing key {key} is not there, or not readable by this user")
-    command = ["ssh-keygen", "-Y", "sign", "-f", str(key), "-n", NAMESPACE]
+    command = ["ssh-keygen", "-Y", "sign", "-f", str(key), "-n", role.namespace]
     try:
         done = subprocess.run(
             command, input=data, capture_output=True, timeout=60, start_new_session=True
@@ -50,12 +61,12 @@ def sign(data: bytes, key: Path) -> bytes:
     return done.stdout
 
 
-def allowed_signer(public_key: str) -> str:
-    """The line of an `allowed_signers` file that lets `public_key` (the text of a .pub) sign.
+def allowed_signer(public_key: str, role: SignatureRole = RELEASE) -> str:
+    """The line of an `allowed_signers` file that lets `public_key` (a .pub's text) sign as `role`.
 
     Raises ValueError for anything that is not one public key.
     """
     words = public_key.split()
     if len(words) < 2 or "\n" in public_key.strip():
         raise ValueError("expected one public key, as in a .pub file: TYPE BASE64 [COMMENT]")
-    return f'{IDENTITY} namespaces="{NAMESPACE}" {words[0]} {words[1]}\n'
+    return f'{role.identity} namespaces="{role.namespace}" {words[0]} {words[1]}\n'

@@ -30,7 +30,8 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
         _job("node", _node_targets(site, settings), settings),
         _job("slurm", [_target(control, ports.slurm_exporter)], settings),
         _job("lockgate", [_target(control, ports.release_exporter)], settings),
-        _job("triton", _triton_targets(site), settings),
+        _job("triton", _host_targets(site, site.ports.triton_metrics), settings),
+        _job("host", _host_targets(site, site.ports.host_exporter), settings),
         _job("haproxy", _edge_targets(site), settings),
         _training_job(f"http://{control}:{ports.slurm_exporter}/sd/train", settings),
     ]
@@ -136,16 +137,14 @@ def _node_targets(site: Site, settings: Settings) -> list[dict[str, Any]]:
     port = site.ports.node_exporter
     targets = [_target(settings.control_address, port, host="control")]
     if settings.node_exporter_on_hosts:
-        targets += [
-            _target(host.address, port, host=name, region=host.region)
-            for name, host in site.hosts.items()
-        ]
+        targets += _host_targets(site, port)
     return targets
 
 
-def _triton_targets(site: Site) -> list[dict[str, Any]]:
+def _host_targets(site: Site, port: int) -> list[dict[str, Any]]:
+    """A target on every serving host."""
     return [
-        _target(host.address, site.ports.triton_metrics, host=name, region=host.region)
+        _target(host.address, port, host=name, region=host.region)
         for name, host in site.hosts.items()
     ]
 

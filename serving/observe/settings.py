@@ -11,7 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf import ConfigError, compose
 
-SCRAPED = ("prometheus", "alertmanager", "node", "slurm", "lockgate", "triton", "haproxy", "train")
+SCRAPED = (
+    *("prometheus", "alertmanager", "node", "slurm", "lockgate"),
+    *("triton", "host", "haproxy", "train"),
+)
 """Every Prometheus job of a site, by the name that its series carry in `job`."""
 
 
@@ -98,6 +101,10 @@ class AlertThresholds:
     """Age of a running job's last checkpoint (CheckpointOld)."""
     disk_free_ratio: float = 0.1
     """Free share of a file system, below which it is filling (DiskFilling)."""
+    verification_age_s: float = 93600
+    """Age of a host's last verification of itself; more than its interval (HostVerificationOld)."""
+    signature_left_s: float = 1209600
+    """Time until a served package expires (SignatureExpiresSoon)."""
     cpu_pressure_ratio: float = 0.2
     """Share of time in which processes wait for a CPU (CpuPressure)."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from conf.errors import LockgateError
@@ -20,7 +20,7 @@ from serving.artifact.digest import pairs_digest
 from serving.artifact.manifest import FileEntry, GateRecord, Manifest
 from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
-from serving.artifact.verify import FORMAT, verify_package
+from serving.artifact.verify import FORMAT, format_time, verify_package
 from serving.release import candidate, report
 from serving.release.candidate import StagedCandidate
 from serving.release.dataset import find_dataset
@@ -150,12 +150,14 @@ def _publish(
     model, content = result.model, _content(staged.files)
     number = registry.number_for(model, content, result.run, _contents(settings.store, model))
     progress(f"number {model}/{number}")
+    now = datetime.now(UTC)
     manifest = Manifest(
         format=FORMAT,
         model=model,
         version=number,
         task=staged.candidate.task,
-        created=_now(),
+        created=format_time(now),
+        expires=format_time(now + timedelta(days=settings.valid_days)),
         files=staged.files,
         inputs=staged.candidate.inputs,
         outputs=staged.candidate.outputs,
@@ -215,7 +217,7 @@ def _production(settings: ReleaseSettings, registry: Registry, model: str) -> Pa
     if number is None:
         return None
     package = store.get(settings.store, model, number)
-    verify_package(package.path, settings.allowed_signers, model, number)
+    verify_package(package.path, settings.allowed_signers, model, number, accept_expired=True)
     return package
 
 
@@ -260,4 +262,4 @@ def _sweep(root: Path, model: str) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return format_time(datetime.now(UTC))

@@ -38,6 +38,8 @@ class ReleaseSettings:
     allow_breaking: bool
     max_bytes: int
     """Of a candidate that is copied at all; the contents gate may allow less."""
+    valid_days: int
+    """After its release no host accepts the package for the first time any more."""
     runs: Path
     data: Path
     store: Path
@@ -66,6 +68,7 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
         run=from_config(str, cfg.run, "run"),
         allow_breaking=from_config(bool, cfg.allow_breaking, "allow_breaking"),
         max_bytes=from_config(int, cfg.max_bytes, "max_bytes"),
+        valid_days=_valid_days(cfg),
         runs=Path(paths["runs"]),
         data=Path(paths["data"]),
         store=Path(paths["store"]),
@@ -76,6 +79,13 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
         ephemeral=from_config(EphemeralSettings, cfg.ephemeral, "ephemeral"),
         gates=make_gates(plain_values(cfg.get("gates"), "gates")),
     )
+
+
+def _valid_days(cfg: DictConfig) -> int:
+    days: int = from_config(int, cfg.valid_days, "valid_days")
+    if not 1 <= days <= 3650:
+        raise ConfigError(f"valid_days={days}: must be between 1 and 3650")
+    return days
 
 
 def make_gates(node: object) -> dict[str, Gate]:

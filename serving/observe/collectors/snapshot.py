@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError, get
+from serving.artifact.verify import parse_time
 from serving.observe.collectors.release_collector import Ledger, read_ledger, read_releases
 from serving.observe.collectors.triton_collector import STATES, ServedModel, poll_fleet
 
@@ -44,14 +45,22 @@ class Health:
 
 
 @dataclass(frozen=True)
+class SignedVersion:
+    """The manifest of one version: its digest, and its expiry in seconds since the epoch."""
+
+    digest: str
+    expires: float
+
+
+@dataclass(frozen=True)
 class SiteSnapshot:
     """The result of one poll; None where its collector failed."""
 
     ledger: Ledger | None = None
     releases: Mapping[tuple[str, str], int] | None = None
     served: Mapping[tuple[str, str], ServedModel] | None = None
-    digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(model, version) -> digest of the manifest in the store, for every version served"""
+    signed: Mapping[tuple[str, str], SignedVersion] = field(default_factory=dict)
+    """(model, version) -> its manifest in the store, for every version served that is in it"""
     health: Mapping[str, Health] = field(default_factory=dict)
 
 
@@ -86,10 +95,12 @@ def poll_site(
 
     served = collect("fleet", fleet)
     versions = {(model, one.version) for (_, model), one in (served or {}).items() if one.version}
-    digests = {
-        pair: before.digests.get(pair) or _digest(sources.store, *pair) for pair in sorted(versions)
+    signed = {
+        pair: found
+        for pair in sorted(versions)
+        if (found := before.signed.get(pair) or _signed(sources.store, *pair))
     }
-    return SiteSnapshot(ledger, releases, served, digests, health), complaints
+    return SiteSnapshot(ledger, releases, served, signed, health), complaints
 
 
 def before_models(snapshot: SiteSnapshot) -> tuple[str, ...]:
@@ -97,11 +108,12 @@ def before_models(snapshot: SiteSnapshot) -> tuple[str, ...]:
     return tuple(sorted({model for _, model in snapshot.served or {}}))
 
 
-def _digest(store: Path, model: str, version: str) -> str:
+def _signed(store: Path, model: str, version: str) -> SignedVersion | None:
     try:
-        return get(store, model, int(version)).manifest.digest
+        manifest = get(store, model, int(version)).manifest
     except (StoreError, ManifestError, OSError):
-        return ""  # served, and not (or no longer) in the store: VersionDrift fires
+        return None  # served, and not (or no longer) in the store: VersionDrift fires
+    return SignedVersion(manifest.digest, parse_time(manifest.expires).timestamp())
 
 
 class SnapshotCollector(Collector):
@@ -140,9 +152,17 @@ class SnapshotCollector(Collector):
             for one in STATES:
                 state.add_metric([model, host, region, one], float(served.state == one))
             if served.version is not None:
-                digest = now.digests.get((model, served.version), "")
+                signed = now.signed.get((model, served.version))
+                digest = signed.digest if signed else ""
                 info.add_metric([model, served.version, digest, host, region], 1.0)
-        yield from (info, state)
+        expires = _gauge(
+            "model_signature_expires_timestamp_seconds",
+            "From when on no host accepts a version that is served now.",
+            *("model", "version"),
+        )
+        for (model, version), package in now.signed.items():
+            expires.add_metric([model, version], package.expires)
+        yield from (info, state, expires)
 
 
 def _health(health: Mapping[str, Health]) -> Iterator[Metric]:

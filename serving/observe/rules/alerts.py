@@ -170,6 +170,39 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
     )
 
 
+def verification_alerts(limits: AlertThresholds) -> Group:
+    """Alerts on what hosts find when they verify themselves, and on signatures that run out."""
+    verified = "lockgate_host_verification_timestamp_seconds"
+    return Group(
+        "verification",
+        (
+            Alert(
+                "HostVerificationFailed",
+                "lockgate_host_verification_success == 0",
+                "ticket",
+                "{{ $labels.host }} ({{ $labels.region }}) has files that are not as signed",
+            ),
+            Alert(
+                "HostVerificationOld",
+                f"time() - {verified} > {limits.verification_age_s:g}"
+                f' or up{{job="host"}} == 1 unless on (host) {verified}',
+                "ticket",
+                "{{ $labels.host }} ({{ $labels.region }}) has not verified itself for too long",
+                hold="15m",
+            ),
+            Alert(
+                "SignatureExpiresSoon",
+                "lockgate_model_signature_expires_timestamp_seconds - time()"
+                f" < {limits.signature_left_s:g}",
+                "ticket",
+                "{{ $labels.model }}/{{ $labels.version }} is served, and no host accepts it anew"
+                " from its expiry on",
+                hold="15m",
+            ),
+        ),
+    )
+
+
 def rollout_alerts() -> Group:
     """Alerts on rollouts that went back, stopped or stand still."""
     return Group(

@@ -19,6 +19,7 @@ def declared(settings: Settings) -> tuple[Group, ...]:
         slo.slo_rules(settings.slo),
         alerts.target_alerts(settings.alerts),
         alerts.fleet_alerts(settings.alerts),
+        alerts.verification_alerts(settings.alerts),
         alerts.rollout_alerts(),
         alerts.training_alerts(settings.alerts),
         alerts.machine_alerts(settings.alerts),

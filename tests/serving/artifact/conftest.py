@@ -38,6 +38,7 @@ def make_manifest(staged: Path, version: int = 3, model: str = "flights") -> Man
         version=version,
         task="flights",
         created="2026-01-02T03:04:05Z",
+        expires="2099-01-02T03:04:05Z",
         files=list_files(staged),
         inputs=(TensorSpec("distance", "FP32", (-1, 1)),),
         outputs=(TensorSpec("late_probability", "FP32", (-1, 1)),),

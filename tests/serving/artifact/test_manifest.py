@@ -51,6 +51,8 @@ def test_another_spelling_of_the_same_content_is_refused(tmp_path: Path) -> None
         (("gates", 0, "verdict"), "maybe", "not one of pass, fail, unknown"),
         (("metrics", "auc"), "high", "metrics.auc is 'high'"),
         (("format",), "lockgate-package/9", "lockgate-package/9"),
+        (("expires",), "2099-01-02", "created or expires: .*2099-01-02"),
+        (("created",), "2099-01-02T03:04:05Z", "not after 2099-01-02T03:04:05Z"),
         (("previous",), "2", "previous is '2'"),
     ],
 )
@@ -66,12 +68,23 @@ def test_a_wrong_field_is_named_with_what_was_expected(
         parse_manifest(canonical_json(spoiled))
 
 
-@pytest.mark.parametrize("key", ["model", "files", "lineage", "gates", "requires"])
+@pytest.mark.parametrize("key", ["model", "files", "lineage", "gates", "requires", "expires"])
 def test_a_missing_field_is_named(tmp_path: Path, key: str) -> None:
     spoiled = content(tmp_path)
     del spoiled[key]
     with pytest.raises(ManifestError, match=f"{key} is missing"):
         parse_manifest(canonical_json(spoiled))
+
+
+def test_a_package_of_the_first_format_is_refused_with_the_commands_to_type(tmp_path: Path) -> None:
+    old = content(tmp_path) | {"format": "lockgate-package/1"}
+    del old["expires"]
+    sentence = "out of the store, then release its run again: lockgate release run=run-1$"
+    with pytest.raises(ManifestError, match=sentence):
+        parse_manifest(canonical_json(old))
+    for lineage in (None, {"run": "a b; c"}):
+        with pytest.raises(ManifestError, match=r"lockgate release run=RUN$"):
+            parse_manifest(canonical_json(old | {"lineage": lineage}))
 
 
 def test_a_folder_without_a_manifest_is_not_a_package(tmp_path: Path) -> None:

@@ -326,7 +326,13 @@ def test_a_safe_path_stays_inside(text: str) -> None:
 
 
 BAD_EDITS: dict[str, Callable[[dict], None]] = {
-    "another format": lambda c: c.update(format="lockgate-package/2"),
+    "an earlier format": lambda c: c.update(format="lockgate-package/1"),
+    "another format": lambda c: c.update(format="lockgate-package/3"),
+    "no expiry": lambda c: c.pop("expires"),
+    "an expiry that is no time": lambda c: c.update(expires="never"),
+    "an expiry of another form": lambda c: c.update(expires="2099-1-2T03:04:05Z"),
+    "an expiry before its creation": lambda c: c.update(expires="2026-01-02T03:04:04Z"),
+    "a creation that is no time": lambda c: c.update(created=0),
     "no files": lambda c: c.update(files=[]),
     "files is a string": lambda c: c.update(files="all"),
     "a file twice": lambda c: c["files"].append(c["files"][0]),

@@ -29,6 +29,7 @@ from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
+from serving.artifact.verify import FORMAT
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.triton import TritonServer
@@ -116,8 +117,9 @@ def publish(folder: Path, key: Path, version: int, factor: float, **options: obj
     ]  # fmt: skip
     (staged / "golden.json").write_text(json.dumps(examples))
     manifest = Manifest(
-        format="lockgate-package/1", model=MODEL, version=version, task="toy",
-        created="2026-01-01T00:00:00Z", files=list_files(staged),
+        format=FORMAT, model=MODEL, version=version, task="toy",
+        created="2026-01-01T00:00:00Z", expires="2099-01-01T00:00:00Z",
+        files=list_files(staged),
         inputs=(TensorSpec("x", "FP32", (-1, 1)),), outputs=(TensorSpec("y", "FP32", (-1, 1)),),
         transform_digest="0" * 64, requires={"triton": ">=2.51", "numpy": "<2", "python": "3.11"},
         lineage=Lineage("toy-run", "0" * 64, "0" * 64, DatasetRef("toy", "0" * 64)),

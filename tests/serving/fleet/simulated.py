@@ -13,6 +13,7 @@ from pathlib import Path
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest
 from serving.artifact.tensors import TensorSpec
+from serving.artifact.verify import FORMAT
 from serving.fleet.errors import FleetError
 from serving.fleet.inventory import Fleet, Host, Region, Ssh
 from serving.fleet.rollout.driver import HostState, Traffic
@@ -47,8 +48,9 @@ def fleet(east: int = 2, west: int = 2) -> Fleet:
 
 def shipment(version: int, config: str = CONFIG) -> Shipment:
     manifest = Manifest(
-        format="lockgate-package/1", model="toy", version=version, task="toy",
-        created="2026-01-01T00:00:00Z", files=(), inputs=(TensorSpec("x", "FP32", (-1, 1)),),
+        format=FORMAT, model="toy", version=version, task="toy",
+        created="2026-01-01T00:00:00Z", expires="2099-01-01T00:00:00Z",
+        files=(), inputs=(TensorSpec("x", "FP32", (-1, 1)),),
         outputs=(TensorSpec("y", "FP32", (-1, 1)),), transform_digest="0" * 64,
         lineage=Lineage("run", "0" * 64, "0" * 64, DatasetRef("toy", "0" * 64)),
         requires={}, metrics={}, gates=(), previous=None,

@@ -76,6 +76,11 @@ def test_every_daemon_of_the_site_is_a_target(site: DictConfig) -> None:
     }
     assert triton["127.0.0.13:18002"] == {"host": "usw2-a", "region": "us-west"}
     assert len(triton) == len(site.hosts)
+    verified = {
+        config["targets"][0]: config["labels"] for config in found["host"]["static_configs"]
+    }
+    assert verified["127.0.0.13:18003"] == {"host": "usw2-a", "region": "us-west"}
+    assert len(verified) == len(site.hosts)
     edges = {
         config["targets"][0]: config["labels"] for config in found["haproxy"]["static_configs"]
     }

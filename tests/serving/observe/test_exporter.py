@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conf import repo_root
+from serving.artifact import store
 from serving.fleet.rollout.journal import Before, Journal
 from serving.observe.collectors.release_collector import lease_is_held, read_ledger, read_releases
 from serving.observe.collectors.snapshot import SiteSnapshot, SnapshotCollector, Sources, poll_site
 from serving.observe.collectors.triton_collector import ServedModel, poll_fleet, poll_host
+from tests.serving.artifact.conftest import make_manifest, write_files
 
 
 @dataclass
@@ -216,6 +219,26 @@ def test_a_snapshot_becomes_series(journal: Journal, host: Host, tmp_path: Path)
     assert {s["collector"] for s, on in found["lockgate_collector_success"] if on} == {
         "ledger", "releases", "fleet",
     }  # fmt: skip
+
+
+def test_a_served_version_shows_its_digest_and_its_expiry(
+    journal: Journal, host: Host, tmp_path: Path
+) -> None:
+    host.models = {"flights": {1: True}}
+    latest = SnapshotCollector(sources(tmp_path, a=host.port))
+    staged = write_files(store.stage(tmp_path / "store", "v1"))
+    manifest = make_manifest(staged, 1)
+    store.publish(tmp_path / "store", staged, manifest, b"a signature")
+    for _ in range(2):  # the second poll reads no manifest again
+        latest.snapshot, _ = poll_site(latest.snapshot, latest.sources)
+    found = series(latest)
+    assert [labels["digest"] for labels, _ in found["lockgate_model_served_info"]] == [
+        manifest.digest
+    ]
+    expires = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert found["lockgate_model_signature_expires_timestamp_seconds"] == [
+        ({"model": "flights", "version": "1"}, expires)
+    ]
 
 
 def test_a_scrape_asks_nobody(journal: Journal, host: Host, tmp_path: Path) -> None:

@@ -224,6 +224,46 @@ def test_a_host_that_answers_with_another_version(tmp_path: Path) -> None:
 
 
 @needs_promtool
+def test_hosts_that_find_faults_or_no_longer_look(tmp_path: Path) -> None:
+    at = 'lockgate_host_verification_timestamp_seconds{job="host",host="%s",region="us-east"}'
+    success = 'lockgate_host_verification_success{job="host",host="%s",region="us-east"}'
+    up = 'up{job="host",host="%s",region="us-east"}'
+    expires = 'lockgate_model_signature_expires_timestamp_seconds{model="flights",version="%s"}'
+    day = 24 * 60
+    series = [
+        *((up % host, f"1x{2 * day}") for host in ("fine", "old", "never", "faulty")),
+        (up % "down", f"0x{2 * day}"),  # TargetDown, and nothing twice
+        (at % "fine", f"0x{day} {day * 60}x{day}"),  # verified itself once a day
+        (success % "fine", f"1x{2 * day}"),
+        (at % "old", f"0x{2 * day}"),
+        (success % "old", f"1x{2 * day}"),
+        (at % "faulty", f"0+60x{2 * day}"),
+        (success % "faulty", f"1x10 0x{2 * day}"),
+        (expires % "2", f"{15 * day * 60}x{2 * day}"),  # 15 days: within two weeks after one day
+        (expires % "3", f"{365 * day * 60}x{2 * day}"),
+    ]
+
+    def one(host: str) -> dict[str, str]:
+        return {"job": "host", "host": host, "region": "us-east"}
+
+    soon = [{"model": "flights", "version": "2"}]
+    play(
+        tmp_path,
+        series,
+        [
+            ("9m", "HostVerificationFailed", []),
+            ("12m", "HostVerificationFailed", [one("faulty")]),
+            ("14m", "HostVerificationOld", []),
+            ("16m", "HostVerificationOld", [one("never")]),
+            (f"{26 * 60}m", "HostVerificationOld", [one("never")]),
+            (f"{26 * 60 + 20}m", "HostVerificationOld", [one("old"), one("never")]),
+            (f"{day - 1}m", "SignatureExpiresSoon", []),
+            (f"{day + 20}m", "SignatureExpiresSoon", soon),
+        ],
+    )
+
+
+@needs_promtool
 def test_rollouts_that_went_back_or_stopped(tmp_path: Path) -> None:
     flights = {"model": "flights"}
     series = [
