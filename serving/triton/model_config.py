@@ -115,6 +115,13 @@ def versions_in(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(parse_config(text).version_policy.specific.versions))
 
 
+def same_config(one: str | None, other: str | None) -> bool:
+    """True when both texts are one config, however written; two that are None are equal too."""
+    if one is None or other is None:
+        return one is other
+    return bool(parse_config(one) == parse_config(other))
+
+
 def same_interface(one: str, other: str) -> bool:
     """True when both configs take and give the same tensors.
 

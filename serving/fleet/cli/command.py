@@ -105,7 +105,7 @@ def preview(on: Controls, model: str | None, version: int | None) -> RolloutPlan
     """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
     shipment = read_shipment(on.store, only_model(on.store, model), version)
     with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
-        return _plan(on, shipment, driver)
+        return _plan(on, shipment, driver, rollback=False)
 
 
 def deploy(
@@ -174,9 +174,9 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
     with (
         _held(on, f"{action} {shipment}") as lease,
         _signals_stop(),
-        SshDriver(on.fleet, shipment.model, on.store, on.config) as driver,
+        SshDriver(on.fleet, shipment.model, on.store, on.config, lease.fence) as driver,
     ):
-        plan = _plan(on, shipment, driver)
+        plan = _plan(on, shipment, driver, rollback=action != "deploy")
         outcome = roll(on.fleet, plan, driver, on.journal, lease, rollout, on.config, progress)
         warning = ""
         if outcome.exit_code == DONE and previous != shipment.version:
@@ -198,7 +198,7 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
     )
 
 
-def _plan(on: Controls, shipment: Shipment, driver: SshDriver) -> RolloutPlan:
+def _plan(on: Controls, shipment: Shipment, driver: SshDriver, rollback: bool) -> RolloutPlan:
     return planning.make_plan(
         on.fleet,
         shipment,
@@ -206,6 +206,7 @@ def _plan(on: Controls, shipment: Shipment, driver: SshDriver) -> RolloutPlan:
         on.journal.unfinished(shipment.model),
         on.config.strategy,
         on.config.parallel,
+        rollback,
     )
 
 

@@ -14,14 +14,28 @@ from serving.fleet.shipment import Shipment
 
 
 @dataclass(frozen=True)
+class HostVerification:
+    """The last time a host verified all it has, as UTC time in ISO form, and what it found wrong.
+
+    Each fault is a sentence; there are none when `ok`.
+    """
+
+    at: str
+    ok: bool
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class HostState:
     """One host as it is now, for one model.
 
     `serving` are the versions its Triton answers for, `config` the text that a restarted Triton
-    would start from, `packages` the digest of each verified package on it. `edge` is the state set
-    in HAProxy (ready, drain, maint), `up` the verdict of its checks. `alive` is false when its
-    Triton does not answer at all. `problem` is a sentence when the host could not be read; the
-    rest is then empty.
+    would start from, `packages` the digest of each verified package on it, `highest` the highest
+    version that it ever accepted (None where it keeps no such number). `edge` is the state set in
+    HAProxy (ready, drain, maint), `up` the verdict of its checks. `alive` is false when its Triton
+    does not answer at all. `verification` is the host's last one of everything, None before the
+    first. `odd` are names found on the host that are none of a version. `problem` is a sentence
+    when the host could not be read; the rest is then empty.
     """
 
     host: str
@@ -32,6 +46,9 @@ class HostState:
     edge: str = "ready"
     up: bool = True
     alive: bool = True
+    verification: HostVerification | None = None
+    highest: int | None = None
+    odd: tuple[str, ...] = ()
     problem: str | None = None
 
     @property
@@ -49,7 +66,13 @@ class Traffic:
 
 
 class FleetDriver(Protocol):
-    """The fleet, for one model. Every method raises FleetError with a sentence for people."""
+    """The fleet, for one model. Every method raises FleetError with a sentence for people.
+
+    A host is told versions, never the text of a config: it builds its config from the package of
+    the highest of them, which it verified itself. `rollback` lets that version be older than the
+    highest one the host ever accepted; without it the host refuses. A method that changes a host
+    raises LeaseLost when the host has seen a newer controller.
+    """
 
     def read_host(self, host: Host) -> HostState:
         """The host as it is. A host that cannot be read is a state with a problem."""
@@ -57,7 +80,7 @@ class FleetDriver(Protocol):
     def peers_up(self, host: Host) -> int:
         """The number of other hosts of its region that take traffic now."""
 
-    def stage(self, host: Host, shipment: Shipment) -> str:
+    def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
         """Have the package verified on the host's disk; clients and Triton see nothing of it."""
 
     def drain(self, host: Host) -> None:
@@ -72,11 +95,11 @@ class FleetDriver(Protocol):
     def install(self, host: Host, shipment: Shipment) -> None:
         """Put the verified version directory into Triton's repository; nothing is loaded."""
 
-    def persist(self, host: Host, config: str | None) -> None:
-        """Write what a restarted Triton will serve; None takes the model out."""
+    def persist(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        """Write the versions that a restarted Triton will serve; () takes the model out."""
 
-    def serve(self, host: Host, config: str, versions: tuple[int, ...]) -> None:
-        """Make Triton serve exactly `versions`."""
+    def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        """Make Triton serve exactly `versions` (at least one)."""
 
     def withdraw(self, host: Host) -> None:
         """Make Triton serve no version of the model."""

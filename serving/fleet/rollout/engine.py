@@ -108,7 +108,7 @@ def roll(
     try:
         _all(
             [change.host for change in plan.changes],
-            lambda host: log_step(host, "staged", driver.stage(host, shipment)),
+            lambda host: log_step(host, "staged", driver.stage(host, shipment, plan.rollback)),
             limit=max(config.parallel, 1),
         )
         for wave in plan.waves:
@@ -124,7 +124,13 @@ def roll(
             _all(
                 list(by_host),
                 lambda host, by_host=by_host: activate(  # type: ignore[misc]
-                    driver, by_host[host], shipment, config.strategy, config.max_errors, log_step
+                    driver,
+                    by_host[host],
+                    shipment,
+                    config.strategy,
+                    config.max_errors,
+                    plan.rollback,
+                    log_step,
                 ),
                 limit=len(wave),
             )

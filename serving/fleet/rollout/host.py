@@ -15,6 +15,7 @@ from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.journal import Before
 from serving.fleet.rollout.rollout_plan import Change
 from serving.fleet.shipment import Shipment
+from serving.triton import model_config
 
 LogStep = Callable[[Host, str, str], None]
 """`log_step(host, step, detail)`: journals and shows a step; raises when we may not go on."""
@@ -30,10 +31,11 @@ def activate(
     shipment: Shipment,
     strategy: str,
     max_errors: int,
+    rollback: bool,
     log_step: LogStep,
 ) -> None:
     """Bring one host to `change.versions`. Raises FleetError; the host is then as far as it got."""
-    host, config = change.host, change.config
+    host, versions = change.host, change.versions
     alone = not driver.peers_up(host)
     down = not driver.read_host(host).alive
     if change.before.edge == READY and alone and strategy == "restart" and not down:
@@ -52,13 +54,13 @@ def activate(
     if down or (strategy == "restart" and not alone):
         log_step(host, "restart", "Triton, in maintenance at the edge")
         driver.set_maintenance(host)
-        driver.persist(host, config)
+        driver.persist(host, versions, rollback)
         driver.restart(host)
-    log_step(host, "load", _list(change.versions))
-    driver.serve(host, config, change.versions)
+    log_step(host, "load", _list(versions))
+    driver.serve(host, versions, rollback)
     log_step(host, "check", "")
     log_step(host, "checked", driver.check_golden(host, shipment.version))
-    driver.persist(host, config)
+    driver.persist(host, versions, rollback)
     if change.before.edge != READY:
         driver.set_edge(host, change.before.edge)
         log_step(host, "keep", f"left in {change.before.edge}, as it was before")
@@ -79,12 +81,19 @@ def activate(
 def restore(driver: FleetDriver, host: Host, before: Before, log_step: LogStep) -> None:
     """Bring one host back to what it was. Raises FleetError; the host may then be out of traffic.
 
-    What already is as before stays untouched.
+    What already is as before stays untouched. The versions before may be older than the one that
+    is undone: each change is a rollback.
     """
     state = driver.read_host(host)
     if state.problem:
         raise FleetError(state.problem)
-    same = state.serving == before.served and state.config == before.config
+    try:
+        persisted = model_config.versions_in(before.config)
+        same = state.serving == before.served and model_config.same_config(
+            state.config, before.config
+        )
+    except model_config.ModelConfigError as error:
+        raise FleetError(f"{host.name}: {error}") from error
     if same and state.alive:
         if state.edge != before.edge:
             log_step(host, "undrain", f"{before.edge} again")
@@ -94,12 +103,12 @@ def restore(driver: FleetDriver, host: Host, before: Before, log_step: LogStep) 
         log_step(host, "drain", "to undo")
         driver.drain(host)
     log_step(host, "undo", f"back to {_list(before.served)}")
-    driver.persist(host, before.config)
+    driver.persist(host, persisted, rollback=True)
     if not state.alive:
         driver.set_maintenance(host)
         driver.restart(host)
-    if before.served and before.config is not None:
-        driver.serve(host, before.config, before.served)
+    if before.served:
+        driver.serve(host, before.served, rollback=True)
         log_step(host, "checked", driver.check_golden(host, max(before.served)))
     else:
         driver.withdraw(host)

@@ -65,6 +65,7 @@ class Lease:
 
     path: Path
     holder: Holder
+    fence: int = 0
     took_over: Holder | None = None
     lost: threading.Event = field(default_factory=threading.Event)
 

@@ -16,12 +16,11 @@ from serving.triton import model_config
 
 @dataclass(frozen=True)
 class Change:
-    """One host to change: from `before` to serving `versions`, whose config.pbtxt is `config`."""
+    """One host to change: from `before` to serving `versions`."""
 
     host: Host
     before: Before
     versions: tuple[int, ...]
-    config: str
     reason: str
 
 
@@ -30,6 +29,7 @@ class RolloutPlan:
     """Waves of changes (the first is the canary) and the hosts that need none, with the reason.
 
     `inherited` are hosts that an unfinished rollout began to change, as they were before it.
+    `rollback` is true where the version may be older than the highest that a host accepted.
     """
 
     shipment: Shipment
@@ -37,6 +37,7 @@ class RolloutPlan:
     unchanged: tuple[tuple[Host, str], ...]
     inherited: dict[str, Before]
     resumes: str | None
+    rollback: bool = False
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -60,8 +61,9 @@ def make_plan(
     unfinished: Unfinished | None,
     strategy: str,
     parallel: int,
+    rollback: bool = False,
 ) -> RolloutPlan:
-    """The plan for the fleet in `states`.
+    """The plan for the fleet in `states`; `rollback` where it may go below a host's highest.
 
     Raises Unreachable when a host cannot be read, FleetRefusal when one may not be changed.
     """
@@ -80,6 +82,8 @@ def make_plan(
         else:
             left = "" if before.edge == READY else f", left in {before.edge} as it was"
             unchanged.append((host, f"already serves {shipment.version}{left}"))
+    if not rollback:
+        _never_older(shipment, changes, states)
     if strategy == "restart":
         _never_empty(fleet, changes)
     # A host that was left half way comes first: until it is whole, its region is a host short.
@@ -90,6 +94,7 @@ def make_plan(
         tuple(unchanged),
         inherited,
         unfinished.rollout if unfinished else None,
+        rollback,
     )
 
 
@@ -117,7 +122,6 @@ def waves(changes: Sequence[Change], parallel: int) -> tuple[tuple[Change, ...],
 def _change(host: Host, shipment: Shipment, state: HostState, before: Before) -> Change:
     keep = before.config is not None and model_config.same_interface(before.config, shipment.config)
     versions = served_set(shipment.version, before.served, keep)
-    config = model_config.with_versions(shipment.config, versions)
     reason = ""
     if not state.alive:
         reason = "its Triton does not answer"
@@ -125,11 +129,26 @@ def _change(host: Host, shipment: Shipment, state: HostState, before: Before) ->
         reason = f"serves {_list(state.serving)}, shall serve {_list(versions)}"
     elif dict(state.packages).get(shipment.version) != shipment.digest:
         reason = f"its package {shipment} is not the released one"
-    elif state.config != config:
+    elif not model_config.same_config(
+        state.config, model_config.with_versions(shipment.config, versions)
+    ):
         reason = "would not serve this after a restart of its Triton"
     elif state.edge != before.edge:
         reason = f"was left in {state.edge} by an unfinished rollout"
-    return Change(host, before, versions, config, reason)
+    return Change(host, before, versions, reason)
+
+
+def _never_older(
+    shipment: Shipment, changes: Sequence[Change], states: Mapping[str, HostState]
+) -> None:
+    for change in changes:
+        highest = states[change.host.name].highest
+        if highest is not None and highest > shipment.version:
+            raise FleetRefusal(
+                f"{change.host.name} has accepted {shipment.model}/{highest}, and {shipment} is "
+                f"older: that is a rollback. Nothing was changed. fab rollback --model "
+                f"{shipment.model} --version {shipment.version}"
+            )
 
 
 def _never_empty(fleet: Fleet, changes: Sequence[Change]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from serving.fleet.ssh.triton import (
     triton_is_live,
     triton_session,
 )
-from serving.triton.model_config import versions_in
+from serving.triton.model_config import versions_in, with_versions
 
 if TYPE_CHECKING:
     from serving.triton.grpc_client import TritonClient
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 class SshDriver:
     """One model on one real fleet. Connections are opened when first used; `close` ends them."""
 
-    def __init__(self, fleet: Fleet, model: str, store: Path, config: RolloutConfig) -> None:
+    def __init__(
+        self, fleet: Fleet, model: str, store: Path, config: RolloutConfig, fence: int = 0
+    ) -> None:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
+        self.fence = fence
         self._shells: dict[str, Shell] = {}
         self._sessions: dict[str, tuple[ExitStack, TritonClient]] = {}
         self._opening = threading.Lock()
@@ -85,7 +89,7 @@ class SshDriver:
         states = self._edge(host).states()
         return sum(s.takes_traffic for name, s in states.items() if name != host.name)
 
-    def stage(self, host: Host, shipment: Shipment) -> str:
+    def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
         limits = transfer.TransferLimits(
             free_disk=self.config.free_disk_mib << 20,
             free_shm=self.config.free_shm_mib << 20,
@@ -112,10 +116,12 @@ class SshDriver:
         command = transfer.install_command(host, shipment.model, shipment.version)
         self._shell(host).run(command)
 
-    def persist(self, host: Host, config: str | None) -> None:
+    def persist(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        config = self._config(host, versions) if versions else None
         self._shell(host).run(transfer.persist_command(host, self.model, config))
 
-    def serve(self, host: Host, config: str, versions: tuple[int, ...]) -> None:
+    def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        config = self._config(host, versions)
         with fleet_errors(host.name):
             client = self._triton(host)
             client.serve_versions(self.model, config, versions, self.fleet.load_timeout_s)
@@ -163,6 +169,13 @@ class SshDriver:
         packages, installed = transfer.to_prune(facts, serving, self.config.keep_versions)
         if packages or installed:
             shell.run(transfer.prune_command(host, self.model, packages, installed))
+
+    def _config(self, host: Host, versions: tuple[int, ...]) -> str:
+        """The config.pbtxt for `versions`, from the verified package of the highest."""
+        path = host.packages / self.model / str(max(versions)) / "config.pbtxt"
+        text = self._shell(host).run(f"cat {shlex.quote(str(path))}").stdout
+        with fleet_errors(host.name):
+            return with_versions(text, versions)
 
     def _examples(self, version: int) -> tuple[GoldenExample, ...] | None:
         try:

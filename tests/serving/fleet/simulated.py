@@ -66,6 +66,7 @@ class Machine:
     packages: dict[int, str] = field(default_factory=dict)
     installed: set[int] = field(default_factory=set)
     alive: bool = True
+    highest: int = 0
 
     def as_it_is(self) -> Before:
         return Before(self.serving, self.config, self.edge)
@@ -82,6 +83,7 @@ class SimulatedDriver:
     def __init__(self, machines: dict[str, Machine], driver_fleet: Fleet) -> None:
         self.machines, self.fleet = machines, driver_fleet
         self.wrong: set[int] = set()
+        self.configs: dict[int, str] = {}
         self.changes: list[str] = []
         self.outages: list[str] = []
         self.fail_at: int | None = None
@@ -120,7 +122,7 @@ class SimulatedDriver:
         m = self.machines[host.name]
         return HostState(
             host.name, host.region, m.serving if m.alive else (), m.config,
-            tuple(sorted(m.packages.items())), m.edge, m.alive, m.alive,
+            tuple(sorted(m.packages.items())), m.edge, m.alive, m.alive, None, m.highest,
         )  # fmt: skip
 
     def read_hosts(self) -> dict[str, HostState]:
@@ -134,11 +136,26 @@ class SimulatedDriver:
             if p.name != host.name
         )
 
-    def stage(self, host: Host, shipment: Shipment) -> str:
-        self._change(
-            host, "stage", lambda m: m.packages.update({shipment.version: shipment.digest})
-        )
+    def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
+        self._refuse_older(host, shipment.version, rollback)
+        self.configs[shipment.version] = shipment.config
+
+        def accept(machine: Machine) -> None:
+            machine.packages[shipment.version] = shipment.digest
+            machine.highest = max(machine.highest, shipment.version)
+
+        self._change(host, "stage", accept)
         return "staged"
+
+    def _refuse_older(self, host: Host, version: int, rollback: bool) -> None:
+        if version < self.machines[host.name].highest and not rollback:
+            raise FleetError(f"{host.name}: toy/{version} is older than the highest accepted")
+
+    def _config(self, host: Host, versions: tuple[int, ...], rollback: bool) -> str:
+        """The host's own: from the verified package of the highest."""
+        assert set(versions) <= set(self.machines[host.name].packages), "only verified packages"
+        self._refuse_older(host, max(versions), rollback)
+        return model_config.with_versions(self.configs[max(versions)], versions)
 
     def drain(self, host: Host) -> None:
         self._change(
@@ -155,10 +172,12 @@ class SimulatedDriver:
         assert shipment.version in self.machines[host.name].packages, "only verified packages"
         self._change(host, "install", lambda m: m.installed.add(shipment.version))
 
-    def persist(self, host: Host, config: str | None) -> None:
+    def persist(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        config = self._config(host, versions, rollback) if versions else None
         self._change(host, "persist", lambda m: _set(m, config=config))
 
-    def serve(self, host: Host, config: str, versions: tuple[int, ...]) -> None:
+    def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        self._config(host, versions, rollback)
         machine = self.machines[host.name]
         assert machine.alive and set(versions) <= machine.installed, "Triton cannot load these"
         self._change(host, "serve", lambda m: _set(m, serving=tuple(sorted(versions))))
@@ -202,7 +221,12 @@ def serving_fleet(versions: tuple[int, ...], east: int = 2, west: int = 2) -> Si
     config = model_config.with_versions(CONFIG, versions) if versions else None
     packages = {version: shipment(version).digest for version in versions}
     machines = {
-        host.name: Machine(versions, config, packages=dict(packages), installed=set(versions))
+        host.name: Machine(
+            versions, config, packages=dict(packages), installed=set(versions),
+            highest=max(versions, default=0),
+        )
         for host in made.hosts
-    }
-    return SimulatedDriver(machines, made)
+    }  # fmt: skip
+    driver = SimulatedDriver(machines, made)
+    driver.configs = dict.fromkeys(versions, CONFIG)
+    return driver

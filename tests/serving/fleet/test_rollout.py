@@ -44,14 +44,16 @@ def tmp_path():
         yield folder
 
 
-def deploy(driver, folder: Path, version: int, rollout: str = "r1", **options) -> Outcome:
+def deploy(
+    driver, folder: Path, version: int, rollout: str = "r1", back: bool = False, **options
+) -> Outcome:
     config = RolloutConfig(**{"settle_s": 0, **options})
     journal = Journal(folder)
     shipment = sim.shipment(version)
     with hold(folder, f"deploy {version}", 30) as lease:
         plan = planning.make_plan(
             driver.fleet, shipment, driver.read_hosts(), journal.unfinished("toy"),
-            config.strategy, config.parallel,
+            config.strategy, config.parallel, back,
         )  # fmt: skip
         return roll(driver.fleet, plan, driver, journal, lease, rollout, config, lambda *_: None)
 
@@ -152,7 +154,9 @@ def test_a_host_that_cannot_be_brought_back_is_named_and_the_next_run_tries_agai
     assert outcome.kind == "manual-intervention" and list(outcome.stuck) == ["e0"]
     assert driver.machines["e0"].edge != "ready"
     driver.wrong = set()
-    assert deploy(driver, tmp_path, 1, "r2").kind == "done"
+    with pytest.raises(FleetError, match="fab rollback --model toy --version 1"):
+        deploy(driver, tmp_path, 1, "r2")
+    assert deploy(driver, tmp_path, 1, "r2", back=True).kind == "done"
     assert driver.snapshot() == before
 
 
@@ -229,7 +233,7 @@ def test_killed_and_then_another_version_is_deployed(step, late):
             deploy(driver, folder, 2, parallel=1)
         except sim.Killed:
             driver.arm(None)
-            assert deploy(driver, folder, 1, "r2").kind in ("done", "unchanged")
+            assert deploy(driver, folder, 1, "r2", back=True).kind in ("done", "unchanged")
             assert serving(driver) == {(1,)}
             assert {machine.edge for machine in driver.machines.values()} == {"ready"}
             assert Journal(folder).unfinished("toy") is None
