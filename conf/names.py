@@ -14,8 +14,11 @@ from difflib import get_close_matches
 from conf.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+ALLOWED = re.compile(r"[A-Za-z0-9_.-]+")
 LETTERS = 64
 """Length of a name, unless its place allows more."""
+RUN_LETTERS = 96
+"""Length of a run's name: its task's, the time and a part of a digest."""
 RESERVED = ("all", "snapshots", "stats")
 """Every model in a host's answer, the snapshots beside runs, Triton's /v2/models/stats."""
 SHOWN = 60
@@ -24,14 +27,15 @@ SHOWN = 60
 def check_name(kind: str, text: str, command: str = "", letters: int = LETTERS) -> str:
     """`text`, where it is a name; `kind` is its place for people, such as `task.name`.
 
-    `command` is what to type with `{}` where the name stands. Raises `ConfigError` with the allowed
-    letters and the command with a name that is valid.
+    `command` is what to type, its last `{}` where the name stands. Raises `ConfigError` with the
+    allowed letters and the command with a name that is valid.
     """
     fault = _fault(text, letters)
     if fault is None:
         return text
     valid = nearest_name(text, letters)
-    advice = f" Type: {(command or '{}').replace('{}', valid)}" if valid else ""
+    before, _, after = (command or "{}").rpartition("{}")
+    advice = f" Type: {before}{valid}{after}" if valid else ""
     raise ConfigError(
         f"{kind}={shown(text)} {fault}: a name has 1 to {letters} of the letters A-Z a-z 0-9 _ . - "
         f"(the first is neither . nor -), without '..'.{advice}"
@@ -51,9 +55,22 @@ def nearest_name(text: str, letters: int = LETTERS) -> str:
 
 
 def shown(text: str) -> str:
-    """`text` in quotes and in ASCII, cut where it is long: whatever it holds, it is one line."""
-    quoted = ascii(text)
-    return quoted if len(quoted) <= SHOWN else f"{quoted[: SHOWN - 4]}...{quoted[0]}"
+    """`text` in one line of ASCII, cut where it is long; in quotes where it has other letters."""
+    quoted = text if ALLOWED.fullmatch(text) else ascii(text)
+    if len(quoted) <= SHOWN:
+        return quoted
+    return f"{quoted[: SHOWN - 4]}...{'' if quoted is text else quoted[0]}"
+
+
+def printable(text: str) -> str:
+    """`text` with an escape in place of each letter that a terminal would obey or hide.
+
+    Tabs and line ends stay.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\t\n" else ascii(letter)[1:-1]
+        for letter in text
+    )
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import keyword
 import os
-import pwd
 import re
 import sys
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from pathlib import Path
 import yaml
 
 from conf.errors import ConfigError
+from conf.names import LETTERS, nearest_name, shown
 from conf.plugin import OWN_PACKAGES
 from conf.schema import SchemaError, build_dataclass
+from conf.user import user_name
 
 MARKER = "lockgate.yaml"
 VARIABLE = "LOCKGATE_PROJECT"
@@ -37,8 +38,20 @@ class ProjectFile:
     """Site that commands work with unless `site=NAME` is given: conf/site/NAME.yaml."""
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier() or keyword.iskeyword(self.name):
-            raise ValueError(f"name={self.name}: must be a Python identifier, such as my_model")
+        if self.name != identifier(self.name):
+            raise ValueError(
+                f"name={shown(self.name)}: must be a Python identifier of at most {LETTERS} of the "
+                f"letters A-Z a-z 0-9 _, such as {identifier(self.name)}"
+            )
+
+
+def identifier(text: str) -> str:
+    """The name of a Python package nearest to `text`: itself where it is one, in ASCII."""
+    plain = re.fullmatch(rf"[A-Za-z_]\w{{0,{LETTERS - 1}}}", text, re.ASCII)
+    name = text if plain else re.sub(r"\W", "_", nearest_name(text), flags=re.ASCII)
+    if name.isidentifier() and not keyword.iskeyword(name) and len(name) <= LETTERS:
+        return name
+    return f"my_{name[: LETTERS - 3]}" if name else "my_model"
 
 
 @dataclass(frozen=True)
@@ -130,12 +143,8 @@ def _refuse_foreign(root: Path) -> None:
     owner = (root / MARKER).stat().st_uid
     if owner in (os.getuid(), 0):
         return
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        name = f"user {owner}"
     raise ConfigError(
-        f"{root / MARKER} belongs to {name}. If you mean to run that project, name it: "
+        f"{root / MARKER} belongs to {user_name(owner)}. If you mean to run that project, name it: "
         f"--project {root} (or export {VARIABLE}={root})"
     )
 

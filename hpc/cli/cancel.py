@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     from hpc.jobs.cancel import cancel
     from hpc.jobs.run.folder import find_run
 
-    word, overrides = run_word(options.words)
+    word, overrides = run_word(options.words, "cancel")
     run = find_run(runs_folder(overrides), word)
     ended, state = cancel(run, options.timeout)
     if options.json:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     from hpc.jobs.candidate import export_again
     from hpc.jobs.run.folder import find_run
 
-    word, overrides = run_word(options.words)
+    word, overrides = run_word(options.words, "export")
     run = find_run(runs_folder(overrides), word)
     candidate = export_again(run)
     print(json.dumps({"run": run.name, "candidate": str(candidate)}) if options.json else candidate)

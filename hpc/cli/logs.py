@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from hpc.jobs.run.folder import find_run
     from hpc.jobs.run.states import FINISHED
 
-    word, overrides = run_word(options.words)
+    word, overrides = run_word(options.words, "logs")
     run = find_run(runs_folder(overrides), word)
     if not options.follow:
         for line in logs.read_lines(run, options.rank):

@@ -107,7 +107,9 @@ def _split_project(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _failed(error: object, code: int) -> int:
-    print(f"lockgate: {error}", file=sys.stderr)
+    from conf.names import printable
+
+    print(f"lockgate: {printable(str(error))}", file=sys.stderr)
     return code
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import ConfigError, LockgateError
-from conf.project import Project, ProjectFile, check_names
+from conf.project import Project, ProjectFile, check_names, identifier
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 COMMON = "common"  # files of every kind
@@ -68,7 +69,10 @@ def make_project(folder: Path, kind: str) -> Project:
     try:
         found = ProjectFile(root.name)
     except ValueError as error:
-        raise ConfigError(f"{root}: {error}; the folder's name is the project's") from None
+        valid = shlex.quote(str(folder.parent / identifier(root.name)))
+        raise ConfigError(
+            f"{error}; the folder's name is the project's. Type: lockgate new {valid}"
+        ) from None
     project = Project(root, found.name, found.site)
     check_names(project)
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):

@@ -31,13 +31,18 @@ def main(argv: Sequence[str]) -> int:
     """Run `lockgate train ARGV`; returns the exit code. Raises `ConfigError` and `JobError`."""
     options = _parser().parse_intermixed_args(list(argv))
     from conf import compose
+    from hpc.jobs.spec.names import check_config_names, check_typed_names
     from hpc.jobs.spec.sweep import is_sweep, trials
 
+    check_typed_names(options.overrides)
     if not options.multirun:
         for text in options.overrides:
             if is_sweep(text):
                 raise ConfigError(f"{text} names several values; a sweep wants -m")
-    configs = [compose("train", trial) for trial in trials(options.overrides)]
+    configs = []
+    for trial in trials(options.overrides):
+        configs.append(compose("train", trial))
+        check_config_names(configs[-1], trial)
     if options.cfg:
         return _show(configs[0], options.json)
     return _submit(configs, options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 from conf import ConfigError, compose
 from conf.errors import DONE, FAILED, INTERRUPTED, LockgateError
+from conf.names import check_name, printable
 from conf.plugin import make_plugin
 from hpc.data import lineage
 from hpc.data.dataset import Dataset
 from hpc.data.prepare import prepare
 from hpc.data.publish import Published
 from hpc.data.refusal import DataRefused
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         name, root = dataset.name, Path(cfg.site.paths.data)
         published = prepare(dataset, root, lambda line: print(f"  {line}", file=sys.stderr))
     except ConfigError as error:
-        print(f"lockgate: {error}", file=sys.stderr)
+        print(f"lockgate: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except (LockgateError, OSError) as error:
         print(_refusal(name, root, str(error)), file=sys.stderr)
@@ -53,8 +51,7 @@ def make_dataset(node: object) -> Dataset:
             f"data._target_: {kind.__module__}.{kind.__qualname__} is not a dataset; "
             "see hpc.data.dataset.Dataset"
         )
-    if not NAME.fullmatch(made.name):
-        raise ConfigError(f"data.name={made.name}: use letters, digits, '_', '-' and '.'")
+    check_name("data.name", made.name, "lockgate data prepare data=NAME data.name={}")
     return made
 
 

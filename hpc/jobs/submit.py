@@ -11,15 +11,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from conf.user import user_name
 from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
 from hpc.jobs.errors import DatasetMissing, JobError, UsageError
-from hpc.jobs.run.files import user_name, write_run_file
+from hpc.jobs.run.files import write_run_file
 from hpc.jobs.run.folder import Run, run_name
 from hpc.jobs.spec.config import ClusterConfig, cluster_config
 from hpc.jobs.spec.environment import environment_of, installed_packages
 from hpc.jobs.spec.job_spec import JobSpec, frozen
+from hpc.jobs.spec.names import check_config_names
 from hpc.jobs.spec.resolve import resolve
 from hpc.jobs.spec.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
 from hpc.jobs.spec.submit_checks import check_fit, check_settings
@@ -60,6 +62,7 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     """
     cluster = cluster_config(config)
     find_backend(cluster.kind)
+    check_config_names(config)
     training = check_settings(config)
     plain = resolve(config, cluster.pass_environment)
     code = read_code()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from conf.names import check_name
 from serving.artifact.tensors import TensorSpec
 from serving.triton.model_config import TritonConfig
-
-NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,7 @@ class Serve:
     """Threads of one instance's onnxruntime."""
 
     def __post_init__(self) -> None:
-        if not NAME.match(self.model):
-            raise ValueError(f"model={self.model!r}: letters, digits, dots, dashes, underscores")
+        check_name("task.serve.model", self.model, "lockgate train task.serve.model={}")
         _check_at_least_one(self, "instances", "threads")
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from conf import ConfigError, compose
@@ -20,7 +20,7 @@ from conf.errors import (
     REFUSED,
     LockgateError,
 )
-from conf.names import nearest
+from conf.names import RUN_LETTERS, check_name, nearest, printable
 from conf.tree import options as config_options
 from serving.artifact.candidate import read_candidate
 from serving.artifact.verify import Refused
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
         if options.cfg:
             print(OmegaConf.to_yaml(cfg), end="")
             return DONE
+        _check_run(cfg)
         # Heavy (numpy, gRPC), so not before the command line has been found right.
         from serving.release import pipeline, report, settings
 
@@ -75,6 +76,7 @@ def _with_gates(overrides: Sequence[str]) -> list[str]:
         raise ConfigError(
             "run: say which run to release, as in lockgate release run=RUN (see lockgate ls)"
         )
+    _check_run(cfg)
     task = read_candidate(Path(cfg.site.paths.runs) / str(cfg.run) / "candidate").task
     known = config_options("gates")
     if task not in known:
@@ -83,6 +85,12 @@ def _with_gates(overrides: Sequence[str]) -> list[str]:
             f"{nearest(task, known)}. Write one, or name another: gates=NAME"
         )
     return [f"gates={task}", *overrides]
+
+
+def _check_run(cfg: DictConfig) -> None:
+    """Raise ConfigError for a run whose name leads elsewhere than into the folder of runs."""
+    if not OmegaConf.is_missing(cfg, "run"):
+        check_name("run", str(cfg.run), "lockgate release run={}", RUN_LETTERS)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,7 +123,7 @@ def _print_progress(line: str) -> None:
 
 
 def _print_error(sentence: str, code: int) -> int:
-    print(f"lockgate: {sentence}", file=sys.stderr)
+    print(f"lockgate: {printable(sentence)}", file=sys.stderr)
     return code
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pwd
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conf.errors import LockgateError
+from conf.user import user_name
 
 LOCKS = ".locks"
 
@@ -48,13 +48,9 @@ def release_lock(store: Path, model: str, run: str) -> Iterator[None]:
 
 
 def _me(run: str) -> dict[str, object]:
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        user = str(os.geteuid())
     since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
-        "user": user,
+        "user": user_name(os.geteuid()),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "run": run,

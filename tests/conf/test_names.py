@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import ConfigError
-from conf.names import check_name, nearest_name, shown
+from conf.names import check_name, nearest_name, printable, shown
 
 ODD = {
     "a|b": "a_b",
@@ -69,3 +69,11 @@ def test_any_text_is_a_plain_name_or_refused_with_one(text: str, letters: int) -
         assert name == text
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) and ".." not in name
         assert len(name) <= letters
+
+
+@given(st.text())
+def test_printable_text_shows_all_and_commands_nothing(text: str) -> None:
+    shown_text = printable(text)
+    assert all(letter.isprintable() or letter in "\t\n" for letter in shown_text)
+    if all(letter.isprintable() for letter in text):
+        assert shown_text == text

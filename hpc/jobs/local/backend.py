@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from conf.user import user_name
 from hpc.jobs.local.process import is_running, started_ticks
-from hpc.jobs.run.files import JobFile, RunRecord, user_name, utc_now, write_cancelled
+from hpc.jobs.run.files import JobFile, RunRecord, utc_now, write_cancelled
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.states import (
     CANCELLED,

@@ -7,8 +7,6 @@ shape reads as None, with the reason kept; keys that this version does not have 
 from __future__ import annotations
 
 import json
-import os
-import pwd
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from omegaconf import OmegaConf
 
 from conf import ConfigError
 from conf.schema import TARGET, SchemaError, build
+from conf.user import user_name
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.run.folder import Run
 from serving.artifact.durable import replace_file
@@ -235,11 +234,6 @@ def read_record(run: Run) -> RunRecord:
         cancelled=cancel.value is not None or cancel.problem is not None,
         problems=problems,
     )
-
-
-def user_name() -> str:
-    """Name of this process's user. Raises KeyError for a user id without a name."""
-    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def utc_now() -> str:

@@ -11,13 +11,13 @@ from io import StringIO
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from conf import ConfigError
+from conf.user import user_name
 from hpc.jobs.errors import SubmitRefused, UsageError, error_line
 from hpc.jobs.rank import entry
 from hpc.jobs.run.files import (
     JobFile,
     RunRecord,
     StatusFile,
-    user_name,
     utc_now,
     write_cancelled,
 )

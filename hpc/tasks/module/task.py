@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from conf.names import nearest
 from conf.plugin import make_plugin
+from hpc.data.dataset import TENSOR_NAME
 from hpc.models.build import build_model, check_model
 from hpc.tasks.dataset import read_transform
 from hpc.tasks.metrics import BY_NAME
-from hpc.tasks.serve import NAME, BatchedServe
+from hpc.tasks.serve import BatchedServe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +66,7 @@ class ModuleTask:
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
             raise ValueError(f"outputs={list(self.outputs)}: needs names, each another one")
         for name in self.outputs:
-            if not NAME.match(name):
+            if not TENSOR_NAME.fullmatch(name):
                 raise ValueError(
                     f"outputs={list(self.outputs)}: {name!r} cannot be a tensor's name"
                 )

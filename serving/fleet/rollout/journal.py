@@ -7,7 +7,6 @@ closed by the next writer.
 
 from __future__ import annotations
 
-import getpass
 import json
 import socket
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conf.user import user_name
 from serving.artifact.durable import append_line
 
 ROLLOUTS, LEDGER = "rollouts.jsonl", "ledger.jsonl"
@@ -144,7 +144,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def operator() -> str:
     """The person or identity and the machine at the controls."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def _now() -> str:

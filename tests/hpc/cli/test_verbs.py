@@ -142,11 +142,11 @@ def test_doctor_names_what_is_missing_and_what_to_do(site, capsys):
 
 
 def test_one_run_is_named_in_any_of_its_spellings():
-    assert run_word(["run=a", "site=box"]) == ("a", ["site=box"])
-    assert run_word(["site=box", "a"]) == ("a", ["site=box"])
+    assert run_word(["run=a", "site=box"], "logs") == ("a", ["site=box"])
+    assert run_word(["site=box", "a"], "logs") == ("a", ["site=box"])
     for words in ([], ["a", "b"], ["run="]):
         with pytest.raises(ConfigError, match="name one run"):
-            run_word(words)
+            run_word(words, "logs")
 
 
 @pytest.mark.parametrize(
