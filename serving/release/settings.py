@@ -13,6 +13,7 @@ from conf import ConfigError
 from conf.plugin import make_plugin
 from conf.schema import TARGET, from_config, plain_values
 from serving.release.gate import Gate
+from serving.release.production import BASELINES
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class ReleaseSettings:
 
     run: str
     allow_breaking: bool
+    production: str
+    """One of production.BASELINES."""
     max_bytes: int
     """Of a candidate that is copied at all; the contents gate may allow less."""
     runs: Path
     data: Path
     store: Path
+    journal: Path
     release_key: Path
     allowed_signers: Path
     serving_env: Path
@@ -65,10 +69,12 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
     return ReleaseSettings(
         run=from_config(str, cfg.run, "run"),
         allow_breaking=from_config(bool, cfg.allow_breaking, "allow_breaking"),
+        production=_baseline(from_config(str, cfg.production, "production")),
         max_bytes=from_config(int, cfg.max_bytes, "max_bytes"),
         runs=Path(paths["runs"]),
         data=Path(paths["data"]),
         store=Path(paths["store"]),
+        journal=Path(paths["journal"]),
         release_key=Path(paths["release_key"]),
         allowed_signers=Path(paths["allowed_signers"]),
         serving_env=Path(site["serving_env"]),
@@ -76,6 +82,15 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
         ephemeral=from_config(EphemeralSettings, cfg.ephemeral, "ephemeral"),
         gates=make_gates(plain_values(cfg.get("gates"), "gates")),
     )
+
+
+def _baseline(value: str) -> str:
+    if value not in BASELINES:
+        raise ConfigError(
+            f"production={value}: must be {' or '.join(BASELINES)}; the version itself is what the "
+            "ledger of the fleet's journal says"
+        )
+    return value
 
 
 def make_gates(node: object) -> dict[str, Gate]:
