@@ -20,19 +20,14 @@ from serving.artifact.digest import pairs_digest
 from serving.artifact.manifest import FileEntry, GateRecord, Manifest
 from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
-from serving.artifact.verify import FORMAT, format_time, verify_package
+from serving.artifact.verify import FORMAT, format_time
 from serving.release import candidate, report
 from serving.release.candidate import StagedCandidate
 from serving.release.dataset import find_dataset
 from serving.release.gate import may_release, run_gates
 from serving.release.lock import release_lock
-from serving.release.registry import (
-    CANDIDATE,
-    PRODUCTION,
-    PublishedNotRegistered,
-    Registry,
-    RegistryError,
-)
+from serving.release.production import NONE, production_package, production_version
+from serving.release.registry import CANDIDATE, PublishedNotRegistered, Registry, RegistryError
 from serving.release.report import ReleaseReport
 from serving.release.settings import ReleaseSettings
 from serving.release.subject import GateSubject, ServedPackages
@@ -51,8 +46,9 @@ def release_candidate(
     """Release the candidate of `settings.run`; returns the outcome, a refusal included.
 
     With `dry_run` the gates are run and nothing is kept. Raises CandidateError, Refused,
-    ReleaseLocked, RegistryError, SigningError, StoreError, OSError, and the store then holds what
-    it held before; PublishedNotRegistered when only the registry's part is missing.
+    ReleaseLocked, ProductionUnknown, RegistryError, SigningError, StoreError, OSError, and the
+    store then holds what it held before; PublishedNotRegistered when only the registry's part is
+    missing.
     """
     found = read_candidate(settings.candidate)
     with release_lock(settings.store, found.model, settings.run), ExitStack() as stack:
@@ -65,10 +61,10 @@ def release_candidate(
         staged = candidate.stage_candidate(settings.candidate, package, settings.max_bytes)
         _check_run(staged, settings.run, found.model)
         registry = Registry(settings.mlflow_uri)
-        production = _production(settings, registry, found.model)
         done = _released(settings.store, staged)
         if done is not None and not dry_run:
-            return _unchanged(done, registry, production, found.model)
+            return _unchanged(done, registry, settings.journal)
+        production = _production(settings, found.model)
         if not dry_run:
             _check_key(settings)
         started, clock = _now(), time.monotonic()
@@ -177,11 +173,10 @@ def _publish(
     return ReleaseReport(**{**vars(result), **released, "path": str(path)})  # type: ignore[arg-type]
 
 
-def _unchanged(
-    done: Package, registry: Registry, production: Package | None, model: str
-) -> ReleaseReport:
+def _unchanged(done: Package, registry: Registry, journal: Path) -> ReleaseReport:
     """The report of an earlier release, its registration completed if a kill had cut it short."""
     manifest = done.manifest
+    model = manifest.model
     if manifest.version == max(store.versions(done.path.parents[1], model)):
         _register(registry, manifest)
     return ReleaseReport(
@@ -190,7 +185,7 @@ def _unchanged(
         version=manifest.version,
         run=manifest.lineage.run,
         digest=manifest.digest,
-        production=production.manifest.version if production else None,
+        production=production_version(journal, model),
         started=_now(),
         seconds=0.0,
         gates=manifest.gates,
@@ -211,14 +206,13 @@ def _register(registry: Registry, manifest: Manifest) -> None:
         raise PublishedNotRegistered(manifest.model, manifest.version, error) from error
 
 
-def _production(settings: ReleaseSettings, registry: Registry, model: str) -> Package | None:
-    """The version in production, verified before anything of it is run."""
-    number = registry.version_of(model, PRODUCTION)
-    if number is None:
+def _production(settings: ReleaseSettings, model: str) -> Package | None:
+    """The package to compare with; None for a first release, and where a person chose so."""
+    if settings.production == NONE:
         return None
-    package = store.get(settings.store, model, number)
-    verify_package(package.path, settings.allowed_signers, model, number, accept_expired=True)
-    return package
+    return production_package(
+        settings.store, settings.journal, settings.allowed_signers, model, settings.run
+    )
 
 
 def _released(root: Path, staged: StagedCandidate) -> Package | None:

@@ -13,6 +13,7 @@ from conf import ConfigError
 from conf.plugin import make_plugin
 from conf.schema import TARGET, from_config, plain_values
 from serving.release.gate import Gate
+from serving.release.production import BASELINES
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class ReleaseSettings:
 
     run: str
     allow_breaking: bool
+    production: str
+    """One of production.BASELINES."""
     max_bytes: int
     """Of a candidate that is copied at all; the contents gate may allow less."""
     valid_days: int
@@ -43,6 +46,7 @@ class ReleaseSettings:
     runs: Path
     data: Path
     store: Path
+    journal: Path
     release_key: Path
     allowed_signers: Path
     serving_env: Path
@@ -67,11 +71,13 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
     return ReleaseSettings(
         run=from_config(str, cfg.run, "run"),
         allow_breaking=from_config(bool, cfg.allow_breaking, "allow_breaking"),
+        production=_baseline(from_config(str, cfg.production, "production")),
         max_bytes=from_config(int, cfg.max_bytes, "max_bytes"),
         valid_days=_valid_days(cfg),
         runs=Path(paths["runs"]),
         data=Path(paths["data"]),
         store=Path(paths["store"]),
+        journal=Path(paths["journal"]),
         release_key=Path(paths["release_key"]),
         allowed_signers=Path(paths["allowed_signers"]),
         serving_env=Path(site["serving_env"]),
@@ -86,6 +92,15 @@ def _valid_days(cfg: DictConfig) -> int:
     if not 1 <= days <= 3650:
         raise ConfigError(f"valid_days={days}: must be between 1 and 3650")
     return days
+
+
+def _baseline(value: str) -> str:
+    if value not in BASELINES:
+        raise ConfigError(
+            f"production={value}: must be {' or '.join(BASELINES)}; the version itself is what the "
+            "ledger of the fleet's journal says"
+        )
+    return value
 
 
 def make_gates(node: object) -> dict[str, Gate]:

@@ -80,7 +80,7 @@ def test_the_next_version_stands_beside_production(
     tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
     tiny.write_candidate(site / "runs", dataset, run="worse", slope=0.05)
     release("first")
-    Registry(mlflow_db).set_alias("flights", PRODUCTION, 1)
+    tiny.deploy(site, "flights", 1)
     second = release("second")
     assert (second.outcome, second.version, second.production) == ("released", 2, 1)
     assert manifest.read_manifest(site / "store/flights/2").previous == 1
@@ -147,7 +147,7 @@ def test_a_changed_interface_needs_a_word(
 ) -> None:
     tiny.write_candidate(site / "runs", dataset, run="first")
     release("first")
-    Registry(mlflow_db).set_alias("flights", PRODUCTION, 1)
+    tiny.deploy(site, "flights", 1)
     folder = tiny.write_candidate(site / "runs", dataset, run="second", inputs=tiny.INPUTS[1:])
     narrower = (
         (folder / "config.pbtxt")
@@ -182,7 +182,7 @@ def test_a_tampered_production_version_is_not_run(
     tiny.write_candidate(site / "runs", dataset, run="first")
     tiny.write_candidate(site / "runs", dataset, run="second", slope=0.9)
     release("first")
-    Registry(mlflow_db).set_alias("flights", PRODUCTION, 1)
+    tiny.deploy(site, "flights", 1)
     model = site / "store/flights/1/version/model.py"
     model.chmod(0o644)
     model.write_text(model.read_text() + "\n")

@@ -8,7 +8,6 @@ import pytest
 
 from serving.artifact.manifest import read_manifest
 from serving.release import pipeline
-from serving.release.registry import PRODUCTION, Registry
 from serving.release.report import ReleaseReport
 
 from . import tiny, tiny_text
@@ -29,7 +28,7 @@ def values(report: ReleaseReport) -> dict[str, float | None]:
 
 
 def test_bits_per_byte_are_held_against_compressors_and_against_productions_record(
-    site: Path, mlflow_db: str
+    site: Path,
 ) -> None:
     dataset = tiny_text.write_dataset(site / "data")
     text = tiny_text.TEXT.encode()
@@ -48,7 +47,7 @@ def test_bits_per_byte_are_held_against_compressors_and_against_productions_reco
     assert thresholds["bits.vs_gzip"] == pytest.approx(gzip_bits)
     assert "chunks" in next(one.detail for one in first.gates if one.name == "bits.per_byte")
 
-    Registry(mlflow_db).set_alias("webster", PRODUCTION, 1)
+    tiny.deploy(site, "webster", 1)
     worse = released(site, "worse")
     bad = {one.name for one in worse.gates if one.required and one.verdict != "pass"}
     assert (worse.outcome, worse.exit_code, bad) == ("refused", 4, {"bits.vs_production"})

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from conf import compose
 from serving.artifact.digest import file_sha256, tree_digest
+from serving.fleet.rollout.journal import Journal
 from serving.release.settings import ReleaseSettings, release_settings
 from serving.runtime.features import Category, Number
 from serving.runtime.tabular_transform import TabularTransform, Target
@@ -47,6 +48,12 @@ def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights")
         ],
     )
     return release_settings(config)
+
+
+def deploy(site: Path, model: str, version: int) -> None:
+    """Enter in the ledger that `version` is in production, as a rollout does at its end."""
+    about = {"model": model, "version": version, "digest": "0" * 64, "previous": None}
+    Journal(site / "journal").enter("deploy", f"test-{model}-{version}", **about)
 
 
 def write_dataset(data_root: Path, rows: int = 3000, days: int = 30, seed: int = 0) -> Path:
