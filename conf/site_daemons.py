@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from conf.site_checks import check_at_least_one, check_ports
 
+MAX_BODY_BYTES = 64 << 20
 PROMETHEUS_DURATION = re.compile(r"([0-9]+(ms|s|m|h|d|w|y))+")
 
 
@@ -30,9 +31,34 @@ class EdgeSettings:
     """Longest silence of a client."""
     max_connections_per_host: int
     """Requests in flight at one host; the rest wait at the edge."""
+    max_queue: int
+    """Requests that wait at the edge; one more is answered 503 at once."""
+    retry_after_s: int
+    """`Retry-After` of an answer 503 or 429."""
+    max_body_bytes: int
+    """Largest body of an inference request, held in memory until it is there and checked."""
+    body_timeout_ms: int
+    """Longest time for a whole body to come."""
+    max_header_bytes: int
+    """Largest head of a request: its address, or all its header lines."""
+    header_timeout_ms: int
+    """Longest time for a whole head to come."""
+    max_connections: int
+    """Connections of all clients to one edge; more wait outside."""
+    max_connections_per_source: int
+    """Connections of one client address; more are closed."""
+    max_in_flight_per_source: int
+    """Requests in flight of one client address; more are answered 429."""
+    max_requests_per_second_per_source: int
+    """Requests of one client address in one second; more are answered 429."""
 
     def __post_init__(self) -> None:
         check_at_least_one(vars(self))
+        if self.max_body_bytes > MAX_BODY_BYTES:
+            raise ValueError(
+                f"max_body_bytes={self.max_body_bytes}: {MAX_BODY_BYTES} at most, because every "
+                "body in flight is held in the edge's memory"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from conf.site_schema import Site
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.request_rules import VALIDATOR
 
 
 def folders(site: Site) -> list[Folder]:
@@ -17,15 +18,18 @@ def folders(site: Site) -> list[Folder]:
 
 def programs(site: Site) -> list[Program]:
     made = []
+    # Copies: HAProxy's user need not be able to read the checkout.
+    validator = tuple(File(site.paths.etc / path.name, path.read_text()) for path in VALIDATOR)
+    paths = [file.path for file in validator]
     for region, edge in site.edges.items():
-        config = File(site.paths.etc / f"haproxy-{region}.cfg", haproxy_cfg(site, region))
+        config = File(site.paths.etc / f"haproxy-{region}.cfg", haproxy_cfg(site, region, paths))
         key, address = f"site.edges.{region}", edge.address
         made.append(
             Program(
                 name=f"haproxy-{region}",
                 argv=("/usr/sbin/haproxy", "-db", "-f", str(config.path)),
                 user=site.users.haproxy,
-                files=(config,),
+                files=(config, *validator),
                 ports=(
                     Port(address, edge.http_port, f"{key}.http_port"),
                     Port(address, edge.stats_port, f"{key}.stats_port"),

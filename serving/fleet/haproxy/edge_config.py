@@ -4,6 +4,9 @@ What the edge promises to clients and to a rollout:
 
 - only inference, readiness and metadata pass; model control, shared memory, trace and statistics
   of Triton cannot be reached from outside, whatever is sent;
+- a request reaches a host whole and well formed (`kserve_check.lua`), or not at all: a client's
+  mistake is answered 4xx here, and one client's flood or slowness is that client's alone;
+- a queue that is full answers 503 at once, with the time to wait;
 - a host that dies is left out within `fall x inter`, and a request that could not even be
   *connected* to it goes to another host; a request that may have been executed is never sent again;
 - a rollout drains, parks and returns a host by the runtime socket, without a reload.
@@ -11,6 +14,7 @@ What the edge promises to clients and to a rollout:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,22 @@ from typing import Any
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site
+from serving.fleet.haproxy.request_rules import (
+    CONNECTIONS,
+    REQUESTS,
+    VALIDATOR,
+    body_rules,
+    buffer_settings,
+    refusal,
+    source_limits,
+    source_tables,
+)
 
 BACKEND = "triton"
 """The one backend of every edge; its servers carry the names of the hosts."""
 
-MODEL = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+# `/v2/models/stats` is Triton's statistics of all models, not a model.
+MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 # One anchored list for both regular expressions: what is not here is answered 403.
 READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})?(/ready)?)$"
 INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
@@ -36,12 +51,12 @@ LOG_FIELDS = (
 )
 
 
-def haproxy_cfg(site: Site, region: str) -> str:
+def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) -> str:
     """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
 
-    Of `site` it reads `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `ports.edge_log` and
-    `groups.edge`. Raises `ValueError` where the region has no edge, no host, or is not one of the
-    United States.
+    `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
+    `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `ports.edge_log` and `groups.edge`.
+    Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
     """
     if region not in site.edges:
         raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
@@ -55,12 +70,14 @@ def haproxy_cfg(site: Site, region: str) -> str:
     return "\n".join(
         [
             *_global(edge.socket, site.ports.edge_log, site.groups.edge),
+            *buffer_settings(site.edge, validator),
             *_defaults(site.edge),
-            *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region)),
+            *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region), site.edge),
             *_backend(
                 {n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
                 site.edge,
             ),
+            *source_tables(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
             "",
         ]
@@ -89,15 +106,18 @@ def _defaults(settings: EdgeSettings) -> list[str]:
         f"  timeout client {settings.client_timeout_ms}ms",
         f"  timeout server {settings.server_timeout_ms}ms",
         f"  timeout queue {settings.queue_timeout_ms}ms",
-        "  timeout http-request 10s",
+        f"  timeout http-request {settings.header_timeout_ms}ms",
         f"  timeout check {settings.check_interval_ms}ms",
     ]
 
 
-def _frontend(bind: str, region: str) -> list[str]:
+def _frontend(bind: str, region: str, settings: EdgeSettings) -> list[str]:
     return [
         "frontend infer",
         f"  bind {bind}",
+        f"  tcp-request connection track-sc0 src table {CONNECTIONS}",
+        f"  tcp-request connection reject if {{ sc0_conn_cur gt "
+        f"{settings.max_connections_per_source} }}",
         "  unique-id-format %[uuid()]",
         "  http-request set-header X-Request-Id %[unique-id]",
         # A well-formed W3C trace context goes on; anything else is replaced by a fresh one.
@@ -110,13 +130,20 @@ def _frontend(bind: str, region: str) -> list[str]:
         "  http-request set-var(txn.fl) str(00) unless { var(txn.fl) -m found }",
         "  http-request set-var(txn.parent) req.hdr(traceparent),field(3,-) if tp_ok !tp_zero",
         "  http-request set-header traceparent 00-%[var(txn.tid)]-%[var(txn.sid)]-%[var(txn.fl)]",
+        "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
+        f"  http-request track-sc1 src table {REQUESTS}",
+        *source_limits(settings),
         f"  acl read_path path -m reg {READ_PATHS}",
         f"  acl infer_path path -m reg {INFER_PATHS}",
         "  http-request deny deny_status 403 unless read_path or infer_path",
         "  http-request deny deny_status 405 if read_path !METH_GET",
         "  http-request deny deny_status 405 if infer_path !METH_POST",
-        "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
+        *body_rules(settings),
+        # Here and not earlier: it is the state in which the request itself would begin to wait.
+        refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
         "  http-after-response set-header X-Request-Id %[unique-id]",
+        f"  http-after-response set-header Retry-After {settings.retry_after_s} "
+        "if { status 503 } or { status 429 }",
         # The region is in every line: all edges of a site may log to one reader.
         f'  log-format \'{{"region":"{region}",{LOG_FIELDS}}}\'',
         f"  default_backend {BACKEND}",

@@ -252,7 +252,7 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
 def ask(port: int, path: str, method: str = "GET") -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request(method, path, body=b"{}" if method == "POST" else None)
+        connection.request(method, path, body=b'{"inputs":[]}' if method == "POST" else None)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0

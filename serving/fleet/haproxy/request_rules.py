@@ -1,0 +1,107 @@
+"""Limits and checks of a request at the edge: everything that is answered before a host sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.site_daemons import EdgeSettings
+
+CONNECTIONS, REQUESTS = "connections_by_source", "requests_by_source"
+"""Tables of client addresses: connections now and requests a second, and requests in flight."""
+VALIDATOR = tuple(
+    Path(__file__).with_name(f"{name}.lua")
+    for name in ("strict_json", "tensor_data", "kserve_check")
+)
+"""The Lua files of the validator, in the order in which HAProxy loads them."""
+_SPARE_BYTES = 16_384
+"""Of a buffer, for what HAProxy adds to a head, and its own bookkeeping."""
+
+
+def buffer_settings(settings: EdgeSettings, validator: Sequence[Path]) -> list[str]:
+    """Lines of `global`: room for a whole request, and the validator."""
+    # Head and body lie in one buffer, the head twice: as it came and as blocks of header lines.
+    size = settings.max_body_bytes + 2 * settings.max_header_bytes + _SPARE_BYTES
+    return [
+        f"  maxconn {settings.max_connections}",
+        f"  tune.bufsize {size}",
+        # A state for each thread: in one, a large request would hold up every other.
+        *(f"  lua-load-per-thread {path}" for path in validator),
+        "  tune.lua.session-timeout 30s",
+    ]
+
+
+def source_limits(settings: EdgeSettings) -> list[str]:
+    """Rules on the head of a request, and on the requests of one client address."""
+    head, rate = settings.max_header_bytes, settings.max_requests_per_second_per_source
+    in_flight = settings.max_in_flight_per_source
+    return [
+        refusal(
+            431,
+            f"the head of a request may have {head} bytes",
+            f"{{ req.hdrs,length gt {head} }} or {{ url,length gt {head} }}",
+        ),
+        refusal(429, f"at most {rate} requests a second", f"{{ sc0_http_req_rate gt {rate} }}"),
+        refusal(
+            429, f"at most {in_flight} requests at a time", f"{{ sc1_conn_cur gt {in_flight} }}"
+        ),
+    ]
+
+
+def body_rules(settings: EdgeSettings) -> list[str]:
+    """Rules that let a request pass when its body is in memory, whole and well formed.
+
+    Of the frontend they use the names `read_path` and `infer_path`.
+    """
+    most = settings.max_body_bytes
+    too_large = f"a body may have {most} bytes"
+    length = "Inference-Header-Content-Length"
+    return [
+        refusal(
+            400,
+            "a request that reads has no body",
+            "read_path { req.body_size gt 0 } or "
+            "read_path { req.fhdr(transfer-encoding) -m found }",
+        ),
+        # Triton would unpack it without a limit, and nobody could check it before.
+        refusal(
+            415,
+            "a compressed body is not taken: send it without Content-Encoding",
+            "infer_path { req.fhdr(content-encoding) -m found }",
+        ),
+        refusal(400, f"{length} is there twice", f"infer_path {{ req.fhdr_cnt({length}) gt 1 }}"),
+        refusal(413, too_large, f"infer_path {{ req.body_size gt {most} }}"),
+        f"  http-request wait-for-body time {settings.body_timeout_ms}ms if infer_path",
+        refusal(413, too_large, f"infer_path {{ req.body_len gt {most} }}"),
+        "  http-request lua.kserve_check if infer_path",
+        "  http-request deny deny_status 400 content-type application/json lf-string "
+        '\'{"error":"%[var(txn.refusal),json(utf8s)]"}\' '
+        "if infer_path { var(txn.refusal) -m found }",
+        refusal(
+            500,
+            "the edge could not check the request",
+            "infer_path !{ var(txn.checked) -m str ok }",
+        ),
+    ]
+
+
+def refusal(status: int, sentence: str, condition: str) -> str:
+    """A rule that answers `sentence` in Triton's form of an error."""
+    body = json.dumps({"error": sentence})
+    return (
+        f"  http-request deny deny_status {status} content-type application/json "
+        f"string '{body}' if {condition}"
+    )
+
+
+def source_tables() -> list[str]:
+    """The tables that the limits of a client address are counted in."""
+    # An address is forgotten when it was silent for a while.
+    table = "  stick-table type ipv6 size 100k expire 30s store"
+    return [
+        f"backend {CONNECTIONS}",
+        f"{table} conn_cur,http_req_rate(1s)",
+        f"backend {REQUESTS}",
+        f"{table} conn_cur",
+    ]
