@@ -5,6 +5,7 @@ A name in a run's folder may be a pipe, which blocks who opens it, a folder, or 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -18,10 +19,12 @@ class NotRegularFile(OSError):
 def open_regular_file(path: Path) -> BinaryIO:
     """`path`, open to be read. Raises OSError, `NotRegularFile` for a pipe, folder or device."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise NotRegularFile(f"{path.name} is no regular file")
-    return os.fdopen(handle, "rb")
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    reason = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is no regular file"
+    raise NotRegularFile(errno.EISDIR, reason, str(path))
 
 
 def read_regular_file(path: Path, limit_bytes: int) -> bytes:
@@ -29,5 +32,5 @@ def read_regular_file(path: Path, limit_bytes: int) -> bytes:
     with open_regular_file(path) as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
-        raise NotRegularFile(f"{path.name} is larger than {limit_bytes >> 10} KiB")
+        raise NotRegularFile(errno.EFBIG, f"it is larger than {limit_bytes >> 10} KiB", str(path))
     return data

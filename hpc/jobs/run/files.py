@@ -212,7 +212,7 @@ def read_run_file(kind: type[T], path: Path) -> Reading[T]:
     except FileNotFoundError:
         return Reading()
     except OSError as error:
-        return Reading(problem=f"{path.name} cannot be read: {error.strerror or error}")
+        return Reading(problem=f"{path.name} cannot be read: {error.strerror}")
     except (SchemaError, ConfigError) as error:
         return Reading(problem=str(error))
     except ValueError:

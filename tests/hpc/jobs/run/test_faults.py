@@ -151,9 +151,7 @@ def test_the_log_names_a_broken_run_once(tmp_path, caplog):
     first = poll_slurm(QueueSnapshot(), answers, runs)
     poll_slurm(first, answers, runs)
     named = [text for text in caplog.messages if "is broken" in text]
-    assert named == [
-        f"run {BROKEN} is broken: status.json cannot be read: status.json is no regular file"
-    ]
+    assert named == [f"run {BROKEN} is broken: status.json cannot be read: it is no regular file"]
 
 
 JSON = st.recursive(
