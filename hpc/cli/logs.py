@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from conf.names import printable
+
 if TYPE_CHECKING:
     from hpc.jobs.run.logs import LogLine
 
@@ -46,5 +48,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(line: LogLine, as_json: bool) -> None:
-    shown = json.dumps(asdict(line)) if as_json else f"{line.stream} | {line.text}"
-    print(shown, flush=True)
+    """One JSON object, exactly; for people a progress bar's states are lines of their own, and
+    what would command the terminal is shown as an escape."""
+    if as_json:
+        print(json.dumps(asdict(line)), flush=True)
+        return
+    for part in line.text.removesuffix("\r").split("\r"):
+        print(f"{line.stream} | {printable(part)}", flush=True)

@@ -40,6 +40,9 @@ def _table(states: list[RunState]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from conf.names import printable
 
     if not states:
         print("no runs yet; start one: lockgate train task=NAME")
@@ -50,24 +53,34 @@ def _table(states: list[RunState]) -> None:
     now = datetime.now(UTC)
     for state in states:
         colour = COLOURS.get(state.state, "default")
-        table.add_row(
+        cells = (
             state.run,
             state.task,
-            f"[{colour}]{state.state}[/]",
+            state.state,
             f"{state.step}/{state.steps}",
             age(state.submitted, now),
             "" if state.loss is None else f"{state.loss:.4g}",
-            state.detail.replace("[", "\\["),
+            state.detail,
         )
+        # As text: rich would take a name such as [red] for a colour.
+        row = [Text(printable(" ".join(cell.split("\n")))) for cell in cells]
+        row[2].stylize(colour)
+        table.add_row(*row)
     # A pipe has no width; whole lines are what grep and people want there.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def age(submitted: str | None, now: datetime) -> str:
-    """Time since `submitted` in its one or two largest units: 45s, 12m, 3h 05m, 2d 04h."""
+    """Time since `submitted` in its one or two largest units: 45s, 12m, 3h 05m, 2d 04h.
+
+    `?` for what is no time, or one without a zone.
+    """
     if not submitted:
         return ""
-    seconds = max(0, int((now - datetime.fromisoformat(submitted)).total_seconds()))
+    try:
+        seconds = max(0, int((now - datetime.fromisoformat(submitted)).total_seconds()))
+    except (ValueError, TypeError):
+        return "?"
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if days:
         return f"{days}d {hours:02}h"

@@ -11,6 +11,7 @@ from typing import Any
 
 from conf import ConfigError, compose
 from conf.errors import DONE, FAILED, INTERRUPTED, LockgateError
+from conf.modes import sharing_new_files
 from conf.names import check_name, printable
 from conf.plugin import make_plugin
 from hpc.data import lineage
@@ -28,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
         cfg = compose("data", options.overrides)
         dataset = make_dataset(cfg.data)
         name, root = dataset.name, Path(cfg.site.paths.data)
-        published = prepare(dataset, root, lambda line: print(f"  {line}", file=sys.stderr))
+        with sharing_new_files():
+            published = prepare(dataset, root, lambda line: print(f"  {line}", file=sys.stderr))
     except ConfigError as error:
         print(f"lockgate: {printable(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -46,6 +46,6 @@ class SpecChanged(JobError):
 
 def error_line(text: str) -> str:
     """The errors in a failed command's output as one line, without its own name before each."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     errors = [line.split("error: ", 1)[1] for line in lines if "error: " in line]
     return "; ".join(dict.fromkeys(errors or lines[-1:])) or "failed without a word"

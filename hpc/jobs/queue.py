@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
+from conf.names import shown
 from hpc.jobs.backend import BACKENDS
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.run.files import RunRecord, read_record
@@ -41,7 +42,9 @@ def _unplaced(record: RunRecord) -> Standing:
     """The standing of a run without a backend of ours."""
     if record.kind is None and not record.problems:
         return Standing(NOT_SUBMITTED, "no job.json, and no spec that can be read", "job.json")
-    return Standing(UNKNOWN, f"no scheduler of kind {record.kind!r} is known here", "job.json")
+    if record.kind is None:
+        return Standing(UNKNOWN, "no file that can be read names its scheduler", "job.json")
+    return Standing(UNKNOWN, f"no scheduler of kind {shown(record.kind)} is known here", "job.json")
 
 
 def _run_state(record: RunRecord, standing: Standing) -> RunState:
@@ -64,15 +67,22 @@ def _run_state(record: RunRecord, standing: Standing) -> RunState:
         attempt=status.attempt if status else 0,
         step=_whole(metrics.get("step")),
         steps=steps,
-        loss=float(loss) if isinstance(loss, int | float) else None,
+        loss=_number(loss),
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
     )
 
 
+def _number(value: object) -> float | None:
+    """`value` as a number, None for anything that is none."""
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # JSON's integers have no end
+        return None
+
+
 def _whole(value: object) -> int:
     """`value` as a count, 0 for anything that is none."""
-    if isinstance(value, int | float) and math.isfinite(value):
-        return int(value)
-    return 0
+    number = _number(value)
+    return int(number) if number is not None and math.isfinite(number) else 0

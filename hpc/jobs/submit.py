@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from conf.modes import sharing_new_files
 from conf.user import user_name
 from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
@@ -91,18 +92,19 @@ def submit(ready: SubmitPlan) -> Submitted:
     """
     run, backend = ready.run, find_backend(ready.cluster.kind)
     backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
-    with _no_access(run.folder.parent):
-        take_snapshot(ready.code, run.folder.parent / "snapshots")
-        run.folder.mkdir(parents=True, mode=0o755)
-    try:
-        _fill(ready)
-        job = backend.submit(ready.cluster, run, ready.spec.digest, ready.variables)
-        write_run_file(run.job, job)
-    except BaseException:
-        # Ctrl-C in the middle too: a job whose folder is gone must not stay in the queue.
-        _withdraw(ready, backend)
-        discard(run.folder)
-        raise
+    with sharing_new_files():
+        with _no_access(run.folder.parent):
+            take_snapshot(ready.code, run.folder.parent / "snapshots")
+            run.folder.mkdir(parents=True)
+        try:
+            _fill(ready)
+            job = backend.submit(ready.cluster, run, ready.spec.digest, ready.variables)
+            write_run_file(run.job, job)
+        except BaseException:
+            # Ctrl-C in the middle too: a job whose folder is gone must not stay in the queue.
+            _withdraw(ready, backend)
+            discard(run.folder)
+            raise
     return Submitted(run, job.job_id)
 
 

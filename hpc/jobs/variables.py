@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conf import ConfigError
 from conf.project import VARIABLE
+from conf.user import user_name
 from hpc.jobs.backend import find_backend
 from hpc.jobs.spec.config import ClusterConfig
 from hpc.jobs.spec.snapshot import SourceSnapshot
@@ -37,6 +38,11 @@ def job_variables(
         )
     names = (*ALWAYS, *cluster.pass_environment)
     variables = {name: ambient[name] for name in names if name in ambient}
+    for name in (
+        "USER",
+        "LOGNAME",
+    ):  # Python's getpass fails for a user without a name, but for these
+        variables.setdefault(name, user_name())
     variables |= {
         "PYTHONPATH": ":".join(map(str, filter(None, (snapshot.folder, snapshot.project)))),
         VARIABLE: str(snapshot.project or ""),  # empty: none, whatever folder the job stands in

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from hpc.train.job_network import bind_gloo, open_store
+
 # A rank may wait this long in a collective: long enough for rank 0 to evaluate and export alone.
 PATIENCE = timedelta(minutes=30)
 
@@ -68,9 +70,17 @@ def join() -> Iterator[World]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, timeout=PATIENCE
+    backend = "nccl" if on_gpu else "gloo"
+    bind_gloo()
+    dist.init_process_group(
+        backend,
+        store=open_store(PATIENCE),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=PATIENCE,
     )
+    # It takes over the group that is there; its own would listen on every address.
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from conf.errors import LockgateError
+from conf.modes import share_new_files
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.log_output import configure_logging
 from hpc.jobs.spec.config import train_config
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
     Raises `SpecChanged` for a spec without this digest.
     """
     spec_path, digest = argv
+    share_new_files()
     configure_logging()
     run = Run(Path(spec_path).parent)
     spec = read_spec(run.spec_path, digest)

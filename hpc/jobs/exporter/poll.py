@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.jobs.errors import JobError, SpecChanged
+from conf.names import printable, shown
+from hpc.jobs.errors import SpecChanged
 from hpc.jobs.local import backend as local_backend
+from hpc.jobs.run.faults import RunFaults, check_runs
 from hpc.jobs.run.files import TargetFile, read_record, read_run_file
 from hpc.jobs.run.folder import Run, all_runs
 from hpc.jobs.run.states import CANCELLED, FAILED, FINISHED
 from hpc.jobs.slurm.backend import OURS
-from hpc.jobs.slurm.jobs import SQUEUE, SlurmJob, parse_squeue
+from hpc.jobs.slurm.jobs import SQUEUE, SlurmJob, WantedJob, parse_squeue
 from hpc.jobs.slurm.nodes import OTHER, SINFO, parse_nodes
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class QueueSnapshot:
     jobs: Mapping[tuple[str, str], int] | None = None  # (partition, state) -> count
     nodes: Mapping[str, int] | None = None  # state -> count
     targets: Sequence[Mapping[str, Any]] = ()  # Prometheus http_sd groups
+    runs: Mapping[str, RunFaults] = field(default_factory=dict)  # by name
     health: Mapping[str, CollectorHealth] = field(default_factory=dict)
 
 
@@ -61,8 +64,8 @@ def poll_slurm(
         last = before.health[name].last_success if name in before.health else None
         try:
             value = collector()
-        except (JobError, ValueError, OSError) as error:
-            log.warning("%s: %s", name, error)
+        except Exception as error:  # noqa: BLE001  one collector's failure ends no other
+            log.warning("%s: %s", name, error or type(error).__name__)
             health[name] = CollectorHealth(False, last, clock() - began)
             return None
         health[name] = CollectorHealth(True, clock(), clock() - began)
@@ -71,14 +74,25 @@ def poll_slurm(
     nodes = collect("nodes", lambda: parse_nodes(query(SINFO)))
     queue = collect("jobs", lambda: jobs_in_queue(parse_squeue(query(SQUEUE))))
     targets = collect("targets", lambda: find_targets(runs, queue))
+    faults = collect("runs", lambda: check_runs(all_runs(runs), before.runs))
+    log_new_faults(before.runs, faults or {})
     partitions = set() if nodes is None else nodes[1]
     return QueueSnapshot(
         jobs=None if queue is None else count_jobs(queue, partitions),
         nodes=None if nodes is None else nodes[0],
         # An empty list would end every series; Prometheus only keeps the old one on an error.
         targets=before.targets if targets is None else targets,
+        runs=before.runs if faults is None else faults,
         health=health,
     )
+
+
+def log_new_faults(before: Mapping[str, RunFaults], now: Mapping[str, RunFaults]) -> None:
+    """Log each run that became broken, or otherwise broken, once."""
+    for name, found in now.items():
+        known = before.get(name)
+        if found.reasons and (known is None or known.reasons != found.reasons):
+            log.warning("run %s is broken: %s", shown(name), printable("; ".join(found.reasons)))
 
 
 def jobs_in_queue(jobs: Sequence[SlurmJob]) -> list[SlurmJob]:
@@ -111,7 +125,7 @@ def find_targets(runs: Path, queue: Sequence[SlurmJob] | None) -> list[dict[str,
     """
     running = None
     if queue is not None:
-        running = {(job.name, job.user) for job in queue if job.state == "RUNNING"}
+        running = [job for job in queue if job.state == "RUNNING"]
     groups = []
     for run in all_runs(runs):
         target = read_run_file(TargetFile, run.target).value
@@ -125,8 +139,9 @@ def find_targets(runs: Path, queue: Sequence[SlurmJob] | None) -> list[dict[str,
     return groups
 
 
-def _is_alive(run: Run, running: set[tuple[str, str]] | None) -> bool:
+def _is_alive(run: Run, running: Sequence[SlurmJob] | None) -> bool:
     record = read_record(run)
     if record.kind == local_backend.KIND:
         return local_backend.job_is_alive(record.job)
-    return running is None or (run.name, record.user) in running
+    wanted = WantedJob(run.name, record.user, record.job.job_id if record.job else "")
+    return running is None or any(map(wanted.matches, running))

@@ -61,6 +61,11 @@ class QueueCollector(Collector):
                 nodes.add_metric([state], count)
             yield nodes
         yield GaugeMetricFamily(
+            "lockgate_runs_unreadable",
+            "runs with a file that is there and cannot be used; the log names them",
+            value=sum(bool(run.reasons) for run in now.runs.values()),
+        )
+        yield GaugeMetricFamily(
             "lockgate_train_targets", "training jobs that serve metrics now", value=len(now.targets)
         )
 

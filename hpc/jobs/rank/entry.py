@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from conf import LockgateError, find_project, repo_root
+from conf.modes import share_new_files
 from hpc.data.lineage import read_lineage
 from hpc.jobs.errors import JobError, SpecChanged
 from hpc.jobs.rank import status
@@ -47,6 +48,7 @@ class RequeuedTooOften(JobError):
 
 def run(spec_path: str, digest: str) -> NoReturn:
     """Run one rank of one attempt and end the process with its code, 0 when training finished."""
+    share_new_files()
     here = Run(Path(spec_path).parent)
     rank = this_rank(here.logs)
     redirect_output(here.logs / f"{rank.attempt}-{rank.rank}.log")

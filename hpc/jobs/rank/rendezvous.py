@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from submitit import JobEnvironment
@@ -55,12 +56,18 @@ def this_rank(logs: Path) -> Rank:
     """
     job = JobEnvironment()
     local = job.name() == "local"
+    if local:
+        address = "127.0.0.1"
+    elif job.global_rank == 0:
+        address = listening_address(job.hostnames)
+    else:
+        address = master_address(job.hostnames)
     return Rank(
         rank=job.global_rank,
         world_size=job.num_tasks,
         local_rank=job.local_rank,
         local_world_size=job.num_tasks // job.num_nodes,
-        master_addr="127.0.0.1" if local else master_address(job.hostnames),
+        master_addr=address,
         master_port=master_port(job.job_id),
         job_id=job.job_id,
         attempt=_local_attempt(logs, job.global_rank) if local else _slurm_attempt(),
@@ -87,10 +94,34 @@ def master_address(hostnames: Sequence[str]) -> str:
         return _node_address(name)
 
 
+def listening_address(hostnames: Sequence[str]) -> str:
+    """The address of rank 0's node, this one, at which the job's other nodes reach it.
+
+    Many machines call their own name 127.0.1.1, which is of no use to others; the address that
+    leads to the second node then stands for it. Raises `JobError` as `master_address` does.
+    """
+    own = _resolved(master_address(hostnames))
+    if len(hostnames) == 1 or not ip_address(own).is_loopback:
+        return own
+    peer = _resolved(master_address(hostnames[1:]))
+    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, PORTS.start))  # of a datagram: finds the way, and sends nothing
+        return str(probe.getsockname()[0])
+
+
 def node_address(shown: str) -> str | None:
     """The NodeAddr in the output of `scontrol show node`; None without one."""
     match = re.search(r"\bNodeAddr=(\S+)", shown)
     return match.group(1) if match else None
+
+
+def _resolved(name: str) -> str:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise JobError(f"the address {name} of a node of this job: {error}") from error
+    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
 
 
 def _node_address(name: str) -> str:

@@ -7,6 +7,7 @@ shape reads as None, with the reason kept; keys that this version does not have 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -16,13 +17,20 @@ from typing import Any, Generic, Literal, TypeVar
 from omegaconf import OmegaConf
 
 from conf import ConfigError
+from conf.names import shown
 from conf.schema import TARGET, SchemaError, build
 from conf.user import user_name
 from hpc.jobs.errors import SpecChanged
+from hpc.jobs.regular_file import read_regular_file
 from hpc.jobs.run.folder import Run
 from serving.artifact.durable import replace_file
 
 T = TypeVar("T")
+LIMIT_BYTES = 1 << 20
+"""Size of a run's JSON file; a larger one is broken."""
+JOB_ID = re.compile(r"[0-9]{1,20}", re.ASCII)
+USER = re.compile(r"[^\s,=|-][^\s,=|]*")
+TARGET_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]{1,253}):[0-9]{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,12 @@ class JobFile:
     """SLURM_CONF of the submit; None for the system's own, and for a local run."""
     process_started: int | None = None
     """Start of the local parent in clock ticks since boot: pids are used again."""
+
+    def __post_init__(self) -> None:  # both become arguments of Slurm's commands
+        if not JOB_ID.fullmatch(self.job_id):
+            raise ValueError(f"job_id={shown(self.job_id)}: must be a number")
+        if not USER.fullmatch(self.user):
+            raise ValueError(f"user={shown(self.user)}: must be the name of one user")
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,10 @@ class TargetFile:
     run: str = ""
     task: str = ""
 
+    def __post_init__(self) -> None:
+        if not TARGET_ADDRESS.fullmatch(self.target):
+            raise ValueError(f"target={shown(self.target)}: must be host:port")
+
 
 @dataclass(frozen=True)
 class Reading(Generic[T]):
@@ -150,8 +168,8 @@ class RunRecord:
         if self.job:
             return self.job.user
         try:
-            return self.run.folder.owner()
-        except (KeyError, OSError):  # an id without a name, or a folder that was just removed
+            return user_name(self.run.folder.stat().st_uid)
+        except OSError:  # a folder that was just removed
             return ""
 
     @property
@@ -183,23 +201,24 @@ def write_cancelled(run: Run) -> None:
 def read_run_file(kind: type[T], path: Path) -> Reading[T]:
     """`path` as a `kind`; never raises for what stands in it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular_file(path, LIMIT_BYTES))
+        if not isinstance(content, dict):
+            return Reading(problem=f"{path.name} is no JSON object")
+        if _has_target(content):  # `build` would import and call it
+            return Reading(problem=f"{path.name} names a {TARGET}; it may hold plain values only")
+        known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+        plain = {name: value for name, value in content.items() if name in known}
+        return Reading(build(kind, plain, path.name))
     except FileNotFoundError:
         return Reading()
     except OSError as error:
         return Reading(problem=f"{path.name} cannot be read: {error.strerror}")
-    except (ValueError, RecursionError):
-        return Reading(problem=f"{path.name} is torn, or no JSON")
-    if not isinstance(content, dict):
-        return Reading(problem=f"{path.name} is no JSON object")
-    if _has_target(content):  # `build` would import and call it
-        return Reading(problem=f"{path.name} names a {TARGET}; a run file holds plain values only")
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    plain = {name: value for name, value in content.items() if name in known}
-    try:
-        return Reading(build(kind, plain, path.name))
     except (SchemaError, ConfigError) as error:
         return Reading(problem=str(error))
+    except ValueError:
+        return Reading(problem=f"{path.name} is torn, or no JSON")
+    except RecursionError:
+        return Reading(problem=f"{path.name} is nested too deep")
 
 
 def read_status(run: Run) -> Reading[StatusFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -83,12 +84,19 @@ def run_name(spec: JobSpec, now: datetime) -> str:
     return f"{spec.task}-{now.astimezone(UTC):%Y%m%d-%H%M%S}-{spec.digest[:6]}"
 
 
+RUN_NAME = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{6}", re.DOTALL)
+
+
 def all_runs(runs: Path) -> list[Run]:
-    """Every run of a site, oldest first; snapshots, staging and closed folders are none."""
+    """Every run of a site, oldest first; snapshots and staging folders are none.
+
+    A folder is a run where it has a spec, of whatever kind and readable or not, or where this user
+    may not enter it and its name is a run's: a broken run is shown, not left out.
+    """
     if not runs.is_dir():
         return []
-    # os.path.isfile is false for a folder that this user may not enter; Path.is_file raises.
-    found = [Run(item) for item in runs.iterdir() if os.path.isfile(item / "spec.yaml")]  # noqa: PTH113
+    with os.scandir(runs) as items:
+        found = [Run(runs / item.name) for item in items if _is_run(item)]
     return sorted(found, key=lambda run: (_stamp(run.name), run.name))
 
 
@@ -114,6 +122,18 @@ def find_run(runs: Path, word: str) -> Run:
         raise UnknownRun(f"there is no run {word!r}: no run was submitted yet (in {runs})")
     near = get_close_matches(word, names, n=3, cutoff=0.4) or names[-3:]
     raise UnknownRun(f"there is no run {word!r}. Nearest: {', '.join(near)}")
+
+
+def _is_run(item: os.DirEntry[str]) -> bool:
+    try:
+        if not item.is_dir():
+            return False
+        os.lstat(Path(item.path, "spec.yaml"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # closed to this user
+        return RUN_NAME.fullmatch(item.name) is not None
+    return True
 
 
 def _stamp(name: str) -> str:

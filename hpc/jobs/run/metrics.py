@@ -1,4 +1,4 @@
-"""The newest values in a run's metrics.jsonl."""
+"""The newest values in a run's metrics.jsonl, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hpc.jobs.regular_file import open_regular_file
+
 TAIL_BYTES = 65536
 
 
 def last_metrics(path: Path) -> dict[str, Any]:
     """The newest value of each metric in metrics.jsonl; empty when nothing was logged."""
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            lines = file.read(TAIL_BYTES).split(b"\n")
     except OSError:
         return {}
     newest: dict[str, Any] = {}
     for line in lines:
         try:
-            content = json.loads(line)
-        except ValueError:
-            continue  # a line that is being written, or a torn first one
+            content = json.loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            continue  # a line that is being written, a torn first one, or none of ours
         if isinstance(content, dict):
             newest |= content
     return newest

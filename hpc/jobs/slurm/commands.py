@@ -28,16 +28,18 @@ def query(
         raise SchedulerUnavailable(f"{program} is not on this machine. {REMEDY}")
     try:
         done = subprocess.run(
-            list(command), capture_output=True, text=True, errors="replace", timeout=timeout_s,
+            list(command), capture_output=True, timeout=timeout_s,
             env={**_clean(os.environ), **variables}, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise SchedulerUnavailable(
             f"{program} did not answer within {timeout_s:.0f} s. {REMEDY}"
         ) from error
+    # Not `text=True`: it takes the \r in a job's name for the end of a line.
+    output, errors = (data.decode(errors="replace") for data in (done.stdout, done.stderr))
     if done.returncode != 0:
-        raise SchedulerUnavailable(f"{program}: {error_line(done.stderr or done.stdout)}")
-    return done.stdout
+        raise SchedulerUnavailable(f"{program}: {error_line(errors or output)}")
+    return output
 
 
 def require_controller(variables: Mapping[str, str]) -> None:

@@ -56,7 +56,7 @@ class WantedJob:
     def matches(self, job: SlurmJob) -> bool:
         """True for this run's job: ids are given out again when a controller's state is lost."""
         same_id = self.job_id in ("", job.job_id)
-        return same_id and (job.name, job.user) == (self.name, self.user)
+        return same_id and (job.name, job.user) == (self.name, self.user) and self.user != ""
 
 
 def find_jobs(
@@ -96,7 +96,10 @@ def parse_squeue(text: str) -> list[SlurmJob]:
     Raises ValueError when the text is not such a document, or lists errors: a squeue whose
     controller is down ends with 0, an error and no jobs.
     """
-    document = json.loads(text)
+    try:
+        document = json.loads(text, strict=False)
+    except RecursionError:
+        raise ValueError("squeue --json printed what is nested too deep") from None
     if not isinstance(document, dict) or not isinstance(document.get("jobs"), list):
         raise ValueError("squeue --json printed no list of jobs")
     if document.get("errors"):

@@ -13,14 +13,19 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from conf import ConfigError
+from conf.names import printable
 from hpc.jobs.errors import SpecChanged
+from hpc.jobs.regular_file import read_regular_file
 from serving.artifact.digest import bytes_sha256, canonical_json
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
 
 FORMAT = 2
+LIMIT_BYTES = 1 << 18
+"""Size of a spec; the safe loader of YAML takes seconds for more."""
 HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
 
 
@@ -77,8 +82,31 @@ class JobSpec:
         return HEADING + yaml.safe_dump(document, sort_keys=True)
 
     def write(self, path: Path) -> None:
-        """Write the spec, readable by all and writable by nobody."""
-        replace_file(path, self.text(), mode=0o444)
+        """Write the spec, readable by all and writable by nobody. Raises `ConfigError`."""
+        text = self.text()
+        if len(text) > LIMIT_BYTES:
+            raise ConfigError(
+                f"the config is {len(text) >> 10} KiB as YAML, and {LIMIT_BYTES >> 10} KiB are the "
+                "most: what is larger belongs into a file of the project or into the dataset"
+            )
+        replace_file(path, text, mode=0o444)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML of plain values without aliases, a few of which can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Called by the loader for each value. Raises `yaml.YAMLError` for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), and a frozen spec has none")
+        return super().compose_node(parent, index)
+
+
+NOT_A_SPEC = (
+    *(OSError, yaml.YAMLError, OmegaConfBaseException, ConfigError),
+    *(AttributeError, KeyError, TypeError, ValueError),
+)
+"""Errors of what stands in a file that is no spec, or no longer one."""
 
 
 def read_spec(path: Path, digest: str | None = None) -> JobSpec:
@@ -88,7 +116,7 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
     Raises `SpecChanged` for a file that is missing, is no spec, or whose digest differs.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(read_regular_file(path, LIMIT_BYTES), Loader=PlainLoader)
         content = document["spec"]
         recorded = document["digest"]
         actual = _digest(content)
@@ -97,8 +125,11 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
         spec = _from_content(content)
     except FileNotFoundError as error:
         raise SpecChanged(f"{path}: there is no spec; this is not the folder of a run.") from error
-    except (OSError, yaml.YAMLError, ConfigError, KeyError, TypeError, ValueError) as error:
-        raise SpecChanged(f"{path} is not a spec: {error}. Submit the run again.") from error
+    except RecursionError as error:
+        raise SpecChanged(f"{path} is not a spec: it is nested too deep.") from error
+    except NOT_A_SPEC as error:
+        reason = printable(" ".join(str(error).split()))[:200]
+        raise SpecChanged(f"{path} is not a spec: {reason}. Submit the run again.") from error
     expected = digest or recorded
     if actual != expected:
         raise SpecChanged(
@@ -109,6 +140,8 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
 
 
 def _from_content(content: dict[str, Any]) -> JobSpec:
+    if not isinstance(content["task"], str):
+        raise TypeError("spec.task is no text")
     return JobSpec(
         task=content["task"],
         config=frozen(content["config"]),

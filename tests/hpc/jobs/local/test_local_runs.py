@@ -261,3 +261,25 @@ def _is_rank_of(environ: Path, run) -> bool:
     except OSError:
         return False
     return b"SUBMITIT_LOCAL_GLOBALID=" in content and str(run.submitit).encode() in content
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o000])
+def test_the_submitters_umask_neither_closes_a_run_nor_opens_it(checkout, mask):
+    before = os.umask(mask)
+    try:
+        run = checkout.train("task.behaviour=wait")
+        until(ranks_begun(run), "both ranks begin")
+        signal_ranks(run)  # a second attempt writes new files into old folders
+        assert checkout.wait(run).returncode == 0
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(checkout.runs)): path.lstat().st_mode & 0o777
+        for path in [checkout.runs, *checkout.runs.rglob("*")]
+        if not path.is_symlink() and run.submitit not in (path, *path.parents)
+    }
+    assert len(modes) > 20
+    assert {name for name, mode in modes.items() if mode & 0o022} == set()
+    closed = {name for name, mode in modes.items() if mode & 0o044 != 0o044}
+    assert closed == set()
+    assert run.submitit.stat().st_mode & 0o777 == 0o700

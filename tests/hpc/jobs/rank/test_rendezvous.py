@@ -7,7 +7,14 @@ import pytest
 
 from hpc.jobs.errors import JobError
 from hpc.jobs.rank import rendezvous
-from hpc.jobs.rank.rendezvous import PORTS, Rank, master_address, master_port, node_address
+from hpc.jobs.rank.rendezvous import (
+    PORTS,
+    Rank,
+    listening_address,
+    master_address,
+    master_port,
+    node_address,
+)
 
 RANK = Rank(3, 4, 1, 2, "n1", 20005, "5", 1, local=False)
 
@@ -63,3 +70,23 @@ def test_a_name_that_only_slurm_knows_is_asked_for(monkeypatch):
 def test_node_addr_is_not_node_host_name():
     assert node_address(SHOWN) == "127.0.0.1"
     assert node_address("NodeName=n1 NodeHostName=vm") is None
+
+
+def test_rank_0_listens_at_an_address_that_the_other_nodes_reach(monkeypatch):
+    hosts = {"n1": "10.0.0.7", "debian": "127.0.1.1", "n2": "127.0.0.1", "far": "192.0.2.1"}
+
+    def resolve(name, *_, **__):
+        if name not in hosts and not name[0].isdigit():
+            raise socket.gaierror
+        return [(socket.AF_INET, 1, 6, "", (hosts.get(name, name), 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert listening_address(["n1", "n2"]) == "10.0.0.7"
+    assert listening_address(["debian"]) == "127.0.1.1"  # alone, it is reached there
+    assert listening_address(["debian", "n2"]) == "127.0.0.1"  # both nodes are one machine
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no way to another")
+        assert listening_address(["debian", "far"]) == probe.getsockname()[0]

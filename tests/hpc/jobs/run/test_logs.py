@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc.cli.main import main
+from hpc.jobs.run import logs
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.logs import LogLine, LogReader, follow_lines, log_streams, read_lines
+from hpc.jobs.run.metrics import last_metrics
 
 
 def run_with(tmp_path, **files: str) -> Run:
@@ -68,3 +78,67 @@ def test_following_goes_on_over_a_requeue_and_ends_with_the_run(tmp_path, monkey
         ("2:0", "resumed"),
         ("2:0", "last words without an end"),
     ]
+
+
+LINES = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")))
+
+
+@given(LINES)
+def test_every_line_comes_out_as_it_was_written(lines):
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_with(Path(folder))
+        data = "".join(f"{line}\n" for line in lines).encode()
+        (run.logs / "1-0.log").write_bytes(data)
+        assert [line.text for line in read_lines(run)] == lines
+
+
+@given(st.binary(), st.integers(0, 50))
+def test_bytes_that_are_no_text_lose_no_line(data, cut):
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_with(Path(folder))
+        reader = LogReader(run, None)
+        log = run.logs / "1-0.log"
+        log.write_bytes(data[:cut])
+        seen = list(reader.read_new(partial=False))
+        log.write_bytes(data)
+        seen += list(reader.read_new())
+        whole = data.removesuffix(b"\n").split(b"\n") if data else []
+        assert [line.text for line in seen] == [line.decode(errors="replace") for line in whole]
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False))))
+def test_the_newest_metrics_come_out_whatever_they_are_called(rows):
+    newest = {name: value for row in rows for name, value in row.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "metrics.jsonl")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_bytes(text.encode(errors="surrogatepass") + b"{torn")
+        found = last_metrics(path)
+    if not any("\ud800" <= letter <= "\udfff" for letter in text):
+        assert found == newest
+
+
+def test_a_line_without_an_end_comes_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "LONGEST_BYTES", 4)
+    run = run_with(tmp_path, a1_0="123456789\nx\n")
+    assert [line.text for line in read_lines(run)] == ["1234", "5678", "9", "x"]
+
+
+def test_a_pipe_or_a_folder_among_the_logs_stops_nothing(tmp_path):
+    run = run_with(tmp_path, a1_0="one\n", a1_3="two\n")
+    os.mkfifo(run.logs / "1-1.log")
+    (run.logs / "1-2.log").mkdir()
+    assert [line.text for line in read_lines(run)] == ["one", "two"]
+
+
+def test_a_log_shows_what_would_command_the_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOCKGATE_SITE", str(tmp_path))
+    run = Run(tmp_path / "runs" / "t-20260101-000001-aaaaaa")
+    run.logs.mkdir(parents=True)
+    run.spec_path.write_text("")
+    (run.logs / "1-0.log").write_text("1%\r99%\r\n\x1b[2Jgone\u2028\u202e\tü\n", newline="")
+    assert main(["logs", "last"]) == 0
+    assert capsys.readouterr().out == ("1:0 | 1%\n1:0 | 99%\n1:0 | \\x1b[2Jgone\\u2028\\u202e\tü\n")
+    assert main(["logs", "last", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
+    assert [row["text"] for row in rows] == ["1%\r99%\r", "\x1b[2Jgone\u2028\u202e\tü"]
