@@ -17,7 +17,7 @@ from serving.artifact.verify import FORMAT
 from serving.fleet.errors import FleetError
 from serving.fleet.inventory import Fleet, Host, Region, Ssh
 from serving.fleet.rollout.driver import HostState, Traffic
-from serving.fleet.rollout.journal import Before
+from serving.fleet.rollout.records import Before
 from serving.fleet.shipment import Shipment
 from serving.triton import model_config
 
