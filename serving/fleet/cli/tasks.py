@@ -180,6 +180,8 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
 
 
 def _exit(sentence: str, code: int) -> Exit:
+    from conf.names import printable
+
     print(f"fab: {printable(sentence)}", file=sys.stderr)
     return Exit(code=code)
 
@@ -248,6 +250,8 @@ def _plan_json(made: RolloutPlan) -> dict[str, Any]:
 
 
 def _progress(as_json: bool) -> Progress:
+    from conf.names import printable
+
     began, stream = time.monotonic(), sys.stderr if as_json else sys.stdout
 
     def progress(host: str, step: str, detail: str) -> None:
@@ -268,6 +272,8 @@ def _print(
     table: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Print `content` as JSON, or `table` on a terminal, or `lines`."""
+    from conf.names import printable
+
     try:
         if as_json:
             print(json.dumps(content, indent=2), flush=True)
@@ -279,13 +285,6 @@ def _print(
             print("\n".join(map(printable, lines)), flush=True)
     except BrokenPipeError:
         _detach(sys.stdout.fileno())  # as in `fab status | head`
-
-
-def printable(text: str) -> str:
-    """`text` with each letter that a terminal would obey, and not show, written out."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
-    )
 
 
 def _detach(descriptor: int) -> None:
