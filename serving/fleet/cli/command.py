@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import DONE
+from conf.names import check_name
 from serving.artifact import store
 from serving.fleet.errors import FleetConfigError, denied
 from serving.fleet.inventory import Fleet, fleet_from
@@ -82,16 +83,24 @@ def production(journal: Journal, model: str) -> int | None:
     return stack[-1] if stack else None
 
 
-def only_model(folder: Path, model: str | None) -> str:
-    """`model`, or the only one in the store. Raises FleetConfigError naming the choices."""
-    if model:
-        return model
+def model_name(model: str, command: str) -> str:
+    """`model`, where it is a name; it goes into paths and commands. Raises ConfigError."""
+    return check_name("--model", model, f"fab {command} --model {{}}")
+
+
+def only_model(folder: Path, model: str | None, command: str) -> str:
+    """`model`, or the only one in the store; `command` is the one of fab that needs it.
+
+    Raises FleetConfigError naming the choices, ConfigError for what is no name.
+    """
+    if model is not None:
+        return model_name(model, command)
     try:
         known = store.models(folder)
     except PermissionError as error:
         raise denied("cannot read the store", folder, error) from error
     if len(known) == 1:
-        return known[0]
+        return model_name(known[0], command)
     if not known:
         raise FleetConfigError(
             f"the store {folder} has no versions yet. Release one: lockgate release."
@@ -103,7 +112,7 @@ def only_model(folder: Path, model: str | None) -> str:
 
 def preview(on: Controls, model: str | None, version: int | None) -> RolloutPlan:
     """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
-    shipment = read_shipment(on.store, only_model(on.store, model), version)
+    shipment = read_shipment(on.store, only_model(on.store, model, "plan"), version)
     with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
         return _plan(on, shipment, driver, rollback=False)
 
@@ -116,7 +125,7 @@ def deploy(
     Raises FleetError when nothing was done: a version below production, a host that cannot be
     read, a fleet that another controller works on.
     """
-    shipment = read_shipment(on.store, only_model(on.store, model), version)
+    shipment = read_shipment(on.store, only_model(on.store, model, "deploy"), version)
     current = production(on.journal, shipment.model)
     if current is not None and shipment.version < current:
         raise FleetConfigError(
@@ -134,7 +143,7 @@ def rollback(
     That is the version in production before, or production itself while a deployment is
     unfinished. Raises FleetConfigError when there is nothing to go back to.
     """
-    model = only_model(on.store, model)
+    model = only_model(on.store, model, "rollback")
     stack = history(on.journal.productions(model))
     unfinished = on.journal.unfinished(model)
     if version is None:
@@ -158,7 +167,7 @@ def rollback(
 def heal(on: Controls, model: str | None, progress: Progress) -> RolloutReport:
     """Bring every host back to the version in production. Raises FleetConfigError without
     one."""
-    model = only_model(on.store, model)
+    model = only_model(on.store, model, "heal")
     current = production(on.journal, model)
     if current is None:
         raise FleetConfigError(
@@ -172,7 +181,7 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
     with (
-        _held(on, f"{action} {shipment}") as lease,
+        _held(on, f"{action} {shipment}", progress) as lease,
         _signals_stop(),
         SshDriver(on.fleet, shipment.model, on.store, on.config, lease.fence) as driver,
     ):
@@ -211,9 +220,12 @@ def _plan(on: Controls, shipment: Shipment, driver: SshDriver, rollback: bool) -
 
 
 @contextmanager
-def _held(on: Controls, what: str) -> Iterator[Lease]:
+def _held(on: Controls, what: str, progress: Progress) -> Iterator[Lease]:
+    def waiting(sentence: str) -> None:
+        progress("fleet", "lock", sentence)
+
     try:
-        with hold(on.journal.folder, what, on.config.lock_ttl_s) as lease:
+        with hold(on.journal.folder, what, on.config.lock_ttl_s, waiting) as lease:
             yield lease
     except PermissionError as error:
         raise denied("cannot write the journal", on.journal.folder, error) from error

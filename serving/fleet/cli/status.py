@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conf.errors import LockgateError
 from serving.artifact import store
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
-from serving.fleet.cli.command import Controls, production
+from serving.fleet.cli.command import Controls, model_name, production
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.rollout.driver import HostState
-from serving.fleet.rollout.journal import LEDGER, read_lines
+from serving.fleet.rollout.lease import lease_holder
 from serving.fleet.ssh.ssh_driver import SshDriver
 from serving.triton import model_config
+from serving.triton.server import TritonError
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """Every row, and what no single host is to blame for."""
+    """Every row, and what no single host is to blame for: `remarks` are faults, `notes` are not."""
 
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def drifts(self) -> bool:
@@ -44,22 +47,32 @@ class Status:
 
 
 def fleet_status(on: Controls, model: str | None = None) -> Status:
-    """Read the whole fleet, for `model` or for every model that ever was in production."""
-    ledger = [str(entry["model"]) for entry in read_lines(on.journal.folder / LEDGER)]
+    """Read the whole fleet, for `model` or for every model that ever was in production.
+
+    What cannot be read of one host, one model or one line of the journal is shown in its place, and
+    hides nothing else. Raises ConfigError for a `model` that is no name.
+    """
+    if model is not None:
+        model_name(model, "status")
     rows: list[Row] = []
     remarks: list[str] = []
-    for name in [model] if model else sorted(set(ledger)):
-        wanted = production(on.journal, name)
-        digest = _digest(on, name, wanted)
-        with SshDriver(on.fleet, name, on.store, on.config) as driver:
-            states = driver.read_hosts()
-        rows += [_row(name, state, wanted, digest) for state in states.values()]
+    broken = on.journal.broken_lines()
+    remarks += [str(line) for line in broken if not line.torn]
+    notes = [str(line) for line in broken if line.torn]
+    if holder := lease_holder(on.journal.folder, on.config.lock_ttl_s):
+        notes.append(f"{holder}.")
+    deployed = {entry.model for entry in on.journal.read_ledger().entries}
+    for name in [model] if model is not None else sorted(deployed):
+        try:
+            rows += _rows(on, name)
+        except (LockgateError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            remarks.append(f"{name} cannot be shown: {type(error).__name__}: {error}")
         if unfinished := on.journal.unfinished(name):
             remarks.append(
                 f"rollout {unfinished.rollout} of {name}/{unfinished.version} did not end. "
                 f"Go on with fab deploy --model {name}, or back with fab rollback --model {name}."
             )
-    return Status(tuple(rows), tuple(remarks))
+    return Status(tuple(rows), tuple(remarks), tuple(notes))
 
 
 def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str, ...]:
@@ -80,6 +93,9 @@ def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str
         )
     if state.alive and model_config.versions_in(state.config) != state.serving:
         found.append("would serve something else after a restart of its Triton")
+    if state.verification and not state.verification.ok:
+        faults = "; ".join(state.verification.faults) or "without a reason"
+        found.append(f"its verification at {state.verification.at} found: {faults}")
     if state.edge != READY:
         found.append(f"gets no traffic: it is in {state.edge} at the edge")
     elif not state.up:
@@ -87,8 +103,20 @@ def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str
     return tuple(found)
 
 
+def _rows(on: Controls, model: str) -> list[Row]:
+    wanted = production(on.journal, model)
+    digest = _digest(on, model, wanted)
+    with SshDriver(on.fleet, model, on.store, on.config) as driver:
+        states = driver.read_hosts()
+    return [_row(model, state, wanted, digest) for state in states.values()]
+
+
 def _row(model: str, state: HostState, wanted: int | None, digest: str | None) -> Row:
     answers = state.answers
+    try:
+        found = drift(state, wanted, digest)
+    except TritonError as error:
+        found = (f"{state.host}: {error}",)
     return Row(
         model,
         state.host,
@@ -98,7 +126,7 @@ def _row(model: str, state: HostState, wanted: int | None, digest: str | None) -
         wanted,
         dict(state.packages).get(answers, "") if answers else "",
         state.edge if state.up or state.edge != READY else "down",
-        drift(state, wanted, digest),
+        found,
     )
 
 

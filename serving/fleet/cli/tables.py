@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from conf.names import printable
 from serving.fleet.cli.status import Status
 from serving.fleet.rollout.rollout_plan import RolloutPlan
 
@@ -42,19 +43,17 @@ def status_table(found: Status) -> Table:
     columns = ("host", "region", "model", "ready", "answers", "digest", "edge", "drift")
     table = _table("fleet", columns)
     for row in found.rows:
-        table.add_row(
-            row.host,
-            row.region,
-            row.model,
-            _versions(row.serving),
-            str(row.answers or "-"),
-            row.digest[:12] or "-",
-            row.edge,
-            Text("\n".join(row.drift), "red"),
-        )
-    if found.remarks:
-        table.caption = "\n".join(found.remarks)
-        table.caption_justify, table.caption_style = "left", "red"
+        cells = (
+            row.host, row.region, row.model, _versions(row.serving), str(row.answers or "-"),
+            row.digest[:12] or "-", row.edge,
+        )  # fmt: skip
+        drift = Text(printable("\n".join(row.drift)), "red")
+        table.add_row(*(Text(printable(cell)) for cell in cells), drift)
+    if found.remarks or found.notes:
+        below = Text(printable("\n".join(found.remarks)), "red")
+        below.append("\n" if found.remarks and found.notes else "")
+        below.append(printable("\n".join(found.notes)), "default")
+        table.caption, table.caption_justify = below, "left"
     return table
 
 

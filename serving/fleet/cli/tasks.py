@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Context, task
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
     from serving.fleet.rollout.engine import Progress
     from serving.fleet.rollout.rollout_plan import RolloutPlan
 
-__all__ = ["deploy", "heal", "plan", "rollback", "status"]  # a fabfile.py imports *
+__all__ = [
+    "deploy",
+    "heal",
+    "lock",
+    "plan",
+    "rollback",
+    "status",
+    "unlock",
+]  # a fabfile.py imports *
 
 _HELP = {
     "model": "the model's name; may be left out while the store has only one",
@@ -31,57 +41,83 @@ _HELP = {
     "set": "one key of conf/rollout.yaml, as in --set rollout.strategy=restart; may be repeated",
     "json": "print one JSON object on stdout; progress goes to stderr",
 }
+_UNLOCK = {
+    "reason": "for the next person",
+    "force": "also a rollout's own lock: it stops before its next step",
+}
 _ROLLBACK = {**_HELP, "version": "the version to go back to; the one in production before"}
 
 
 @task(iterable=["set"], help=_HELP)
 def plan(
-    _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
+    _: Context,
+    model: str | None = None,
+    version: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
     from serving.fleet.cli.tables import plan_table
 
-    made = _run(set, lambda on: preview(on, model or None, _number(version)))
+    made = _run(set, lambda on: preview(on, model, _number(version, "plan")))
     _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
 
 
 @task(iterable=["set"], help=_HELP)
 def deploy(
-    _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
+    _: Context,
+    model: str | None = None,
+    version: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
 ) -> None:
     """Walk a signed version through the fleet, canary first; undo all at the first failure."""
     from serving.fleet.cli.command import deploy as act
 
-    _finish(_run(set, lambda on: act(on, model or None, _number(version), _progress(json))), json)
+    _finish(
+        _run(set, lambda on: act(on, model, _number(version, "deploy"), _progress(json))),
+        json,
+    )
 
 
 @task(iterable=["set"], help=_ROLLBACK)
 def rollback(
-    _: Context, model: str = "", version: str = "", set: list[str] | None = None, json: bool = False
+    _: Context,
+    model: str | None = None,
+    version: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
 ) -> None:
     """Go back to the version that was in production before; needs no argument."""
     from serving.fleet.cli.command import rollback as act
 
-    _finish(_run(set, lambda on: act(on, model or None, _number(version), _progress(json))), json)
+    _finish(
+        _run(set, lambda on: act(on, model, _number(version, "rollback"), _progress(json))),
+        json,
+    )
 
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
-def heal(_: Context, model: str = "", set: list[str] | None = None, json: bool = False) -> None:
+def heal(
+    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
+) -> None:
     """Bring every host back to the version in production."""
     from serving.fleet.cli.command import heal as act
 
-    _finish(_run(set, lambda on: act(on, model or None, _progress(json))), json)
+    _finish(_run(set, lambda on: act(on, model, _progress(json))), json)
 
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
-def status(_: Context, model: str = "", set: list[str] | None = None, json: bool = False) -> None:
+def status(
+    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
+) -> None:
     """The served versions of each host, its state at the edge, and any drift."""
     from conf.errors import FAILED
     from serving.fleet.cli.status import Status, fleet_status
     from serving.fleet.cli.tables import status_table
 
-    found: Status = _run(set, lambda on: fleet_status(on, model or None))
+    found: Status = _run(set, lambda on: fleet_status(on, model))
     rows = [
         f"{row.host:<10} {row.region:<9} {row.model:<10} "
         f"{' '.join(str(v) for v in row.serving) or '-':<8} answers {row.answers or '-':<3} "
@@ -89,6 +125,7 @@ def status(_: Context, model: str = "", set: list[str] | None = None, json: bool
         for row in found.rows
     ]
     rows += [f"! {remark}" for remark in found.remarks]
+    rows += list(found.notes)
     if not rows:
         rows = ["nothing was deployed yet: fab deploy"]
     content = {**asdict(found), "drifts": found.drifts}
@@ -97,17 +134,45 @@ def status(_: Context, model: str = "", set: list[str] | None = None, json: bool
         raise Exit(code=FAILED)
 
 
+@task(iterable=["set"], help={"reason": "for the next person", "set": _HELP["set"]})
+def lock(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Keep every rollout out of the fleet until fab unlock."""
+    from serving.fleet.cli.lock import lock as act
+
+    progress = _progress(False)
+
+    def waiting(sentence: str) -> None:
+        progress("fleet", "lock", sentence)
+
+    _print({}, False, [_run(set, lambda on: act(on, reason, waiting))])
+
+
+@task(iterable=["set"], help={**_UNLOCK, "set": _HELP["set"]})
+def unlock(_: Context, reason: str = "", force: bool = False, set: list[str] | None = None) -> None:
+    """Lift the lock of fab lock; with --force also that of a rollout, which then stops."""
+    from serving.fleet.cli.lock import unlock as act
+
+    _print({}, False, [_run(set, lambda on: act(on, reason, force))])
+
+
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
     """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
     from conf import LockgateError, compose, enter_project
-    from conf.errors import INTERRUPTED
+    from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.cli.command import controls
+    from serving.fleet.errors import denied
 
     try:
         enter_project()
         return act(controls(compose("rollout", overrides or [])))
     except LockgateError as error:
         raise _exit(str(error), error.exit_code) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        found = denied("cannot use", Path(os.fsdecode(error.filename)), error)
+        code = found.exit_code if isinstance(error, PermissionError) else FAILED
+        raise _exit(str(found), code) from error
     except KeyboardInterrupt as error:
         # A rollout undoes itself and returns; here it had not begun, or its undo was cut short.
         sentence = "interrupted. A rollout that had begun is open in the journal: fab status."
@@ -115,7 +180,9 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
 
 
 def _exit(sentence: str, code: int) -> Exit:
-    print(f"fab: {sentence}", file=sys.stderr)
+    from conf.names import printable
+
+    print(f"fab: {printable(sentence)}", file=sys.stderr)
     return Exit(code=code)
 
 
@@ -183,11 +250,13 @@ def _plan_json(made: RolloutPlan) -> dict[str, Any]:
 
 
 def _progress(as_json: bool) -> Progress:
+    from conf.names import printable
+
     began, stream = time.monotonic(), sys.stderr if as_json else sys.stdout
 
     def progress(host: str, step: str, detail: str) -> None:
         seconds = time.monotonic() - began
-        line = f"{seconds:6.1f} s  {host:<10} {step:<8} {detail}".rstrip()
+        line = printable(f"{seconds:6.1f} s  {host:<10} {step:<8} {detail}".rstrip())
         try:
             print(line, file=stream, flush=True)
         except BrokenPipeError:
@@ -203,6 +272,8 @@ def _print(
     table: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Print `content` as JSON, or `table` on a terminal, or `lines`."""
+    from conf.names import printable
+
     try:
         if as_json:
             print(json.dumps(content, indent=2), flush=True)
@@ -211,7 +282,7 @@ def _print(
 
             Console().print(table())
         else:
-            print("\n".join(lines), flush=True)
+            print("\n".join(map(printable, lines)), flush=True)
     except BrokenPipeError:
         _detach(sys.stdout.fileno())  # as in `fab status | head`
 
@@ -221,11 +292,15 @@ def _detach(descriptor: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def _number(text: str) -> int | None:
-    if not text:
+def _number(text: str | None, command: str) -> int | None:
+    if text is None:
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        from conf.names import shown
         from serving.fleet.errors import FleetConfigError
 
-        raise FleetConfigError(f"--version is a number such as 3, not {text!r}.")
+        raise FleetConfigError(
+            f"--version={shown(text)} is not a version's number, digits only. "
+            f"Type: fab {command} --version 3"
+        )
     return int(text)

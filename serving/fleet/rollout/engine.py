@@ -17,8 +17,9 @@ from serving.fleet.errors import FleetConfigError, FleetError
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.host import activate, restore
-from serving.fleet.rollout.journal import Before, Journal
+from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.lease import Lease, LeaseLost
+from serving.fleet.rollout.records import Before
 from serving.fleet.rollout.rollout_plan import RolloutPlan
 
 Progress = Callable[[str, str, str], None]
@@ -193,7 +194,10 @@ def _refusal_code(error: BaseException) -> int:
 
 
 def _all(hosts: list[Host], act: Callable[[Host], None], limit: int) -> None:
-    """Do `act` on every host, `limit` at a time; waits for all, then raises the first failure."""
+    """Do `act` on every host, `limit` at a time; waits for all, then raises the first failure.
+
+    LeaseLost comes before any other: who lost the fleet undoes nothing.
+    """
     if len(hosts) == 1:
         # In this thread: an interrupt reaches the work itself.
         act(hosts[0])
@@ -206,8 +210,9 @@ def _all(hosts: list[Host], act: Callable[[Host], None], limit: int) -> None:
             for future in futures:
                 future.cancel()
             raise
-        for future in futures:
-            future.result()
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda error: not isinstance(error, LeaseLost)):
+            raise error
 
 
 def _prune(driver: FleetDriver, host: Host, serving: tuple[int, ...], progress: Progress) -> None:

@@ -12,7 +12,7 @@ from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.driver import FleetDriver
-from serving.fleet.rollout.journal import Before
+from serving.fleet.rollout.records import Before
 from serving.fleet.rollout.rollout_plan import Change
 from serving.fleet.shipment import Shipment
 from serving.triton import model_config

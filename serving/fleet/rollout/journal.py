@@ -17,30 +17,19 @@ from typing import Any
 
 from conf.user import user_name
 from serving.artifact.durable import append_line
+from serving.fleet.rollout.records import (
+    Before,
+    BrokenLine,
+    JournalEvent,
+    LedgerEntry,
+    Records,
+    entry_from,
+    event_from,
+    read_records,
+)
 
 ROLLOUTS, LEDGER = "rollouts.jsonl", "ledger.jsonl"
 _ENDS = ("done", "rolled-back", "refused")
-
-
-@dataclass(frozen=True)
-class Before:
-    """A host as it was before a rollout touched it: what an undo brings back.
-
-    `config` is the text of its `config.pbtxt`, None where it had none; `edge` its state there.
-    """
-
-    served: tuple[int, ...]
-    config: str | None
-    edge: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For the journal."""
-        return {"served": list(self.served), "config": self.config, "edge": self.edge}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Before:
-        """From the journal."""
-        return cls(tuple(content["served"]), content["config"], content["edge"])
 
 
 @dataclass(frozen=True)
@@ -65,10 +54,21 @@ class Journal:
         append(self.folder / ROLLOUTS, entry)
         return entry
 
-    def events(self, model: str | None = None) -> list[dict[str, Any]]:
+    def read_rollouts(self) -> Records[JournalEvent]:
+        """Every line of the journal. Raises OSError."""
+        return read_records(self.folder / ROLLOUTS, event_from)
+
+    def read_ledger(self) -> Records[LedgerEntry]:
+        """Every line of the ledger. Raises OSError."""
+        return read_records(self.folder / LEDGER, entry_from)
+
+    def broken_lines(self) -> tuple[BrokenLine, ...]:
+        """Every line of both files that is no record."""
+        return (*self.read_ledger().broken, *self.read_rollouts().broken)
+
+    def events(self, model: str | None = None) -> list[JournalEvent]:
         """Every event so far, oldest first; of one model's rollouts where `model` is given."""
-        events = read_lines(self.folder / ROLLOUTS)
-        return [event for event in events if model in (None, event.get("model"))]
+        return [one for one in self.read_rollouts().entries if model in (None, one.model)]
 
     def unfinished(self, model: str) -> Unfinished | None:
         """The open rollout that a killed controller left of `model`, if any."""
@@ -81,43 +81,39 @@ class Journal:
             {"at": _now(), "who": operator(), "action": action, "rollout": rollout, **content},
         )
 
-    def productions(self, model: str) -> list[dict[str, Any]]:
+    def productions(self, model: str) -> list[LedgerEntry]:
         """The ledger's entries for `model`, oldest first."""
-        return [entry for entry in read_lines(self.folder / LEDGER) if entry.get("model") == model]
+        return [entry for entry in self.read_ledger().entries if entry.model == model]
 
 
-def unfinished(events: Iterable[Mapping[str, Any]]) -> Unfinished | None:
+def unfinished(events: Iterable[JournalEvent]) -> Unfinished | None:
     """The open rollout in one model's events; a later start takes over what an earlier one touched.
 
     A rollout whose undo did not succeed stays open: its hosts are still not as they were.
     """
     found: Unfinished | None = None
-    for event in events:
-        kind = event["event"]
-        if kind == "started":
+    for one in events:
+        if one.event == "started" and one.model and one.version:
             inherited = found.touched if found else {}
-            found = Unfinished(
-                event["rollout"], event["model"], int(event["version"]), dict(inherited)
-            )
-        elif found and kind == "before":
-            found.touched.setdefault(event["host"], Before.from_json(event["before"]))
-        elif found and kind in _ENDS:
+            found = Unfinished(one.rollout, one.model, one.version, dict(inherited))
+        elif found and one.before:
+            found.touched.setdefault(one.host, one.before)
+        elif found and one.event in _ENDS:
             found = None
     return found
 
 
-def history(entries: Iterable[Mapping[str, Any]]) -> list[int]:
+def history(entries: Iterable[LedgerEntry]) -> list[int]:
     """Versions in production, as a stack: a deployment pushes, a rollback pops down to its target.
 
     So a rollback never returns to a version that an earlier rollback left.
     """
     stack: list[int] = []
     for entry in entries:
-        version = int(entry["version"])
-        if entry["action"] == "rollback" and version in stack:
-            del stack[stack.index(version) + 1 :]
-        elif not stack or stack[-1] != version:
-            stack.append(version)
+        if entry.action == "rollback" and entry.version in stack:
+            del stack[stack.index(entry.version) + 1 :]
+        elif not stack or stack[-1] != entry.version:
+            stack.append(entry.version)
     return stack
 
 
@@ -125,21 +121,6 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one line and wait until it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     append_line(path, json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a journal file; none for a file that is not there."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # a writer was killed in the middle of it; its step was never begun
-    return entries
 
 
 def operator() -> str:

@@ -9,7 +9,8 @@ from serving.fleet.errors import FleetRefusal, Unreachable
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState
-from serving.fleet.rollout.journal import Before, Unfinished
+from serving.fleet.rollout.journal import Unfinished
+from serving.fleet.rollout.records import Before
 from serving.fleet.shipment import Shipment
 from serving.triton import model_config
 

@@ -84,6 +84,10 @@ class SshDriver:
             )
         except FleetError as error:
             return HostState(host.name, host.region, problem=str(error))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            # Something odd on one host is that host's problem, and hides no other.
+            problem = f"{host.name}: {type(error).__name__}: {error}"
+            return HostState(host.name, host.region, problem=problem)
 
     def peers_up(self, host: Host) -> int:
         states = self._edge(host).states()

@@ -9,15 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from serving.artifact.store import REPORTS
-from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, history, read_lines, unfinished
-from serving.fleet.rollout.lease import LEASE
+from serving.fleet.rollout.holder import (
+    LEASE,
+    LeaseSign,
+    free,
+    holder_in,
+    is_alive,
+    read_lease,
+    this_boot,
+)
+from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, unfinished
+from serving.fleet.rollout.records import LedgerEntry
 
 RELEASES = ("released", "refused")
 ROLLOUT_ENDS = ("done", "refused", "rolled-back", "manual-intervention")
 ROLLED_BACK_BY = ("person", "rollout")
+UNREADABLE_S = 120.0
+"""Seconds for which a lease that cannot be read counts as held, where it stands still."""
 
 
 @dataclass(frozen=True)
@@ -44,44 +54,59 @@ class Ledger:
     """A rollout has neither ended nor been undone, whether or not somebody is at work."""
     verified: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """(model, host) -> when the host last verified a package, seconds since the epoch"""
+    broken: Mapping[str, int] = field(default_factory=dict)
+    """File of the journal folder -> its lines that are no record"""
+    lease: LeaseSign | None = None
+    """The fleet's lease as this poll saw it"""
 
 
-def read_ledger(journal: Path, now: float | None = None) -> Ledger:
-    """Read the journal folder. Raises OSError, ValueError or KeyError for what cannot be read."""
+def read_ledger(journal: Path, before: LeaseSign | None = None, now: float | None = None) -> Ledger:
+    """Read the journal folder. Raises OSError for what cannot be read.
+
+    `before` is the lease as the last poll saw it, `now` seconds of this process's monotonic clock.
+    A broken line costs itself alone, and is counted.
+    """
     if not journal.is_dir():
         raise FileNotFoundError(f"{journal} is not there")
-    entries, events = read_lines(journal / LEDGER), read_lines(journal / ROLLOUTS)
-    models = sorted({str(item["model"]) for item in (*entries, *events) if "model" in item})
-    held = lease_is_held(journal / LEASE, time.time() if now is None else now)
+    files = Journal(journal)
+    ledger, journalled = files.read_ledger(), files.read_rollouts()
+    entries, events = ledger.entries, journalled.entries
+    named = {event.model for event in events if event.model}
+    models = sorted({entry.model for entry in entries} | named)
+    now = time.monotonic() if now is None else now
+    content = read_lease(journal / LEASE)
+    lease = before.after(content, now) if before else LeaseSign(content, now)
+    held = lease_is_held(lease, now)
     rollouts: Counter[tuple[str, str]] = Counter()
     rollbacks: Counter[tuple[str, str]] = Counter()
     verified: dict[tuple[str, str], float] = {}
     for event in events:
-        model = str(event["model"])
-        if event["event"] in ROLLOUT_ENDS:
-            rollouts[model, event["event"]] += 1
-        if event["event"] == "rolled-back":
+        model = event.model or ""
+        if event.event in ROLLOUT_ENDS:
+            rollouts[model, event.event] += 1
+        if event.event == "rolled-back":
             rollbacks[model, "rollout"] += 1
-        if event["event"] == "step" and event["step"] == "staged":
-            verified[model, str(event["host"])] = _seconds(event["at"])
+        if event.event == "step" and event.content["step"] == "staged":
+            verified[model, event.host] = _seconds(event.at)
     for entry in entries:
-        if entry["action"] == "rollback":
-            rollbacks[str(entry["model"]), "person"] += 1
+        if entry.action == "rollback":
+            rollbacks[entry.model, "person"] += 1
     open_now = {
-        model: unfinished(e for e in events if e.get("model") == model) is not None
-        for model in models
+        model: unfinished(e for e in events if e.model == model) is not None for model in models
     }
     return Ledger(
         production={
             model: found
             for model in models
-            if (found := _production([e for e in entries if e["model"] == model]))
+            if (found := _production([e for e in entries if e.model == model]))
         },
         rollouts={(m, end): rollouts[m, end] for m in models for end in ROLLOUT_ENDS},
         rollbacks={(m, by): rollbacks[m, by] for m in models for by in ROLLED_BACK_BY},
         in_progress={model: held and is_open for model, is_open in open_now.items()},
         unfinished=open_now,
         verified=verified,
+        broken={LEDGER: len(ledger.broken), ROLLOUTS: len(journalled.broken)},
+        lease=lease,
     )
 
 
@@ -103,21 +128,23 @@ def read_releases(store: Path) -> dict[tuple[str, str], int]:
     return {(model, result): found[model, result] for model in models for result in RELEASES}
 
 
-def lease_is_held(path: Path, now: float) -> bool:
-    """True when a controller has renewed its lock on the fleet within the lock's life."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return now - float(content["renewed"]) <= float(content["ttl_s"])
-    except FileNotFoundError:
+def lease_is_held(sign: LeaseSign, now: float) -> bool:
+    """True while a controller holds the fleet: its number moves, or has not stood still for long.
+
+    A person's lock is no controller. `now` is of the monotonic clock that `sign` counts on.
+    """
+    holder = holder_in(sign.content, UNREADABLE_S)
+    if holder is None or holder.reason:
         return False
+    return not free(holder, now - sign.since, this_boot(), is_alive(holder))
 
 
-def _production(entries: list[dict[str, Any]]) -> Production | None:
+def _production(entries: list[LedgerEntry]) -> Production | None:
     stack = history(entries)
     if not stack:
         return None
-    last = next(entry for entry in reversed(entries) if int(entry["version"]) == stack[-1])
-    return Production(str(stack[-1]), str(last.get("digest", "")), _seconds(last["at"]))
+    last = next(entry for entry in reversed(entries) if entry.version == stack[-1])
+    return Production(str(stack[-1]), last.digest, _seconds(last.at))
 
 
 def _seconds(stamp: str) -> float:

@@ -83,7 +83,8 @@ def poll_site(
         health[name] = Health(True, clock(), clock() - began)
         return value
 
-    ledger = collect("ledger", lambda: read_ledger(sources.journal, clock()))
+    lease = before.ledger.lease if before.ledger else None
+    ledger = collect("ledger", lambda: read_ledger(sources.journal, lease))
     releases = collect("releases", lambda: read_releases(sources.store))
     models = tuple((ledger.production if ledger else {}) or before_models(before))
 
@@ -205,7 +206,10 @@ def _ledger(ledger: Ledger, regions: Mapping[str, str]) -> Iterator[Metric]:
     for (model, host), at in sorted(ledger.verified.items()):
         if host in regions:  # a host that left the site has no series
             verified.add_metric([model, host, regions[host]], at)
-    yield from (desired, since, rollouts, rollbacks, progress, unfinished, verified)
+    broken = _gauge("journal_broken_lines", "Lines of a journal file that are no record.", "file")
+    for name, count in sorted(ledger.broken.items()):
+        broken.add_metric([name], count)
+    yield from (desired, since, rollouts, rollbacks, progress, unfinished, verified, broken)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

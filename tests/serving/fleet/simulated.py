@@ -17,7 +17,8 @@ from serving.artifact.verify import FORMAT
 from serving.fleet.errors import FleetError
 from serving.fleet.inventory import Fleet, Host, Region, Ssh
 from serving.fleet.rollout.driver import HostState, Traffic
-from serving.fleet.rollout.journal import Before
+from serving.fleet.rollout.lease import LeaseLost
+from serving.fleet.rollout.records import Before
 from serving.fleet.shipment import Shipment
 from serving.triton import model_config
 
@@ -67,6 +68,7 @@ class Machine:
     installed: set[int] = field(default_factory=set)
     alive: bool = True
     highest: int = 0
+    fence: int = 0
 
     def as_it_is(self) -> Before:
         return Before(self.serving, self.config, self.edge)
@@ -86,6 +88,7 @@ class SimulatedDriver:
         self.configs: dict[int, str] = {}
         self.changes: list[str] = []
         self.outages: list[str] = []
+        self.fence = 0
         self.fail_at: int | None = None
         self.late = self.kill = False
         self._lock = threading.RLock()
@@ -99,11 +102,15 @@ class SimulatedDriver:
 
     def _change(self, host: Host, what: str, effect) -> None:
         with self._lock:
+            machine = self.machines[host.name]
+            if self.fence < machine.fence:
+                raise LeaseLost(f"{host.name} has seen the controller {machine.fence}")
+            machine.fence = self.fence
             self.changes.append(f"{what} {host.name}")
             failing = self.fail_at is not None and len(self.changes) == self.fail_at
             if failing and not self.late:
                 self._fail(host, what)
-            effect(self.machines[host.name])
+            effect(machine)
             self._look()
             if failing:
                 self._fail(host, what)

@@ -10,8 +10,10 @@ import time
 import pytest
 
 from serving.fleet.rollout import lease
-from serving.fleet.rollout.journal import ROLLOUTS, Before, Journal, history
-from serving.fleet.rollout.lease import Holder, LeaseLost, Locked, hold
+from serving.fleet.rollout.holder import Holder
+from serving.fleet.rollout.journal import ROLLOUTS, Journal, history
+from serving.fleet.rollout.lease import LeaseLost, Locked, hold
+from serving.fleet.rollout.records import Before, LedgerEntry
 
 
 def test_half_a_line_of_a_killed_writer_is_skipped_and_closed(tmp_path):
@@ -20,8 +22,8 @@ def test_half_a_line_of_a_killed_writer_is_skipped_and_closed(tmp_path):
     with (tmp_path / ROLLOUTS).open("a") as stream:
         stream.write('{"event":"before","rollo')
     journal.record("done", "r1", model="toy", version=2)
-    assert [event["event"] for event in journal.events("toy")] == ["started", "done"]
-    assert all(event["who"] and event["at"] for event in journal.events())
+    assert [event.event for event in journal.events("toy")] == ["started", "done"]
+    assert all(event.who and event.at for event in journal.events())
 
 
 def test_an_open_rollout_is_found_with_its_hosts_as_they_were(tmp_path):
@@ -60,27 +62,29 @@ def test_an_undo_that_did_not_succeed_stays_open(tmp_path):
     ],
 )
 def test_the_way_back_never_leads_to_what_a_rollback_left(entries, stack):
-    assert history([{"action": a, "version": v} for a, v in entries]) == stack
+    at = "2026-01-01T00:00:00+00:00"
+    assert history([LedgerEntry(at, "eve@far", a, "r1", "toy", v) for a, v in entries]) == stack
 
 
 def holder(**changes) -> Holder:
     values = {"token": "t", "who": "eve@far", "what": "deploy toy/2", "boot": "b1", "pid": 1,
-              "start": "5", "since": 100.0, "renewed": 100.0, "ttl_s": 60.0}  # fmt: skip
+              "start": "5", "since": 100.0, "renewed": 7, "ttl_s": 60.0}  # fmt: skip
     return Holder(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
-    ("held", "now", "boot", "alive", "is_free"),
+    ("held", "still_s", "boot", "alive", "is_free"),
     [
         (None, 0, "b1", False, True),
-        (holder(), 130, "b1", True, False),
-        (holder(), 130, "b2", False, False),  # of another machine: its process cannot be seen
-        (holder(), 130, "b1", False, True),  # killed on this machine
-        (holder(), 161, "b2", True, True),  # ran out
+        (holder(), 30, "b1", True, False),
+        (holder(), 30, "b2", False, False),  # of another machine: its process cannot be seen
+        (holder(), 30, "b1", False, True),  # killed on this machine
+        (holder(), 61, "b2", True, True),  # its number stood still for its time to live
+        (holder(reason="disks"), 1e9, "b1", False, False),  # a person's lock
     ],
 )
-def test_when_a_lease_may_be_taken(held, now, boot, alive, is_free):
-    assert lease.free(held, now, boot, alive) is is_free
+def test_when_a_lease_may_be_taken(held, still_s, boot, alive, is_free):
+    assert lease.free(held, still_s, boot, alive) is is_free
 
 
 def test_the_second_controller_is_told_who_is_first(tmp_path):

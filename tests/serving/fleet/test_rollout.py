@@ -55,6 +55,7 @@ def deploy(
             driver.fleet, shipment, driver.read_hosts(), journal.unfinished("toy"),
             config.strategy, config.parallel, back,
         )  # fmt: skip
+        driver.fence = max(driver.fence, lease.fence)
         return roll(driver.fleet, plan, driver, journal, lease, rollout, config, lambda *_: None)
 
 
@@ -262,6 +263,28 @@ def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
     with pytest.raises(LeaseLost):
         deploy(driver, tmp_path, 2)
     assert driver.machines["e0"].edge == "drain"
+    assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
+
+
+def test_a_host_that_saw_a_newer_controller_refuses_and_nothing_is_undone(tmp_path):
+    from serving.fleet.rollout.lease import LeaseLost
+
+    driver = sim.serving_fleet((1,))
+    install, touched = driver.install, []
+
+    def newer_elsewhere(host, shipment):
+        install(host, shipment)
+        touched.append(host.name)
+        driver.machines[host.name].fence = 7  # another controller, with a lease of another folder
+
+    driver.install = newer_elsewhere
+    with pytest.raises(LeaseLost, match="has seen the controller 7"):
+        deploy(driver, tmp_path, 2)
+    assert touched == ["e0"]
+    assert [change for change in driver.changes if not change.startswith("stage")] == [
+        "drain e0",
+        "install e0",
+    ]
     assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conf import repo_root
 from serving.artifact import store
-from serving.fleet.rollout.journal import Before, Journal
+from serving.fleet.rollout.holder import LEASE, Holder, write_lease
+from serving.fleet.rollout.journal import Journal
+from serving.fleet.rollout.records import Before
 from serving.observe.collectors.release_collector import lease_is_held, read_ledger, read_releases
 from serving.observe.collectors.snapshot import SiteSnapshot, SnapshotCollector, Sources, poll_site
 from serving.observe.collectors.triton_collector import ServedModel, poll_fleet, poll_host
@@ -150,15 +152,21 @@ def test_the_ledger_as_numbers(journal: Journal) -> None:
 def test_a_rollout_is_in_progress_only_while_somebody_holds_the_lock(journal: Journal) -> None:
     journal.record("started", "r5", **ABOUT)
     journal.record("before", "r5", **ABOUT, host="a", before=Before((1,), None, "ready").as_json())
-    now = 1_000_000.0
-    lease = journal.folder / "lease.json"
-    for renewed, held in [(now - 5, True), (now - 500, False)]:
-        lease.write_text(json.dumps({"renewed": renewed, "ttl_s": 120, "who": "x"}))
-        ledger = read_ledger(journal.folder, now)
+    far = Holder("t", "eve@far", "deploy flights/2", "another boot", 1, "5", -1e9, 7, 120.0)
+    lease = journal.folder / LEASE
+    write_lease(lease, far)
+    sign = None
+    for now, held in [(50.0, True), (55.0, True), (171.0, False)]:  # no number moved: it is dead
+        ledger = read_ledger(journal.folder, sign, now)
+        sign = ledger.lease
         assert ledger.unfinished == {"flights": True} and ledger.in_progress == {"flights": held}
-        assert lease_is_held(lease, now) is held
+        assert lease_is_held(sign, now) is held
+    write_lease(lease, replace(far, renewed=8))
+    assert read_ledger(journal.folder, sign, 172.0).in_progress == {"flights": True}
+    write_lease(lease, replace(far, reason="disks"))  # a person's lock rolls nothing out
+    assert read_ledger(journal.folder, sign, 173.0).in_progress == {"flights": False}
     lease.unlink()
-    assert read_ledger(journal.folder, now).in_progress == {"flights": False}
+    assert read_ledger(journal.folder, sign, 174.0).in_progress == {"flights": False}
 
 
 def test_a_half_written_line_is_no_event(journal: Journal) -> None:
@@ -167,6 +175,27 @@ def test_a_half_written_line_is_no_event(journal: Journal) -> None:
         with (journal.folder / name).open("a") as stream:
             stream.write('{"model":"flights","act')
     assert read_ledger(journal.folder).rollouts == before.rollouts
+
+
+ODD = [b"7", b'{"model":"m"}', b"\xff\xfe{}", b"[" * 100_000, "{\u2028}".encode(), b"{}\x85"]
+
+
+def test_a_broken_line_is_counted_and_the_rest_is_shown(
+    journal: Journal, host: Host, tmp_path: Path
+) -> None:
+    before = read_ledger(journal.folder)
+    for name in ("ledger.jsonl", "rollouts.jsonl"):
+        path = journal.folder / name
+        path.write_bytes(b"\n".join([*ODD, path.read_bytes()]))
+    found = read_ledger(journal.folder)
+    assert (found.production, found.rollouts) == (before.production, before.rollouts)
+    assert found.broken == {"ledger.jsonl": len(ODD), "rollouts.jsonl": len(ODD)}
+    latest = SnapshotCollector(sources(tmp_path, a=host.port))
+    latest.snapshot, complaints = poll_site(SiteSnapshot(), latest.sources)
+    assert not [text for text in complaints if text.startswith("ledger")]
+    assert {
+        labels["file"]: value for labels, value in series(latest)["lockgate_journal_broken_lines"]
+    } == {"ledger.jsonl": len(ODD), "rollouts.jsonl": len(ODD)}
 
 
 def test_releases_by_their_reports(tmp_path: Path) -> None:
