@@ -73,9 +73,10 @@ EXIT_CODES = {
     "unapproved": 29,
 }
 
-#: A manifest lists some tens of files; a signature is a few hundred bytes.
-_MAX_MANIFEST = 16 << 20
-_MAX_SIGNATURE = 4 << 10
+ONE_KEY = "release and approval are signed by one key: an approver has a key of its own"
+_MAX_MANIFEST = 16 << 20  # it lists some tens of files
+MAX_SIGNATURE = 4 << 10
+"""Bytes of a signature's file at most; one has a few hundred, and a pipe holds so many at least."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}\Z")
@@ -172,18 +173,17 @@ def verify_package(
         raise Refused("no-package", f"{_shown(directory)} is not a folder")
     listed_as_revoked = read_revocations(revoked) if revoked else Revocations({}, {})
     manifest = _read_plain(directory / MANIFEST, _MAX_MANIFEST, "unsigned")
-    signature = _read_plain(directory / SIGNATURE, _MAX_SIGNATURE, "unsigned")
+    signature = _read_plain(directory / SIGNATURE, MAX_SIGNATURE, "unsigned")
     key = _check_either_time(manifest, signature, allowed_signers, RELEASE, accept_expired)
     digest = hashlib.sha256(manifest).hexdigest()
     listed_as_revoked.check_key(key)
     listed_as_revoked.check_manifest(digest)
     if approvals:
-        approval = _read_plain(directory / APPROVAL, _MAX_SIGNATURE, "unapproved")
+        approval = _read_plain(directory / APPROVAL, MAX_SIGNATURE, "unapproved")
         by = _check_either_time(manifest, approval, allowed_signers, APPROVER, accept_expired)
         listed_as_revoked.check_key(by)
         if by == key:
-            message = "release and approval are signed by one key: an approver has a key of its own"
-            raise Refused("unapproved", message, APPROVAL)
+            raise Refused("unapproved", ONE_KEY, APPROVAL)
     content = _parse(manifest)
     if model is not None and content["model"] != model:
         raise Refused("wrong-model", f"the package is {content['model']}, not {model}")
@@ -220,6 +220,8 @@ def check_signature(
     between the two reads. Raises Refused.
     """
     try:
+        if len(signature) > MAX_SIGNATURE:
+            raise ValueError(f"it is larger than {MAX_SIGNATURE} bytes")
         key, namespace = _sshsig(signature)
     except (ValueError, struct.error) as error:
         raise Refused("bad-signature", f"{role.file} is not an SSH signature: {error}") from None
