@@ -29,7 +29,7 @@ _TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
-class HostVerification:
+class LastVerification:
     """The last verification: when (seconds since the epoch), whether all was as signed, and how
     many faults it names."""
 
@@ -38,7 +38,7 @@ class HostVerification:
     faults: int
 
 
-def read_verification(path: Path) -> HostVerification | None:
+def read_verification(path: Path) -> LastVerification | None:
     """The verification in `path`; None where there was none yet.
 
     Raises ValueError or OSError for a file that is not of the verifier's form.
@@ -62,7 +62,7 @@ def read_verification(path: Path) -> HostVerification | None:
     moment = datetime.fromisoformat(at[:-1] + "+00:00" if at.endswith("Z") else at)
     if moment.tzinfo is None:
         raise ValueError(f"at is {at!r}, without a time zone")
-    return HostVerification(moment.timestamp(), ok, len(faults))
+    return LastVerification(moment.timestamp(), ok, len(faults))
 
 
 def metrics_page(path: Path) -> str:

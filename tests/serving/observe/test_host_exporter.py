@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.observe import host_exporter
-from serving.observe.host_exporter import HostVerification, metrics_page, read_verification
+from serving.observe.host_exporter import LastVerification, metrics_page, read_verification
 
 GOOD = {"at": "2026-01-02T03:04:05Z", "ok": True, "faults": []}
 AT = 1767323045.0
@@ -39,7 +39,7 @@ def test_a_good_and_a_faulty_verification(tmp_path: Path) -> None:
     path.write_text(json.dumps(GOOD | {"ok": False, "faults": ["flights/3: changed-file", {}]}))
     assert shown(path) == {"success": 0, "faults": 2, "timestamp_seconds": AT}
     path.write_text(json.dumps(GOOD | {"at": "2026-01-02T04:04:05+01:00", "more": 1}))
-    assert read_verification(path) == HostVerification(AT, True, 0)
+    assert read_verification(path) == LastVerification(AT, True, 0)
 
 
 def test_a_host_that_never_verified_itself_has_no_series(tmp_path: Path) -> None:
