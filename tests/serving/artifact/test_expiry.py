@@ -182,6 +182,7 @@ def test_a_line_that_cannot_be_understood_refuses_every_package(
     assert "line 2" in str(found) or "utf-8" in str(found)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_revocation_list_makes_the_reader_fall_over(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
@@ -198,6 +199,7 @@ def test_no_revocation_list_makes_the_reader_fall_over(
         assert bool(found.manifests or found.keys) == bool(named)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=4))
 def test_every_digest_of_a_list_is_revoked(
     tmp_path_factory: pytest.TempPathFactory, digests: list[str]
@@ -207,6 +209,7 @@ def test_every_digest_of_a_list_is_revoked(
     assert set(read_revocations(path).manifests) == set(digests)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=24) | st.datetimes(timezones=st.just(UTC)).map(format_time))
 def test_a_time_has_one_spelling(text: str) -> None:
     try:

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -70,6 +70,7 @@ def test_a_file_that_cannot_be_understood_is_a_verification_that_failed(
     assert f"{path} cannot be read" in capsys.readouterr().err
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=9).map(lambda at: json.dumps(GOOD | {"at": at})))
 def test_no_content_makes_the_page_fall_over(
     tmp_path_factory: pytest.TempPathFactory, content: bytes | str
