@@ -101,6 +101,25 @@ class SitePorts:
 
 
 @dataclass(frozen=True)
+class SiteSigning:
+    """Signatures that a serving host wants beside the release's."""
+
+    approvals: int
+    """0, or 1: a host takes a version only with an approver's signature too."""
+    approvers: tuple[str, ...]
+    """Public keys of approvers, each as in a .pub file: TYPE BASE64 [COMMENT]."""
+
+    def __post_init__(self) -> None:
+        if self.approvals not in (0, 1):
+            raise ValueError(f"approvals={self.approvals}: must be 0 or 1")
+        for key in self.approvers:
+            if not re.fullmatch(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\r\n]*)?", key):
+                raise ValueError(f"approvers: {key!r} is no public key as in a .pub file")
+        if self.approvals and not self.approvers:
+            raise ValueError("approvals=1: approvers names nobody who could approve")
+
+
+@dataclass(frozen=True)
 class SiteSlurm:
     """The Slurm cluster: its names and the size of its nodes."""
 

@@ -21,7 +21,14 @@ from conf.site_checks import (
     host_port,
     require_us_region,
 )
-from conf.site_daemons import EdgeSettings, SitePorts, SitePrometheus, SiteSlurm, SiteTriton
+from conf.site_daemons import (
+    EdgeSettings,
+    SitePorts,
+    SitePrometheus,
+    SiteSigning,
+    SiteSlurm,
+    SiteTriton,
+)
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,8 @@ class Site:
     """Settings that all edges share."""
     ports: SitePorts
     """Ports of the daemons."""
+    signing: SiteSigning
+    """Signatures that a serving host wants."""
     slurm: SiteSlurm
     """Slurm cluster."""
     triton: SiteTriton

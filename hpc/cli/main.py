@@ -19,6 +19,7 @@ VERBS = {
     "cancel": ("end a run and wait until it is gone", "hpc.cli.cancel:main"),
     "export": ("make a finished run's candidate again", "hpc.cli.export:main"),
     "release": ("validate, sign and register a run's candidate", "hpc.cli.release:main"),
+    "approve": ("sign a released version as a second person", "hpc.cli.approve:main"),
     "doctor": ("look at what a run needs, and list what is missing", "hpc.cli.doctor:main"),
 }
 

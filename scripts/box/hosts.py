@@ -15,7 +15,7 @@ from scripts.box.files import ensure_files
 from scripts.box.identity import REPO
 from scripts.box.probe import greets, http_ok
 from scripts.box.program import File, Folder, Port, Program
-from serving.artifact.signature import allowed_signer
+from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
 from serving.triton import TritonServer
 
@@ -124,6 +124,12 @@ def folders(site: Site) -> list[Folder]:
     return made
 
 
+def signers(site: Site, release: str) -> str:
+    """The allowed signers of a host: the public key `release`, and the site's approvers."""
+    approvers = (allowed_signer(key, APPROVER) for key in site.signing.approvers)
+    return "".join((allowed_signer(release), *approvers))
+
+
 def ensure_keys(site: Site) -> None:
     """Make every key of the fleet that is missing, and pin what is there."""
     deploy = keys.ensure_ed25519(site.paths.deploy_key, site.users.deploy, "deploy@lockgate")
@@ -141,11 +147,11 @@ def ensure_keys(site: Site) -> None:
             # The verifier too is installed with the host and never by a deployment.
             File(etc / "verify.py", verifier, mode=0o755),
             # Root's, and written here only: a deployment cannot choose whom a host believes.
-            File(etc / "allowed_signers", allowed_signer(release)),
+            File(etc / "allowed_signers", signers(site, release)),
         ]
     pinned += [
         File(site.paths.known_hosts, known),
-        File(site.paths.allowed_signers, allowed_signer(release)),
+        File(site.paths.allowed_signers, signers(site, release)),
     ]
     ensure_files(pinned)
 

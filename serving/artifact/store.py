@@ -15,9 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from conf.errors import MISTAKE, LockgateError
-from serving.artifact.durable import seal_tree, sync_path
+from serving.artifact.durable import replace_file, seal_tree, sync_path
 from serving.artifact.manifest import Manifest, read_manifest
-from serving.artifact.verify import MANIFEST, SIGNATURE, safe_path
+from serving.artifact.verify import APPROVAL, MANIFEST, SIGNATURE, safe_path
 
 STAGING = ".staging"
 REPORTS = "reports"
@@ -125,6 +125,18 @@ def publish(store: Path, staged: Path, manifest: Manifest, signature: bytes) -> 
     sync_path(target.parent)
     sync_path(Path(store))
     return target
+
+
+def add_approval(package: Path, signature: bytes) -> None:
+    """Put an approver's signature into the version's folder `package`, in place of an older one.
+
+    The one file of a version that comes after it; the manifest does not list it. Raises OSError.
+    """
+    package.chmod(0o755)
+    try:
+        replace_file(package / APPROVAL, signature, mode=0o444)
+    finally:
+        package.chmod(0o555)
 
 
 def discard(folder: Path) -> None:

@@ -36,7 +36,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 NAMESPACE = "lockgate-release"
@@ -73,17 +73,19 @@ EXIT_CODES = {
     "unapproved": 29,
 }
 
-#: A manifest lists some tens of files; a signature is a few hundred bytes.
-_MAX_MANIFEST = 16 << 20
-_MAX_SIGNATURE = 4 << 10
+ONE_KEY = "release and approval are signed by one key: an approver has a key of its own"
+_MAX_MANIFEST = 16 << 20  # it lists some tens of files
+MAX_SIGNATURE = 4 << 10
+"""Bytes of a signature's file at most; one has a few hundred, and a pipe holds so many at least."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}\Z")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]\Z")
 _KEY_TYPE = re.compile(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+\Z")
 _ARMOR = re.compile(
     rb"-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n]+)\n-----END SSH SIGNATURE-----\n?\Z"
 )
 _BLANKS = re.compile(r"[ \t]+")
+_UTC = timezone.utc  # noqa: UP017  a host's python3 may be older than datetime.UTC
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -172,25 +174,24 @@ def verify_package(
         raise Refused("no-package", f"{_shown(directory)} is not a folder")
     listed_as_revoked = read_revocations(revoked) if revoked else Revocations({}, {})
     manifest = _read_plain(directory / MANIFEST, _MAX_MANIFEST, "unsigned")
-    signature = _read_plain(directory / SIGNATURE, _MAX_SIGNATURE, "unsigned")
+    signature = _read_plain(directory / SIGNATURE, MAX_SIGNATURE, "unsigned")
     key = _check_either_time(manifest, signature, allowed_signers, RELEASE, accept_expired)
     digest = hashlib.sha256(manifest).hexdigest()
     listed_as_revoked.check_key(key)
     listed_as_revoked.check_manifest(digest)
     if approvals:
-        approval = _read_plain(directory / APPROVAL, _MAX_SIGNATURE, "unapproved")
+        approval = _read_plain(directory / APPROVAL, MAX_SIGNATURE, "unapproved")
         by = _check_either_time(manifest, approval, allowed_signers, APPROVER, accept_expired)
         listed_as_revoked.check_key(by)
         if by == key:
-            message = "release and approval are signed by one key: an approver has a key of its own"
-            raise Refused("unapproved", message, APPROVAL)
+            raise Refused("unapproved", ONE_KEY, APPROVAL)
     content = _parse(manifest)
     if model is not None and content["model"] != model:
         raise Refused("wrong-model", f"the package is {content['model']}, not {model}")
     if version is not None and content["version"] != version:
         wanted, found = f"{content['model']}/{version}", f"{content['model']}/{content['version']}"
         raise Refused("wrong-version", f"the package is {found}, not {wanted}")
-    if not accept_expired and parse_time(content["expires"]) <= datetime.now(UTC):
+    if not accept_expired and parse_time(content["expires"]) <= datetime.now(_UTC):
         name = f"{content['model']}/{content['version']}"
         message = f"{name} expired at {content['expires']}: release its run again"
         raise Refused("expired", message, MANIFEST)
@@ -220,18 +221,20 @@ def check_signature(
     between the two reads. Raises Refused.
     """
     try:
+        if len(signature) > MAX_SIGNATURE:
+            raise ValueError(f"it is larger than {MAX_SIGNATURE} bytes")
         key, namespace = _sshsig(signature)
     except (ValueError, struct.error) as error:
         raise Refused("bad-signature", f"{role.file} is not an SSH signature: {error}") from None
     if not Path(allowed_signers).is_file():
         raise Refused("cannot-check", f"there is no list of allowed signers at {allowed_signers}")
-    moment = (at or datetime.now(UTC)).strftime("%Y%m%d%H%M%SZ")
     reading, writing = os.pipe()
     try:
         os.write(writing, signature)  # never blocks: a pipe holds at least 4 KiB
         os.close(writing)
         command = ["ssh-keygen", "-Y", "verify", "-f", str(allowed_signers), "-I", role.identity]
-        command += ["-n", role.namespace, "-s", f"/dev/fd/{reading}", "-O", f"verify-time={moment}"]
+        command += ["-n", role.namespace, "-s", f"/dev/fd/{reading}"]
+        command += [f"-Overify-time={at:%Y%m%d%H%M%SZ}"] if at else []
         done = subprocess.run(
             command, input=data, capture_output=True, pass_fds=[reading], timeout=60
         )
@@ -288,7 +291,7 @@ def format_time(moment: datetime) -> str:
 
 def parse_time(text: object) -> datetime:
     """The time in a manifest, as in 2026-01-31T23:59:59Z. Raises ValueError for any other form."""
-    found = datetime.strptime(str(text), _TIME).replace(tzinfo=UTC)
+    found = datetime.strptime(str(text), _TIME).replace(tzinfo=_UTC)
     if format_time(found) != text:
         raise ValueError(f"{text!r} is not a time as in 2026-01-31T23:59:59Z")
     return found
@@ -490,10 +493,10 @@ def _why_not(
     ):
         if words in said:
             return Refused(reason, f"{message} ({detail})")
-    return Refused(
-        "foreign-signature",
-        f"{role.file} is by the key {name}, which may not sign as {role.identity} ({detail})",
-    )
+    if said.strip() and "not permitted" not in said:
+        return Refused("cannot-check", f"ssh-keygen could not check {role.file} ({detail})")
+    message = f"{role.file} is by the key {name}, which may not sign as {role.identity}"
+    return Refused("foreign-signature", message)
 
 
 def _fingerprint(key: bytes) -> str:
@@ -507,10 +510,25 @@ def _public_key(words: list[str]) -> bytes | None:
         return None
     try:
         blob = base64.b64decode(words[1], validate=True)
-    except binascii.Error:
+        kind, *parts = _strings(blob)
+    except (binascii.Error, struct.error):
         return None
-    kind = words[0].encode()
-    return blob if blob.startswith(struct.pack(">I", len(kind)) + kind) else None
+    return blob if kind == words[0].encode() and parts and all(parts) else None
+
+
+def _strings(blob: bytes) -> list[bytes]:
+    """The length-prefixed strings (RFC 4251, section 5) of `blob`, which is nothing but these.
+
+    Raises struct.error.
+    """
+    found, at = [], 0
+    while at < len(blob):
+        (length,) = struct.unpack_from(">I", blob, at)
+        at += 4 + length
+        found.append(blob[at - length : at])
+    if at != len(blob) or not found:
+        raise struct.error("the blob ends within a string")
+    return found
 
 
 def _because(words: str) -> str:
@@ -529,14 +547,13 @@ def _sshsig(armored: bytes) -> tuple[bytes, bytes]:
     blob = base64.b64decode(found.group(1).replace(b"\n", b""), validate=True)
     if blob[:10] != b"SSHSIG\0\0\0\1":
         raise ValueError("it has no SSHSIG preamble of version 1")
-    fields, at = [], 10
-    for _ in range(5):  # public key, namespace, reserved, hash algorithm, signature
-        (length,) = struct.unpack_from(">I", blob, at)
-        fields.append(blob[at + 4 : at + 4 + length])
-        at += 4 + length
-    if at != len(blob) or fields[2]:
-        raise ValueError("it has more in it than a signature")
-    return fields[0], fields[1]
+    fields = _strings(blob[10:])  # public key, namespace, reserved, hash algorithm, signature
+    if len(fields) != 5 or fields[2]:
+        raise ValueError("it has more or less in it than a signature")
+    key, namespace = fields[:2]
+    if b"-cert-v" in key[:64]:  # in the name of its type
+        raise ValueError("it is by a certificate, whose key no revocation could name")
+    return key, namespace
 
 
 def _shown(name: object) -> str:

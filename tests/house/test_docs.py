@@ -35,12 +35,15 @@ RUNNERS = {
 REPORT = "tests/kernels/compile/test_report.py::"
 INCIDENT = "tests/site/test_docs.py::test_the_incident_commands_of_the_sre_guide_run"
 OPS = "tests/site/test_docs.py::test_the_commands_of_a_guide_run"
+APPROVAL = "tests/serving/release/test_approval.py::test_one_signs_and_another_attaches"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
 TESTED = {
     "scripts/site as release lockgate release run=RUN": RUNNERS["docs/extending.md"],
     "lockgate train -m task=flights seed=1,2,3": (
         "tests/hpc/cli/test_verbs.py::test_a_dry_run_shows_script_and_spec_and_writes_nothing"
     ),
+    "lockgate approve flights/3 --key": APPROVAL,
+    "scripts/site as release lockgate approve flights/3 --attach -": APPROVAL,
     "scripts/site as deploy fab status": OPS,
     "scripts/site as deploy fab deploy --model flights": OPS,
     "scripts/site as deploy fab rollback --model flights": OPS,

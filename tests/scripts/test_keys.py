@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 from paramiko.hostkeys import HostKeys
 
-from conf.site_schema import Site
+from conf import compose
+from conf.site_schema import Site, site_config
 from scripts.box import hosts, keys
-from serving.artifact.signature import IDENTITY, NAMESPACE, allowed_signer
+from serving.artifact.signature import (
+    APPROVER,
+    IDENTITY,
+    NAMESPACE,
+    allowed_signer,
+    check_signature,
+)
+from serving.artifact.signature import sign as sign_bytes
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 
@@ -61,6 +69,19 @@ def test_the_signer_counts_for_releases_only(tmp_path: Path) -> None:
     generate(tmp_path / "stranger")
     foreign = sign(tmp_path / "stranger", message, NAMESPACE)
     assert not verified(signers, message, foreign, NAMESPACE)
+
+
+def test_a_site_s_approvers_count_for_approvals_only(tmp_path: Path) -> None:
+    release, approver = generate(tmp_path / "release"), generate(tmp_path / "approver")
+    site = site_config(compose("site", [f"site.signing.approvers=['{approver.strip()}']"]))
+    (tmp_path / "signers").write_text(hosts.signers(site, release))
+    message = tmp_path / "manifest.json"
+    message.write_text("{}\n")
+    for key in ("release", "approver"):
+        good = sign(tmp_path / key, message, NAMESPACE)
+        assert verified(tmp_path / "signers", message, good, NAMESPACE) is (key == "release")
+    approval = sign_bytes(message.read_bytes(), tmp_path / "approver", APPROVER)
+    check_signature(message.read_bytes(), approval, tmp_path / "signers", APPROVER)
 
 
 def test_the_deploy_key_may_reach_its_hosts_triton_and_nothing_else(site: Site) -> None:

@@ -164,6 +164,9 @@ def test_an_empty_list_revokes_nothing_and_a_missing_one_refuses(
         b"SHA256:short",
         b"ssh-ed25519",
         b"ssh-ed25519 AAAA",
+        b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",
+        b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHGITqF4k1fo9bF4Q5flGPMl3WnrRlCVmSaty6fy",
+        b"SHA256:" + b"A" * 42 + b"B",
         b"ssh-ed25519 *** ours",
         b"flights/3",
         b"\xff",
@@ -179,6 +182,7 @@ def test_a_line_that_cannot_be_understood_refuses_every_package(
     assert "line 2" in str(found) or "utf-8" in str(found)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_revocation_list_makes_the_reader_fall_over(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
@@ -195,6 +199,7 @@ def test_no_revocation_list_makes_the_reader_fall_over(
         assert bool(found.manifests or found.keys) == bool(named)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=4))
 def test_every_digest_of_a_list_is_revoked(
     tmp_path_factory: pytest.TempPathFactory, digests: list[str]
@@ -204,6 +209,7 @@ def test_every_digest_of_a_list_is_revoked(
     assert set(read_revocations(path).manifests) == set(digests)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=24) | st.datetimes(timezones=st.just(UTC)).map(format_time))
 def test_a_time_has_one_spelling(text: str) -> None:
     try:
@@ -265,6 +271,19 @@ def test_an_approval_of_other_bytes_is_refused(
     approve(old, approver)
     (new / APPROVAL).write_bytes((old / APPROVAL).read_bytes())
     assert refused(new, tmp_path / "both", approvals=1).reason == "changed-manifest"
+
+
+def test_a_certificate_signs_nothing(package: Path, tmp_path: Path) -> None:
+    authority, holder = make_key(tmp_path, "authority"), make_key(tmp_path, "holder")
+    argv = ["ssh-keygen", "-q", "-s", str(authority), "-I", "x", "-n", verify.IDENTITY]
+    subprocess.run([*argv, str(holder.with_suffix(".pub"))], check=True)
+    public = " ".join(authority.with_suffix(".pub").read_text().split()[:2])
+    (tmp_path / "signers").write_text(f"{verify.IDENTITY} cert-authority {public}\n")
+    data = (package / MANIFEST).read_bytes()
+    signed = signature.sign(data, tmp_path / "holder-cert.pub")
+    (package / SIGNATURE).write_bytes(signed)
+    found = refused(package, tmp_path / "signers")
+    assert found.reason == "bad-signature" and "certificate" in str(found)
 
 
 def test_a_revoked_key_cannot_hide_behind_the_armor(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.artifact.digest import canonical_json, pairs_digest, tree_digest
@@ -104,12 +104,14 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_json_at_all_makes_the_reader_fall_over(value: object) -> None:
     with pytest.raises(ManifestError):
         parse_manifest(canonical_json(value))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.binary(max_size=4), min_size=1), st.randoms())
 def test_the_tree_digest_is_of_names_and_bytes_only(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], random: object

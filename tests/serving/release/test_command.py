@@ -43,6 +43,8 @@ def test_a_task_without_gates_is_answered_with_the_nearest(
         (["run=nope"], 2, "there is no run"),
         (["rnu=nope"], 2, "Nearest: run"),
         (["gates=flihgts", "run=x"], 2, "Nearest: flights"),
+        (["gates=flights", "run=x", "valid_days=0"], 2, "valid_days=0: must be between 1 and"),
+        (["gates=flights", "run=x", "valid_days=soon"], 2, "valid_days is 'soon'"),
     ],
 )
 def test_a_slip_is_one_sentence_and_no_traceback(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from serving.artifact import manifest, store
-from serving.artifact.verify import verify_package
+from serving.artifact.verify import parse_time, verify_package
 from serving.release import pipeline
 from serving.release.lock import ReleaseLocked, release_lock
 from serving.release.pipeline import ReleaseError
@@ -61,6 +61,7 @@ def test_a_good_candidate_becomes_a_signed_version_and_again_is_unchanged(
     assert found.digest == first.digest
     made = manifest.read_manifest(site / "store/flights/1")
     assert made.lineage.run == "tiny-run" and made.previous is None
+    assert (parse_time(made.expires) - parse_time(made.created)).days == 365
     assert {record.name for record in made.gates} == set(verdicts(first))
     registry = Registry(mlflow_db)
     assert registry.version_of("flights", CANDIDATE) == 1
