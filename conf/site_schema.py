@@ -107,6 +107,8 @@ class SitePaths:
     """Private SSH client key of the deploy identity."""
     known_hosts: Path
     """Pinned keys of the serving hosts."""
+    passwords: Path
+    """Passwords of HTTP services, `<service>/<OS user>`; see conf.credentials."""
     allowed_signers: Path
     """Signers whose manifests count."""
     hosts: Path
@@ -119,6 +121,8 @@ class SitePaths:
     """One log per daemon."""
     run: Path
     """Pid files and sockets."""
+    edge_log: Path
+    """Unix socket of the reader of every edge's request log."""
     slurm_conf: Path
     """slurm.conf of the cluster."""
 

@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from conf.credentials import PROMETHEUS, own_account
 from conf.site_schema import Site
 from scripts.loadtest.plan import Result
 from serving.artifact.golden import GoldenExample, differences
@@ -74,7 +75,10 @@ def query_region(result: QuickstartResult, region: str) -> HttpAnswer:
 
 def scrape_targets(site: Site) -> dict[str, str]:
     """Scrape URL -> health of every target of the site's Prometheus."""
-    with urllib.request.urlopen(f"{site.prometheus_url}/api/v1/targets", timeout=10) as reply:
+    account = own_account(site.paths.passwords, PROMETHEUS)
+    headers = {"Authorization": account.header} if account else {}
+    url = f"{site.prometheus_url}/api/v1/targets"
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as reply:
         targets = json.load(reply)["data"]["activeTargets"]
     return {target["scrapeUrl"]: target["health"] for target in targets}
 
@@ -156,6 +160,7 @@ def _urls(site: Site) -> str:
     return "\n".join(
         (
             f"Runs and models   {site.mlflow_uri}",
+            f"  log in as       {site.users.observe}, with its password in {site.paths.passwords}/",
             f"Metrics           {site.prometheus_url}/graph?g0.expr={query}&g0.tab=1",
             f"Alerts            http://127.0.0.1:{site.ports.alertmanager}",
             *(f"HAProxy {region:9} {edge.metrics_url}" for region, edge in site.edges.items()),

@@ -13,7 +13,19 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.site_schema import Site
-from scripts.box import files, hosts, mariadb, munge, preflight, processes, slurm, supervisor, users
+from scripts.box import (
+    files,
+    hosts,
+    mariadb,
+    mlflow,
+    munge,
+    passwords,
+    preflight,
+    processes,
+    slurm,
+    supervisor,
+    users,
+)
 from scripts.box.identity import REPO
 from scripts.box.ports import refuse_taken
 from scripts.box.program import File, Program, Refusal
@@ -53,6 +65,9 @@ def _prepare(site: Site, console: Console) -> list[Program]:
     """Put on disk all that the daemons need."""
     files.ensure_folders(all_folders(site))
     munge.ensure_key(site)
+    passwords.ensure(site)
+    mlflow.ensure_key(site)
+    mlflow.ensure_owned(site)
     hosts.ensure_keys(site)
     slurm.ensure_gpus(site)
     if not mariadb.data(site).exists():
@@ -103,7 +118,13 @@ def _refuse_taken(site: Site, programs: Sequence[Program]) -> None:
 
 
 def _launch(site: Site, conf: Path) -> None:
-    """Start supervisord as a daemon with a clean environment and the site's mark."""
+    """Start supervisord as a daemon with a clean environment and the site's mark.
+
+    What it starts, and all that those start, jobs and SSH sessions too, inherits no_new_privs
+    (https://docs.kernel.org/userspace-api/no_new_privs.html): no file with a setuid bit and no sudo
+    gives any of them more than its user has. A daemon that could not do without would need another
+    way to be started; there is none.
+    """
     environment = {
         "PATH": f"{REPO}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
@@ -111,7 +132,8 @@ def _launch(site: Site, conf: Path) -> None:
         supervisor.MARK: str(site.root),
     }
     done = subprocess.run(
-        [f"{REPO}/.venv/bin/supervisord", "--configuration", str(conf)],
+        ["/usr/bin/setpriv", "--no-new-privs",
+         f"{REPO}/.venv/bin/supervisord", "--configuration", str(conf)],
         env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/",
     )  # fmt: skip
     if done.returncode != 0:

@@ -6,15 +6,19 @@ beside its own file. YAML is dumped from plain values, so an odd name cannot bre
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from conf.credentials import ALERTMANAGER, PROMETHEUS, password_file
 from conf.site_checks import host_port
 from conf.site_schema import Site
 from serving.observe.settings import Settings, read_settings
 
 RULES_FILE = "rules.yml"
+TRAINING_METRICS = "lockgate_train_.*"
+"""All that a training job may export."""
 
 
 def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
@@ -25,8 +29,8 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
     settings = settings or read_settings()
     control, ports = settings.control_address, site.ports
     jobs = [
-        _job("prometheus", [_target(control, ports.prometheus)], settings),
-        _job("alertmanager", [_target(control, ports.alertmanager)], settings),
+        _own_job(site, PROMETHEUS, ports.prometheus, settings),
+        _own_job(site, ALERTMANAGER, ports.alertmanager, settings),
         _job("node", _node_targets(site, settings), settings),
         _job("slurm", [_target(control, ports.slurm_exporter)], settings),
         _job("lockgate", [_target(control, ports.release_exporter)], settings),
@@ -46,7 +50,10 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
             "rule_files": [RULES_FILE],
             "alerting": {
                 "alertmanagers": [
-                    {"static_configs": [_target(control, ports.alertmanager)]},
+                    {
+                        "static_configs": [_target(control, ports.alertmanager)],
+                        **_account(site, ALERTMANAGER),
+                    },
                 ]
             },
             "scrape_configs": jobs,
@@ -112,14 +119,53 @@ def _job(name: str, targets: list[dict[str, Any]], settings: Settings) -> dict[s
     return {"job_name": name, "static_configs": targets, **_limits(name, settings)}
 
 
+def _own_job(site: Site, service: str, port: int, settings: Settings) -> dict[str, Any]:
+    """Prometheus or Alertmanager, which answer nobody without an account."""
+    target = _target(settings.control_address, port)
+    return {**_job(service, [target], settings), **_account(site, service)}
+
+
+def _account(site: Site, service: str) -> dict[str, Any]:
+    user = str(site.users.observe)
+    password = password_file(Path(site.paths.passwords), service, user)
+    return {"basic_auth": {"username": user, "password_file": str(password)}}
+
+
+def amtool_yml(site: Site, settings: Settings | None = None) -> str:
+    """amtool's own configuration, for the identity that runs Alertmanager.
+
+    Debian's amtool reads `~/.config/prometheus/amtool.yml`, others `~/.config/amtool/config.yml`:
+    https://github.com/prometheus/alertmanager#configuration
+    """
+    settings = settings or read_settings()
+    url = f"http://{host_port(settings.control_address, site.ports.alertmanager)}"
+    return _yaml({"alertmanager.url": url, "http.config.file": str(amtool_http_file(site))})
+
+
+def amtool_http_yml(site: Site) -> str:
+    """The account that amtool uses, for the file that its configuration names."""
+    return _yaml(_account(site, ALERTMANAGER))
+
+
+def amtool_http_file(site: Site) -> Path:
+    """The place of `amtool_http_yml`."""
+    return Path(site.paths.etc) / "amtool-http.yml"
+
+
 def _training_job(url: str, settings: Settings) -> dict[str, Any]:
-    """Running jobs come and go: they are discovered, and their series end when they leave."""
+    """Running jobs come and go: they are discovered, and their series end when they leave.
+
+    A job runs whatever its user wrote: only the metrics of a training run are taken from it.
+    """
     return {
         "job_name": "train",
         "http_sd_configs": [
             {"url": url, "refresh_interval": f"{settings.scrape.training_refresh_s}s"}
         ],
         "target_limit": settings.scrape.training_targets,
+        "metric_relabel_configs": [
+            {"source_labels": ["__name__"], "regex": TRAINING_METRICS, "action": "keep"}
+        ],
         **_limits("train", settings),
     }
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from conf.credentials import ALERTMANAGER, MLFLOW, PROMETHEUS, own_account
+from scripts.box import processes
 from scripts.box.waiting import wait_until
 
 pytestmark = pytest.mark.site
@@ -24,6 +26,20 @@ def test_every_daemon_is_healthy(box: Any) -> None:
     for daemon in status["daemons"]:
         assert Path(f"/proc/{daemon['pid']}").exists(), daemon["name"]
         assert Path(daemon["log"]).exists(), daemon["name"]
+
+
+def test_no_daemon_and_no_child_of_one_can_gain_privileges(box: Any) -> None:
+    can = []
+    for process in processes.of_site(box.site):
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except FileNotFoundError:
+            continue  # it ended meanwhile
+        if "NoNewPrivs:\t1\n" not in status:
+            can.append(processes.process_line(process))
+    assert can == []
+    shown = box.run("train", "srun", "grep", "NoNewPrivs", "/proc/self/status")
+    assert shown.split() == ["NoNewPrivs:", "1"]
 
 
 def test_up_over_a_box_that_is_up_changes_nothing(box: Any) -> None:
@@ -78,6 +94,18 @@ def test_a_job_runs_on_two_nodes_with_its_gpus_and_is_accounted(box: Any) -> Non
         return line.startswith("COMPLETED|2|lg-train|") and "gres/gpu=4" in line
 
     assert wait_until(accounted, 30), "not accounted within 30 s"
+
+
+@pytest.mark.parametrize("user", ["nobody", "lg-release", "lg-observe"])
+def test_the_partition_refuses_jobs_of_others(box: Any, user: str) -> None:
+    done = subprocess.run(
+        ["runuser", "-u", user, "--", "sbatch", "--parsable", "--begin=now+1hour", "--chdir=/",
+         "--output=/dev/null", "--wrap", "true"],
+        env={**os.environ, "SLURM_CONF": str(box.site.paths.slurm_conf)}, cwd="/",
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "User's group not permitted to use this partition" in done.stderr
 
 
 def test_jobs_of_one_cpu_and_one_gpu_share_the_nodes(box: Any) -> None:
@@ -151,11 +179,51 @@ def test_model_control_over_http_is_refused(box: Any) -> None:
     assert refused.value.code == 403
 
 
+def authorized(box: Any, service: str, url: str) -> urllib.request.Request:
+    """A request of root, which has an account at every service."""
+    account = own_account(box.site.paths.passwords, service)
+    assert account is not None
+    return urllib.request.Request(url, headers={"Authorization": account.header})
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "allowed"),
+    [
+        (PROMETHEUS, "/api/v1/query?query=up", {"deploy", "observe"}),
+        (ALERTMANAGER, "/api/v2/alerts", {"observe"}),
+        (MLFLOW, "/api/2.0/mlflow/experiments/get?experiment_id=0",
+         {"train", "release", "deploy", "observe"}),
+    ],
+)  # fmt: skip
+def test_a_service_answers_its_own_accounts_only(
+    box: Any, service: str, path: str, allowed: set[str]
+) -> None:
+    url = f"http://127.0.0.1:{getattr(box.site.ports, service)}{path}"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, timeout=10)
+    assert refused.value.code == 401
+    folder = box.site.paths.passwords / service
+    answered = set()
+    for role in ("train", "release", "sign", "candidate", "deploy", "host", "observe", "mlflow"):
+        user = box.site.users.of(role)
+        # curl reads the password from a pipe: it is in no command line.
+        script = f'printf "user = %s:%s" {user} "$(cat {folder}/{user})" | curl -sf -K - "{url}"'
+        if box.command("as", role, "bash", "-c", script).returncode == 0:
+            answered.add(role)
+        others = [one.name for one in folder.glob("lg-*") if one.name != user]
+        reads = [
+            one
+            for one in others
+            if not box.command("as", role, "cat", f"{folder}/{one}").returncode
+        ]
+        assert reads == [], role
+    assert answered == allowed
+
+
 def test_prometheus_finds_every_target_of_the_site_up(box: Any) -> None:
     def all_up() -> bool:
-        with urllib.request.urlopen(
-            f"{box.site.prometheus_url}/api/v1/targets", timeout=10
-        ) as page:
+        url = f"{box.site.prometheus_url}/api/v1/targets"
+        with urllib.request.urlopen(authorized(box, PROMETHEUS, url), timeout=10) as page:
             targets = json.load(page)["data"]["activeTargets"]
         down = [
             t["scrapeUrl"] for t in targets if t["health"] != "up" and t["labels"]["job"] != "train"

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
+import socket
 import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +21,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError, compose
-from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
+from conf.credentials import password_file
+from serving.observe.prometheus_config import (
+    alertmanager_yml,
+    amtool_http_file,
+    amtool_http_yml,
+    amtool_yml,
+    prometheus_yml,
+    rules_yml,
+)
 from serving.observe.settings import SCRAPED, read_settings
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
@@ -100,6 +117,70 @@ def test_training_jobs_are_discovered_soon(site: DictConfig) -> None:
     assert "static_configs" not in train and train["target_limit"] == 200
 
 
+FORGED = """\
+lockgate_train_loss 0.5
+lockgate_train_step{job="lockgate",run="another"} 7
+lockgate_release_total 1
+lockgate_requests_total{model="flights",region="us-east"} 9
+up 0
+up{job="node"} 0
+haproxy_server_status{proxy="triton",state="UP"} 0
+"""
+
+
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is missing")
+def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
+    site: DictConfig, tmp_path: Path
+) -> None:
+    class Job(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(FORGED.encode())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Job)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    train = jobs(site)["train"]
+    del train["http_sd_configs"]
+    target = {"targets": [f"127.0.0.1:{server.server_port}"], "labels": {"run": "mine"}}
+    train |= {"static_configs": [target], "scrape_interval": "1s", "scrape_timeout": "1s"}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [train]}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [
+        "prometheus",
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            query = urllib.parse.quote('{__name__=~"lockgate_.*|haproxy_.*|up"}')
+            url = f"http://127.0.0.1:{port}/api/v1/query?query={query}"
+            found: list[dict[str, str]] = []
+            end = time.monotonic() + 30
+            while len(found) < 3 and time.monotonic() < end:
+                time.sleep(0.3)
+                with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as page:
+                    found = [one["metric"] for one in json.load(page)["data"]["result"]]
+        finally:
+            process.terminate()
+            server.shutdown()
+            server.server_close()
+    seen = sorted((one["__name__"], one["job"], one["run"]) for one in found)
+    assert seen == [
+        ("lockgate_train_loss", "train", "mine"),
+        ("lockgate_train_step", "train", "mine"),
+        ("up", "train", "mine"),
+    ]
+    assert {one["instance"] for one in found} == set(target["targets"])
+
+
 def test_no_scrape_is_without_limits(site: DictConfig) -> None:
     for name, job in jobs(site).items():
         assert 0 < job["sample_limit"] <= 10_000, name
@@ -144,3 +225,56 @@ def test_a_wrong_key_is_refused_by_name(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=r"conf/observe\.yaml") as refusal:
         read_settings(compose("observe", [override]))
     assert words in str(refusal.value)
+
+
+def test_prometheus_logs_in_with_files_and_no_password(site: DictConfig) -> None:
+    text = yaml.safe_load(prometheus_yml(site))
+    here = site.paths.passwords
+    for service in ("prometheus", "alertmanager"):
+        (job,) = [one for one in text["scrape_configs"] if one["job_name"] == service]
+        account = {"username": "lg-observe", "password_file": f"{here}/{service}/lg-observe"}
+        assert job["basic_auth"] == account
+    assert text["alerting"]["alertmanagers"][0]["basic_auth"] == account
+
+
+@pytest.mark.skipif(
+    not (shutil.which("prometheus-alertmanager") and shutil.which("amtool")),
+    reason="alertmanager is missing",
+)
+def test_amtool_finds_alertmanager_and_its_account(site: DictConfig, tmp_path: Path) -> None:
+    bcrypt = pytest.importorskip("bcrypt")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = compose("site", [f"site.root={tmp_path}", f"site.ports.alertmanager={port}"]).site
+    password = password_file(Path(own.paths.passwords), "alertmanager", "lg-observe")
+    amtool_http_file(own).parent.mkdir()
+    password.parent.mkdir(parents=True)
+    password.write_text("s3cret")
+    amtool_http_file(own).write_text(amtool_http_yml(own))
+    config = tmp_path / "home" / ".config" / "prometheus" / "amtool.yml"
+    config.parent.mkdir(parents=True)
+    config.write_text(amtool_yml(own))
+    hashed = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(yaml.safe_dump({"basic_auth_users": {"lg-observe": hashed}}))
+    (tmp_path / "alertmanager.yml").write_text(alertmanager_yml(own))
+    argv = ["prometheus-alertmanager", f"--config.file={tmp_path}/alertmanager.yml",
+            f"--storage.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}",
+            f"--web.config.file={tmp_path}/web.yml", "--cluster.listen-address="]  # fmt: skip
+    silence = ["amtool", "silence", "add", "alertname=X", "--comment=c", "--author=a"]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 30
+            while True:
+                env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")}
+                done = subprocess.run(silence, env=env, capture_output=True, text=True, check=False)
+                if done.returncode == 0 or time.monotonic() > end:
+                    break
+                time.sleep(0.3)
+            assert done.returncode == 0, done.stderr
+            url = f"--alertmanager.url=http://127.0.0.1:{port}"
+            env["HOME"] = "/nonexistent"
+            other = subprocess.run([*silence, url], env=env, capture_output=True, text=True)
+            assert other.returncode != 0 and "401" in other.stderr
+        finally:
+            process.terminate()
