@@ -37,7 +37,7 @@ pytestmark = [
     ),
 ]
 
-GOOD = encode_request({"x_FP32": np.float32([1, 2])}, ["y_FP32"], binary=False)
+GOOD = encode_request({"x_FP32": np.array([1, 2], np.float32)}, ["y_FP32"], binary=False)
 HEAD = f"POST /v2/models/{SAME}/infer HTTP/1.1\r\nHost: edge\r\n"
 ADDRESSES = count(1)
 LIMITS = {
