@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from conf import compose
 from conf.site_schema import Site
+from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
@@ -29,10 +30,12 @@ from serving.triton.kserve import infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
 from serving.triton.server import TritonServer
 from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, serving_env
+from tests.serving.runtime.test_package import carry_runtime
 
 REGION = "us-east"
 SAME, BROKEN = "same", "broken"
-"""Models: one gives every input `x_*` back as `y_*`, one fails on every request."""
+"""Models: one gives every input `x_*` back as `y_*`; one, of Lockgate's runtime, refuses
+an `x_FP32` of 0 and fails on any above it."""
 SAME_PY = """
 import numpy
 import triton_python_backend_utils as pb_utils
@@ -54,9 +57,15 @@ class TritonPythonModel:
         return pb_utils.Tensor(name, tensor.as_numpy())
 """
 BROKEN_PY = """
-class TritonPythonModel:
-    def execute(self, requests):
-        raise RuntimeError("this model is broken")
+class Broken:
+    @classmethod
+    def load(cls, folder, settings):
+        return cls()
+
+    def answer(self, requests):
+        if any(request["x_FP32"][0] > 0 for request in requests):
+            raise RuntimeError("this model is broken")
+        return [ValueError("x_FP32 must be above zero") for _ in requests]
 """
 
 
@@ -118,6 +127,11 @@ class EdgeBed:
         rows = csv.DictReader(text.splitlines())
         (row,) = [row for row in rows if (row["pxname"], row["svname"]) == ("infer", "FRONTEND")]
         return int(row[f"hrsp_{status}"])
+
+    def logged(self) -> float:
+        """Lines of the log that were counted so far."""
+        families = self.log.lines.collect()
+        return sum(one.value for family in families for one in family.samples)
 
     def service_failures(self) -> float:
         """Failures in the log that count against the objectives."""
@@ -184,7 +198,7 @@ def running_triton(folder: Path) -> Iterator[int]:
     repository = folder / "repository"
     for model, text, code in (
         (SAME, config, SAME_PY),
-        (BROKEN, config.replace(SAME, BROKEN), BROKEN_PY),
+        (BROKEN, config.replace(SAME, BROKEN), RUNTIME_PY),
         (MODEL, CONFIG, MODEL_PY),
     ):
         version = repository / model / "1"
@@ -192,6 +206,8 @@ def running_triton(folder: Path) -> Iterator[int]:
         version.with_name("config.pbtxt").write_text(text)
         (version / "model.py").write_text(code)
         (version / "transform.json").write_text('{"factor": 2.0}')
+    (repository / BROKEN / "1" / "broken.py").write_text(BROKEN_PY)
+    carry_runtime(repository / BROKEN / "1", "broken.Broken")
     port = free_port()
     server = TritonServer(
         env, repository, "127.0.0.1", port, free_port(), free_port(), models=("*",),

@@ -66,6 +66,7 @@ def edge(running: EdgeBed) -> EdgeBed:
 def good_traffic(edge: EdgeBed) -> Iterator[None]:
     """A client of another address, all the while; nothing may count as the service's failure."""
     before = (edge.host().errors, edge.answers("5xx"), edge.service_failures())
+    logged = edge.logged()
     client, answers = edge.from_source("127.0.0.2"), list[tuple[int, float]]()
     done = threading.Event()
 
@@ -83,6 +84,7 @@ def good_traffic(edge: EdgeBed) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+    until(lambda: edge.logged() >= logged + len(answers))
     assert {status for status, _ in answers} == {200}
     assert max(seconds for _, seconds in answers) < 2
     assert (edge.host().errors, edge.answers("5xx"), edge.service_failures()) == before
@@ -143,9 +145,12 @@ def test_a_batch_too_large_and_a_wrong_shape_are_the_clients_mistakes(edge: Edge
 
 def test_a_failure_of_the_service_is_counted_and_a_clients_is_not(edge: EdgeBed) -> None:
     host, failures = edge.host().errors, edge.service_failures()
+    zero = encode_request({"x_FP32": np.zeros(1, np.float32)}, binary=True)
     for _ in range(3):
         assert edge.post(BROKEN, GOOD.body, GOOD.headers).status == 500
         assert edge.post(BROKEN, b"{").status == 400
+        refusal = edge.post(BROKEN, zero.body, zero.headers)
+        assert (refusal.status, b"must be above zero" in refusal.body) == (400, True)
     until(lambda: edge.service_failures() == failures + 3)
     assert edge.host().errors == host + 3
 
