@@ -77,7 +77,9 @@ def body_rules(settings: EdgeSettings) -> list[str]:
         ),
         refusal(400, f"{length} is there twice", f"infer_path {{ req.fhdr_cnt({length}) gt 1 }}"),
         refusal(413, too_large, f"infer_path {{ req.body_size gt {most} }}"),
-        refusal(413, json_too_large, f"infer_path framed {{ req.hdr_val({length}) gt {most_json} }}"),
+        refusal(
+            413, json_too_large, f"infer_path framed {{ req.hdr_val({length}) gt {most_json} }}"
+        ),
         refusal(413, json_too_large, f"infer_path !framed {{ req.body_size gt {most_json} }}"),
         f"  http-request wait-for-body time {settings.body_timeout_ms}ms if infer_path",
         refusal(413, too_large, f"infer_path {{ req.body_len gt {most} }}"),
