@@ -37,6 +37,8 @@ class EdgeSettings:
     """`Retry-After` of an answer 503 or 429."""
     max_body_bytes: int
     """Largest body of an inference request, held in memory until it is there and checked."""
+    max_json_bytes: int
+    """Largest JSON of a request: it is read letter by letter, binary data is not."""
     body_timeout_ms: int
     """Longest time for a whole body to come."""
     max_header_bytes: int
