@@ -13,7 +13,18 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.site_schema import Site
-from scripts.box import files, hosts, mariadb, munge, preflight, processes, slurm, supervisor, users
+from scripts.box import (
+    files,
+    hosts,
+    mariadb,
+    munge,
+    preflight,
+    processes,
+    slurm,
+    sudo,
+    supervisor,
+    users,
+)
 from scripts.box.identity import REPO
 from scripts.box.ports import refuse_taken
 from scripts.box.program import File, Program, Refusal
@@ -54,6 +65,7 @@ def _prepare(site: Site, console: Console) -> list[Program]:
     files.ensure_folders(all_folders(site))
     munge.ensure_key(site)
     hosts.ensure_keys(site)
+    sudo.ensure(site)
     slurm.ensure_gpus(site)
     if not mariadb.data(site).exists():
         console.print("making the accounting database")

@@ -106,7 +106,7 @@ def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
     """
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a deep one is not ours either
         raise ManifestError(f"{where} is not JSON: {error}") from None
     _check_format(content, where)
     try:

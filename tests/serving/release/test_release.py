@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import re
 import subprocess
 import sys
 import textwrap
@@ -25,6 +27,8 @@ from serving.release.registry import (
     RegistryError,
 )
 from serving.release.report import ReleaseReport
+
+from tests.confined import USER
 
 from . import tiny
 
@@ -210,7 +214,8 @@ KILLED = textwrap.dedent("""
 def tritons(site: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if any(str(site) in word for word in process.info["cmdline"] or []):
+        places = (str(site), str(tiny.gates_folder(site)))
+        if any(place in word for place in places for word in process.info["cmdline"] or []):
             found.append(process)
     return [process for process in found if process.pid != os.getpid()]
 
@@ -297,7 +302,7 @@ def test_mlflow_that_fails_after_the_version_is_published_is_said_truly_and_comp
 
 
 NOT_IMPORTED = textwrap.dedent("""
-    import sys
+    import re, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
     from tests.serving.release import tiny
@@ -314,15 +319,15 @@ NOT_IMPORTED = textwrap.dedent("""
     origins = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]
     inside = [one for one in origins + sys.path if one.startswith(str(site))]
     source = [one for one in imported if one.startswith(str(site)) and one.endswith(".pyc")]
-    print(done.outcome, inside, source)
+    detail = next(one.detail for one in done.gates if one.name == "golden.equal")
+    print(done.outcome, inside, source, "|", re.search(r"ran in \\d+ of \\d+", detail)[0])
 """)
 
 
 def test_nothing_of_a_candidate_is_imported_by_the_release(site: Path, dataset: Path) -> None:
     folder = tiny.write_candidate(site / "runs", dataset)
-    mark = f"open({str(site / 'pids')!r}, 'a').write(str(__import__('os').getpid()) + ' ')\n"
     entry = folder / "version/model.py"
-    entry.write_text(entry.read_text() + mark)
+    entry.write_text("import os\nraise OSError(f'ran in {os.getpid()} of {os.getuid()}')\n")
     done = subprocess.run(
         [sys.executable, "-c", NOT_IMPORTED + 'print(__import__("os").getpid())', str(REPO),
          str(site)],
@@ -330,9 +335,12 @@ def test_nothing_of_a_candidate_is_imported_by_the_release(site: Path, dataset: 
         check=True,
     )  # fmt: skip
     outcome, own_pid = done.stdout.strip().splitlines()
-    assert outcome == "passed [] []"
-    ran_in = set((site / "pids").read_text().split())
-    assert ran_in and own_pid not in ran_in  # behind the throw-away server, and only there
+    report, place = outcome.split(" | ")
+    assert report == "refused [] []"
+    # Behind the confined server, as its user, and only there.
+    pid, user = re.fullmatch(r"ran in (\d+) of (\d+)", place).groups()
+    assert (pid, user) != (own_pid, str(os.getuid()))
+    assert user == str(pwd.getpwnam(USER).pw_uid)
 
 
 def test_the_candidates_own_code_is_named_in_the_report(
