@@ -29,8 +29,8 @@ from serving.release.lock import release_lock
 from serving.release.production import NONE, production_package, production_version
 from serving.release.registry import CANDIDATE, PublishedNotRegistered, Registry, RegistryError
 from serving.release.report import ReleaseReport
-from serving.release.signing import sign_as_user
 from serving.release.settings import ReleaseSettings
+from serving.release.signing import sign_as_user
 from serving.release.subject import GateSubject, ServedPackages
 from serving.triton.ephemeral import EphemeralServer, serve_packages, sweep_folders
 

@@ -9,7 +9,6 @@ import pytest
 
 from serving.artifact.signature import allowed_signer
 from serving.triton import TritonNotInstalled, TritonServer
-
 from tests.confined import make_gates_folder
 
 from . import tiny

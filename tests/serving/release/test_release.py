@@ -27,7 +27,6 @@ from serving.release.registry import (
     RegistryError,
 )
 from serving.release.report import ReleaseReport
-
 from tests.confined import USER
 
 from . import tiny
