@@ -46,11 +46,13 @@ def release_candidate(
 ) -> ReleaseReport:
     """Release the candidate of `settings.run`; returns the outcome, a refusal included.
 
-    With `dry_run` the gates are run and nothing is kept. Raises CandidateError, Refused,
+    With `dry_run` the gates are run and nothing is kept. Raises OsUserError and ConfinementError
+    where a candidate cannot be confined, CandidateError, Refused,
     ReleaseLocked, ProductionUnknown, RegistryError, SigningError, StoreError, OSError, and the
     store then holds what it held before; PublishedNotRegistered when only the registry's part is
     missing.
     """
+    settings.confinement.check()
     found = read_candidate(settings.candidate)
     with release_lock(settings.store, found.model, settings.run), ExitStack() as stack:
         _sweep(settings.store, found.model)

@@ -28,6 +28,7 @@ MANIFEST = Manifest(
     version=3,
     task="flights",
     created="2026-11-26T20:00:00Z",
+    expires="2027-11-26T20:00:00Z",
     files=(FileEntry("version/model.py", "a" * 64, 10),),
     inputs=(),
     outputs=(),
