@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from serving.triton.server import TritonError
 #: The number a package is served under while nobody has given it one.
 VERSION = 1
 _END_TIMEOUT_S = 20.0
+_LOST_TIMEOUT_S = 1.0
 
 
 class EphemeralServerError(TritonError):
@@ -69,8 +70,15 @@ class _Process:
 
     def fault(self) -> str:
         """A sentence on why the server is gone; empty while it runs."""
-        if self.popen.poll() is None:
-            return ""
+        return "" if self.popen.poll() is None else self._end_reason()
+
+    def fault_soon(self) -> str:
+        """`fault` of a server whose connection was lost: its end is a moment away, or not true."""
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(_LOST_TIMEOUT_S)
+        return self.fault()
+
+    def _end_reason(self) -> str:
         name = f"the server of the {self.wanted.name}"
         if time.monotonic() - self.began >= self.life_s:
             return f"{name} was ended after ephemeral.limits.life_s={self.life_s:g}"
@@ -101,12 +109,12 @@ def serve_packages(
                     f"unix:{process.run}/grpc.sock:{GRPC_PORT}",
                     patience.request_timeout_s,
                     patience.answer_mib << 20,
-                    process.fault,
+                    process.fault_soon,
                 )
             )
             _wait(process, client, deadline)
             process.run.chmod(0o750)  # the socket is there: nothing else is ever made beside it
-            _load(process, client, deadline)
+            _load(process, client, deadline, patience.start_timeout_s)
             clients.append(ModelClient(client, process.wanted.model, VERSION))
         yield clients
 
@@ -191,13 +199,15 @@ def _wait(process: _Process, client: TritonClient, deadline: float) -> None:
         time.sleep(0.05)
 
 
-def _load(process: _Process, client: TritonClient, deadline: float) -> None:
+def _load(process: _Process, client: TritonClient, deadline: float, limit_s: float) -> None:
     """Load the package, whose code runs from here on."""
     name, model = process.wanted.name, process.wanted.model
     try:
         client.load(model, timeout_s=max(1.0, deadline - time.monotonic()))
     except TritonError as error:
-        raise EphemeralServerError(f"the {name} was not loaded: {error}") from None
+        late = time.monotonic() >= deadline
+        limit = f" within ephemeral.start_timeout_s={limit_s:g}" if late else ""
+        raise EphemeralServerError(f"the {name} was not loaded{limit}: {error}") from None
     if not client.is_ready(model, VERSION):
         raise EphemeralServerError(f"the {name} was loaded, and is not ready all the same")
 

@@ -33,6 +33,8 @@ READY = "READY"
 _CHANGING = ("LOADING", "UNLOADING")
 _PROBE_TIMEOUT_S = 2.0
 _REASON_CHARS = 400
+_LATE = "StatusCode.DEADLINE_EXCEEDED"
+_OF_A_LOST_SERVER = ("StatusCode.UNAVAILABLE", "StatusCode.UNKNOWN", "StatusCode.CANCELLED")
 
 
 class InferError(TritonError):
@@ -43,7 +45,8 @@ class TritonClient:
     """A client of the server at the gRPC `url`; a context manager that closes its channel.
 
     `timeout_s` bounds each call that has no time-out of its own, `max_answer_bytes` each answer.
-    `fault` gives a sentence on why the server is gone, empty while it runs; messages end with it.
+    `fault` gives a sentence on why the server is gone, empty where it is not: the message of a call
+    that lost its server ends with it.
     Safe to use from several threads.
     """
 
@@ -182,7 +185,8 @@ class TritonClient:
                 client_timeout=timeout_s,
             )
         except InferenceServerException as error:
-            raise InferError(f"{model} did not answer: {self._reason(error)}") from None
+            late = f" within {timeout_s:g} s" if error.status() == _LATE else ""
+            raise InferError(f"{model} did not answer{late}: {self._reason(error)}") from None
         try:
             names = [output.name for output in result.get_response().outputs]
             return {name: result.as_numpy(name) for name in names}
@@ -217,7 +221,8 @@ class TritonClient:
         """The server's own words in one line of printable characters, and why it is gone."""
         line = " ".join(str(error.message()).split())
         words = "".join(one if one.isprintable() else "?" for one in line)
-        return ". ".join(part for part in (words[:_REASON_CHARS], self._fault()) if part)
+        gone = self._fault() if error.status() in _OF_A_LOST_SERVER else ""
+        return ". ".join(part for part in (words[:_REASON_CHARS], gone) if part)
 
 
 @dataclass(frozen=True)
