@@ -82,6 +82,7 @@ def release_candidate(
             started=started,
             seconds=round(time.monotonic() - clock, 1),
             gates=gates,
+            code=staged.own_code,
         )
         if passed and not dry_run:
             result = _publish(settings, staged, registry, result, progress)
@@ -158,6 +159,7 @@ def _publish(
         metrics=staged.candidate.metrics,
         gates=result.gates,
         previous=result.production,
+        code=tuple(entry.path for entry in staged.own_code),
     )
     progress("sign")
     signature = _signature(settings, manifest.to_bytes())
@@ -184,6 +186,7 @@ def _unchanged(done: Package, registry: Registry, journal: Path) -> ReleaseRepor
         started=_now(),
         seconds=0.0,
         gates=manifest.gates,
+        code=tuple(entry for entry in manifest.files if entry.path in manifest.code),
         path=str(done.path),
     )
 

@@ -4,7 +4,6 @@ The release is real: gates, a confined tritonserver, another OS user. What is tr
 candidate's own model.py, when it is loaded or when it is called.
 """
 
-import os
 import socket
 import stat
 import subprocess
@@ -113,9 +112,7 @@ def test_nothing_of_the_site_can_be_reached(
     site: Path, dataset: Path, triton_env: Path, listening: int
 ) -> None:
     """All of REACHED in one server, each at a call of its own."""
-    tried = {
-        name: line.format(site=site, port=listening) for name, (line, _) in REACHED.items()
-    }
+    tried = {name: line.format(site=site, port=listening) for name, (line, _) in REACHED.items()}
     folder = tiny.write_candidate(site / "runs", dataset)
     call = f"""
         names = pb_utils.get_input_tensor_by_name(requests[0], "carrier").as_numpy()
@@ -124,8 +121,9 @@ def test_nothing_of_the_site_can_be_reached(
     (folder / "version/model.py").write_text(attacking(execute=call))
     with (
         confinement() as here,
-        serve_packages([EphemeralServer("candidate", folder, "flights")], triton_env, here, PATIENCE)
-        as (client,),
+        serve_packages(
+            [EphemeralServer("candidate", folder, "flights")], triton_env, here, PATIENCE
+        ) as (client,),
     ):
         for name, (_, reason) in REACHED.items():
             carrier = np.array([[name.encode()]], object)
@@ -172,7 +170,11 @@ return [one for request in requests]
             ("ephemeral.start_timeout_s=4",),
             "the candidate was not loaded within ephemeral.start_timeout_s=4: Triton did not load",
         ),
-        (attacking(execute=ENDLESS), ("ephemeral.request_timeout_s=1",), "flights did not answer within 1 s"),
+        (
+            attacking(execute=ENDLESS),
+            ("ephemeral.request_timeout_s=1",),
+            "flights did not answer within 1 s",
+        ),
         (attacking(execute=ENORMOUS), ("ephemeral.answer_mib=4",), "larger than max"),
         (attacking(execute="os.abort()"), (), "Stub process"),
         (attacking("os.kill(os.getppid(), 9)"), (), "ended with code 137"),
@@ -204,7 +206,7 @@ def test_nobody_else_loads_code_into_the_server_of_a_release(
     wanted = [EphemeralServer("candidate", folder, "flights")]
     with confinement() as here, serve_packages(wanted, triton_env, here, PATIENCE) as (client,):
         path = client.client.url.removeprefix("unix:")
-        assert stat.S_ISSOCK(os.stat(path).st_mode)
+        assert stat.S_ISSOCK(Path(path).stat().st_mode)
         for user, expected in ((BYSTANDER, "PermissionError"), ("root", "")):
             done = subprocess.run(
                 ["setpriv", f"--reuid={user}", "--clear-groups", "--regid=nogroup"

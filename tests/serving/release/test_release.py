@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from serving.artifact import manifest, store
+from serving.artifact.digest import file_sha256
 from serving.artifact.verify import parse_time, verify_package
 from serving.release import pipeline
 from serving.release.lock import ReleaseLocked, release_lock
@@ -342,14 +343,17 @@ def test_nothing_of_a_candidate_is_imported_by_the_release(site: Path, dataset: 
     assert user == str(pwd.getpwnam(USER).pw_uid)
 
 
-def test_the_candidates_own_code_is_named_in_the_report(
+def test_the_candidates_own_code_is_named_in_report_and_manifest(
     release: Callable[..., ReleaseReport], site: Path, dataset: Path
 ) -> None:
     tiny.write_candidate(site / "runs", dataset)
-    (record,) = [
-        record for record in release("tiny-run", dry_run=True).gates
-        if record.name == "contents.runtime"
-    ]  # fmt: skip
+    report = release("tiny-run")
+    (record,) = [record for record in report.gates if record.name == "contents.runtime"]
+    digest = file_sha256(site / "store/flights/1/version/model.py")
+    assert [(one.path, one.sha256) for one in report.code] == [("version/model.py", digest)]
+    assert json.loads(report.as_json())["code"][0]["sha256"] == digest
+    assert manifest.read_manifest(site / "store/flights/1").code == ("version/model.py",)
+    assert release("tiny-run").code == report.code
     assert record.verdict == "pass" and record.detail.endswith("own code: version/model.py")
 
 

@@ -188,6 +188,7 @@ def write_candidate(
         "outputs": OUTPUTS,
         "metrics": {"auc": 0.7},
         "requires": {"triton": ">=2.51", "numpy": "<2", "python": "3.11"},
+        "code": ["model.py"],
         **changes,
     }
     (folder / "candidate.json").write_text(json.dumps(content))
