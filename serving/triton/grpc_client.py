@@ -187,6 +187,8 @@ class TritonClient:
         except InferenceServerException as error:
             late = f" within {timeout_s:g} s" if error.status() == _LATE else ""
             raise InferError(f"{model} did not answer{late}: {self._reason(error)}") from None
+        except ValueError as error:  # another thread closed the channel meanwhile
+            raise InferError(f"{model} was not called: {error}") from None
         try:
             names = [output.name for output in result.get_response().outputs]
             return {name: result.as_numpy(name) for name in names}

@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -244,6 +245,39 @@ def test_killed_anywhere_and_run_again_it_ends_well(
     assert Registry(mlflow_db).version_of("flights", CANDIDATE) == 1
     assert store.versions(site / "store", "flights") == [1]
     assert not list((site / "store" / store.STAGING).iterdir())
+
+
+INTERRUPTED = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from tests.serving.release import tiny
+    from serving.release import pipeline
+    settings = tiny.make_settings(
+        Path(sys.argv[1]), "tiny-run", "gates.latency.rounds=50", "gates.latency.round_s=1.0"
+    )
+    try:
+        pipeline.release_candidate(settings, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+""")
+
+
+def test_ctrl_c_under_load_ends_it_without_a_traceback(site: Path, dataset: Path) -> None:
+    tiny.write_candidate(site / "runs", dataset)
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(site)], env={**os.environ, "PYTHONPATH": str(REPO)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "golden.equal" in line:
+                break
+        time.sleep(2)  # the latency gate is next, and takes minutes with these settings
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    assert (out.strip().splitlines()[-1], errors, process.returncode) == ("interrupted", "", 0)
+    assert tritons(site) == []
+    assert store.versions(site / "store", "flights") == []
 
 
 def test_two_releases_of_one_model_do_not_mix(
