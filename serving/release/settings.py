@@ -44,7 +44,7 @@ class EphemeralSettings:
 
     @property
     def patience(self) -> ServerPatience:
-        """What is waited for and accepted of a server."""
+        """Bounds of what is waited for and accepted of a server."""
         return ServerPatience(self.start_timeout_s, self.request_timeout_s, self.answer_mib)
 
 
@@ -69,7 +69,7 @@ class ReleaseSettings:
     serving_env: Path
     mlflow_uri: str
     gates_folder: Path
-    """Where each confined server gets a folder of its own."""
+    """Folder in which each confined server gets a folder of its own."""
     ephemeral: EphemeralSettings
     sign_as: str
     """OS user that owns the key and signs; empty where the releasing user owns it itself."""
@@ -85,7 +85,7 @@ class ReleaseSettings:
 
     @property
     def confinement(self) -> Confinement:
-        """Where and as whom the packages are served for the gates."""
+        """User, folder and bounds of the servers that the gates need."""
         one = self.ephemeral
         return Confinement(one.user, self.gates_folder, one.limits, one.read_only)
 

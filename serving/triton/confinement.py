@@ -48,6 +48,8 @@ class ConfinementLimits:
 
     memory_mib: int
     """Private memory of one process (RLIMIT_DATA)."""
+    total_mib: int
+    """Private memory of all processes together; beyond it the server is ended."""
     processes: int
     """Processes and threads of the user, all its servers together (RLIMIT_NPROC)."""
     file_mib: int
@@ -67,7 +69,7 @@ class ConfinementLimits:
 
 @dataclass(frozen=True)
 class Confinement:
-    """Where and as whom confined servers run.
+    """User, folder and bounds of confined servers.
 
     `folder` is the caller's, and lets the group of `user` pass: each server gets a folder of its
     own in it. `read_only` are further folders that the serving environment needs, such as CUDA.

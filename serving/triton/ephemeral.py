@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,14 +22,16 @@ from pathlib import Path
 from serving.artifact.digest import bytes_sha256
 from serving.artifact.verify import plain_files
 from serving.os_user import ENVIRONMENT
-from serving.triton.confinement import GRPC_PORT, Confinement
+from serving.triton.confinement import GRPC_PORT, Confinement, ConfinementLimits
 from serving.triton.grpc_client import ModelClient, TritonClient
+from serving.triton.process_memory import tree_bytes
 from serving.triton.server import TritonError
 
 #: The number a package is served under while nobody has given it one.
 VERSION = 1
 _END_TIMEOUT_S = 20.0
 _LOST_TIMEOUT_S = 1.0
+_WATCH_S = 0.25
 
 
 class EphemeralServerError(TritonError):
@@ -61,8 +64,10 @@ class _Process:
     wanted: EphemeralServer
     folder: Path
     popen: subprocess.Popen[bytes]
-    life_s: float
+    limits: ConfinementLimits
     began: float = field(default_factory=time.monotonic)
+    took_mib: int = 0
+    """Memory for which it was ended; 0 while it keeps within its limit."""
 
     @property
     def run(self) -> Path:
@@ -79,9 +84,12 @@ class _Process:
         return self.fault()
 
     def _end_reason(self) -> str:
-        name = f"the server of the {self.wanted.name}"
-        if time.monotonic() - self.began >= self.life_s:
-            return f"{name} was ended after ephemeral.limits.life_s={self.life_s:g}"
+        name, limits = f"the server of the {self.wanted.name}", self.limits
+        if self.took_mib:
+            limit = f"ephemeral.limits.total_mib={limits.total_mib}"
+            return f"{name} was ended: its processes took {self.took_mib} MiB, beyond {limit}"
+        if time.monotonic() - self.began >= limits.life_s:
+            return f"{name} was ended after ephemeral.limits.life_s={limits.life_s:g}"
         reason = _reason(self.folder / "triton.log")
         return f"{name} ended with code {self.popen.returncode}: {reason}"
 
@@ -166,9 +174,14 @@ def _started(
                 cwd="/",
                 start_new_session=True,
             )
+        process, over = _Process(wanted, folder, popen, confinement.limits), threading.Event()
+        watch = threading.Thread(target=_watch_memory, args=(process, over), daemon=True)
+        watch.start()
         try:
-            yield _Process(wanted, folder, popen, confinement.limits.life_s)
+            yield process
         finally:
+            over.set()
+            watch.join()
             _end(popen)
     finally:
         shutil.rmtree(folder)
@@ -179,11 +192,29 @@ def _prefix(model: str) -> str:
     return f"{bytes_sha256(model.encode())[:12]}-"
 
 
+def _watch_memory(process: _Process, over: threading.Event) -> None:
+    """End the server when its processes together take more than they may."""
+    while not over.wait(_WATCH_S) and process.popen.poll() is None:
+        taken_mib = tree_bytes(process.popen.pid) >> 20
+        if taken_mib > process.limits.total_mib:
+            process.took_mib = taken_mib
+            _end(process.popen)
+            return
+
+
 def _end(popen: subprocess.Popen[bytes]) -> None:
-    """Close the pipe that the server lives by, and wait for its end."""
+    """Close the pipe that the server lives by, and wait for its end.
+
+    Raises EphemeralServerError when that does not come.
+    """
     if popen.stdin is not None:
         popen.stdin.close()
-    popen.wait(_END_TIMEOUT_S)
+    try:
+        popen.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise EphemeralServerError(
+            f"a confined server did not end in {_END_TIMEOUT_S:g} s: end pid {popen.pid} as root"
+        ) from None
 
 
 def _wait(process: _Process, client: TritonClient, deadline: float) -> None:

@@ -145,6 +145,13 @@ MEBIBYTES = "open('/tmp/large', 'wb').write(bytes(200 << 20))"
 ENDLESS = "while True:\n    time.sleep(1)"
 BROOD = "while True:\n    if os.fork() == 0:\n        time.sleep(3600)"
 BOMB = "while True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
+SHARED_OUT = """
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(500 << 20)
+        time.sleep(3600)
+time.sleep(3600)
+"""
 ENORMOUS = """
 x = np.zeros((12 << 20, 1), np.float32)
 one = pb_utils.InferenceResponse([pb_utils.Tensor("late_probability", x)])
@@ -158,6 +165,11 @@ return [one for request in requests]
     [
         (attacking("bytearray(8 << 30)"), (), "MemoryError"),
         (attacking(execute="bytearray(8 << 30)"), (), "MemoryError"),
+        (
+            attacking(SHARED_OUT),
+            ("ephemeral.limits.total_mib=1200",),
+            "MiB, beyond ephemeral.limits.total_mib=1200",
+        ),
         (attacking(MEBIBYTES), (), "File too large"),
         (attacking(BROOD), ("ephemeral.limits.processes=300",), "Resource temporarily unavailable"),
         (
@@ -180,8 +192,9 @@ return [one for request in requests]
         (attacking("os.kill(os.getppid(), 9)"), (), "ended with code 137"),
     ],
     ids=[
-        "8 GB at load", "8 GB at a call", "a large file", "forks", "forks that fork",
-        "sleeps at load", "sleeps at a call", "a large answer", "dies", "kills its server",
+        "8 GB at load", "8 GB at a call", "memory of many", "a large file", "forks",
+        "forks that fork", "sleeps at load", "sleeps at a call", "a large answer", "dies",
+        "kills its server",
     ],
 )  # fmt: skip
 def test_a_candidate_without_bounds_is_refused_and_named(
