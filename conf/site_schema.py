@@ -99,6 +99,10 @@ class SitePaths:
     """Runs and source snapshots."""
     store: Path
     """Signed versions, `<model>/<N>/`."""
+    gates: Path
+    """Folders of the servers that run a candidate while it is gated."""
+    signed: Path
+    """Record of what was signed; the signing user's."""
     journal: Path
     """Rollout journals, the fleet lock, the ledger."""
     release_key: Path

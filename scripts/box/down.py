@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.site_schema import Site
-from scripts.box import hosts, processes, slurm, supervisor
+from scripts.box import hosts, processes, slurm, sudo, supervisor
 from scripts.box.preflight import refuse_without_root
 from scripts.box.program import Program, Refusal
 from scripts.box.programs import all_programs, stop_order
@@ -47,6 +47,7 @@ def down(site: Site, console: Console) -> None:
         for line in ended if supervised else []:
             console.print(f"did not stop by itself, ended: {line}")
         sweep(site)
+        sudo.remove(site)
         for process in processes.strangers(site):
             line = processes.process_line(process)
             console.print(f"not the box's, but works in {site.root}: {line}")

@@ -39,7 +39,6 @@ def triton(site: Site, host: str, http_secret: str) -> TritonServer:
         exit_timeout_s=site.triton.exit_timeout_s,
         exit_on_error=False,
         http_threads=site.triton.http_threads,
-        http_secret=http_secret,
     )
 
 
@@ -133,7 +132,7 @@ def signers(site: Site, release: str) -> str:
 def ensure_keys(site: Site) -> None:
     """Make every key of the fleet that is missing, and pin what is there."""
     deploy = keys.ensure_ed25519(site.paths.deploy_key, site.users.deploy, "deploy@lockgate")
-    release = keys.ensure_ed25519(site.paths.release_key, site.users.release, IDENTITY)
+    release = keys.ensure_ed25519(site.paths.release_key, site.users.sign, IDENTITY)
     verifier = (REPO / "serving" / "artifact" / "verify.py").read_text()
     known = ""
     pinned = []

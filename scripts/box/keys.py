@@ -6,7 +6,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
-from scripts.box.files import write_atomically
+from scripts.box.files import ensure_owner, write_atomically
 
 
 def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str:
@@ -28,7 +28,8 @@ def authorized_key(public_key: str, forwards: list[str]) -> str:
 def ensure_ed25519(path: Path, owner: str, comment: str) -> str:
     """Make the key pair at `path` unless it is there; returns the public key's line.
 
-    The public half is put in place first: whoever sees the private key finds both.
+    A key of an older site becomes its owner's of today. The public half is put in place first:
+    whoever sees the private key finds both.
     """
     public = path.with_name(path.name + ".pub")
     if not path.exists():
@@ -45,6 +46,7 @@ def ensure_ed25519(path: Path, owner: str, comment: str) -> str:
         made.unlink()
         write_atomically(path, new.read_bytes(), owner, "root", 0o600)
         new.unlink()
+    ensure_owner(path, owner, "root", 0o600)
     return public.read_text()
 
 

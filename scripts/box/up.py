@@ -23,6 +23,7 @@ from scripts.box import (
     preflight,
     processes,
     slurm,
+    sudo,
     supervisor,
     users,
 )
@@ -69,6 +70,7 @@ def _prepare(site: Site, console: Console) -> list[Program]:
     mlflow.ensure_key(site)
     mlflow.ensure_owned(site)
     hosts.ensure_keys(site)
+    sudo.ensure(site)
     slurm.ensure_gpus(site)
     if not mariadb.data(site).exists():
         console.print("making the accounting database")
