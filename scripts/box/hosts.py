@@ -39,7 +39,6 @@ def triton(site: Site, host: str, http_secret: str) -> TritonServer:
         exit_timeout_s=site.triton.exit_timeout_s,
         exit_on_error=False,
         http_threads=site.triton.http_threads,
-        http_secret=http_secret,
     )
 
 
