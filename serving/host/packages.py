@@ -62,14 +62,16 @@ def verified_package(
     verifier's reason.
     """
     try:
-        found = verify_package(
-            folder or home.package(model, version), home.allowed_signers, model, version
+        return verify_package(
+            folder or home.package(model, version),
+            home.allowed_signers,
+            model,
+            version,
+            revoked=state.revoked_list(home),
+            accept_expired=not arrives,
         )
     except Refused as refused:
         raise HostRefusal(refused.reason, str(refused)) from None
-    if f"sha256:{found.digest}" in state.revoked_list(home).read_text().split():
-        raise HostRefusal("revoked", f"the manifest {found.digest} of {model}/{version} is revoked")
-    return found
 
 
 def prepare(home: HostHome, model: str, version: int, rollback: bool) -> dict[str, object]:

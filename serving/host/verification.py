@@ -21,9 +21,7 @@ Fault = dict[str, Any]
 
 def verify_host(home: HostHome, take_out: bool) -> dict[str, Any]:
     """Verify every model, record it and return the record of `state.write_verification`."""
-    faults = [
-        fault for model in model_names(home) for fault in model_faults(home, model, take_out)
-    ]
+    faults = [fault for model in model_names(home) for fault in model_faults(home, model, take_out)]
     return state.write_verification(home, faults)
 
 
@@ -53,9 +51,7 @@ def model_faults(home: HostHome, model: str, take_out: bool) -> list[Fault]:
     return faults
 
 
-def _repository_faults(
-    home: HostHome, model: str, good: set[int], take_out: bool
-) -> list[Fault]:
+def _repository_faults(home: HostHome, model: str, good: set[int], take_out: bool) -> list[Fault]:
     faults = []
     fit: set[int] = set()
     for version in numbered(home.repository / model).versions:
