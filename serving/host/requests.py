@@ -32,7 +32,7 @@ def _model(word: str) -> str:
 
 def _version(word: str) -> int:
     if not _NUMBER.fullmatch(word):
-        raise HostRefusal("request", f"{ascii(word)} is not a number of a version, such as 3")
+        raise HostRefusal("request", f"{word!a} is not a number of a version, such as 3")
     return int(word)
 
 
@@ -48,7 +48,7 @@ def _count(word: str) -> int:
 
 def _digest(word: str) -> str:
     if not _DIGEST.fullmatch(word):
-        raise HostRefusal("request", f"{ascii(word)} is not the sha256 of a manifest, in hex")
+        raise HostRefusal("request", f"{word!a} is not the sha256 of a manifest, in hex")
     return word
 
 
@@ -117,7 +117,7 @@ def parse_request(command: str) -> HostRequest:
         elif word in ("--fence", "--timeout") and words:
             options["fence" if word == "--fence" else "timeout_s"] = _count(words.pop(0))
         elif word.startswith("-"):
-            raise HostRefusal("request", f"{ascii(word)} is no option of this host")
+            raise HostRefusal("request", f"{word!a} is no option of this host")
         else:
             plain.append(word)
     verb = VERBS.get(plain[0]) if plain else None

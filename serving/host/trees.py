@@ -77,4 +77,4 @@ def _copy(
                 shutil.copyfileobj(content, copied, 1 << 20)
             (target / name).chmod(file_mode)
         else:
-            raise HostRefusal("odd-file", f"{ascii(name)} is a device, pipe or socket")
+            raise HostRefusal("odd-file", f"{name!a} is a device, pipe or socket")
