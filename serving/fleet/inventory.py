@@ -85,7 +85,8 @@ class Fleet:
 
     def ssh_of(self, host: Host) -> Ssh:
         """SSH access to `host`."""
-        return replace(self.ssh, **dict(host.ssh))
+        own: dict[str, Any] = dict(host.ssh)
+        return replace(self.ssh, **own)
 
     def region_of(self, host: Host) -> Region:
         """The region that `host` stands in."""

@@ -1,4 +1,4 @@
-"""The verbs of a host: each takes a checked request's arguments and returns its answer's content."""
+"""The verbs of a host: each takes a checked request and returns the content of its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that a serving host needs of this checkout, to be written root-owned below its etc/host.
+"""The files of this checkout that a serving host needs, to be root's below its etc/host.
 
 A host runs them with the serving environment's own python, isolated from everything else:
 

@@ -1,4 +1,4 @@
-"""The start of a host's Triton: it becomes the server once the host has verified what it will load."""
+"""The start of a host's Triton: the server, once what it will load has been verified."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def remove_tree(folder: Path) -> None:
     if not folder.exists():
         return
     for path, _, _ in os.walk(folder):
-        status = os.stat(path, follow_symlinks=False)
+        status = Path(path).lstat()
         if status.st_mode & 0o700 != 0o700 and status.st_uid == os.geteuid():
             Path(path).chmod(status.st_mode | 0o700)
     shutil.rmtree(folder)

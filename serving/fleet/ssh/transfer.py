@@ -122,7 +122,7 @@ def rsync_argv(source: Path, host: Host, ssh: Ssh, name: str, kib_s: int) -> lis
     address = f"[{host.address}]" if ":" in host.address else host.address
     return [
         "rsync", "--recursive", "--links", "--checksum", "--delete", "--partial",
-        # New folders are their group's to clear; without --perms this touches nothing that is there.
+        # New folders are their group's to clear; without --perms nothing that is there changes.
         "--chmod=D775,F664", "--timeout=60", "--stats",
         *([f"--bwlimit={kib_s}"] if kib_s else []),
         "--rsh", ssh_command(ssh),

@@ -34,7 +34,7 @@ class HostUnderTest:
             "SSH_ORIGINAL_COMMAND": line if nonce is None else f"lockgate {nonce} {line}",
         }
         return subprocess.run(
-            [sys.executable, "-I", "-B", str(self.root / "etc" / "host"), str(self.root), "command"],
+            [sys.executable, "-I", "-B", f"{self.root}/etc/host", str(self.root), "command"],
             env=environment, capture_output=True, text=True, timeout=120, cwd="/",
         )  # fmt: skip
 
@@ -117,8 +117,8 @@ def test_what_is_no_request_is_not_answered(host, line):
         "shell toy", "facts", "facts toy 1", "facts ../../etc", "facts toy;id", "facts $(id)",
         "facts 'toy'", "accept toy 0", "accept toy 01", "accept toy -1", "accept toy 1x",
         "accept toy 1 --force", "serve toy 1,,2", "serve toy", "persist all 1", "prune toy 1 -1",
-        "revoke abc", "accept toy 1 --fence x", "facts toy --timeout 0", "facts toy --timeout 99999",
-        "facts  toy", "accept a/b 1", "accept toy\n 1",
+        "revoke abc", "accept toy 1 --fence x", "facts toy --timeout 0",
+        "facts toy --timeout 99999", "facts  toy", "accept a/b 1", "accept toy\n 1",
     ],
 )  # fmt: skip
 def test_a_word_outside_the_rules_is_refused(host, line):
