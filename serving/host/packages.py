@@ -6,6 +6,8 @@ when it is good, and thrown away when it is not.
 
 from __future__ import annotations
 
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +91,7 @@ def prepare(home: HostHome, model: str, version: int, rollback: bool) -> dict[st
         except HostRefusal:
             remove_tree(kept)
     staged = home.staged(model, version)
-    remove_tree(staged)
+    clear_staging(staged)
     others = numbered(home.packages / model).versions
     if others:
         copy_tree(home.package(model, max(others)), staged, 0o640, 0o2770)
@@ -97,6 +99,20 @@ def prepare(home: HostHome, model: str, version: int, rollback: bool) -> dict[st
         staged.mkdir()
         staged.chmod(0o2770)
     return {"ready": None}
+
+
+def clear_staging(staged: Path) -> None:
+    """Free the name `staged`, and remove what was there.
+
+    What the receiving account has made its own against us loses its name and stays as rubbish
+    beside: it can hold up its own space on the disk, and no later package.
+    """
+    if not staged.exists() and not staged.is_symlink():
+        return
+    aside = staged.with_name(f".left-{secrets.token_hex(8)}")
+    staged.rename(aside)
+    with suppress(PermissionError):
+        remove_tree(aside)
 
 
 def accept(home: HostHome, model: str, version: int, rollback: bool) -> dict[str, object]:
@@ -126,7 +142,7 @@ def accept(home: HostHome, model: str, version: int, rollback: bool) -> dict[str
         sync_path(kept.parent)
     finally:
         remove_tree(area)
-        remove_tree(staged)
+        clear_staging(staged)
     return {"digest": found.digest}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -292,7 +293,8 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
 
 def as_user(user: str, *command: str) -> list[str]:
     """`command` run by root as `user`, with its groups and nothing of our environment."""
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups",
+    group = str(pwd.getpwnam(user).pw_gid)
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
             "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
