@@ -22,7 +22,10 @@ OWN = (
 )
 """The identities that the site makes; the others come with the distribution's packages."""
 
-MEMBERS: dict[str, tuple[str, ...]] = {"serving": ("verify", "triton"), "edge": ("deploy", "haproxy")}
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "serving": ("verify", "triton"),
+    "edge": ("deploy", "haproxy"),
+}
 """Identities in each group of the site; no other identity of the site is in it."""
 
 OPENED: dict[str, tuple[str, ...]] = {"host": ("verify",)}

@@ -254,7 +254,8 @@ def _ensure_users(site: Site) -> None:
         opened = grp.getgrnam(site.users.host).gr_mem
     except KeyError:
         members = opened = []
-    if site.users.verify not in members or site.users.verify not in opened:
+    verify = site.users.verify
+    if verify not in members or verify not in opened or site.users.host in members:
         users.ensure(site)
 
 
@@ -265,7 +266,8 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
     host_key = make_key(etc / "ssh_host_ed25519_key")
     noisy = box.verbs_key(site, name, deploy).replace(
         # As a login shell's files would: noise before the answer, and something like an answer.
-        'command="', "command=\"echo disk 5; echo lockgate-answer; echo oops >&2; "
+        'command="',
+        'command="echo disk 5; echo lockgate-answer; echo oops >&2; ',
     )
     banner = File(etc / "banner", "lockgate-answer 0\n{}\nauthorized users only\n")
     ensure_files(

@@ -70,14 +70,14 @@ def test_a_verb_is_one_line_of_checked_words():
 )  # fmt: skip
 def test_a_refusal_is_an_error_with_the_hosts_reason(refused, error):
     shell = ScriptedShell({"ok": False, "refused": refused, "detail": "such is it"})
-    with pytest.raises(error, match="a.*such is it") as raised:
+    with pytest.raises(error, match=r"a.*such is it") as raised:
         HostVerbs(shell).call("accept", "toy", 2)
     assert type(raised.value) is error
 
 
 @pytest.mark.parametrize("answer", [{}, [], 7, None, {"ok": 1}, {"ok": True, "content": []}])
 def test_an_answer_that_is_none_is_an_error_of_that_host(answer):
-    with pytest.raises(FleetError, match="^a: "):
+    with pytest.raises(FleetError, match=r"^a: "):
         HostVerbs(ScriptedShell(answer)).call("facts", "toy")
 
 
@@ -102,9 +102,7 @@ def test_facts_of_a_host():
     assert (facts.packages, facts.installed, facts.config) == ({1: "d"}, (1,), "c")
     assert (facts.disk_free, facts.shm_free, facts.highest) == (5, 6, 3)
     assert facts.odd == ("packages/toy/3.bak",)
-    assert facts.verification.faults == (
-        "toy/1 in its repository: changed-file: model.py differs",
-    )
+    assert facts.verification.faults == ("toy/1 in its repository: changed-file: model.py differs",)
 
 
 @given(noise=st.text(max_size=200), number=st.integers())
