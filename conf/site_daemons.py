@@ -71,8 +71,6 @@ class SitePorts:
     """sshd of a serving host."""
     triton_http: int
     """Inference on a serving host."""
-    triton_grpc: int
-    """Model control on a serving host; reached through SSH only."""
     triton_metrics: int
     """Prometheus metrics of a serving host's Triton."""
     host_exporter: int
@@ -150,6 +148,8 @@ class SiteTriton:
 
     exit_timeout_s: int
     """Seconds that requests in flight have after SIGTERM."""
+    verify_interval_s: int
+    """Seconds between two verifications of all that a host has."""
     http_threads: int
     """HTTP workers of one server."""
 

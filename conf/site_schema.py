@@ -77,7 +77,7 @@ class SiteGroups:
     """OS groups that two duties share."""
 
     serving: str
-    """Members may command a serving host's supervisor."""
+    """Members may command a serving host's Triton and its supervisor."""
     edge: str
     """Members may take hosts out of an edge and put them back."""
 

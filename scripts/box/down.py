@@ -99,11 +99,12 @@ def _shut_down(site: Site) -> None:
 
 def sweep(site: Site) -> None:
     """Remove what dead daemons leave: sockets, pid files, Triton's shared memory."""
-    for run in [site.paths.run, *(hosts.home(site, host) / "run" for host in site.hosts)]:
+    homes = [hosts.home(site, host) for host in site.hosts]
+    for run in [site.paths.run, *(home / name for home in homes for name in ("run", "watch"))]:
         for path in sorted(run.rglob("*")):
             if path.is_socket() or path.suffix in (".pid", ".lock"):
                 path.unlink()
     for host in site.hosts:
-        prefix = hosts.triton(site, host, "").shm_prefix
+        prefix = hosts.triton(site, host).shm_prefix
         for region in Path("/dev/shm").glob(f"{prefix}*"):
             region.unlink(missing_ok=True)

@@ -65,6 +65,7 @@ def exclusive(site: Site) -> Iterator[None]:
 def _prepare(site: Site, console: Console) -> list[Program]:
     """Put on disk all that the daemons need."""
     files.ensure_folders(all_folders(site))
+    hosts.adopt(site)
     munge.ensure_key(site)
     passwords.ensure(site)
     mlflow.ensure_key(site)
