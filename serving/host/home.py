@@ -42,7 +42,7 @@ class HostHome:
 
     @property
     def state(self) -> Path:
-        """What the host remembers: fence, highest versions, revoked digests, last verification."""
+        """The host's memory: fence, highest versions, revoked digests, last verification."""
         return self.root / "state"
 
     @property
