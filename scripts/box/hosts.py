@@ -217,6 +217,7 @@ def code_files(site: Site, host: str) -> list[File]:
         restart=[f"{site.serving_env}/bin/supervisorctl", "-c", str(etc / "supervisord.conf"),
                  "restart", "triton"],
         triton=server.argv(),
+        approvals=site.signing.approvals,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
     return [*code, File(etc / "host.json", settings)]

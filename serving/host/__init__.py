@@ -1,5 +1,5 @@
 """The programs of a serving host: a deployment's verbs, verification, the start of Triton.
 
-Installed root-owned on each host with the few files of ours that they import (`installation`): of
-ours serving.artifact.verify and durable, serving.triton's client and model configs, conf.errors.
+Imports serving.artifact.verify and durable, serving.triton's client and model configs, conf.errors
+and names: the few files that are installed with it, root's, on each host (`installation`).
 """

@@ -13,7 +13,8 @@ class HostHome:
 
     `restart` is the command that restarts Triton; `triton` the command line of the server, and
     `verify_socket` the place where its start waits for a verification. Between two verifications
-    of what serves lie at most `verify_interval_s` seconds.
+    of what serves lie at most `verify_interval_s` seconds. A package that arrives needs `approvals`
+    signatures of approvers beside the release's.
     """
 
     root: Path
@@ -22,6 +23,7 @@ class HostHome:
     verify_interval_s: float
     restart: tuple[str, ...]
     triton: tuple[str, ...]
+    approvals: int = 0
 
     @property
     def staging(self) -> Path:
@@ -40,7 +42,7 @@ class HostHome:
 
     @property
     def state(self) -> Path:
-        """What the host remembers: fence, highest versions, revoked digests, last verification."""
+        """The host's memory: fence, highest versions, revoked digests, last verification."""
         return self.root / "state"
 
     @property
@@ -67,6 +69,7 @@ def settings_json(
     verify_interval_s: float,
     restart: list[str],
     triton: list[str],
+    approvals: int = 0,
 ) -> str:
     """The text of etc/host.json."""
     values = {
@@ -75,6 +78,7 @@ def settings_json(
         "verify_interval_s": verify_interval_s,
         "restart": restart,
         "triton": triton,
+        "approvals": approvals,
     }
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
@@ -89,4 +93,5 @@ def read_home(root: Path) -> HostHome:
         float(values["verify_interval_s"]),
         tuple(values["restart"]),
         tuple(values["triton"]),
+        int(values["approvals"]),
     )

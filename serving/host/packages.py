@@ -71,6 +71,7 @@ def verified_package(
             version,
             revoked=state.revoked_list(home),
             accept_expired=not arrives,
+            approvals=home.approvals if arrives else 0,
         )
     except Refused as refused:
         raise HostRefusal(refused.reason, str(refused)) from None

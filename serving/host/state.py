@@ -1,4 +1,4 @@
-"""What a host remembers between commands, each in a small file that appears whole.
+"""The memory of a host between commands, each part a small file that appears whole.
 
 fence: the highest number that a controller has shown; a lower one is a controller that has lost the
 fleet. <model>.highest: the highest version accepted; an older one passes only as a rollback.

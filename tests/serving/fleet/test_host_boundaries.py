@@ -260,13 +260,9 @@ def test_nobody_controls_a_hosts_triton_over_tcp(bed):
     command_line = _command_line(bed)
     shown = command_line.split("--http-restricted-api=")[1].split("\0")[0]
     header, value = shown.split(":", 1)[1].split("=", 1)
-    for path in (
-        "/v2/repository/models/toy/unload",
-        "/v2/repository/models/toy/load",
-        "/v2/repository/index",
-        "/v2/systemsharedmemory/status",
-        "/v2/logging",
-    ):
+    for path in ("/v2/repository/models/toy/unload", "/v2/repository/models/toy/load",
+                 "/v2/repository/index", "/v2/systemsharedmemory/status",
+                 "/v2/logging"):  # fmt: skip
         method = "POST" if "repository" in path else "GET"
         # Even with what every user can read in /proc.
         for carried in ({}, {header: value.strip()}, {header: value.strip() + " "}):
