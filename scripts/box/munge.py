@@ -15,21 +15,22 @@ def socket(site: Site) -> Path:
     return site.paths.run / "munge" / "munge.sock"
 
 
-def _key(site: Site) -> Path:
+def key(site: Site) -> Path:
+    """File of the key that every munged of the site shares."""
     return site.paths.etc / "munge" / "munge.key"
 
 
 def folders(site: Site) -> list[Folder]:
     user = site.users.munge
     return [
-        Folder(_key(site).parent, user, user, 0o700),
+        Folder(key(site).parent, user, user, 0o700),
         Folder(socket(site).parent, user, user, 0o755),
         Folder(site.root / "munge", user, user, 0o700),
     ]
 
 
 def ensure_key(site: Site) -> None:
-    ensure_secret(_key(site), site.users.munge, 1024, text=False)
+    ensure_secret(key(site), site.users.munge, 1024, text=False)
 
 
 def programs(site: Site) -> list[Program]:
@@ -42,7 +43,7 @@ def programs(site: Site) -> list[Program]:
                 # A checkout may lie under somebody's own folder; munged would refuse for that.
                 # The key's own folder is 0700 and munge's.
                 "--force", "--num-threads=10",
-                f"--key-file={_key(site)}", f"--socket={socket(site)}",
+                f"--key-file={key(site)}", f"--socket={socket(site)}",
                 f"--pid-file={run / 'munged.pid'}",
                 f"--seed-file={site.root / 'munge' / 'seed'}",
                 f"--log-file={site.root / 'munge' / 'munged.log'}",
