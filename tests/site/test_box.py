@@ -57,6 +57,7 @@ def test_each_identity_is_a_user_of_its_own(box: Any) -> None:
     ("role", "path"),
     [
         ("train", "release_key"), ("train", "deploy_key"), ("deploy", "release_key"),
+        ("release", "release_key"),
         ("triton", "release_key"), ("observe", "deploy_key"),
     ],
 )  # fmt: skip
