@@ -196,3 +196,4 @@ def _only_us(region: str, what: str) -> None:
             f"{what}: region {region!r} is not in the US. Models are served from hosts in the US "
             "only (us-*); move it or take it out of the site's config."
         )
+    check_name(f"{what}: region", region)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from invoke import Context
 from invoke.exceptions import Exit
+from omegaconf import OmegaConf
 
 import conf
 from serving.fleet.cli import command, status, tasks
 from serving.fleet.cli.command import Controls
+from serving.fleet.inventory import fleet_from
 from serving.fleet.rollout.driver import HostState, HostVerification
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal
@@ -36,7 +38,9 @@ def no_fleet(monkeypatch, tmp_path):
 
     monkeypatch.setattr(command, "SshDriver", reached)
     monkeypatch.setattr(status, "SshDriver", reached)
-    on = Controls(None, tmp_path / "store", Journal(tmp_path / "journal"), RolloutConfig(), "")
+    on = Controls(
+        None, tmp_path / "store", Journal(tmp_path / "journal"), RolloutConfig(), "", None
+    )
     monkeypatch.setattr(command, "controls", lambda config: on)
     monkeypatch.setattr(conf, "compose", lambda *_: None)
     return on
@@ -87,6 +91,16 @@ def test_an_odd_model_reaches_no_shell_from_the_command_line(tmp_path):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("region", ["us-east; reboot", "us-a\nb", "us-../x", "us-" + "e" * 99])
+def test_an_odd_region_is_refused(region):
+    config = conf.compose("rollout")
+    OmegaConf.set_struct(config, False)
+    config.site.edges[region] = config.site.edges["us-east"]
+    with pytest.raises(conf.LockgateError, match=r"region=.*a name has") as refused:
+        fleet_from(config)
+    assert refused.value.exit_code == 2
+
+
 class OddFleet:
     """Three hosts, of which two are odd; every read of the model `cursed` fails."""
 
@@ -122,7 +136,7 @@ def odd_site(monkeypatch, tmp_path):
             stream.write(b'7\n{"model":"flights"}\n\xff\n')
     with (tmp_path / ROLLOUTS).open("ab") as stream:
         stream.write(b'{"at":"2026-01-0\n')
-    on = Controls(None, tmp_path / "store", journal, RolloutConfig(), "")
+    on = Controls(None, tmp_path / "store", journal, RolloutConfig(), "", None)
     monkeypatch.setattr(command, "controls", lambda config: on)
     monkeypatch.setattr(status, "SshDriver", OddFleet)
     return on
@@ -160,7 +174,7 @@ def test_the_text_of_a_status_obeys_nobody(odd_site, capsys):
 def test_a_torn_line_alone_is_no_drift(monkeypatch, tmp_path, capsys):
     journal = Journal(tmp_path)
     (tmp_path / ROLLOUTS).write_bytes(b'{"at":"2026-01-0\n')
-    on = Controls(None, tmp_path / "store", journal, RolloutConfig(), "")
+    on = Controls(None, tmp_path / "store", journal, RolloutConfig(), "", None)
     monkeypatch.setattr(command, "controls", lambda config: on)
     tasks.status.body(Context())
     assert f"{ROLLOUTS}:1: cut off" in capsys.readouterr().out

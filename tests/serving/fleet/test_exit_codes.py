@@ -20,8 +20,9 @@ from serving.fleet.errors import FleetConfigError, FleetError, FleetRefusal, Unr
 from serving.fleet.haproxy.edge import EdgeError, EdgeUnreachable
 from serving.fleet.rollout.engine import Outcome
 from serving.fleet.rollout.lease import LeaseLost, Locked
-from serving.fleet.ssh.connection import RemoteError
-from serving.fleet.ssh.transfer import NoRoom, PackageRefused
+from serving.fleet.ssh.transfer import NoRoom
+from serving.fleet.ssh.triton import GoldenMismatch
+from serving.fleet.ssh.verbs import PackageRefused
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ from serving.fleet.ssh.transfer import NoRoom, PackageRefused
     [
         (FleetError("it failed."), 1),
         (Locked("fab is at work."), 1),
-        (RemoteError("a: `x` failed.", 9), 1),
+        (GoldenMismatch("a: golden example 0 of toy/2 differs."), 1),
         (EdgeError("the edge refused it."), 1),
         (FleetConfigError("no such model."), 2),
         (conf.ConfigError("no such key."), 2),
