@@ -26,7 +26,9 @@ from tests.hpc.jobs.test_queue import job_file, make_run
 
 GOOD, BROKEN = "t-20260101-000001-aaaaaa", "t-20260101-000002-bbbbbb"
 DEEP = 100_000
-QUEUE = squeue_json((1, GOOD, "RUNNING"), (2, BROKEN, "RUNNING"))
+QUEUE = json.loads(squeue_json((1, GOOD, "RUNNING"), (2, BROKEN, "RUNNING")))
+for job in QUEUE["jobs"]:
+    job["batch_host"] = "n1"
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -61,14 +63,16 @@ FILES = (
 
 
 def answers(command) -> str:
-    return QUEUE if command[0] == "squeue" else "n1|idle|gpu\n"
+    if command[0] == "squeue":
+        return json.dumps(QUEUE)
+    return "n1|127.0.0.1\n" if command[-1].endswith("%o") else "n1|idle|gpu\n"
 
 
 def site_with(tmp_path: Path, file: str, kind: str) -> Path:
     runs = tmp_path / "runs"
     for number, name in enumerate((GOOD, BROKEN), 1):
         run = make_run(runs, name, job_file(job_id=str(number)), "running")
-        write_run_file(run.target, TargetFile(f"127.0.0.1:{number}"))
+        write_run_file(run.target, TargetFile(f"127.0.0.1:{40000 + number}"))
     path = runs / BROKEN / file
     path.unlink(missing_ok=True)
     KINDS[kind](path)
