@@ -159,9 +159,11 @@ def test_the_log_names_a_broken_run_once(tmp_path, caplog):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=5,
 )
 KEYS = st.sampled_from(
     ["kind", "job_id", "user", "ranks", "submitted", "state", "attempt", "error", "target", "at"]
@@ -173,7 +175,10 @@ def run(tmp_path_factory) -> Run:
     return make_run(tmp_path_factory.mktemp("runs"), GOOD, job_file())
 
 
-@given(st.sampled_from(FILES), st.binary() | st.dictionaries(KEYS, JSON).map(json.dumps))
+@given(
+    st.sampled_from(FILES),
+    st.binary(max_size=50) | st.dictionaries(KEYS, JSON, max_size=5).map(json.dumps),
+)
 def test_whatever_stands_in_a_file_the_run_has_a_state(run, file, content):
     path = run.folder / file
     before = path.read_bytes() if path.exists() else None
