@@ -15,6 +15,8 @@ from ipaddress import ip_address
 
 import torch.distributed as dist
 
+LISTEN = "LOCKGATE_LISTEN_ADDR"
+"""Of rank 0: its address for the job's other nodes, where its own name does not lead there."""
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 SIOCGIFADDR = 0x8915  # the IPv4 address of an interface: netdevice(7)
 BACKLOG = 4096  # ranks that connect at one time
@@ -29,7 +31,7 @@ def open_store(timeout: timedelta) -> dist.TCPStore:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if rank != 0:
         return dist.TCPStore(address, port, size, False, timeout)
-    resolved, family = _resolved(address)
+    resolved, family = _resolved(os.environ.get(LISTEN, address))
     listener = socket.create_server((resolved, port), family=family, backlog=BACKLOG)
     return dist.TCPStore(
         resolved, port, size, True, timeout, master_listen_fd=listener.detach()
@@ -38,7 +40,8 @@ def open_store(timeout: timedelta) -> dist.TCPStore:
 
 def bind_gloo() -> None:
     """Let gloo use the interface that leads to rank 0, unless the environment names another."""
-    interface = _interface(_own_address(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
+    leader = os.environ.get(LISTEN, os.environ["MASTER_ADDR"])
+    interface = _interface(_own_address(leader, int(os.environ["MASTER_PORT"])))
     if interface is not None:
         os.environ.setdefault(GLOO_INTERFACE, interface)
 

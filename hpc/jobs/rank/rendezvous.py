@@ -32,6 +32,7 @@ class Rank:
     job_id: str
     attempt: int
     local: bool  # started by the local executor, not by Slurm
+    listen_addr: str = ""  # where rank 0 listens, if that is not what master_addr resolves to
 
     def variables(self, ambient: Mapping[str, str] = os.environ) -> dict[str, str]:
         """torch.distributed's variables; DeepSpeed imports mpi4py unless all of them are set."""
@@ -45,6 +46,7 @@ class Rank:
             "LOCAL_WORLD_SIZE": str(self.local_world_size),
             "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": str(self.master_port),
+            **({"LOCKGATE_LISTEN_ADDR": self.listen_addr} if self.listen_addr else {}),
         }
 
 
@@ -56,22 +58,17 @@ def this_rank(logs: Path) -> Rank:
     """
     job = JobEnvironment()
     local = job.name() == "local"
-    if local:
-        address = "127.0.0.1"
-    elif job.global_rank == 0:
-        address = listening_address(job.hostnames)
-    else:
-        address = master_address(job.hostnames)
     return Rank(
         rank=job.global_rank,
         world_size=job.num_tasks,
         local_rank=job.local_rank,
         local_world_size=job.num_tasks // job.num_nodes,
-        master_addr=address,
+        master_addr="127.0.0.1" if local else master_address(job.hostnames),
         master_port=master_port(job.job_id),
         job_id=job.job_id,
         attempt=_local_attempt(logs, job.global_rank) if local else _slurm_attempt(),
         local=local,
+        listen_addr="" if local or job.global_rank else listening_address(job.hostnames),
     )
 
 

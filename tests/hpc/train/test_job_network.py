@@ -68,6 +68,21 @@ def test_the_interface_that_leads_to_rank_0_is_gloos_unless_one_was_chosen(monke
     assert os.environ[job_network.GLOO_INTERFACE] == "ib0"
 
 
+def test_rank_0_listens_where_the_other_nodes_reach_it(monkeypatch):
+    port = master_port(str(os.getpid() + 1))
+    for name, value in {
+        "MASTER_ADDR": "127.0.1.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1",
+        job_network.LISTEN: "127.0.0.9",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    store = job_network.open_store(job_network.timedelta(seconds=5))
+    assert store.host == "127.0.0.9"
+    socket.create_connection(("127.0.0.9", port), timeout=5).close()
+    for other in ("127.0.0.1", "127.0.1.1"):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((other, port), timeout=5)
+
+
 def test_a_port_that_is_taken_is_an_error_and_no_silent_other_one(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for name, value in {

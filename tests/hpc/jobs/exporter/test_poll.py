@@ -205,3 +205,15 @@ def test_metrics_are_in_the_format_that_the_scraper_takes(server):
     _, url = server
     answer = urllib.request.urlopen(f"{url}/metrics?name[]=x", timeout=10)
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
+
+
+def test_broken_runs_are_counted_without_their_names(server, tmp_path):
+    collector, url = server
+    serving(tmp_path, "lm-20260101-000001-aaaaaa")
+    broken = serving(tmp_path, "lm-20260101-000002-bbbbbb")
+    broken.status.write_text("[" * 100_000)
+    collector.snapshot = poll_slurm(QueueSnapshot(), answers, tmp_path)
+    assert samples(url)[("lockgate_runs_unreadable",)] == 1
+    broken.status.unlink()
+    collector.snapshot = poll_slurm(collector.snapshot, answers, tmp_path)
+    assert samples(url)[("lockgate_runs_unreadable",)] == 0

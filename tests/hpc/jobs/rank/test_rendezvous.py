@@ -28,6 +28,8 @@ def test_deepspeed_and_torch_get_all_that_they_look_for():
         "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "n1", "MASTER_PORT": "20005",
     }  # fmt: skip
+    told = replace(RANK, listen_addr="10.0.0.7").variables({})
+    assert (told["MASTER_ADDR"], told["LOCKGATE_LISTEN_ADDR"]) == ("n1", "10.0.0.7")
 
 
 @pytest.mark.parametrize(("visible", "device"), [("", "1"), ("0,1", "1"), ("3", "0")])

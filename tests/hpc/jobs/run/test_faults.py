@@ -26,7 +26,9 @@ from tests.hpc.jobs.test_queue import job_file, make_run
 
 GOOD, BROKEN = "t-20260101-000001-aaaaaa", "t-20260101-000002-bbbbbb"
 DEEP = 100_000
-QUEUE = squeue_json((1, GOOD, "RUNNING"), (2, BROKEN, "RUNNING"))
+QUEUE = json.loads(squeue_json((1, GOOD, "RUNNING"), (2, BROKEN, "RUNNING")))
+for job in QUEUE["jobs"]:
+    job["batch_host"] = "n1"
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -61,14 +63,16 @@ FILES = (
 
 
 def answers(command) -> str:
-    return QUEUE if command[0] == "squeue" else "n1|idle|gpu\n"
+    if command[0] == "squeue":
+        return json.dumps(QUEUE)
+    return "n1|127.0.0.1\n" if command[-1].endswith("%o") else "n1|idle|gpu\n"
 
 
 def site_with(tmp_path: Path, file: str, kind: str) -> Path:
     runs = tmp_path / "runs"
     for number, name in enumerate((GOOD, BROKEN), 1):
         run = make_run(runs, name, job_file(job_id=str(number)), "running")
-        write_run_file(run.target, TargetFile(f"127.0.0.1:{number}"))
+        write_run_file(run.target, TargetFile(f"127.0.0.1:{40000 + number}"))
     path = runs / BROKEN / file
     path.unlink(missing_ok=True)
     KINDS[kind](path)
@@ -155,9 +159,11 @@ def test_the_log_names_a_broken_run_once(tmp_path, caplog):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=5,
 )
 KEYS = st.sampled_from(
     ["kind", "job_id", "user", "ranks", "submitted", "state", "attempt", "error", "target", "at"]
@@ -169,7 +175,10 @@ def run(tmp_path_factory) -> Run:
     return make_run(tmp_path_factory.mktemp("runs"), GOOD, job_file())
 
 
-@given(st.sampled_from(FILES), st.binary() | st.dictionaries(KEYS, JSON).map(json.dumps))
+@given(
+    st.sampled_from(FILES),
+    st.binary(max_size=50) | st.dictionaries(KEYS, JSON, max_size=5).map(json.dumps),
+)
 def test_whatever_stands_in_a_file_the_run_has_a_state(run, file, content):
     path = run.folder / file
     before = path.read_bytes() if path.exists() else None
