@@ -107,6 +107,8 @@ class SitePaths:
     """Private SSH client key of the deploy identity."""
     known_hosts: Path
     """Pinned keys of the serving hosts."""
+    passwords: Path
+    """Passwords of HTTP services, `<service>/<OS user>`; see conf.credentials."""
     allowed_signers: Path
     """Signers whose manifests count."""
     hosts: Path

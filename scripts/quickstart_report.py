@@ -156,6 +156,7 @@ def _urls(site: Site) -> str:
     return "\n".join(
         (
             f"Runs and models   {site.mlflow_uri}",
+            f"  log in as       {site.users.observe}, with its password in {site.paths.passwords}/",
             f"Metrics           {site.prometheus_url}/graph?g0.expr={query}&g0.tab=1",
             f"Alerts            http://127.0.0.1:{site.ports.alertmanager}",
             *(f"HAProxy {region:9} {edge.metrics_url}" for region, edge in site.edges.items()),

@@ -120,6 +120,7 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
             "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
         },
         parameters=flat(settings),
+        passwords=_passwords(spec),
     )
     tracking.start()
     with served(run.target, run.name, spec.task, unit) as shown:
@@ -131,6 +132,12 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
             yield report
         finally:
             tracking.end(MLFLOW_STATUS[report.outcome])
+
+
+def _passwords(spec: JobSpec) -> Path | None:
+    """The folder of accounts; None for a run that was submitted before there was one."""
+    folder = spec.config.site.paths.get("passwords")
+    return None if folder is None else Path(folder)
 
 
 def _minutes(seconds: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conf.credentials import set_mlflow_account
 from hpc.train import metrics_log
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class Tracking:
     metrics: Path  # metrics.jsonl
     tags: Mapping[str, str]
     parameters: Mapping[str, Any]
+    passwords: Path | None = None
+    """Folder with this user's own account at MLflow."""
     _id: str | None = field(default=None, init=False)
     _behind: bool = field(default=False, init=False)
 
@@ -67,6 +70,8 @@ class Tracking:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        if self.passwords is not None:
+            set_mlflow_account(self.passwords)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri)

@@ -9,19 +9,23 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from conf.credentials import HttpAccount
 from scripts.box.program import Probe
 
 TIMEOUT_S = 4.0
 
 
-def http_ok(url: str) -> Probe:
-    """Healthy when GET `url` answers 200."""
+def http_ok(url: str, account: Callable[[], HttpAccount | None] = lambda: None) -> Probe:
+    """Healthy when GET `url` answers 200, to `account()` where there is one."""
     parts = urlsplit(url)
 
     def probe() -> str:
+        known = account()
+        headers = {"Authorization": known.header} if known else {}
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
         try:
-            connection.request("GET", parts.path or "/")
+            connection.request("GET", target, headers=headers)
             status = connection.getresponse().status
         except (OSError, http.client.HTTPException) as error:
             return f"GET {url}: {error}"

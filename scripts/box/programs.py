@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.site_schema import Site
-from scripts.box import edge, hosts, identity, mariadb, mlflow, monitoring, munge, slurm
+from scripts.box import (
+    edge,
+    hosts,
+    identity,
+    mariadb,
+    mlflow,
+    monitoring,
+    munge,
+    passwords,
+    slurm,
+)
 from scripts.box.program import File, Folder, Program
 
 
@@ -42,6 +52,7 @@ def all_folders(site: Site) -> list[Folder]:
         # The folders of the keys are root's: an identity can use its key, not replace it.
         Folder(paths.release_key.parent),
         Folder(paths.deploy_key.parent),
+        *passwords.folders(site),
         *identity.folders(site),
         *munge.folders(site),
         *mariadb.folders(site),

@@ -13,7 +13,19 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.site_schema import Site
-from scripts.box import files, hosts, mariadb, munge, preflight, processes, slurm, supervisor, users
+from scripts.box import (
+    files,
+    hosts,
+    mariadb,
+    mlflow,
+    munge,
+    passwords,
+    preflight,
+    processes,
+    slurm,
+    supervisor,
+    users,
+)
 from scripts.box.identity import REPO
 from scripts.box.ports import refuse_taken
 from scripts.box.program import File, Program, Refusal
@@ -53,6 +65,9 @@ def _prepare(site: Site, console: Console) -> list[Program]:
     """Put on disk all that the daemons need."""
     files.ensure_folders(all_folders(site))
     munge.ensure_key(site)
+    passwords.ensure(site)
+    mlflow.ensure_key(site)
+    mlflow.ensure_owned(site)
     hosts.ensure_keys(site)
     slurm.ensure_gpus(site)
     if not mariadb.data(site).exists():

@@ -21,13 +21,13 @@ from serving.artifact.manifest import FileEntry, GateRecord, Manifest
 from serving.artifact.signature import check_signature, sign
 from serving.artifact.store import Package
 from serving.artifact.verify import FORMAT, format_time
+from serving.registry import CANDIDATE, PublishedNotRegistered, Registry, RegistryError
 from serving.release import candidate, report
 from serving.release.candidate import StagedCandidate
 from serving.release.dataset import find_dataset
 from serving.release.gate import may_release, run_gates
 from serving.release.lock import release_lock
 from serving.release.production import NONE, production_package, production_version
-from serving.release.registry import CANDIDATE, PublishedNotRegistered, Registry, RegistryError
 from serving.release.report import ReleaseReport
 from serving.release.settings import ReleaseSettings
 from serving.release.subject import GateSubject, ServedPackages
@@ -60,7 +60,7 @@ def release_candidate(
         progress(f"take {settings.run}")
         staged = candidate.stage_candidate(settings.candidate, package, settings.max_bytes)
         _check_run(staged, settings.run, found.model)
-        registry = Registry(settings.mlflow_uri)
+        registry = Registry(settings.mlflow_uri, settings.passwords)
         done = _released(settings.store, staged)
         if done is not None and not dry_run:
             return _unchanged(done, registry, settings.journal)

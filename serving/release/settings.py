@@ -51,6 +51,8 @@ class ReleaseSettings:
     allowed_signers: Path
     serving_env: Path
     mlflow_uri: str
+    passwords: Path
+    """With this user's own account at MLflow."""
     ephemeral: EphemeralSettings
     gates: Mapping[str, Gate]
     """By place in the YAML, in its order."""
@@ -82,6 +84,7 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
         allowed_signers=Path(paths["allowed_signers"]),
         serving_env=Path(site["serving_env"]),
         mlflow_uri=str(site["mlflow_uri"]),
+        passwords=Path(paths["passwords"]),
         ephemeral=from_config(EphemeralSettings, cfg.ephemeral, "ephemeral"),
         gates=make_gates(plain_values(cfg.get("gates"), "gates")),
     )

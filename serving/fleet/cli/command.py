@@ -38,6 +38,8 @@ class Controls:
     journal: Journal
     config: RolloutConfig
     mlflow_uri: str
+    passwords: Path
+    """With this user's own account at MLflow."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def controls(config: DictConfig) -> Controls:
         Journal(Path(config.site.paths.journal)),
         rollout,
         str(config.site.mlflow_uri or ""),
+        Path(config.site.paths.passwords),
     )
 
 
@@ -193,7 +196,7 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
                 "deploy" if action == "heal" else action, rollout, model=shipment.model,
                 version=shipment.version, digest=shipment.digest, previous=previous,
             )  # fmt: skip
-            warning = point_alias(on.mlflow_uri, shipment.model, shipment.version)
+            warning = point_alias(on.mlflow_uri, shipment.model, shipment.version, on.passwords)
     return RolloutReport(
         outcome,
         shipment.model,

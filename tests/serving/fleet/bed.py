@@ -194,7 +194,8 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
             "site": {
                 "name": "bed",
                 "root": str(root),
-                "paths": {"store": str(root / "store"), "journal": str(root / "journal"),
+                "paths": {"passwords": str(root / "passwords"),
+                          "store": str(root / "store"), "journal": str(root / "journal"),
                           "hosts": str(root / "hosts")},
                 "mlflow_uri": "",
                 "hosts": {n: {"address": addresses[n], "region": r}

@@ -10,7 +10,7 @@ def test_a_site_without_mlflow_is_not_warned():
 
 
 def test_a_registry_that_does_not_answer_is_a_sentence(monkeypatch):
-    from serving.release import registry
+    from serving import registry
 
     def down(*_: object) -> None:
         raise registry.RegistryError("the MLflow registry at http://far did not answer.")
@@ -21,7 +21,7 @@ def test_a_registry_that_does_not_answer_is_a_sentence(monkeypatch):
 
 
 def test_the_alias_is_set_when_it_can_be(monkeypatch):
-    from serving.release import registry
+    from serving import registry
 
     pointed = []
     monkeypatch.setattr(registry.Registry, "set_alias", lambda self, *what: pointed.append(what))

@@ -39,7 +39,7 @@ def dataset(site: Path, dataset_template: Path) -> Path:
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: creating its tables takes seconds."""
-    from serving.release.registry import Registry
+    from serving.registry import Registry
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     assert Registry(f"sqlite:///{path}").version_of("nothing", "candidate") is None

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from serving.artifact.manifest import GateRecord
+from serving.registry import PublishedNotRegistered, RegistryError
 from serving.release import command, pipeline, report
-from serving.release.registry import PublishedNotRegistered, RegistryError
 from serving.release.report import ReleaseReport
 
 from . import tiny

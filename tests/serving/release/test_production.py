@@ -11,9 +11,9 @@ import pytest
 from conf import ConfigError
 from conf.errors import REFUSED
 from serving.fleet.rollout.journal import Journal
+from serving.registry import PRODUCTION, Registry
 from serving.release import pipeline
 from serving.release.production import ProductionUnknown, production_version
-from serving.release.registry import PRODUCTION, Registry
 
 from . import tiny
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from serving.release.registry import CANDIDATE, DIGEST_TAG, Registry, RegistryError
+from serving.registry import CANDIDATE, DIGEST_TAG, Registry, RegistryError
 
 pytestmark = pytest.mark.slow  # MLflow takes seconds to import and to make its tables
 

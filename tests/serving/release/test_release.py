@@ -14,16 +14,16 @@ import pytest
 
 from serving.artifact import manifest, store
 from serving.artifact.verify import parse_time, verify_package
-from serving.release import pipeline
-from serving.release.lock import ReleaseLocked, release_lock
-from serving.release.pipeline import ReleaseError
-from serving.release.registry import (
+from serving.registry import (
     CANDIDATE,
     PRODUCTION,
     PublishedNotRegistered,
     Registry,
     RegistryError,
 )
+from serving.release import pipeline
+from serving.release.lock import ReleaseLocked, release_lock
+from serving.release.pipeline import ReleaseError
 from serving.release.report import ReleaseReport
 
 from . import tiny

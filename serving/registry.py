@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from conf.credentials import set_mlflow_account
 from conf.errors import INCOMPLETE, UNREACHABLE, LockgateError
 
 CANDIDATE, PRODUCTION = "candidate", "production"
@@ -37,9 +39,13 @@ class PublishedNotRegistered(RegistryError):
 
 @dataclass(frozen=True)
 class Registry:
-    """The registry at a tracking `uri` (http://..., or sqlite:///...)."""
+    """The registry at a tracking `uri` (http://..., or sqlite:///...).
+
+    `passwords` is the folder with this user's own account at it (see `conf.credentials`).
+    """
 
     uri: str
+    passwords: Path | None = None
 
     def number_for(self, model: str, digest: str, run: str, store: Mapping[int, str]) -> int:
         """The version number for the candidate with this content `digest`.
@@ -109,7 +115,7 @@ class Registry:
         return found[0].info.run_id if found else None
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        client, error_type = _mlflow(self.uri)
+        client, error_type = self._client()
         try:
             return getattr(client, method)(*arguments, **named)
         except error_type as error:
@@ -118,6 +124,14 @@ class Registry:
                 f"the MLflow registry at {self.uri} did not do {method}: {reason}. "
                 "Is it up (scripts/site status)?"
             ) from None
+
+    def _client(self) -> tuple[Any, type[Exception]]:
+        if self.passwords is not None:
+            try:
+                set_mlflow_account(self.passwords)
+            except OSError as error:
+                raise RegistryError(f"this user's account at MLflow: {error}.") from error
+        return _mlflow(self.uri)
 
 
 def _mlflow(uri: str) -> tuple[Any, type[Exception]]:
