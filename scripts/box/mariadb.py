@@ -20,8 +20,8 @@ def socket(site: Site) -> Path:
 
 
 def folders(site: Site) -> list[Folder]:
-    user = site.users.mysql
-    return [Folder(socket(site).parent, user, user, 0o755)]
+    # Beside MariaDB itself only slurmdbd has business at its socket.
+    return [Folder(socket(site).parent, site.users.mysql, site.users.slurm, 0o750)]
 
 
 def grants(site: Site) -> str:

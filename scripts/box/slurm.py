@@ -125,7 +125,8 @@ def slurm_conf(site: Site, machine: Machine) -> str:
     ]
     lines.append(
         f"PartitionName={slurm.partition} Nodes={','.join(nodes(site))} Default=YES "
-        "MaxTime=INFINITE State=UP"
+        # Who trains, and nobody else of the machine; root is never refused. The user's own group.
+        f"AllowGroups={site.users.train} MaxTime=INFINITE State=UP"
     )
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ import pytest
 
 from conf import compose
 from conf.site_schema import Site, site_config
-from scripts.box import slurm
+from scripts.box import mariadb, slurm
 from scripts.box.slurm import Machine
 
 
@@ -22,6 +22,18 @@ def test_nodes_and_partition(site: Site) -> None:
         "Gres=gpu:2 State=UNKNOWN\n"
     ) in text
     assert "PartitionName=gpu Nodes=n1,n2 Default=YES" in text
+
+
+def test_the_partition_takes_the_training_users_jobs_only(site: Site) -> None:
+    (partition,) = [line for line in slurm.slurm_conf(site, Machine("vm")).splitlines()
+                    if line.startswith("PartitionName=")]  # fmt: skip
+    assert f"AllowGroups={site.users.train}" in partition.split()
+
+
+def test_only_slurmdbd_reaches_the_database(site: Site) -> None:
+    (folder,) = mariadb.folders(site)
+    assert (folder.owner, folder.group, folder.mode) == ("mysql", "slurm", 0o750)
+    assert folder.path == mariadb.socket(site).parent
 
 
 def test_more_nodes_by_config(site: Site) -> None:

@@ -80,6 +80,18 @@ def test_a_job_runs_on_two_nodes_with_its_gpus_and_is_accounted(box: Any) -> Non
     assert wait_until(accounted, 30), "not accounted within 30 s"
 
 
+@pytest.mark.parametrize("user", ["nobody", "lg-release", "lg-observe"])
+def test_the_partition_refuses_jobs_of_others(box: Any, user: str) -> None:
+    done = subprocess.run(
+        ["runuser", "-u", user, "--", "sbatch", "--parsable", "--begin=now+1hour", "--chdir=/",
+         "--output=/dev/null", "--wrap", "true"],
+        env={**os.environ, "SLURM_CONF": str(box.site.paths.slurm_conf)}, cwd="/",
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "User's group not permitted to use this partition" in done.stderr
+
+
 def test_jobs_of_one_cpu_and_one_gpu_share_the_nodes(box: Any) -> None:
     submit = ("sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1", "--gres=gpu:1",
               "--output=/dev/null", "--wrap", "srun sleep 30")  # fmt: skip
