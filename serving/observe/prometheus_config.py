@@ -15,6 +15,8 @@ from conf.site_schema import Site
 from serving.observe.settings import Settings, read_settings
 
 RULES_FILE = "rules.yml"
+TRAINING_METRICS = "lockgate_train_.*"
+"""All that a training job may export."""
 
 
 def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
@@ -113,13 +115,19 @@ def _job(name: str, targets: list[dict[str, Any]], settings: Settings) -> dict[s
 
 
 def _training_job(url: str, settings: Settings) -> dict[str, Any]:
-    """Running jobs come and go: they are discovered, and their series end when they leave."""
+    """Running jobs come and go: they are discovered, and their series end when they leave.
+
+    A job runs whatever its user wrote: only the metrics of a training run are taken from it.
+    """
     return {
         "job_name": "train",
         "http_sd_configs": [
             {"url": url, "refresh_interval": f"{settings.scrape.training_refresh_s}s"}
         ],
         "target_limit": settings.scrape.training_targets,
+        "metric_relabel_configs": [
+            {"source_labels": ["__name__"], "regex": TRAINING_METRICS, "action": "keep"}
+        ],
         **_limits("train", settings),
     }
 

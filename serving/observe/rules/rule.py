@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["page", "ticket", "none"]
+
+JOB_OF = {
+    "lockgate_train_": "train",
+    "lockgate_slurm_": "slurm",
+    "lockgate_host_": "host",
+    "lockgate_": "lockgate",
+    "haproxy_": "haproxy",
+    "node_": "node",
+    "prometheus_": "prometheus",
+    "alertmanager_": "alertmanager",
+}
+"""Prefix of a metric -> the one Prometheus job that it is believed from; the first that fits."""
+
+_SELECTOR = re.compile(rf"\b({'|'.join(JOB_OF)})(\w+)(\{{)?")
+
+
+def of_its_job(expr: str) -> str:
+    """`expr` with `job="..."` in the selector of every metric.
+
+    A target chooses the names of its metrics, and never its `job`: so no training job, and no model
+    behind a Triton, can raise or silence an alert about something else by a metric of its name.
+    """
+    return _SELECTOR.sub(
+        lambda found: (
+            f'{found[1]}{found[2]}{{job="{JOB_OF[found[1]]}"' + ("," if found[3] else "}")
+        ),
+        expr,
+    )
 
 
 @dataclass(frozen=True)
@@ -18,7 +47,7 @@ class Record:
 
     def as_yaml(self, runbooks: str) -> dict[str, Any]:
         """In the shape that Prometheus reads."""
-        return {"record": self.name, "expr": self.expr.strip()}
+        return {"record": self.name, "expr": of_its_job(self.expr.strip())}
 
 
 @dataclass(frozen=True)
@@ -41,7 +70,7 @@ class Alert:
 
     def as_yaml(self, runbooks: str) -> dict[str, Any]:
         """In the shape that Prometheus reads."""
-        rule: dict[str, Any] = {"alert": self.name, "expr": self.expr.strip()}
+        rule: dict[str, Any] = {"alert": self.name, "expr": of_its_job(self.expr.strip())}
         if self.hold:
             rule["for"] = self.hold
         if self.keep:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import socket
 import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +106,70 @@ def test_training_jobs_are_discovered_soon(site: DictConfig) -> None:
         {"url": "http://127.0.0.1:19200/sd/train", "refresh_interval": "15s"}
     ]
     assert "static_configs" not in train and train["target_limit"] == 200
+
+
+FORGED = """\
+lockgate_train_loss 0.5
+lockgate_train_step{job="lockgate",run="another"} 7
+lockgate_release_total 1
+lockgate_requests_total{model="flights",region="us-east"} 9
+up 0
+up{job="node"} 0
+haproxy_server_status{proxy="triton",state="UP"} 0
+"""
+
+
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is missing")
+def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
+    site: DictConfig, tmp_path: Path
+) -> None:
+    class Job(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(FORGED.encode())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Job)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    train = jobs(site)["train"]
+    del train["http_sd_configs"]
+    target = {"targets": [f"127.0.0.1:{server.server_port}"], "labels": {"run": "mine"}}
+    train |= {"static_configs": [target], "scrape_interval": "1s", "scrape_timeout": "1s"}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [train]}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [
+        "prometheus",
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            query = urllib.parse.quote('{__name__=~"lockgate_.*|haproxy_.*|up"}')
+            url = f"http://127.0.0.1:{port}/api/v1/query?query={query}"
+            found: list[dict[str, str]] = []
+            end = time.monotonic() + 30
+            while len(found) < 3 and time.monotonic() < end:
+                time.sleep(0.3)
+                with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as page:
+                    found = [one["metric"] for one in json.load(page)["data"]["result"]]
+        finally:
+            process.terminate()
+            server.shutdown()
+            server.server_close()
+    seen = sorted((one["__name__"], one["job"], one["run"]) for one in found)
+    assert seen == [
+        ("lockgate_train_loss", "train", "mine"),
+        ("lockgate_train_step", "train", "mine"),
+        ("up", "train", "mine"),
+    ]
+    assert {one["instance"] for one in found} == set(target["targets"])
 
 
 def test_no_scrape_is_without_limits(site: DictConfig) -> None:

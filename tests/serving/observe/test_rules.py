@@ -15,10 +15,37 @@ from promql_parser import parse
 from conf import repo_root
 from serving.observe.prometheus_config import rules_yml
 from serving.observe.rules.groups import all_alerts, declared
+from serving.observe.rules.rule import of_its_job
 from serving.observe.settings import SCRAPED, Settings, read_settings
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
 HEALTHY = [(f'up{{job="{job}",instance="{job}"}}', "1x4500") for job in SCRAPED if job != "train"]
+
+
+# The target that really shows each metric; `job` is Prometheus' own label of its series.
+SHOWN_BY = (
+    ("lockgate_train_", "train"), ("lockgate_slurm_", "slurm"), ("lockgate_host_", "host"),
+    ("lockgate_", "lockgate"), ("haproxy_", "haproxy"), ("node_", "node"),
+    ("prometheus_", "prometheus"), ("alertmanager_", "alertmanager"),
+)  # fmt: skip
+# Alerts whose series keep it.
+KEEPS_JOB = {
+    "AlertsNotDelivered": "alertmanager", "EdgeLogMalformed": "lockgate", "EdgeQueue": "haproxy",
+    "LockgateStale": "lockgate", "ModelNotReady": "lockgate", "ReleaseInProgress": "lockgate",
+    "RolloutUnfinished": "lockgate", "RuleFailing": "prometheus", "ScrapeRefused": "prometheus",
+    "SignatureExpiresSoon": "lockgate", "SlurmStale": "slurm", "VersionDrift": "lockgate",
+    "TrainingDiscoveryFailing": "prometheus",
+}  # fmt: skip
+
+
+def scraped(series: str) -> str:
+    """`series` with the label `job` of the target that shows it, unless it has one."""
+    name, _, labels = series.partition("{")
+    made = [job for prefix, job in SHOWN_BY if name.startswith(prefix)]
+    if not made or re.search(r"\bjob=", labels):
+        return series
+    rest = labels.removesuffix("}")
+    return f'{name}{{job="{made[0]}"{"," if rest else ""}{rest}}}'
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +73,10 @@ def play(
     cases = []
     for at, name, fired in expect:
         own = [rules[name, labels.get("long", "")]["labels"] for labels in fired]
-        expected = [{"exp_labels": {**o, **labels}} for o, labels in zip(own, fired, strict=True)]
+        job = {"job": KEEPS_JOB[name]} if name in KEEPS_JOB else {}
+        expected = [
+            {"exp_labels": {**job, **o, **labels}} for o, labels in zip(own, fired, strict=True)
+        ]
         cases.append({"eval_time": at, "alertname": name, "exp_alerts": expected})
     test = {
         "rule_files": ["bare.yml"],
@@ -54,7 +84,9 @@ def play(
         "tests": [
             {
                 "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in series],
+                "input_series": [
+                    {"series": scraped(name), "values": values} for name, values in series
+                ],
                 "alert_rule_test": cases,
             }
         ],
@@ -422,3 +454,45 @@ def test_no_rule_of_the_fleet_names_a_run(settings: Settings) -> None:
         for rule in group.rules:
             parse(rule.expr)
             assert group.name == "training" or not re.search(r"\b(run|job_id)\b", rule.expr)
+
+
+@pytest.mark.parametrize(
+    ("expr", "expected"),
+    [
+        ("rate(lockgate_requests_total[5m])", 'rate(lockgate_requests_total{job="lockgate"}[5m])'),
+        ('node_x{fstype="ext4"} < 1', 'node_x{job="node",fstype="ext4"} < 1'),
+        ("lockgate_train_step", 'lockgate_train_step{job="train"}'),
+        ('up{job="node"} == region_model:x:rate5m', 'up{job="node"} == region_model:x:rate5m'),
+    ],
+)
+def test_a_metric_is_taken_from_its_own_job(expr: str, expected: str) -> None:
+    assert of_its_job(expr) == expected
+
+
+def test_no_selector_of_a_rule_is_without_a_job() -> None:
+    rules = [rule for group in yaml.safe_load(rules_yml())["groups"] for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    selectors = [
+        found.groups()
+        for rule in rules
+        for found in re.finditer(r"\b([a-z]\w*:?[\w:]*_\w+|up)\s*(\{[^}]*\})?", rule["expr"])
+        if found[1] not in recorded and not re.search(r"\b(by|on)\b", found[1])
+    ]
+    shown = [(name, labels) for name, labels in selectors if made_by_a_target(name)]
+    assert len(shown) > 40
+    assert [name for name, labels in shown if "job" not in (labels or "")] == []
+
+
+def made_by_a_target(name: str) -> bool:
+    return name == "up" or any(name.startswith(prefix) for prefix, _ in SHOWN_BY)
+
+
+@needs_promtool
+def test_a_model_that_shows_metrics_of_the_edge_pages_nobody(tmp_path: Path) -> None:
+    def forged(series: str) -> str:
+        return series.replace("{", '{job="triton",')
+
+    bad, all_ = (forged(one % name) for one, name in
+                 ((FAILURES, ("flights", "model_error")), (REQUESTS, "flights")))  # fmt: skip
+    counted = [(bad, "0+60x240"), (all_, "0+60x240")]
+    play(tmp_path, [*HEALTHY, *counted], [("2h", "AvailabilityBurn", [])])
