@@ -87,8 +87,6 @@ class SitePorts:
     """Metrics of the queue, the nodes and the running jobs."""
     release_exporter: int
     """Metrics of releases, fleet and journal."""
-    edge_log: int
-    """UDP port of the request logs of every edge."""
     slurmctld: int
     """Slurm controller."""
     slurmdbd: int

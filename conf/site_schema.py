@@ -121,6 +121,8 @@ class SitePaths:
     """One log per daemon."""
     run: Path
     """Pid files and sockets."""
+    edge_log: Path
+    """Unix socket of the reader of every edge's request log."""
     slurm_conf: Path
     """slurm.conf of the cluster."""
 

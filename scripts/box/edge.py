@@ -13,7 +13,12 @@ def folders(site: Site) -> list[Folder]:
     # HAProxy makes its runtime socket here and hands it to the edge group, being a member.
     user, group = site.users.haproxy, site.groups.edge
     parents = sorted({edge.socket.parent for edge in site.edges.values()})
-    return [Folder(path, user, group) for path in parents]
+    return [
+        *(Folder(path, user, group) for path in parents),
+        # The reader of the request log makes its socket here, and the folder's group gets it:
+        # nobody but HAProxy (and root) can enter and write.
+        Folder(site.paths.edge_log.parent, site.users.observe, user, 0o2710),
+    ]
 
 
 def programs(site: Site) -> list[Program]:

@@ -1,7 +1,7 @@
 """The release and edge exporter: `python -m serving.observe.exporter [key=value ...]`.
 
 Serves /metrics on site.ports.release_exporter: releases and rollouts, the served versions of each
-host, and availability and latency of requests from the edges' log (UDP, site.ports.edge_log).
+host, and availability and latency of requests from the edges' log (site.paths.edge_log).
 It reads, and changes nothing; a scrape costs no host anything.
 """
 
@@ -78,8 +78,9 @@ def main(argv: Sequence[str]) -> int:
         edge_log = EdgeLog(regions, settings.exporter.latency_edges_s, registry)
         registry.register(latest)
         address = settings.control_address
-        receiver, receiving = listen(edge_log, address, int(site.ports.edge_log))
+        # The port first: a second exporter ends here, and does not take the first one's socket.
         server, serving = start_http_server(int(site.ports.release_exporter), address, registry)
+        receiver, receiving = listen(edge_log, Path(site.paths.edge_log))
     except (ConfigError, OSError) as error:
         log.error(error)
         return MISTAKE if isinstance(error, ConfigError) else FAILED

@@ -45,7 +45,7 @@ def test_one_key_is_changed_by_an_override() -> None:
         ("site.ports.ssh=0", r"^site\.ports\.ssh=0: must be a port, 1 to 65535"),
         ("site.ports.ssh=65536", r"^site\.ports\.ssh=65536: must be a port"),
         ("site.ports.mlflow=19090", r"^site\.ports\.prometheus=19090: mlflow has it already"),
-        ("site.ports.edge_log=16822", r"^site\.ports\.slurmd_base \+ 2=16822: .*edge_log has it"),
+        ("site.ports.mlflow=16822", r"^site\.ports\.slurmd_base \+ 2=16822: .*mlflow has it"),
         ("site.ports.slurmd_base=65534", r"^site\.ports\.slurmd_base \+ 2=65536: must be a port"),
         ("site.edges.us-west.http_port=18080", r"^site\.edges\.us-west\.http_port=.*us-east"),
         ("site.edges.us-west.http_port=19090", r"^site\.edges\.us-west\.http_port=19090: is also"),

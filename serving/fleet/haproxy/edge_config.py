@@ -33,6 +33,9 @@ from serving.fleet.haproxy.request_rules import (
     source_tables,
 )
 
+LOG_RING = "edge-log"
+LOG_LINE_BYTES = 8192
+
 BACKEND = "triton"
 """The one backend of every edge; its servers carry the names of the hosts."""
 
@@ -55,7 +58,7 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
     """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `ports.edge_log` and `groups.edge`.
+    `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `paths.edge_log` and `groups.edge`.
     Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
     """
     if region not in site.edges:
@@ -69,8 +72,9 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
     edge = site.edges[region]
     return "\n".join(
         [
-            *_global(edge.socket, site.ports.edge_log, site.groups.edge),
+            *_global(edge.socket, site.groups.edge),
             *buffer_settings(site.edge, validator),
+            *_log(site.paths.edge_log),
             *_defaults(site.edge),
             *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region), site.edge),
             *_backend(
@@ -84,16 +88,30 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
     )
 
 
-def _global(socket: Path, log_port: int, group: str) -> list[str]:
+def _global(socket: Path, group: str) -> list[str]:
     # The socket can take hosts out of service: beside HAProxy only the deploy identity is in this
     # group. Readers (Prometheus) have the statistics port.
     return [
         "# Written by serving/fleet/haproxy/edge_config.py; edit conf/site, not this file.",
         "global",
-        # UDP: the edge never waits for a reader of its log, nor notices that there is none.
-        f"  log 127.0.0.1:{log_port} len 8192 format raw local0",
+        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  stats socket {socket} group {group} mode 660 level admin",
         "  stats timeout 30s",
+    ]
+
+
+def _log(reader: Path) -> list[str]:
+    # A ring in memory: the edge never waits for the reader of its log, and what a reader that is
+    # restarted has missed is still there. A unix socket: only its peer can write to the reader,
+    # where anybody on the machine can send a datagram to a port.
+    return [
+        f"ring {LOG_RING}",
+        "  format raw",
+        f"  maxlen {LOG_LINE_BYTES}",
+        "  size 4194304",
+        "  timeout connect 5s",
+        "  timeout server 60s",
+        f"  server exporter unix@{reader}",
     ]
 
 

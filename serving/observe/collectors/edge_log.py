@@ -1,6 +1,6 @@
 """The edges' request log as availability and latency: Triton 2.51 has no histogram to add up.
 
-Every edge sends one JSON line per request over UDP. A line that cannot be read is counted and
+Every edge sends one JSON line per request to a unix socket that it alone can write to. A line that cannot be read is counted and
 dropped; what is not in the site's or the ledger's lists becomes `other`, so that no client can
 make a series.
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import socket
+import socketserver
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -37,7 +38,9 @@ REASONS = (*SERVER_REASONS, *CLIENT_REASONS)
 KINDS = ("infer", "other", "notice", "malformed")
 
 _INFER = re.compile(r"(?:https?://[^/]*)?/v2/models/([^/?]+)(/versions/\d+)?/infer(\?|\Z)")
-_MAX_DATAGRAM = 65_535
+_MAX_LINE = 65_536
+_MODE = 0o020
+"""Of the socket: its group, which is the edge's, may write; the other programs of its owner not."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class EdgeLog:
                     self.failures.labels(region, model, reason)
 
     def take(self, line: bytes) -> None:
-        """Count one datagram; never raises for what is in it."""
+        """Count one line; never raises for what is in it."""
         if not line.startswith(b"{"):
             # HAProxy's own notices: a host went down, a configuration was taken up.
             self.lines.labels("notice").inc()
@@ -174,30 +177,41 @@ class EdgeLog:
             self.seconds.labels(request.region, request.model).observe(request.seconds)
 
 
-def listen(log: EdgeLog, address: str, port: int) -> tuple[socket.socket, threading.Thread]:
-    """Receive datagrams for `log` in a thread until the socket is closed. Raises OSError."""
-    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    # A burst waits here while a scrape is answered; what does not fit is lost without a word.
-    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    try:
-        receiver.bind((address, port))
-    except OSError:
-        receiver.close()
-        raise
+class EdgeLogServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Receiver of the edges' lines: a connection for each edge, a thread for each connection."""
 
-    # A closed socket does not end a recv that waits on it: look up now and then.
-    receiver.settimeout(0.2)
+    daemon_threads = True
 
-    def receive() -> None:
-        while True:
-            try:
-                line = receiver.recv(_MAX_DATAGRAM)
-            except TimeoutError:
-                continue
-            except OSError:
-                return  # closed: the end
-            log.take(line)
+    def __init__(self, log: EdgeLog, path: Path) -> None:
+        path.unlink(missing_ok=True)  # of an exporter that was killed
+        self.log = log
+        super().__init__(str(path), _LineHandler)
+        path.chmod(_MODE)
 
-    thread = threading.Thread(target=receive, name="edge-log", daemon=True)
+    def close(self) -> None:
+        """Take no more connections; lines of those that are open are counted while the process
+        lives."""
+        self.shutdown()
+        self.server_close()
+
+
+class _LineHandler(socketserver.StreamRequestHandler):
+    server: EdgeLogServer
+
+    def handle(self) -> None:
+        while line := self.rfile.readline(_MAX_LINE):
+            self.server.log.take(line.rstrip(b"\n"))
+
+
+def listen(log: EdgeLog, path: Path) -> tuple[EdgeLogServer, threading.Thread]:
+    """Receive lines for `log` at the unix socket `path`, in threads. Raises OSError.
+
+    A folder that only the edge's group may enter keeps everybody else out; where it has the mode
+    2710, the socket gets that group. Another reader that lives loses its socket: take a port first.
+    """
+    server = EdgeLogServer(log, path)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(0.2,), name="edge-log", daemon=True
+    )
     thread.start()
-    return receiver, thread
+    return server, thread

@@ -91,7 +91,7 @@ def target_alerts(limits: AlertThresholds) -> Group:
                 'increase(lockgate_edge_log_lines_total{kind="malformed"}[1h])'
                 f" > {limits.malformed_lines}",
                 "ticket",
-                "lines that are not of the edge's log arrive at its port",
+                "lines that are not of the edge's log arrive at its reader",
             ),
         ),
     )

@@ -196,7 +196,7 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
                 "root": str(root),
                 "paths": {"passwords": str(root / "passwords"),
                           "store": str(root / "store"), "journal": str(root / "journal"),
-                          "hosts": str(root / "hosts")},
+                          "hosts": str(root / "hosts"), "edge_log": str(root / "log.sock")},
                 "mlflow_uri": "",
                 "hosts": {n: {"address": addresses[n], "region": r}
                           for r, members in regions.items() for n in members},
@@ -204,8 +204,7 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
                               "stats_port": free_port(), "socket": str(root / f"{r}.sock")}
                           for r in regions},
                 "ports": {"ssh": ports["ssh"], "triton_http": ports["http"],
-                          "triton_grpc": ports["grpc"], "triton_metrics": ports["metrics"],
-                          "edge_log": free_port()},
+                          "triton_grpc": ports["grpc"], "triton_metrics": ports["metrics"]},
                 "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
                 "edge": compose("site").site.edge,
             },

@@ -93,8 +93,8 @@ class EdgeBed:
 @contextmanager
 def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[EdgeBed]:
     """An edge in front of the Triton on `triton_port`; `settings` replace those of the site."""
-    port, stats, log_port = free_port(), free_port(), free_port()
-    path = folder / "s.sock"
+    port, stats = free_port(), free_port()
+    path, log_path = folder / "s.sock", folder / "log.sock"
     site = OmegaConf.create(
         {
             "hosts": {"a": {"address": "127.0.0.1", "region": REGION}},
@@ -104,14 +104,15 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
                     "socket": str(path),
                 }
             },
-            "ports": {"triton_http": triton_port, "edge_log": log_port},
+            "ports": {"triton_http": triton_port},
+            "paths": {"edge_log": str(log_path)},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": {**compose("site").site.edge, **settings},
         }
     )  # fmt: skip
     log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
     log.set_models(["same", "toy"])
-    receiver, thread = listen(log, "127.0.0.1", log_port)
+    receiver, thread = listen(log, log_path)
     config = folder / "haproxy.cfg"
     config.write_text(haproxy_cfg(cast(Site, site), REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:

@@ -27,7 +27,8 @@ def site(**changes):
                          "socket": f"/run/{region}.sock"}
                 for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
             },
-            "ports": {"triton_http": 18000, "edge_log": 15140},
+            "ports": {"triton_http": 18000},
+            "paths": {"edge_log": "/run/edge-log.sock"},
             "groups": {"edge": "root"},
             "edge": compose("site").site.edge,
         }

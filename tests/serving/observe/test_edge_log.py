@@ -6,9 +6,12 @@ import grp
 import http.client
 import json
 import os
+import pwd
 import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -217,7 +220,7 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
     triton = ThreadingHTTPServer(("127.0.0.1", 0), Triton)
     triton.daemon_threads = True
     threading.Thread(target=triton.serve_forever, args=(0.02,), daemon=True).start()
-    ports = {"http": free_port(), "stats": free_port(), "log": free_port(socket.SOCK_DGRAM)}
+    ports = {"http": free_port(), "stats": free_port()}
     site = OmegaConf.create(
         {
             "hosts": {"a": {"address": "127.0.0.1", "region": "us-east"}},
@@ -229,14 +232,15 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
                     "socket": str(tmp_path / "s.sock"),
                 }
             },
-            "ports": {"triton_http": triton.server_address[1], "edge_log": ports["log"]},
+            "ports": {"triton_http": triton.server_address[1]},
+            "paths": {"edge_log": str(tmp_path / "log.sock")},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": compose("site").site.edge,
         }
     )
     log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())
     log.set_models(["flights", "fails", "unknown", "dies"])
-    receiver, thread = listen(log, "127.0.0.1", ports["log"])
+    receiver, thread = listen(log, tmp_path / "log.sock")
     config = tmp_path / "haproxy.cfg"
     config.write_text(haproxy_cfg(site, "us-east"))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
@@ -284,9 +288,69 @@ def test_a_real_edge_is_understood(edge: tuple[int, ThreadingHTTPServer, EdgeLog
     assert value(log, "lockgate_edge_log_lines_total", kind="notice")
 
 
-def test_a_taken_port_is_said() -> None:
+def arrived(log: EdgeLog) -> float | None:
+    return value(log, "lockgate_requests_total", **FLIGHTS)
+
+
+def test_lines_of_several_edges_arrive_whole_and_a_closed_reader_leaves_its_socket_to_the_next(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.sock"
     log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        with pytest.raises(OSError, match="in use"):
-            listen(log, "127.0.0.1", taken.getsockname()[1])
+    log.set_models(["flights"])
+    for number in (1, 2):
+        receiver, thread = listen(log, path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o020
+        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+            one.connect(str(path))
+            other.connect(str(path))
+            whole = line()
+            one.sendall(whole[:20])
+            other.sendall(whole + b"\n" + whole + b"\n")
+            one.sendall(whole[20:] + b"\nnot json\n" + b"{" * 70_000 + b"\n" + whole + b"\n")
+            until(lambda wanted=4 * number: arrived(log) == wanted)
+        receiver.close()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert value(log, "lockgate_edge_log_lines_total", kind="notice") == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
+def test_only_the_group_of_the_folder_can_write_to_it() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "edge-log"
+        folder.mkdir()
+        Path(made).chmod(0o755)
+        shutil.chown(folder, "daemon", "bin")
+        folder.chmod(0o2710)
+        # Made as its owner, as the exporter does: the group comes from the folder.
+        log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
+        owner = pwd.getpwnam("daemon")
+        os.setegid(owner.pw_gid)
+        os.seteuid(owner.pw_uid)
+        try:
+            receiver, thread = listen(log, folder / "edges.sock")
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
+        def connects(uid: int, gid: int) -> bool:
+            script = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+            done = subprocess.run(
+                ["/usr/bin/python3", "-I", "-c", script, str(folder / "edges.sock")],
+                user=uid, group=gid, extra_groups=[], stderr=subprocess.DEVNULL, cwd="/",
+            )  # fmt: skip
+            return done.returncode == 0
+
+        try:
+            assert connects(pwd.getpwnam("nobody").pw_uid, grp.getgrnam("bin").gr_gid)
+            assert not connects(pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+            assert not connects(owner.pw_uid, owner.pw_gid)
+        finally:
+            receiver.close()
+            thread.join(timeout=10)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        listen(EdgeLog(HOSTS, (0.3,), CollectorRegistry()), tmp_path / "missing" / "log.sock")

@@ -338,10 +338,10 @@ def test_the_process_serves_reads_the_log_and_ends_when_told(
 ) -> None:
     host.models = {"flights": {1: True}}
     (tmp_path / "store").mkdir()
-    http, udp = free_ports(socket.SOCK_STREAM), free_ports(socket.SOCK_DGRAM)
+    http, socket_path = free_ports(socket.SOCK_STREAM), tmp_path / "edges.sock"
     overrides = [
         f"site.ports.release_exporter={http}",
-        f"site.ports.edge_log={udp}",
+        f"site.paths.edge_log={socket_path}",
         f"site.ports.triton_http={host.port}",
         "site.hosts.use1-a.address=127.0.0.1",
         "observe.exporter.poll_s=0.2",
@@ -355,8 +355,9 @@ def test_the_process_serves_reads_the_log_and_ends_when_told(
         assert "_created" not in page
         line = {"region": "us-east", "path": "/v2/models/flights/infer", "status": 200,
                 "term": "----", "srv": "a", "ta_ms": 3}  # fmt: skip
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as edge:
-            edge.sendto(json.dumps(line).encode(), ("127.0.0.1", udp))
+        with socket.socket(socket.AF_UNIX) as edge:
+            edge.connect(str(socket_path))
+            edge.sendall(json.dumps(line).encode() + b"\n")
         wait_for(process, http, 'lockgate_requests_total{model="flights",region="us-east"} 1.0')
         labels = 'host="use1-a",model="flights",region="us-east",state="ready"'
         wait_for(process, http, f"lockgate_model_state{{{labels}}} 1.0")
