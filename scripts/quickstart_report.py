@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from conf.credentials import PROMETHEUS, own_account
 from conf.site_schema import Site
 from scripts.loadtest.plan import Result
 from serving.artifact.golden import GoldenExample, differences
@@ -74,7 +75,10 @@ def query_region(result: QuickstartResult, region: str) -> HttpAnswer:
 
 def scrape_targets(site: Site) -> dict[str, str]:
     """Scrape URL -> health of every target of the site's Prometheus."""
-    with urllib.request.urlopen(f"{site.prometheus_url}/api/v1/targets", timeout=10) as reply:
+    account = own_account(site.paths.passwords, PROMETHEUS)
+    headers = {"Authorization": account.header} if account else {}
+    url = f"{site.prometheus_url}/api/v1/targets"
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as reply:
         targets = json.load(reply)["data"]["activeTargets"]
     return {target["scrapeUrl"]: target["health"] for target in targets}
 

@@ -5,22 +5,42 @@ What is scraped and what is alerted on is in `serving.observe`; here is only whe
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from conf.credentials import ALERTMANAGER, PROMETHEUS, own_account
 from conf.site_schema import Site
-from scripts.box import hosts, slurm
+from scripts.box import hosts, passwords, slurm
 from scripts.box.identity import REPO, environment
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
 from serving.observe import host_exporter
-from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
+from serving.observe.prometheus_config import (
+    alertmanager_yml,
+    amtool_http_file,
+    amtool_http_yml,
+    amtool_yml,
+    prometheus_yml,
+    rules_yml,
+)
 
 LOOPBACK = "127.0.0.1"
 
 
 def folders(site: Site) -> list[Folder]:
     user = site.users.observe
-    return [Folder(site.root / name, user, user) for name in ("prometheus", "alertmanager")]
+    amtool = _amtool(site).path.parent
+    return [
+        *(Folder(site.root / name, user, user) for name in ("prometheus", "alertmanager")),
+        Folder(amtool.parent, user, user),
+        Folder(amtool, user, user),
+    ]
+
+
+def _amtool(site: Site) -> File:
+    """amtool run as observe finds Alertmanager and its account by itself."""
+    path = site.root / "home" / "observe" / ".config" / "prometheus" / "amtool.yml"
+    return File(path, amtool_yml(site))
 
 
 def programs(site: Site) -> list[Program]:
@@ -28,6 +48,7 @@ def programs(site: Site) -> list[Program]:
     prometheus = File(etc / "prometheus.yml", prometheus_yml(site))
     rules = File(etc / "rules.yml", rules_yml())
     alerts = File(etc / "alertmanager.yml", alertmanager_yml(site))
+    amtool = (_amtool(site), File(amtool_http_file(site), amtool_http_yml(site)))
     return [
         Program(
             name="prometheus",
@@ -35,13 +56,17 @@ def programs(site: Site) -> list[Program]:
                 "/usr/bin/prometheus",
                 f"--config.file={prometheus.path}",
                 f"--web.listen-address={LOOPBACK}:{ports.prometheus}",
+                f"--web.config.file={passwords.web_config(site, PROMETHEUS)}",
                 f"--storage.tsdb.path={site.root / 'prometheus'}",
                 f"--storage.tsdb.retention.time={site.prometheus.retention}",
             ),
             user=user,
             files=(prometheus, rules),
             ports=(Port(LOOPBACK, ports.prometheus, "site.ports.prometheus"),),
-            probe=http_ok(f"http://{LOOPBACK}:{ports.prometheus}/-/ready"),
+            probe=http_ok(
+                f"http://{LOOPBACK}:{ports.prometheus}/-/ready",
+                partial(own_account, site.paths.passwords, PROMETHEUS),
+            ),
             stop_wait_s=30,
         ),
         Program(
@@ -50,13 +75,17 @@ def programs(site: Site) -> list[Program]:
                 "/usr/bin/prometheus-alertmanager",
                 f"--config.file={alerts.path}",
                 f"--web.listen-address={LOOPBACK}:{ports.alertmanager}",
+                f"--web.config.file={passwords.web_config(site, ALERTMANAGER)}",
                 f"--storage.path={site.root / 'alertmanager'}",
                 "--cluster.listen-address=",  # alone: no gossip port
             ),
             user=user,
-            files=(alerts,),
+            files=(alerts, *amtool),
             ports=(Port(LOOPBACK, ports.alertmanager, "site.ports.alertmanager"),),
-            probe=http_ok(f"http://{LOOPBACK}:{ports.alertmanager}/-/ready"),
+            probe=http_ok(
+                f"http://{LOOPBACK}:{ports.alertmanager}/-/ready",
+                partial(own_account, site.paths.passwords, ALERTMANAGER),
+            ),
         ),
         Program(
             name="node_exporter",

@@ -6,10 +6,12 @@ beside its own file. YAML is dumped from plain values, so an odd name cannot bre
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from conf.credentials import ALERTMANAGER, PROMETHEUS, password_file
 from conf.site_checks import host_port
 from conf.site_schema import Site
 from serving.observe.settings import Settings, read_settings
@@ -27,8 +29,8 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
     settings = settings or read_settings()
     control, ports = settings.control_address, site.ports
     jobs = [
-        _job("prometheus", [_target(control, ports.prometheus)], settings),
-        _job("alertmanager", [_target(control, ports.alertmanager)], settings),
+        _own_job(site, PROMETHEUS, ports.prometheus, settings),
+        _own_job(site, ALERTMANAGER, ports.alertmanager, settings),
         _job("node", _node_targets(site, settings), settings),
         _job("slurm", [_target(control, ports.slurm_exporter)], settings),
         _job("lockgate", [_target(control, ports.release_exporter)], settings),
@@ -48,7 +50,10 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
             "rule_files": [RULES_FILE],
             "alerting": {
                 "alertmanagers": [
-                    {"static_configs": [_target(control, ports.alertmanager)]},
+                    {
+                        "static_configs": [_target(control, ports.alertmanager)],
+                        **_account(site, ALERTMANAGER),
+                    },
                 ]
             },
             "scrape_configs": jobs,
@@ -112,6 +117,39 @@ def alertmanager_yml(site: Site, settings: Settings | None = None) -> str:
 
 def _job(name: str, targets: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     return {"job_name": name, "static_configs": targets, **_limits(name, settings)}
+
+
+def _own_job(site: Site, service: str, port: int, settings: Settings) -> dict[str, Any]:
+    """Prometheus or Alertmanager, which answer nobody without an account."""
+    target = _target(settings.control_address, port)
+    return {**_job(service, [target], settings), **_account(site, service)}
+
+
+def _account(site: Site, service: str) -> dict[str, Any]:
+    user = str(site.users.observe)
+    password = password_file(Path(site.paths.passwords), service, user)
+    return {"basic_auth": {"username": user, "password_file": str(password)}}
+
+
+def amtool_yml(site: Site, settings: Settings | None = None) -> str:
+    """amtool's own configuration, for the identity that runs Alertmanager.
+
+    Debian's amtool reads `~/.config/prometheus/amtool.yml`, others `~/.config/amtool/config.yml`:
+    https://github.com/prometheus/alertmanager#configuration
+    """
+    settings = settings or read_settings()
+    url = f"http://{host_port(settings.control_address, site.ports.alertmanager)}"
+    return _yaml({"alertmanager.url": url, "http.config.file": str(amtool_http_file(site))})
+
+
+def amtool_http_yml(site: Site) -> str:
+    """The account that amtool uses, for the file that its configuration names."""
+    return _yaml(_account(site, ALERTMANAGER))
+
+
+def amtool_http_file(site: Site) -> Path:
+    """The place of `amtool_http_yml`."""
+    return Path(site.paths.etc) / "amtool-http.yml"
 
 
 def _training_job(url: str, settings: Settings) -> dict[str, Any]:

@@ -47,7 +47,7 @@ TESTED = {
     "scripts/site as deploy fab status": OPS,
     "scripts/site as deploy fab deploy --model flights": OPS,
     "scripts/site as deploy fab rollback --model flights": OPS,
-    "amtool --alertmanager.url=http://127.0.0.1:19093 silence add": INCIDENT,
+    "scripts/site as observe amtool silence add": INCIDENT,
     'awk \'/"event":"(undoing|rolled-back)"/\' .site/journal/rollouts.jsonl': INCIDENT,
     "python -m kernels.analysis.report": f"{REPORT}test_rows_of_both_libraries",
     "python -m kernels.analysis.bench": f"{REPORT}test_the_bench_says_that_there_is_no_gpu",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conf.credentials import ALERTMANAGER, MLFLOW, PROMETHEUS, own_account
 from scripts.box.waiting import wait_until
 
 pytestmark = pytest.mark.site
@@ -163,11 +164,51 @@ def test_model_control_over_http_is_refused(box: Any) -> None:
     assert refused.value.code == 403
 
 
+def authorized(box: Any, service: str, url: str) -> urllib.request.Request:
+    """A request of root, which has an account at every service."""
+    account = own_account(box.site.paths.passwords, service)
+    assert account is not None
+    return urllib.request.Request(url, headers={"Authorization": account.header})
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "allowed"),
+    [
+        (PROMETHEUS, "/api/v1/query?query=up", {"deploy", "observe"}),
+        (ALERTMANAGER, "/api/v2/alerts", {"observe"}),
+        (MLFLOW, "/api/2.0/mlflow/experiments/get?experiment_id=0",
+         {"train", "release", "deploy", "observe"}),
+    ],
+)  # fmt: skip
+def test_a_service_answers_its_own_accounts_only(
+    box: Any, service: str, path: str, allowed: set[str]
+) -> None:
+    url = f"http://127.0.0.1:{getattr(box.site.ports, service)}{path}"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, timeout=10)
+    assert refused.value.code == 401
+    folder = box.site.paths.passwords / service
+    answered = set()
+    for role in ("train", "release", "sign", "candidate", "deploy", "host", "observe", "mlflow"):
+        user = box.site.users.of(role)
+        # curl reads the password from a pipe: it is in no command line.
+        script = f'printf "user = %s:%s" {user} "$(cat {folder}/{user})" | curl -sf -K - "{url}"'
+        if box.command("as", role, "bash", "-c", script).returncode == 0:
+            answered.add(role)
+        others = [one.name for one in folder.glob("lg-*") if one.name != user]
+        reads = [
+            one
+            for one in others
+            if not box.command("as", role, "cat", f"{folder}/{one}").returncode
+        ]
+        assert reads == [], role
+    assert answered == allowed
+
+
 def test_prometheus_finds_every_target_of_the_site_up(box: Any) -> None:
     def all_up() -> bool:
-        with urllib.request.urlopen(
-            f"{box.site.prometheus_url}/api/v1/targets", timeout=10
-        ) as page:
+        url = f"{box.site.prometheus_url}/api/v1/targets"
+        with urllib.request.urlopen(authorized(box, PROMETHEUS, url), timeout=10) as page:
             targets = json.load(page)["data"]["activeTargets"]
         down = [
             t["scrapeUrl"] for t in targets if t["health"] != "up" and t["labels"]["job"] != "train"

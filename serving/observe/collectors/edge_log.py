@@ -1,8 +1,8 @@
 """The edges' request log as availability and latency: Triton 2.51 has no histogram to add up.
 
-Every edge sends one JSON line per request to a unix socket that it alone can write to. A line that cannot be read is counted and
-dropped; what is not in the site's or the ledger's lists becomes `other`, so that no client can
-make a series.
+Every edge sends one JSON line per request to a unix socket that it alone can write to. A line that
+cannot be read is counted and dropped; what is not in the site's or the ledger's lists becomes
+`other`, so that no client can make a series.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError, compose
-from serving.observe.prometheus_config import alertmanager_yml, prometheus_yml, rules_yml
+from conf.credentials import password_file
+from serving.observe.prometheus_config import (
+    alertmanager_yml,
+    amtool_http_file,
+    amtool_http_yml,
+    amtool_yml,
+    prometheus_yml,
+    rules_yml,
+)
 from serving.observe.settings import SCRAPED, read_settings
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing")
@@ -216,3 +225,56 @@ def test_a_wrong_key_is_refused_by_name(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=r"conf/observe\.yaml") as refusal:
         read_settings(compose("observe", [override]))
     assert words in str(refusal.value)
+
+
+def test_prometheus_logs_in_with_files_and_no_password(site: DictConfig) -> None:
+    text = yaml.safe_load(prometheus_yml(site))
+    here = site.paths.passwords
+    for service in ("prometheus", "alertmanager"):
+        (job,) = [one for one in text["scrape_configs"] if one["job_name"] == service]
+        account = {"username": "lg-observe", "password_file": f"{here}/{service}/lg-observe"}
+        assert job["basic_auth"] == account
+    assert text["alerting"]["alertmanagers"][0]["basic_auth"] == account
+
+
+@pytest.mark.skipif(
+    not (shutil.which("prometheus-alertmanager") and shutil.which("amtool")),
+    reason="alertmanager is missing",
+)
+def test_amtool_finds_alertmanager_and_its_account(site: DictConfig, tmp_path: Path) -> None:
+    bcrypt = pytest.importorskip("bcrypt")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = compose("site", [f"site.root={tmp_path}", f"site.ports.alertmanager={port}"]).site
+    password = password_file(Path(own.paths.passwords), "alertmanager", "lg-observe")
+    amtool_http_file(own).parent.mkdir()
+    password.parent.mkdir(parents=True)
+    password.write_text("s3cret")
+    amtool_http_file(own).write_text(amtool_http_yml(own))
+    config = tmp_path / "home" / ".config" / "prometheus" / "amtool.yml"
+    config.parent.mkdir(parents=True)
+    config.write_text(amtool_yml(own))
+    hashed = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(yaml.safe_dump({"basic_auth_users": {"lg-observe": hashed}}))
+    (tmp_path / "alertmanager.yml").write_text(alertmanager_yml(own))
+    argv = ["prometheus-alertmanager", f"--config.file={tmp_path}/alertmanager.yml",
+            f"--storage.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}",
+            f"--web.config.file={tmp_path}/web.yml", "--cluster.listen-address="]  # fmt: skip
+    silence = ["amtool", "silence", "add", "alertname=X", "--comment=c", "--author=a"]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 30
+            while True:
+                env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")}
+                done = subprocess.run(silence, env=env, capture_output=True, text=True, check=False)
+                if done.returncode == 0 or time.monotonic() > end:
+                    break
+                time.sleep(0.3)
+            assert done.returncode == 0, done.stderr
+            url = f"--alertmanager.url=http://127.0.0.1:{port}"
+            env["HOME"] = "/nonexistent"
+            other = subprocess.run([*silence, url], env=env, capture_output=True, text=True)
+            assert other.returncode != 0 and "401" in other.stderr
+        finally:
+            process.terminate()
