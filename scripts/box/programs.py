@@ -26,9 +26,10 @@ def all_programs(site: Site) -> list[Program]:
         *mariadb.programs(site),
         *hosts.programs(site),
         *edge.programs(site),
-        *mlflow.programs(site),
         *slurm.programs(site),
         *monitoring.programs(site),
+        # Last: writing its accounts takes seconds, in which the others come up.
+        *mlflow.programs(site),
     ]
 
 

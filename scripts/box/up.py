@@ -118,7 +118,13 @@ def _refuse_taken(site: Site, programs: Sequence[Program]) -> None:
 
 
 def _launch(site: Site, conf: Path) -> None:
-    """Start supervisord as a daemon with a clean environment and the site's mark."""
+    """Start supervisord as a daemon with a clean environment and the site's mark.
+
+    What it starts, and all that those start, jobs and SSH sessions too, inherits no_new_privs
+    (https://docs.kernel.org/userspace-api/no_new_privs.html): no file with a setuid bit and no sudo
+    gives any of them more than its user has. A daemon that could not do without would need another
+    way to be started; there is none.
+    """
     environment = {
         "PATH": f"{REPO}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
@@ -126,7 +132,8 @@ def _launch(site: Site, conf: Path) -> None:
         supervisor.MARK: str(site.root),
     }
     done = subprocess.run(
-        [f"{REPO}/.venv/bin/supervisord", "--configuration", str(conf)],
+        ["/usr/bin/setpriv", "--no-new-privs",
+         f"{REPO}/.venv/bin/supervisord", "--configuration", str(conf)],
         env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/",
     )  # fmt: skip
     if done.returncode != 0:

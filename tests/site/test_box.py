@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from conf.credentials import ALERTMANAGER, MLFLOW, PROMETHEUS, own_account
+from scripts.box import processes
 from scripts.box.waiting import wait_until
 
 pytestmark = pytest.mark.site
@@ -25,6 +26,20 @@ def test_every_daemon_is_healthy(box: Any) -> None:
     for daemon in status["daemons"]:
         assert Path(f"/proc/{daemon['pid']}").exists(), daemon["name"]
         assert Path(daemon["log"]).exists(), daemon["name"]
+
+
+def test_no_daemon_and_no_child_of_one_can_gain_privileges(box: Any) -> None:
+    can = []
+    for process in processes.of_site(box.site):
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except FileNotFoundError:
+            continue  # it ended meanwhile
+        if "NoNewPrivs:\t1\n" not in status:
+            can.append(processes.process_line(process))
+    assert can == []
+    shown = box.run("train", "srun", "grep", "NoNewPrivs", "/proc/self/status")
+    assert shown.split() == ["NoNewPrivs:", "1"]
 
 
 def test_up_over_a_box_that_is_up_changes_nothing(box: Any) -> None:
