@@ -16,6 +16,7 @@ from typing import Any
 
 from conf.names import printable, shown
 from hpc.jobs.errors import SpecChanged
+from hpc.jobs.exporter.target import ADDRESSES, is_own_target, own_hosts, parse_addresses
 from hpc.jobs.local import backend as local_backend
 from hpc.jobs.run.faults import RunFaults, check_runs
 from hpc.jobs.run.files import TargetFile, read_record, read_run_file
@@ -50,6 +51,7 @@ class QueueSnapshot:
     nodes: Mapping[str, int] | None = None  # state -> count
     targets: Sequence[Mapping[str, Any]] = ()  # Prometheus http_sd groups
     runs: Mapping[str, RunFaults] = field(default_factory=dict)  # by name
+    addresses: Mapping[str, str] = field(default_factory=dict)  # node -> NodeAddr
     health: Mapping[str, CollectorHealth] = field(default_factory=dict)
 
 
@@ -73,9 +75,11 @@ def poll_slurm(
 
     nodes = collect("nodes", lambda: parse_nodes(query(SINFO)))
     queue = collect("jobs", lambda: jobs_in_queue(parse_squeue(query(SQUEUE))))
-    targets = collect("targets", lambda: find_targets(runs, queue))
     faults = collect("runs", lambda: check_runs(all_runs(runs), before.runs))
     log_new_faults(before.runs, faults or {})
+    found = collect("addresses", lambda: parse_addresses(query(ADDRESSES)))
+    addresses = before.addresses if found is None else found
+    targets = collect("targets", lambda: find_targets(runs, queue, addresses, before.targets))
     partitions = set() if nodes is None else nodes[1]
     return QueueSnapshot(
         jobs=None if queue is None else count_jobs(queue, partitions),
@@ -83,6 +87,7 @@ def poll_slurm(
         # An empty list would end every series; Prometheus only keeps the old one on an error.
         targets=before.targets if targets is None else targets,
         runs=before.runs if faults is None else faults,
+        addresses=addresses,
         health=health,
     )
 
@@ -117,11 +122,17 @@ def count_jobs(jobs: Sequence[SlurmJob], partitions: set[str]) -> dict[tuple[str
     }
 
 
-def find_targets(runs: Path, queue: Sequence[SlurmJob] | None) -> list[dict[str, Any]]:
-    """http_sd groups of the runs that serve metrics now.
+def find_targets(
+    runs: Path,
+    queue: Sequence[SlurmJob] | None,
+    addresses: Mapping[str, str],
+    before: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """http_sd groups of the runs that serve metrics now, each at its own job's node.
 
-    `queue` is Slurm's, or None when it did not answer, and then a Slurm run's own file is believed.
-    A file that a killed job left behind is no target, nor is one that cannot be read.
+    `queue` is Slurm's, or None when it did not answer: then a Slurm run stays a target where it was
+    one `before`. A file that a killed job left behind is no target, nor is one that cannot be read
+    or that names another host or a daemon's port.
     """
     running = None
     if queue is not None:
@@ -135,7 +146,11 @@ def find_targets(runs: Path, queue: Sequence[SlurmJob] | None) -> list[dict[str,
             task = run.spec.task
         except SpecChanged:
             continue  # not a run that we submitted as it is; its job refuses it too
-        groups.append({"targets": [target.target], "labels": {"run": run.name, "task": task}})
+        group = {"targets": [target.target], "labels": {"run": run.name, "task": task}}
+        if is_own_target(target.target, own_hosts(run, queue or (), addresses)) or (
+            queue is None and group in before
+        ):
+            groups.append(group)
     return groups
 
 

@@ -42,6 +42,8 @@ class SlurmJob:
     """squeue, scontrol or sacct."""
     partition: str = ""
     """Only from squeue; a pending job may name several, with commas."""
+    node: str = ""
+    """First node of a running job, on which rank 0 runs; only from squeue."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,11 @@ def _squeue_job(record: Any) -> SlurmJob | None:
         state = state[-1]
     if type(job_id) is not int or not isinstance(name, str) or not isinstance(state, str):
         return None
-    user, reason, partition = (
-        str(record.get(key) or "") for key in ("user_name", "state_reason", "partition")
+    user, reason, partition, node = (
+        str(record.get(key) or "")
+        for key in ("user_name", "state_reason", "partition", "batch_host")
     )
-    return SlurmJob(str(job_id), name, user, state, _plain(reason), "squeue", partition)
+    return SlurmJob(str(job_id), name, user, state, _plain(reason), "squeue", partition, node)
 
 
 def _plain(reason: str) -> str:

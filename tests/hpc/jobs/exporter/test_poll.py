@@ -28,17 +28,30 @@ QUEUE = squeue_json(
 NODES = "n1|allocated|gpu\nn1|allocated|cpu\nn2|down*|gpu\nn3|idle~|cpu\nn4|planned|cpu\n"
 
 
+ADDRESSES = "n1|127.0.0.1\nn2|10.0.0.2\nn2|10.0.0.2\nn3|n3\nn4|n4\n"
+
+
+def on_node(queue: str, node: str) -> str:
+    """`squeue --json` with every job's first node."""
+    document = json.loads(queue)
+    for job in document["jobs"]:
+        job["batch_host"] = node
+    return json.dumps(document)
+
+
 def answers(command):
-    return {"squeue": QUEUE, "sinfo": NODES}[command[0]]
+    if command[0] == "squeue":
+        return on_node(QUEUE, "n1")
+    return ADDRESSES if command[-1].endswith("%o") else NODES
 
 
 def refuses(command):
     raise SchedulerUnavailable(f"{command[0]} did not answer")
 
 
-def serving(runs: Path, name: str) -> Run:
+def serving(runs: Path, name: str, target: str = "127.0.0.1:42420") -> Run:
     run = make_run(runs, name, job_file(), "running")
-    write_run_file(run.target, TargetFile("127.0.0.1:4242"))
+    write_run_file(run.target, TargetFile(target))
     return run
 
 
@@ -80,7 +93,7 @@ def test_running_jobs_are_found_and_a_file_left_by_a_killed_one_is_not_a_target(
     serving(tmp_path, "lm-20260101-000002-bbbbbb")
     assert poll_slurm(QueueSnapshot(), answers, tmp_path).targets == [
         {
-            "targets": ["127.0.0.1:4242"],
+            "targets": ["127.0.0.1:42420"],
             "labels": {"run": "lm-20260101-000001-aaaaaa", "task": "flights"},
         }
     ]
@@ -88,7 +101,44 @@ def test_running_jobs_are_found_and_a_file_left_by_a_killed_one_is_not_a_target(
 
 def test_while_slurm_is_silent_targets_stay(tmp_path):
     serving(tmp_path, "lm-20260101-000001-aaaaaa")
-    assert len(poll_slurm(QueueSnapshot(), refuses, tmp_path).targets) == 1
+    seen = poll_slurm(QueueSnapshot(), answers, tmp_path)
+    assert len(poll_slurm(seen, refuses, tmp_path).targets) == 1
+
+
+def test_without_slurms_word_no_file_makes_a_target(tmp_path):
+    serving(tmp_path, "lm-20260101-000001-aaaaaa")
+    assert poll_slurm(QueueSnapshot(), refuses, tmp_path).targets == []
+
+
+@pytest.mark.parametrize(
+    ("target", "is_found"),
+    [
+        ("127.0.0.1:42420", True),  # NodeAddr of the job's node
+        ("n1:42420", True),  # its name
+        ("10.0.0.2:42420", False),  # another node's
+        ("10.9.9.9:42420", False),
+        ("127.0.0.1:19093", False),  # a daemon of the site
+        ("127.0.0.1:99999", False),
+        ("127.0.0.1:\u0664\u0662\u0664\u0662\u0660", False),
+        ("127.0.0.1:42420/../x", False),
+        ("user@127.0.0.1:42420", False),
+        ("127.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_a_job_is_scraped_at_its_own_node_and_at_no_daemons_port(tmp_path, target, is_found):
+    serving(tmp_path, "lm-20260101-000001-aaaaaa", target)
+    assert len(poll_slurm(QueueSnapshot(), answers, tmp_path).targets) == int(is_found)
+
+
+def test_addresses_stay_known_while_sinfo_is_silent(tmp_path):
+    serving(tmp_path, "lm-20260101-000001-aaaaaa")
+    seen = poll_slurm(QueueSnapshot(), answers, tmp_path)
+
+    def without_sinfo(command):
+        return refuses(command) if command[0] == "sinfo" else answers(command)
+
+    assert poll_slurm(seen, without_sinfo, tmp_path).targets == seen.targets
 
 
 @pytest.fixture()
@@ -125,7 +175,7 @@ def test_scrapes_read_the_last_look_and_never_ask_slurm(server, tmp_path):
         got = samples(url)
     assert got["lockgate_slurm_jobs", ("partition", "gpu"), ("state", "pending")] == 2
     assert got["lockgate_slurm_collector_success", ("collector", "jobs")] == 1
-    assert asked == ["sinfo", "squeue"]
+    assert asked == ["sinfo", "squeue", "sinfo"]
     collector.snapshot = poll_slurm(collector.snapshot, refuses, tmp_path)
     got = samples(url)
     assert [name for name, *_ in got if name == "lockgate_slurm_jobs"] == []
