@@ -37,6 +37,8 @@ class EdgeSettings:
     """`Retry-After` of an answer 503 or 429."""
     max_body_bytes: int
     """Largest body of an inference request, held in memory until it is there and checked."""
+    max_json_bytes: int
+    """Largest JSON of a request: it is read letter by letter, binary data is not."""
     body_timeout_ms: int
     """Longest time for a whole body to come."""
     max_header_bytes: int
@@ -69,8 +71,6 @@ class SitePorts:
     """sshd of a serving host."""
     triton_http: int
     """Inference on a serving host."""
-    triton_grpc: int
-    """Model control on a serving host; reached through SSH only."""
     triton_metrics: int
     """Prometheus metrics of a serving host's Triton."""
     host_exporter: int
@@ -148,6 +148,8 @@ class SiteTriton:
 
     exit_timeout_s: int
     """Seconds that requests in flight have after SIGTERM."""
+    verify_interval_s: int
+    """Seconds between two verifications of all that a host has."""
     http_threads: int
     """HTTP workers of one server."""
 

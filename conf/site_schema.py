@@ -77,7 +77,7 @@ class SiteGroups:
     """OS groups that two duties share."""
 
     serving: str
-    """Members may command a serving host's supervisor."""
+    """Members may command a serving host's Triton and its supervisor."""
     edge: str
     """Members may take hosts out of an edge and put them back."""
 
@@ -99,6 +99,10 @@ class SitePaths:
     """Runs and source snapshots."""
     store: Path
     """Signed versions, `<model>/<N>/`."""
+    gates: Path
+    """Folders of the servers that run a candidate while it is gated."""
+    signed: Path
+    """Record of what was signed; the signing user's."""
     journal: Path
     """Rollout journals, the fleet lock, the ledger."""
     release_key: Path

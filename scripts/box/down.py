@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.site_schema import Site
-from scripts.box import hosts, processes, slurm, supervisor
+from scripts.box import hosts, processes, slurm, sudo, supervisor
 from scripts.box.preflight import refuse_without_root
 from scripts.box.program import Program, Refusal
 from scripts.box.programs import all_programs, stop_order
@@ -47,6 +47,7 @@ def down(site: Site, console: Console) -> None:
         for line in ended if supervised else []:
             console.print(f"did not stop by itself, ended: {line}")
         sweep(site)
+        sudo.remove(site)
         for process in processes.strangers(site):
             line = processes.process_line(process)
             console.print(f"not the box's, but works in {site.root}: {line}")
@@ -98,11 +99,12 @@ def _shut_down(site: Site) -> None:
 
 def sweep(site: Site) -> None:
     """Remove what dead daemons leave: sockets, pid files, Triton's shared memory."""
-    for run in [site.paths.run, *(hosts.home(site, host) / "run" for host in site.hosts)]:
+    homes = [hosts.home(site, host) for host in site.hosts]
+    for run in [site.paths.run, *(home / name for home in homes for name in ("run", "watch"))]:
         for path in sorted(run.rglob("*")):
             if path.is_socket() or path.suffix in (".pid", ".lock"):
                 path.unlink()
     for host in site.hosts:
-        prefix = hosts.triton(site, host, "").shm_prefix
+        prefix = hosts.triton(site, host).shm_prefix
         for region in Path("/dev/shm").glob(f"{prefix}*"):
             region.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ def ensure_folders(folders: Iterable[Folder]) -> None:
     """Make the folders, parents first, with their owners and modes."""
     for folder in folders:
         folder.path.mkdir(parents=True, exist_ok=True)
-        _own(folder.path, folder.owner, folder.group, folder.mode)
+        ensure_owner(folder.path, folder.owner, folder.group, folder.mode)
 
 
 def ensure_files(files: Iterable[File]) -> list[Path]:
@@ -27,7 +27,7 @@ def ensure_files(files: Iterable[File]) -> list[Path]:
             write_atomically(file.path, file.text.encode(), file.owner, file.group, file.mode)
             changed.append(file.path)
         else:
-            _own(file.path, file.owner, file.group, file.mode)
+            ensure_owner(file.path, file.owner, file.group, file.mode)
     return changed
 
 
@@ -36,7 +36,8 @@ def write_atomically(path: Path, data: bytes, owner: str, group: str, mode: int)
     replace_file(path, data, mode, _ids(owner, group))
 
 
-def _own(path: Path, owner: str, group: str, mode: int) -> None:
+def ensure_owner(path: Path, owner: str, group: str, mode: int) -> None:
+    """Give `path` its owner, group and mode where they differ."""
     uid, gid = _ids(owner, group)
     now = path.stat()
     if (now.st_uid, now.st_gid) != (uid, gid):

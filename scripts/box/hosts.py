@@ -1,23 +1,32 @@
 """The serving hosts: each an sshd and a tritonserver on an address, with keys and files of its own.
 
-A host's Triton is run by the host's own supervisord, as the user lg-triton: whoever deploys logs in
-as lg-host and runs `supervisorctl -c etc/supervisord.conf restart triton`, and needs no root.
+Whoever deploys reaches two accounts and one command at each: lg-host receives packages into
+staging/, lg-verify does the verbs of `serving.host`, and owns what Triton may load. A host's Triton
+is run by the host's own supervisord, as lg-triton, which may write nothing of that.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 from pathlib import Path
 
+from conf.site_checks import host_port
 from conf.site_schema import Site
 from scripts.box import keys, supervisor
 from scripts.box.files import ensure_files
 from scripts.box.identity import REPO
-from scripts.box.probe import greets, http_ok
+from scripts.box.probe import greets, http_ok, is_socket
 from scripts.box.program import File, Folder, Port, Program
 from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
+from serving.host.home import settings_json
+from serving.host.installation import host_files
 from serving.triton import TritonServer
+
+GRPC_SUFFIX = 8001
+"""Triton adds it to the path of its control socket, which has no port."""
 
 
 def home(site: Site, host: str) -> Path:
@@ -25,36 +34,42 @@ def home(site: Site, host: str) -> Path:
     return site.paths.hosts / host
 
 
-def triton(site: Site, host: str, http_secret: str) -> TritonServer:
+def triton(site: Site, host: str) -> TritonServer:
     """The host's Triton. It loads every model of its repository at start: a host that was
-    restarted serves what it served."""
+    restarted serves what it served. Its control is a socket in a folder of the serving group."""
     return TritonServer(
         env_dir=site.serving_env,
         repository=home(site, host) / "model-repository",
         address=site.hosts[host].address,
         http_port=site.ports.triton_http,
-        grpc_port=site.ports.triton_grpc,
+        grpc_port=GRPC_SUFFIX,
         metrics_port=site.ports.triton_metrics,
         models=("*",),
         exit_timeout_s=site.triton.exit_timeout_s,
         exit_on_error=False,
         http_threads=site.triton.http_threads,
-        http_secret=http_secret,
+        grpc_address=f"unix:{home(site, host)}/run/triton/grpc.sock",
     )
 
 
+def host_program(site: Site, host: str, program: str) -> tuple[str, ...]:
+    """The command line of `command`, `watch` or `start` of the host's own programs."""
+    here = home(site, host)
+    python = f"{site.serving_env}/bin/python"
+    return (python, "-I", "-B", str(here / "etc" / "host"), str(here), program)
+
+
 def forwards(site: Site, host: str) -> list[str]:
-    """`address:port` of the host's own Triton: all that a deployment reaches through its SSH."""
-    address = site.hosts[host].address
-    return [f"{address}:{site.ports.triton_grpc}", f"{address}:{site.ports.triton_http}"]
+    """`address:port` of the host's inference: all that a deployment reaches through its SSH."""
+    return [host_port(site.hosts[host].address, site.ports.triton_http)]
 
 
 def sshd_config(site: Site, host: str) -> str:
-    """sshd of one host: one user, keys only, one forward."""
+    """sshd of one host: two users, keys only, one command for each, one forward."""
     here, address = home(site, host), site.hosts[host].address
     environment = {
         "PATH": f"{site.serving_env}/bin:/usr/bin:/bin",
-        "HOME": str(site.root / "home" / "host"),
+        "HOME": "/nonexistent",
         "LANG": "C.UTF-8",
         supervisor.MARK: str(site.root),
     }
@@ -68,7 +83,7 @@ def sshd_config(site: Site, host: str) -> str:
             f'AuthorizedKeysFile "{here}/etc/authorized_keys"',
             # The file is root's in a folder of root's, but the checkout above it may be anybody's.
             "StrictModes no",
-            f"AllowUsers {site.users.host}",
+            f"AllowUsers {site.users.verify} {site.users.host}",
             "PermitRootLogin no",
             "AuthenticationMethods publickey",
             "PasswordAuthentication no",
@@ -76,8 +91,10 @@ def sshd_config(site: Site, host: str) -> str:
             "UsePAM no",
             "AllowTcpForwarding local",
             "PermitOpen " + " ".join(forwards(site, host)),
+            "AllowStreamLocalForwarding no",
             "AllowAgentForwarding no",
             "X11Forwarding no",
+            "PermitTTY no",
             "PermitTunnel no",
             "PermitUserRC no",
             # A fan-out opens many sessions at once; the default would drop some at random.
@@ -85,8 +102,10 @@ def sshd_config(site: Site, host: str) -> str:
             "MaxSessions 40",
             "UseDNS no",
             "PrintMotd no",
-            "Subsystem sftp internal-sftp",
             "SetEnv " + " ".join(f'"{key}={value}"' for key, value in environment.items()),
+            f"Match User {site.users.host}",
+            f'    AuthorizedKeysFile "{here}/etc/authorized_keys.staging"',
+            "    AllowTcpForwarding no",
             "",
         ]
     )
@@ -100,26 +119,33 @@ def supervisord_conf(site: Site, host: str, server: TritonServer) -> str:
         group=site.groups.serving,
         # The last word of defence against two Tritons on one port: when the supervisor dies,
         # however it dies, Triton gets SIGTERM.
-        command=shlex.join(["setpriv", "--pdeathsig", "TERM", *server.argv()]),
+        command=shlex.join(["setpriv", "--pdeathsig", "TERM", *host_program(site, host, "start")]),
         environment=server.environment(),
         stop_wait_s=server.exit_timeout_s + 5,
     )
 
 
 def folders(site: Site) -> list[Folder]:
-    host_user, triton_user = site.users.host, site.users.triton
+    host_user, triton_user, verify_user = site.users.host, site.users.triton, site.users.verify
     serving = site.groups.serving
+    code = sorted({Path(name).parent for name in host_files()})
     made = [Folder(site.paths.hosts)]
     for host in site.hosts:
         here = home(site, host)
         made += [
             Folder(here),
             Folder(here / "etc"),
-            Folder(here / "model-repository", host_user, host_user),
-            Folder(here / "packages", host_user, host_user),
-            Folder(here / "staging", host_user, host_user, 0o700),
+            *(Folder(here / "etc" / "host" / folder) for folder in code),
+            Folder(here / "model-repository", verify_user, verify_user),
+            Folder(here / "packages", verify_user, verify_user),
+            Folder(here / "state", verify_user, verify_user),
+            # What lg-host writes here is its group's too, so that the verifier can remove it.
+            Folder(here / "staging", host_user, host_user, 0o2770),
             Folder(here / "log", triton_user, serving),
             Folder(here / "run", triton_user, serving),
+            # Who may enter these two may control Triton, and have the host verified.
+            Folder(here / "run" / "triton", triton_user, serving, 0o2750),
+            Folder(here / "watch", verify_user, serving, 0o2750),
         ]
     return made
 
@@ -133,7 +159,7 @@ def signers(site: Site, release: str) -> str:
 def ensure_keys(site: Site) -> None:
     """Make every key of the fleet that is missing, and pin what is there."""
     deploy = keys.ensure_ed25519(site.paths.deploy_key, site.users.deploy, "deploy@lockgate")
-    release = keys.ensure_ed25519(site.paths.release_key, site.users.release, IDENTITY)
+    release = keys.ensure_ed25519(site.paths.release_key, site.users.sign, IDENTITY)
     verifier = (REPO / "serving" / "artifact" / "verify.py").read_text()
     known = ""
     pinned = []
@@ -141,9 +167,9 @@ def ensure_keys(site: Site) -> None:
         etc = home(site, host) / "etc"
         public = keys.ensure_ed25519(etc / "ssh_host_ed25519_key", "root", f"host@{host}")
         known += keys.known_hosts_line(host, spec.address, site.ports.ssh, public)
-        keys.ensure_secret(secret_file(site, host), "root", 16, text=True)
         pinned += [
-            File(etc / "authorized_keys", keys.authorized_key(deploy, forwards(site, host))),
+            File(etc / "authorized_keys", verbs_key(site, host, deploy)),
+            File(etc / "authorized_keys.staging", staging_key(site, host, deploy)),
             # The verifier too is installed with the host and never by a deployment.
             File(etc / "verify.py", verifier, mode=0o755),
             # Root's, and written here only: a deployment cannot choose whom a host believes.
@@ -156,18 +182,48 @@ def ensure_keys(site: Site) -> None:
     ensure_files(pinned)
 
 
-def secret(site: Site, host: str) -> str:
-    """The host's secret for model control over HTTP, which no client of ours uses.
+def verbs_key(site: Site, host: str, deploy: str) -> str:
+    """The deploy key at the verifier's account: the verbs, and a forward to inference."""
+    command = shlex.join(host_program(site, host, "command"))
+    return keys.authorized_key(deploy, command, forwards(site, host))
 
-    The file is root's alone, and made with the host's keys. Triton takes the secret only as an
-    argument, so users of the host itself can see it in /proc; see `serving.triton.TritonServer`.
+
+def staging_key(site: Site, host: str, deploy: str) -> str:
+    """The deploy key at the account that receives: rsync, into staging, and nothing else."""
+    staging = shlex.quote(str(home(site, host) / "staging"))
+    return keys.authorized_key(deploy, f"umask 007; exec /usr/bin/rrsync -wo {staging}")
+
+
+def adopt(site: Site) -> None:
+    """Give the verifier what an earlier layout of the site left to another identity.
+
+    Nothing of it is believed: the watch of each host verifies it before Triton starts.
     """
-    path = secret_file(site, host)
-    return path.read_text() if path.exists() else ""
+    user = pwd.getpwnam(site.users.verify)
+    for host in site.hosts:
+        for name in ("packages", "model-repository"):
+            for path in (home(site, host) / name).rglob("*"):
+                if path.lstat().st_uid != user.pw_uid:
+                    os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
-def secret_file(site: Site, host: str) -> Path:
-    return home(site, host) / "etc" / "triton-http-secret"
+def code_files(site: Site, host: str) -> list[File]:
+    """The host's programs and their settings: root's, like the verifier."""
+    etc, server = home(site, host) / "etc", triton(site, host)
+    settings = settings_json(
+        grpc_target=server.grpc_target,
+        verify_socket=watch_socket(site, host),
+        verify_interval_s=site.triton.verify_interval_s,
+        restart=[f"{site.serving_env}/bin/supervisorctl", "-c", str(etc / "supervisord.conf"),
+                 "restart", "triton"],
+        triton=server.argv(),
+    )  # fmt: skip
+    code = [File(etc / "host" / name, text) for name, text in host_files().items()]
+    return [*code, File(etc / "host.json", settings)]
+
+
+def watch_socket(site: Site, host: str) -> Path:
+    return home(site, host) / "watch" / "verify.sock"
 
 
 def programs(site: Site) -> list[Program]:
@@ -178,10 +234,19 @@ def programs(site: Site) -> list[Program]:
         sshd = File(here / "etc" / "sshd_config", sshd_config(site, host))
         control = File(
             here / "etc" / "supervisord.conf",
-            supervisord_conf(site, host, triton(site, host, secret(site, host))),
+            supervisord_conf(site, host, triton(site, host)),
             "root", site.groups.serving, 0o640,
         )  # fmt: skip
+        code = tuple(code_files(site, host))
+        watched = watch_socket(site, host)
         made += [
+            Program(
+                name=f"verify-{host}",
+                argv=host_program(site, host, "watch"),
+                user=site.users.verify,
+                files=code,
+                probe=is_socket(watched),
+            ),
             Program(
                 name=f"sshd-{host}",
                 argv=("/usr/sbin/sshd", "-D", "-e", "-f", str(sshd.path)),
@@ -194,7 +259,8 @@ def programs(site: Site) -> list[Program]:
                 argv=(f"{site.serving_env}/bin/supervisord", "--nodaemon",
                       "--configuration", str(control.path)),
                 user=site.users.triton,
-                files=(control,),
+                files=(control, *code),
+                needs=(f"verify-{host}",),
                 probe=supervisor.answers_at(supervisor.host_socket(here)),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
             ),
@@ -204,7 +270,6 @@ def programs(site: Site) -> list[Program]:
                 user=site.users.triton,
                 ports=(
                     Port(address, ports.triton_http, "site.ports.triton_http"),
-                    Port(address, ports.triton_grpc, "site.ports.triton_grpc"),
                     Port(address, ports.triton_metrics, "site.ports.triton_metrics"),
                 ),
                 needs=(f"supervisor-{host}",),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.box.files import write_atomically
+from scripts.box.files import ensure_owner, write_atomically
 
 
 def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str:
@@ -15,20 +16,25 @@ def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str
     return f"[{name}]:{port},[{address}]:{port} {algorithm} {body}\n"
 
 
-def authorized_key(public_key: str, forwards: list[str]) -> str:
-    """The rights of the deploy key on a host: run commands and sftp, and reach the host's Triton.
+def authorized_key(public_key: str, command: str, forwards: Sequence[str] = ()) -> str:
+    """The rights of the deploy key at one account: to have `command` run, whatever it sends.
 
     `forwards` are the `address:port` it may forward to. No terminal, no agent, no other forward.
     """
+    if '"' in command or "\n" in command:
+        raise ValueError(f"authorized_keys cannot carry this command: {command!r}")
     algorithm, body = public_key.split()[:2]
-    options = ",".join(["restrict", "port-forwarding", *(f'permitopen="{to}"' for to in forwards)])
-    return f"{options} {algorithm} {body} deploy@lockgate\n"
+    options = ["restrict", f'command="{command}"']
+    if forwards:
+        options += ["port-forwarding", *(f'permitopen="{to}"' for to in forwards)]
+    return f"{','.join(options)} {algorithm} {body} deploy@lockgate\n"
 
 
 def ensure_ed25519(path: Path, owner: str, comment: str) -> str:
     """Make the key pair at `path` unless it is there; returns the public key's line.
 
-    The public half is put in place first: whoever sees the private key finds both.
+    A key of an older site becomes its owner's of today. The public half is put in place first:
+    whoever sees the private key finds both.
     """
     public = path.with_name(path.name + ".pub")
     if not path.exists():
@@ -45,6 +51,7 @@ def ensure_ed25519(path: Path, owner: str, comment: str) -> str:
         made.unlink()
         write_atomically(path, new.read_bytes(), owner, "root", 0o600)
         new.unlink()
+    ensure_owner(path, owner, "root", 0o600)
     return public.read_text()
 
 

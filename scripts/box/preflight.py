@@ -26,6 +26,9 @@ PACKAGE_OF = {
     "/usr/bin/prometheus-alertmanager": "prometheus-alertmanager",
     "/usr/bin/prometheus-node-exporter": "prometheus-node-exporter",
     "/usr/bin/setpriv": "util-linux",
+    "/usr/bin/bwrap": "bubblewrap",
+    "/usr/bin/sudo": "sudo",
+    "/usr/sbin/visudo": "sudo",
 }
 """Debian or Ubuntu package of each program of the box."""
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from conf.credentials import HttpAccount
@@ -48,6 +49,11 @@ def greets(address: str, port: int, greeting: bytes) -> Probe:
         return "" if received == greeting else f"{address}:{port} greets with {received!r}"
 
     return probe
+
+
+def is_socket(path: Path) -> Probe:
+    """Healthy when a unix socket stands at `path`; nobody connects to it."""
+    return lambda: "" if path.is_socket() else f"{path}: there is no socket"
 
 
 def succeeds(argv: Sequence[str], expect: str = "", env: Mapping[str, str] | None = None) -> Probe:

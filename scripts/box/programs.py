@@ -48,6 +48,9 @@ def all_folders(site: Site) -> list[Folder]:
         owned(paths.data, users.train),
         owned(paths.runs, users.train),
         owned(paths.store, users.release),
+        # Entered by the release and the candidate; setgid: what is made in it is for that group.
+        Folder(paths.gates, users.release, users.candidate, 0o2710),
+        Folder(paths.signed, users.sign, users.sign, 0o700),
         owned(paths.journal, users.deploy),
         Folder(root / "keys"),
         # The folders of the keys are root's: an identity can use its key, not replace it.

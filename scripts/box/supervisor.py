@@ -123,6 +123,8 @@ def host_conf(
             "[program:triton]",
             f"command={command.replace('%', '%%')}",
             f"environment={quoted(environment)}",
+            # The control socket is its group's as well: the host's verifier is in it, nobody else.
+            "umask=007",
             "autostart=true",
             "autorestart=true",
             "startsecs=1",

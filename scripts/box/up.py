@@ -23,6 +23,7 @@ from scripts.box import (
     preflight,
     processes,
     slurm,
+    sudo,
     supervisor,
     users,
 )
@@ -64,11 +65,13 @@ def exclusive(site: Site) -> Iterator[None]:
 def _prepare(site: Site, console: Console) -> list[Program]:
     """Put on disk all that the daemons need."""
     files.ensure_folders(all_folders(site))
+    hosts.adopt(site)
     munge.ensure_key(site)
     passwords.ensure(site)
     mlflow.ensure_key(site)
     mlflow.ensure_owned(site)
     hosts.ensure_keys(site)
+    sudo.ensure(site)
     slurm.ensure_gpus(site)
     if not mariadb.data(site).exists():
         console.print("making the accounting database")

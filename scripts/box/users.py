@@ -22,21 +22,30 @@ OWN = (
 )
 """The identities that the site makes; the others come with the distribution's packages."""
 
-MEMBERS = {"serving": ("host", "triton"), "edge": ("deploy", "haproxy")}
-"""Identities in each group of the site."""
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "serving": ("verify", "triton"),
+    "edge": ("deploy", "haproxy"),
+}
+"""Identities in each group of the site; no other identity of the site is in it."""
+
+OPENED: dict[str, tuple[str, ...]] = {"host": ("verify",)}
+"""Identities in the own group of another: the verifier takes packages out of where they arrive."""
 
 
 def useradd(name: str, login: bool) -> list[str]:
     """The command that makes `name`. The one who may log in by SSH has a shell and no password.
 
+    That is plain sh, which reads no file of anybody's before the one command it may run.
     `*` and not the default `!`: sshd without PAM takes `!` for a locked account and refuses keys.
     The home in passwd is `/`, because several sites on one machine share these users; a session
     gets its real HOME from the site.
     """
-    shell = "/bin/bash" if login else "/usr/sbin/nologin"
+    shell = LOGIN_SHELL if login else "/usr/sbin/nologin"
     return ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/",
             "--shell", shell, "--password", "*", name]  # fmt: skip
 
+
+LOGIN_SHELL = "/bin/sh"
 
 LOGIN = ("host", "verify")
 """Identities that may log in by SSH."""
@@ -48,25 +57,41 @@ def own_users(site: Site) -> list[tuple[str, bool]]:
 
 
 def ensure(site: Site) -> list[str]:
-    """Make the users and groups that are missing; returns what was made."""
+    """Make the users and groups that are missing, and mend the rest; returns what was made."""
     made = []
     for name, login in own_users(site):
         if not _exists(name):
-            subprocess.run(useradd(name, login), check=True, capture_output=True)
+            _run(useradd(name, login))
             made.append(name)
+        elif login and pwd.getpwnam(name).pw_shell != LOGIN_SHELL:
+            _run(["usermod", "--shell", LOGIN_SHELL, name])
+    own = {user for user, _ in own_users(site)}
     for key, roles in MEMBERS.items():
         group = site.groups.of(key)
+        wanted = [site.users.of(role) for role in roles]
         try:
             members = grp.getgrnam(group).gr_mem
         except KeyError:
-            subprocess.run(["groupadd", "--system", group], check=True, capture_output=True)
+            _run(["groupadd", "--system", group])
             made.append(group)
             members = []
-        for user in (site.users.of(role) for role in roles):
-            if user not in members:
-                join = ["usermod", "--append", "--groups", group, user]
-                subprocess.run(join, check=True, capture_output=True)
+        _join(group, [user for user in wanted if user not in members])
+        for user in own.intersection(members) - set(wanted):
+            _run(["gpasswd", "--delete", user, group])
+    for role, roles in OPENED.items():
+        group = site.users.of(role)
+        wanted = [site.users.of(member) for member in roles]
+        _join(group, [user for user in wanted if user not in grp.getgrnam(group).gr_mem])
     return made
+
+
+def _join(group: str, users: list[str]) -> None:
+    for user in users:
+        _run(["usermod", "--append", "--groups", group, user])
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _exists(name: str) -> bool:

@@ -76,7 +76,7 @@ def read_candidate(folder: Path) -> Candidate:
         raise NoCandidate(_missing(Path(folder))) from None
     except PermissionError:
         raise CandidateError(f"{path} is not readable by this user") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CandidateError(f"{path}: {error}") from None
     return candidate
 

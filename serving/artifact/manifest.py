@@ -51,9 +51,10 @@ class GateRecord:
 class Manifest:
     """Everything that is signed.
 
-    `created` and `expires` are UTC, as in 2026-01-31T23:59:59Z; from `expires` on no host accepts
-    the package. `previous` is the version in production when this was released: the one to go back
-    to.
+    `code` are the paths of those files that are the task's own code, neither Triton's entry nor the
+    runtime as Lockgate ships it. `created` and `expires` are UTC, as in 2026-01-31T23:59:59Z; from
+    `expires` on no host accepts the package. `previous` is the version in production when this was
+    released: the one to go back to.
     """
 
     format: str
@@ -71,6 +72,7 @@ class Manifest:
     metrics: dict[str, float]
     gates: tuple[GateRecord, ...]
     previous: int | None = None
+    code: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -88,6 +90,9 @@ class Manifest:
         if unsafe or len(set(paths)) != len(paths):
             problem = f"the unsafe path {unsafe[0]!r}" if unsafe else "a path twice"
             raise ManifestError(f"files lists {problem}")
+        absent = [path for path in self.code if path not in paths]
+        if absent:
+            raise ManifestError(f"code lists {absent[0]!r}, which is not one of the files")
 
     def to_bytes(self) -> bytes:
         """The canonical bytes: what is written, signed and hashed."""
@@ -106,7 +111,7 @@ def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
     """
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a deep one is not ours either
         raise ManifestError(f"{where} is not JSON: {error}") from None
     _check_format(content, where)
     try:

@@ -2,67 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.names import nearest
+from conf.names import check_name, nearest, shown
+from conf.site_checks import check_address, check_names, check_ports, host_port
 from serving.fleet.errors import FleetConfigError
+
+_OWN_SSH = ("port", "user", "transfer_user", "proxy_jump")
+_JUMP = re.compile(
+    r"[a-z_][a-z0-9_-]{0,31}@(?P<address>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[1-9][0-9]{0,4}"
+)
 
 
 @dataclass(frozen=True)
 class Ssh:
-    """SSH access of the deploy identity to a host. Times in seconds."""
+    """SSH access of the deploy identity to a host. Times in seconds.
 
-    user: str | None
+    `user` is the account that answers the verbs of a host, `transfer_user` the one that receives
+    files. `proxy_jump` is `user@address:port` of the host to go through, "" for none.
+    """
+
+    user: str
+    transfer_user: str
     port: int
     key: Path
     known_hosts: Path
     connect_timeout_s: float
     command_timeout_s: float
+    proxy_jump: str = ""
 
 
 @dataclass(frozen=True)
 class Host:
-    """One serving host. `root` is the folder of everything below on the host itself."""
+    """One serving host. `ssh` are its own values of `Ssh`, where they differ from the fleet's."""
 
     name: str
     address: str
     region: str
-    root: Path
-    python: str
-    restart: str
     http_port: int
-    grpc_port: int
-
-    @property
-    def staging(self) -> Path:
-        """The folder where a package arrives; nothing in it is trusted."""
-        return self.root / "staging"
-
-    @property
-    def packages(self) -> Path:
-        """Verified packages, `<model>/<N>/`."""
-        return self.root / "packages"
-
-    @property
-    def repository(self) -> Path:
-        """Triton's model repository, `<model>/config.pbtxt` and `<model>/<N>/`."""
-        return self.root / "model-repository"
-
-    @property
-    def verifier(self) -> Path:
-        """The root-owned verifier; installed when the host is made, never by a deployment."""
-        return self.root / "etc" / "verify.py"
-
-    @property
-    def allowed_signers(self) -> Path:
-        """Public keys whose signatures count on this host; root-owned like the verifier."""
-        return self.root / "etc" / "allowed_signers"
+    ssh: tuple[tuple[str, str | int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +82,11 @@ class Fleet:
                 return host
         names = [host.name for host in self.hosts]
         raise FleetConfigError(f"the fleet has no host {name!r}. {nearest(name, names)}.")
+
+    def ssh_of(self, host: Host) -> Ssh:
+        """SSH access to `host`."""
+        own: dict[str, Any] = dict(host.ssh)
+        return replace(self.ssh, **own)
 
     def region_of(self, host: Host) -> Region:
         """The region that `host` stands in."""
@@ -137,7 +127,7 @@ def _build(content: Mapping[str, Any]) -> Fleet:
         Region(
             name=name,
             socket=Path(edge["socket"]),
-            url=f"http://{edge['address']}:{edge['http_port']}",
+            url=f"http://{host_port(str(edge['address']), edge['http_port'])}",
             hosts=tuple(host for host in hosts if host.region == name),
         )
         for name, edge in edges.items()
@@ -147,7 +137,8 @@ def _build(content: Mapping[str, Any]) -> Fleet:
         name=str(content["name"]),
         regions=tuple(region for region in regions if region.hosts),
         ssh=Ssh(
-            user=ssh["user"],
+            user=str(ssh["user"]),
+            transfer_user=str(ssh["transfer_user"]),
             port=int(ssh["port"]),
             key=Path(ssh["key"]),
             known_hosts=Path(ssh["known_hosts"]),
@@ -160,16 +151,43 @@ def _build(content: Mapping[str, Any]) -> Fleet:
 
 
 def _host(name: str, entry: Mapping[str, Any], content: Mapping[str, Any]) -> Host:
-    return Host(
-        name=str(name),
-        address=str(entry["address"]),
-        region=str(entry["region"]),
-        root=Path(str(content["root"]).replace("{host}", str(name))),
-        python=str(content["python"]),
-        restart=str(content["restart"]).replace("{host}", str(name)),
-        http_port=int(content["triton"]["http_port"]),
-        grpc_port=int(content["triton"]["grpc_port"]),
-    )
+    try:
+        host = check_name("the name of a host", str(name))
+        check_address("address", str(entry["address"]))
+        return Host(
+            name=host,
+            address=str(entry["address"]),
+            region=str(entry["region"]),
+            http_port=int(content["triton"]["http_port"]),
+            ssh=_own_ssh(entry),
+        )
+    except ValueError as error:
+        raise FleetConfigError(f"host {shown(str(name))}: {error}.") from error
+
+
+def _own_ssh(entry: Mapping[str, Any]) -> tuple[tuple[str, str | int], ...]:
+    """The values of `Ssh` that a host has of its own. Raises ValueError."""
+    unknown = set(entry) - {"address", "region", *_OWN_SSH}
+    if unknown:
+        raise ValueError(f"{min(unknown)!r} is no key of a host. {nearest(min(unknown), _OWN_SSH)}")
+    own: list[tuple[str, str | int]] = []
+    for key in _OWN_SSH:
+        if key not in entry:
+            continue
+        value = entry[key]
+        if key == "port":
+            check_ports({key: int(value)})
+            own.append((key, int(value)))
+        elif key == "proxy_jump":
+            found = _JUMP.fullmatch(str(value))
+            if not found:
+                raise ValueError(f"{key}={value}: is not user@address:port")
+            check_address(key, found["address"].strip("[]"))
+            own.append((key, str(value)))
+        else:
+            check_names({key: str(value)})
+            own.append((key, str(value)))
+    return tuple(own)
 
 
 def _only_us(region: str, what: str) -> None:

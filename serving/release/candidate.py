@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.artifact.candidate import Candidate, CandidateError, read_candidate
+from serving.artifact.digest import bytes_sha256, file_sha256
+from serving.artifact.layout import MODEL_PY, RUNTIME
 from serving.artifact.manifest import FileEntry, list_files
 from serving.artifact.verify import plain_files
 
 MAX_FILES = 1000
+RUNTIME_FOLDER = "version/lockgate_runtime/"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,15 @@ class StagedCandidate:
     folder: Path
     candidate: Candidate
     files: tuple[FileEntry, ...]
+
+    @property
+    def own_code(self) -> tuple[FileEntry, ...]:
+        """The code that is neither Triton's entry nor a file of the runtime as this release has it.
+
+        By digest, never by import. In lockgate_runtime/ every kind of file counts, elsewhere those
+        of Python; that is what runs behind the confined server and on the hosts.
+        """
+        return tuple(entry for entry in self.files if _is_own(entry))
 
 
 def stage_candidate(source: Path, target: Path, max_bytes: int) -> StagedCandidate:
@@ -47,6 +59,14 @@ def stage_candidate(source: Path, target: Path, max_bytes: int) -> StagedCandida
     finally:
         os.close(root)
     return StagedCandidate(target, read_candidate(target), list_files(target))
+
+
+def _is_own(entry: FileEntry) -> bool:
+    if entry.path.startswith(RUNTIME_FOLDER):
+        shipped = RUNTIME / entry.path.removeprefix(RUNTIME_FOLDER)
+        return not shipped.is_file() or file_sha256(shipped) != entry.sha256
+    is_entry = entry.path == "version/model.py" and entry.sha256 == bytes_sha256(MODEL_PY.encode())
+    return entry.path.endswith(".py") and not is_entry
 
 
 def list_candidate(folder: Path) -> list[tuple[str, int]]:

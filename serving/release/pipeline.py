@@ -18,7 +18,7 @@ from serving.artifact import store
 from serving.artifact.candidate import read_candidate
 from serving.artifact.digest import pairs_digest
 from serving.artifact.manifest import FileEntry, GateRecord, Manifest
-from serving.artifact.signature import check_signature, sign
+from serving.artifact.signature import check_signature
 from serving.artifact.store import Package
 from serving.artifact.verify import FORMAT, format_time
 from serving.registry import CANDIDATE, PublishedNotRegistered, Registry, RegistryError
@@ -30,8 +30,9 @@ from serving.release.lock import release_lock
 from serving.release.production import NONE, production_package, production_version
 from serving.release.report import ReleaseReport
 from serving.release.settings import ReleaseSettings
+from serving.release.signing import sign_as_user
 from serving.release.subject import GateSubject, ServedPackages
-from serving.triton.ephemeral import EphemeralServer, serve_packages
+from serving.triton.ephemeral import EphemeralServer, serve_packages, sweep_folders
 
 Progress = Callable[[str], None]
 
@@ -45,16 +46,17 @@ def release_candidate(
 ) -> ReleaseReport:
     """Release the candidate of `settings.run`; returns the outcome, a refusal included.
 
-    With `dry_run` the gates are run and nothing is kept. Raises CandidateError, Refused,
+    With `dry_run` the gates are run and nothing is kept. Raises OsUserError and ConfinementError
+    where a candidate cannot be confined, CandidateError, Refused,
     ReleaseLocked, ProductionUnknown, RegistryError, SigningError, StoreError, OSError, and the
     store then holds what it held before; PublishedNotRegistered when only the registry's part is
     missing.
     """
+    settings.confinement.check()
     found = read_candidate(settings.candidate)
     with release_lock(settings.store, found.model, settings.run), ExitStack() as stack:
         _sweep(settings.store, found.model)
-        work = store.stage(settings.store, f"{found.model}.work")
-        stack.callback(store.discard, work)
+        sweep_folders(settings.gates_folder, found.model)
         package = store.stage(settings.store, f"{found.model}.package")
         stack.callback(_discard_if_there, package)
         progress(f"take {settings.run}")
@@ -68,7 +70,7 @@ def release_candidate(
         if not dry_run:
             _check_key(settings)
         started, clock = _now(), time.monotonic()
-        gates = gate_records(settings, staged, production, work, progress)
+        gates = gate_records(settings, staged, production, progress)
         passed = may_release(gates)
         result = ReleaseReport(
             outcome="passed" if passed else "refused",
@@ -80,6 +82,7 @@ def release_candidate(
             started=started,
             seconds=round(time.monotonic() - clock, 1),
             gates=gates,
+            code=staged.own_code,
         )
         if passed and not dry_run:
             result = _publish(settings, staged, registry, result, progress)
@@ -92,33 +95,26 @@ def gate_records(
     settings: ReleaseSettings,
     staged: StagedCandidate,
     production: Package | None,
-    work: Path,
     progress: Progress,
 ) -> tuple[GateRecord, ...]:
-    """Every gate's record; throw-away servers are started for it and ended."""
+    """Every gate's record; confined servers are started for it and ended."""
     model, records = staged.candidate.model, []
     with ExitStack() as stack:
 
         def start() -> ServedPackages:
-            servers = [EphemeralServer("candidate", staged.folder, model, work / "candidate")]
+            servers = [EphemeralServer("candidate", staged.folder, model)]
             if production is not None:
-                servers.append(
-                    EphemeralServer("production", production.path, model, work / "production")
-                )
-            for server in servers:
-                server.work.mkdir()
-            progress(f"start {len(servers)} throw-away tritonserver(s)")
-            running = stack.enter_context(
+                servers.append(EphemeralServer("production", production.path, model))
+            progress(f"start {len(servers)} confined tritonserver(s)")
+            clients = stack.enter_context(
                 serve_packages(
                     servers,
                     settings.serving_env,
-                    settings.ephemeral.address,
-                    settings.ephemeral.start_timeout_s,
+                    settings.confinement,
+                    settings.ephemeral.patience,
                 )
             )
-            return ServedPackages(
-                running[0].client, running[1].client if production is not None else None
-            )
+            return ServedPackages(clients[0], clients[1] if production is not None else None)
 
         subject = GateSubject(
             staged=staged,
@@ -163,9 +159,10 @@ def _publish(
         metrics=staged.candidate.metrics,
         gates=result.gates,
         previous=result.production,
+        code=tuple(entry.path for entry in staged.own_code),
     )
     progress("sign")
-    signature = sign(manifest.to_bytes(), settings.release_key)
+    signature = _signature(settings, manifest.to_bytes())
     path = store.publish(settings.store, staged.folder, manifest, signature)
     progress(f"published {path}")
     _register(registry, manifest)
@@ -189,6 +186,7 @@ def _unchanged(done: Package, registry: Registry, journal: Path) -> ReleaseRepor
         started=_now(),
         seconds=0.0,
         gates=manifest.gates,
+        code=tuple(entry for entry in manifest.files if entry.path in manifest.code),
         path=str(done.path),
     )
 
@@ -232,7 +230,11 @@ def _content(files: tuple[FileEntry, ...]) -> str:
 
 def _check_key(settings: ReleaseSettings) -> None:
     """Sign nothing, and check it as a host will: before minutes of gates, not after them."""
-    check_signature(b"", sign(b"", settings.release_key), settings.allowed_signers)
+    check_signature(b"", _signature(settings, b""), settings.allowed_signers)
+
+
+def _signature(settings: ReleaseSettings, data: bytes) -> bytes:
+    return sign_as_user(data, settings.sign_as, settings.release_key, settings.signed)
 
 
 def _check_run(staged: StagedCandidate, run: str, model: str) -> None:

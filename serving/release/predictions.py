@@ -9,6 +9,9 @@ import numpy as np
 from serving.artifact.tensors import TensorSpec
 from serving.triton.grpc_client import Arrays, ModelClient
 
+#: Of all answers for one split together; a package could answer every row with as much as it likes.
+MAX_BYTES = 4 << 30
+
 
 def served_predictions(
     endpoint: ModelClient,
@@ -20,8 +23,8 @@ def served_predictions(
     """The tensor `output` for every row, in the largest batches that the package takes.
 
     `columns` are [rows, ...] by name. Returns [rows] for one number per row, else [rows, ...]
-    (float64). Raises ValueError for an input without a column and an output that is not served,
-    InferError.
+    (float64). Raises ValueError for an input without a column, an output that is not served and
+    more than MAX_BYTES of answers, InferError.
     """
     missing = [tensor.name for tensor in inputs if tensor.name not in columns]
     if missing:
@@ -33,11 +36,14 @@ def served_predictions(
         for at in range(0, rows, batch):
             yield {name: column[at : at + batch] for name, column in as_sent.items()}
 
-    parts = []
+    parts, taken = [], 0
     for answer in endpoint.infer_all(requests(), in_flight):
         if output not in answer:
             raise ValueError(f"the package serves no output {output}: {', '.join(answer)}")
         parts.append(np.asarray(answer[output]))
+        taken += parts[-1].nbytes
+        if taken > MAX_BYTES:
+            raise ValueError(f"the predictions of {output} have more than {MAX_BYTES} bytes")
     found = np.concatenate(parts)
     if found.dtype.kind in "OSU":
         raise ValueError(f"the output {output} is text; a prediction is numbers")

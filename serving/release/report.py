@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.errors import DONE, REFUSED
+from serving.artifact.digest import short
 from serving.artifact.durable import replace_file
-from serving.artifact.manifest import GateRecord
+from serving.artifact.manifest import FileEntry, GateRecord
 from serving.artifact.store import REPORTS
 from serving.release.gate import refused
 
@@ -24,7 +25,10 @@ _COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
 
 @dataclass(frozen=True)
 class ReleaseReport:
-    """One release: `passed` is a dry run whose gates all passed. `digest` is the version's."""
+    """One release: `passed` is a dry run whose gates all passed. `digest` is the version's.
+
+    `code` are the files that are the task's own code, with their digests.
+    """
 
     outcome: Outcome
     model: str
@@ -35,6 +39,7 @@ class ReleaseReport:
     started: str
     seconds: float
     gates: tuple[GateRecord, ...]
+    code: tuple[FileEntry, ...] = ()
     path: str | None = None
 
     def as_json(self) -> str:
@@ -83,6 +88,9 @@ def print_report(report: ReleaseReport, console: Console) -> None:
         console.print(
             gate_table(bad, f"Not released: {len(bad)} of {len(report.gates)} gates failed")
         )
+    for entry in report.code:
+        line = f"own code: {entry.path} sha256:{short(entry.sha256)}"
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(_sentence(report), highlight=False, soft_wrap=True)
 
 

@@ -14,21 +14,38 @@ from conf.plugin import make_plugin
 from conf.schema import TARGET, from_config, plain_values
 from serving.release.gate import Gate
 from serving.release.production import BASELINES
+from serving.triton.confinement import Confinement, ConfinementLimits
+from serving.triton.ephemeral import ServerPatience
 
 
 @dataclass(frozen=True)
 class EphemeralSettings:
-    """Address, patience and load of the throw-away tritonservers."""
+    """User, bounds, patience and load of the confined tritonservers of the gates."""
 
-    address: str
+    user: str
+    """OS user that runs what a candidate brings; never the one that releases."""
     start_timeout_s: float
     """Until the model version is ready."""
+    request_timeout_s: float
+    """Of one request."""
+    answer_mib: int
+    """Largest answer that is accepted."""
     in_flight: int
     """Requests at a time while a split is predicted."""
+    limits: ConfinementLimits
+    """Bounds of one server."""
+    read_only: tuple[Path, ...]
+    """Further folders that the serving environment needs, such as CUDA."""
 
     def __post_init__(self) -> None:
-        if self.in_flight < 1:
-            raise ValueError(f"in_flight={self.in_flight}: must be at least 1")
+        for name in ("start_timeout_s", "request_timeout_s", "answer_mib", "in_flight"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    @property
+    def patience(self) -> ServerPatience:
+        """Bounds of what is waited for and accepted of a server."""
+        return ServerPatience(self.start_timeout_s, self.request_timeout_s, self.answer_mib)
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,13 @@ class ReleaseSettings:
     mlflow_uri: str
     passwords: Path
     """With this user's own account at MLflow."""
+    gates_folder: Path
+    """Folder in which each confined server gets a folder of its own."""
     ephemeral: EphemeralSettings
+    sign_as: str
+    """OS user that owns the key and signs; empty where the releasing user owns it itself."""
+    signed: Path
+    """Record of what was signed, the signing user's."""
     gates: Mapping[str, Gate]
     """By place in the YAML, in its order."""
 
@@ -61,6 +84,12 @@ class ReleaseSettings:
     def candidate(self) -> Path:
         """The folder of the candidate."""
         return self.runs / self.run / "candidate"
+
+    @property
+    def confinement(self) -> Confinement:
+        """User, folder and bounds of the servers that the gates need."""
+        one = self.ephemeral
+        return Confinement(one.user, self.gates_folder, one.limits, one.read_only)
 
 
 def release_settings(cfg: DictConfig) -> ReleaseSettings:
@@ -85,6 +114,9 @@ def release_settings(cfg: DictConfig) -> ReleaseSettings:
         serving_env=Path(site["serving_env"]),
         mlflow_uri=str(site["mlflow_uri"]),
         passwords=Path(paths["passwords"]),
+        gates_folder=Path(paths["gates"]),
+        sign_as=from_config(str, cfg.sign_as, "sign_as"),
+        signed=Path(paths["signed"]),
         ephemeral=from_config(EphemeralSettings, cfg.ephemeral, "ephemeral"),
         gates=make_gates(plain_values(cfg.get("gates"), "gates")),
     )

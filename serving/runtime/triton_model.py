@@ -35,6 +35,8 @@ class TritonPythonModel:
 
     def _response(self, answer: dict[str, np.ndarray] | ValueError) -> Any:
         if isinstance(answer, ValueError):
-            return self.triton.InferenceResponse(error=self.triton.TritonError(str(answer)))
+            # The client's mistake and not the service's failure: HTTP 400; the default is 500.
+            code = self.triton.TritonError.INVALID_ARG
+            return self.triton.InferenceResponse(error=self.triton.TritonError(str(answer), code))
         outputs = [self.triton.Tensor(name, value) for name, value in answer.items()]
         return self.triton.InferenceResponse(output_tensors=outputs)

@@ -5,11 +5,19 @@ the standard one.
 """
 
 from serving.triton.server import (
+    CONTROL_HEADER,
     RESTRICTED,
-    SECRET_HEADER,
+    UNCARRIABLE,
     TritonNotInstalled,
     TritonServer,
     install_stub,
 )
 
-__all__ = ["RESTRICTED", "SECRET_HEADER", "TritonNotInstalled", "TritonServer", "install_stub"]
+__all__ = [
+    "CONTROL_HEADER",
+    "RESTRICTED",
+    "UNCARRIABLE",
+    "TritonNotInstalled",
+    "TritonServer",
+    "install_stub",
+]

@@ -1,27 +1,37 @@
-"""Ephemeral tritonservers, started as a host starts its own, for the gates of a release.
+"""Ephemeral tritonservers, confined, for the gates of a release.
 
-Each has a model repository of its own, free ports on one address and a process group of its own.
-It is always ended: by the `with` block, and by the kernel when this process is killed.
+Each has a model repository and a folder for its socket, and serves one package. It starts without a
+model: only when it listens, and its folder takes no more files, is the package loaded, so that no
+code of a candidate has a place on disk to write to. It is always ended: by the `with` block, and by
+the closing of a pipe when this process is killed.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import signal
-import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from serving.artifact.digest import bytes_sha256
+from serving.artifact.verify import plain_files
+from serving.os_user import ENVIRONMENT
+from serving.triton.confinement import GRPC_PORT, Confinement, ConfinementLimits
 from serving.triton.grpc_client import ModelClient, TritonClient
-from serving.triton.server import TritonError, TritonServer
+from serving.triton.process_memory import tree_bytes
+from serving.triton.server import TritonError
 
 #: The number a package is served under while nobody has given it one.
 VERSION = 1
+_END_TIMEOUT_S = 20.0
+_LOST_TIMEOUT_S = 1.0
+_WATCH_S = 0.25
 
 
 class EphemeralServerError(TritonError):
@@ -32,131 +42,220 @@ class EphemeralServerError(TritonError):
 class EphemeralServer:
     """One server to start: a package folder, served as `model`/VERSION.
 
-    `work` is a folder that this server may fill; `name` stands for it in messages.
+    `name` stands for it in messages, as in "candidate".
     """
 
     name: str
     package: Path
     model: str
-    work: Path
 
 
 @dataclass(frozen=True)
-class RunningServer:
-    """A started server: a gRPC client of its one model version, and where its HTTP port is."""
+class ServerPatience:
+    """Bounds of what a caller waits for and accepts: seconds to start, of one request; MiB."""
 
-    client: ModelClient
-    address: str
-    http_port: int
+    start_timeout_s: float
+    request_timeout_s: float
+    answer_mib: int
 
 
 @dataclass
 class _Process:
     wanted: EphemeralServer
-    server: TritonServer
+    folder: Path
     popen: subprocess.Popen[bytes]
-    log: Path
+    limits: ConfinementLimits
+    began: float = field(default_factory=time.monotonic)
+    took_mib: int = 0
+    """Memory for which it was ended; 0 while it keeps within its limit."""
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def fault(self) -> str:
+        """A sentence on why the server is gone; empty while it runs."""
+        return "" if self.popen.poll() is None else self._end_reason()
+
+    def fault_soon(self) -> str:
+        """`fault` of a server whose connection was lost: its end is a moment away, or not true."""
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(_LOST_TIMEOUT_S)
+        return self.fault()
+
+    def _end_reason(self) -> str:
+        name, limits = f"the server of the {self.wanted.name}", self.limits
+        if self.took_mib:
+            limit = f"ephemeral.limits.total_mib={limits.total_mib}"
+            return f"{name} was ended: its processes took {self.took_mib} MiB, beyond {limit}"
+        if time.monotonic() - self.began >= limits.life_s:
+            return f"{name} was ended after ephemeral.limits.life_s={limits.life_s:g}"
+        reason = _reason(self.folder / "triton.log")
+        return f"{name} ended with code {self.popen.returncode}: {reason}"
 
 
 @contextmanager
 def serve_packages(
-    servers: list[EphemeralServer], env_dir: Path, address: str, start_timeout_s: float
-) -> Iterator[list[RunningServer]]:
-    """Start all `servers` side by side; yields them running, their model versions ready.
+    servers: list[EphemeralServer],
+    env_dir: Path,
+    confinement: Confinement,
+    patience: ServerPatience,
+) -> Iterator[list[ModelClient]]:
+    """Start all `servers` side by side; yields a client of each, its model version ready.
 
-    Raises EphemeralServerError when one ends or is not ready in `start_timeout_s`.
+    Raises EphemeralServerError when one ends or is not ready in time, OsUserError and
+    ConfinementError when nothing can be confined here.
     """
+    confinement.check()
     with ExitStack() as stack:
-        processes: list[_Process] = []
-        stack.callback(_end_all, processes)
-        for wanted in servers:
-            processes.append(_start(wanted, env_dir, address))
-        deadline = time.monotonic() + start_timeout_s
-        running = []
+        processes = [stack.enter_context(_started(one, env_dir, confinement)) for one in servers]
+        deadline = time.monotonic() + patience.start_timeout_s
+        clients = []
         for process in processes:
-            url = f"{address}:{process.server.grpc_port}"
-            server = stack.enter_context(TritonClient(url))
-            client = ModelClient(server, process.wanted.model, VERSION)
+            client = stack.enter_context(
+                TritonClient(
+                    f"unix:{process.run}/grpc.sock:{GRPC_PORT}",
+                    patience.request_timeout_s,
+                    patience.answer_mib << 20,
+                    process.fault_soon,
+                )
+            )
             _wait(process, client, deadline)
-            running.append(RunningServer(client, address, process.server.http_port))
-        yield running
+            process.run.chmod(0o750)  # the socket is there: nothing else is ever made beside it
+            _load(process, client, deadline, patience.start_timeout_s)
+            clients.append(ModelClient(client, process.wanted.model, VERSION))
+        yield clients
 
 
 def lay_out_repository(package: Path, model: str, repository: Path) -> None:
     """Make a model repository of one package: config.pbtxt and version/ as VERSION.
 
-    A copy: the Python backend writes byte code beside what it loads.
+    A copy, whose modes let the group read, whatever those of the package are.
     """
     target = repository / model
     target.mkdir(parents=True)
     shutil.copyfile(package / "config.pbtxt", target / "config.pbtxt")
-    shutil.copytree(package / "version", target / str(VERSION), copy_function=shutil.copyfile)
+    for name, path in plain_files(package / "version"):
+        file = target / str(VERSION) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, file)
 
 
-def _start(wanted: EphemeralServer, env_dir: Path, address: str) -> _Process:
-    repository = wanted.work / "repository"
-    lay_out_repository(wanted.package, wanted.model, repository)
-    http, grpc, metrics = _free_ports(address, 3)
-    server = TritonServer(
-        env_dir=env_dir,
-        repository=repository,
-        address=address,
-        http_port=http,
-        grpc_port=grpc,
-        metrics_port=metrics,
-        models=(wanted.model,),
-        exit_timeout_s=2,
-    )
-    log = wanted.work / "triton.log"
-    with log.open("wb") as out:
-        # setpriv: SIGTERM from the kernel should this process die without running its clean-up.
-        popen = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", *server.argv()],
-            env=server.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            cwd=wanted.work,
-            start_new_session=True,
-        )
-    return _Process(wanted, server, popen, log)
+def sweep_folders(folder: Path, model: str) -> None:
+    """Remove what servers of `model` left in a confinement's `folder` when their caller was killed.
+
+    To be called by whoever holds the model's release lock.
+    """
+    for left in folder.glob(f"{_prefix(model)}*"):
+        shutil.rmtree(left)
 
 
-def _wait(process: _Process, client: ModelClient, deadline: float) -> None:
-    """Wait until this version of this model is ready, which the server's own readiness is not."""
-    while not client.is_ready():
-        name = f"the ephemeral server of the {process.wanted.name}"
-        if process.popen.poll() is not None:
-            reason = f"ended with code {process.popen.returncode}"
-            raise EphemeralServerError(f"{name} {reason}: {_reason(process.log)}")
+@contextmanager
+def _started(
+    wanted: EphemeralServer, env_dir: Path, confinement: Confinement
+) -> Iterator[_Process]:
+    """The started process of one server; ended, and its folder removed, after the block."""
+    folder = confinement.folder / f"{_prefix(wanted.model)}{secrets.token_hex(4)}"
+    try:
+        # The group of these comes from the folder above: its user may read, and write into run/.
+        with _umask(0o027):
+            folder.mkdir()
+            lay_out_repository(wanted.package, wanted.model, folder / "repository")
+        with _umask(0o007):
+            (folder / "run").mkdir()
+        server = confinement.server(env_dir)
+        with (folder / "triton.log").open("wb") as log:
+            popen = subprocess.Popen(
+                confinement.argv(server, folder / "repository", folder / "run"),
+                env=ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+            )
+        process, over = _Process(wanted, folder, popen, confinement.limits), threading.Event()
+        watch = threading.Thread(target=_watch_memory, args=(process, over), daemon=True)
+        watch.start()
+        try:
+            yield process
+        finally:
+            over.set()
+            watch.join()
+            _end(popen)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _prefix(model: str) -> str:
+    """Of the folders of a model's servers: short, as the path of a socket has 107 bytes at most."""
+    return f"{bytes_sha256(model.encode())[:12]}-"
+
+
+def _watch_memory(process: _Process, over: threading.Event) -> None:
+    """End the server when its processes together take more than they may."""
+    while not over.wait(_WATCH_S) and process.popen.poll() is None:
+        taken_mib = tree_bytes(process.popen.pid) >> 20
+        if taken_mib > process.limits.total_mib:
+            process.took_mib = taken_mib
+            _end(process.popen)
+            return
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    """Close the pipe that the server lives by, and wait for its end.
+
+    Raises EphemeralServerError when that does not come.
+    """
+    if popen.stdin is not None:
+        popen.stdin.close()
+    try:
+        popen.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise EphemeralServerError(
+            f"a confined server did not end in {_END_TIMEOUT_S:g} s: end pid {popen.pid} as root"
+        ) from None
+
+
+def _wait(process: _Process, client: TritonClient, deadline: float) -> None:
+    """Wait until the server, which has no model yet, takes calls."""
+    while not client.is_live():
+        if fault := process.fault():
+            raise EphemeralServerError(fault)
         if time.monotonic() > deadline:
-            raise EphemeralServerError(f"{name} was not ready in time: {_reason(process.log)}")
+            reason = _reason(process.folder / "triton.log")
+            raise EphemeralServerError(
+                f"the server of the {process.wanted.name} did not come up in time: {reason}"
+            )
         time.sleep(0.05)
 
 
-def _end_all(processes: list[_Process]) -> None:
-    """End the whole process groups: a polite signal to all, a bounded wait, then the other one."""
-    for signum, patience in ((signal.SIGTERM, 6.0), (signal.SIGKILL, 10.0)):
-        running = [process.popen for process in processes if process.popen.poll() is None]
-        for popen in running:
-            with suppress(ProcessLookupError):
-                os.killpg(popen.pid, signum)
-        for popen in running:
-            with suppress(subprocess.TimeoutExpired):
-                popen.wait(patience)
+def _load(process: _Process, client: TritonClient, deadline: float, limit_s: float) -> None:
+    """Load the package, whose code runs from here on."""
+    name, model = process.wanted.name, process.wanted.model
+    try:
+        client.load(model, timeout_s=max(1.0, deadline - time.monotonic()))
+    except TritonError as error:
+        late = time.monotonic() >= deadline
+        limit = f" within ephemeral.start_timeout_s={limit_s:g}" if late else ""
+        raise EphemeralServerError(f"the {name} was not loaded{limit}: {error}") from None
+    if not client.is_ready(model, VERSION):
+        raise EphemeralServerError(f"the {name} was loaded, and is not ready all the same")
 
 
-def _free_ports(address: str, count: int) -> list[int]:
-    """Ports that are free now. Held open together, so that they differ."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((address, 0))
-        return [one.getsockname()[1] for one in sockets]
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _reason(log: Path) -> str:
     """The last lines of Triton's log that name an error, or its last lines."""
-    lines = log.read_text("utf-8", "replace").splitlines()
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - (64 << 10)))
+        lines = file.read().decode("utf-8", "replace").splitlines()
     errors = [line for line in lines if "rror" in line or "failed" in line]
     return " | ".join((errors or lines or ["its log is empty"])[-3:])[-1500:]

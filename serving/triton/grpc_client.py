@@ -1,12 +1,15 @@
-"""Triton's gRPC port: inference and model control.
+"""Triton's gRPC: inference and model control.
 
-`TritonClient` calls one server, `ModelClient` to one version of one model on it.
+`TritonClient` calls one server, `ModelClient` one version of one model on it. What answers is not
+trusted: every call ends in a bounded time, an answer has a largest size, and one that is malformed
+is an InferError.
 """
 
 from __future__ import annotations
 
 import json
 import queue
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +32,9 @@ T = TypeVar("T")
 READY = "READY"
 _CHANGING = ("LOADING", "UNLOADING")
 _PROBE_TIMEOUT_S = 2.0
+_REASON_CHARS = 400
+_LATE = "StatusCode.DEADLINE_EXCEEDED"
+_OF_A_LOST_SERVER = ("StatusCode.UNAVAILABLE", "StatusCode.UNKNOWN", "StatusCode.CANCELLED")
 
 
 class InferError(TritonError):
@@ -38,12 +44,25 @@ class InferError(TritonError):
 class TritonClient:
     """A client of the server at the gRPC `url`; a context manager that closes its channel.
 
-    `timeout_s` bounds each call that has no time-out of its own. Safe to use from several threads.
+    `timeout_s` bounds each call that has no time-out of its own, `max_answer_bytes` each answer.
+    `fault` gives a sentence on why the server is gone, empty where it is not: the message of a call
+    that lost its server ends with it.
+    Safe to use from several threads.
     """
 
-    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
-        self.url, self.timeout_s = url, timeout_s
-        self._client = grpc.InferenceServerClient(url)
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 60.0,
+        max_answer_bytes: int = grpc.MAX_GRPC_MESSAGE_SIZE,
+        fault: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.url, self.timeout_s, self._fault = url, timeout_s, fault
+        sizes = [
+            ("grpc.max_send_message_length", grpc.MAX_GRPC_MESSAGE_SIZE),
+            ("grpc.max_receive_message_length", max_answer_bytes),
+        ]
+        self._client = grpc.InferenceServerClient(url, channel_args=sizes)
 
     def __enter__(self) -> TritonClient:
         return self
@@ -108,7 +127,10 @@ class TritonClient:
 
         Raises TritonError.
         """
-        answer = self._call("list its models", self._client.get_model_repository_index)
+        answer = self._call(
+            "list its models",
+            lambda: self._client.get_model_repository_index(client_timeout=self.timeout_s),
+        )
         return {
             int(entry.version): entry.state
             for entry in answer.models
@@ -119,8 +141,11 @@ class TritonClient:
         """The versions of `model` that answer requests, by the index. Raises TritonError."""
         return tuple(sorted(v for v, state in self.index(model).items() if state == READY))
 
-    def load(self, model: str, config: str, timeout_s: float | None = None) -> None:
-        """Load `model` with `config`, the JSON of its whole config. Raises TritonError."""
+    def load(self, model: str, config: str | None = None, timeout_s: float | None = None) -> None:
+        """Load `model` with `config`, the JSON of its whole config; None is its config.pbtxt.
+
+        Raises TritonError.
+        """
         limit = self.timeout_s if timeout_s is None else timeout_s
         self._call(
             f"load {model}",
@@ -160,9 +185,15 @@ class TritonClient:
                 client_timeout=timeout_s,
             )
         except InferenceServerException as error:
-            raise InferError(f"{model} did not answer: {error.message()}") from None
-        names = [output.name for output in result.get_response().outputs]
-        return {name: result.as_numpy(name) for name in names}
+            late = f" within {timeout_s:g} s" if error.status() == _LATE else ""
+            raise InferError(f"{model} did not answer{late}: {self._reason(error)}") from None
+        except ValueError as error:  # another thread closed the channel meanwhile
+            raise InferError(f"{model} was not called: {error}") from None
+        try:
+            names = [output.name for output in result.get_response().outputs]
+            return {name: result.as_numpy(name) for name in names}
+        except (ValueError, TypeError, IndexError, struct.error, MemoryError) as error:
+            raise InferError(f"{model} gave an answer that is malformed: {error!r}") from None
 
     def _wait(self, model: str, versions: tuple[int, ...], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -186,8 +217,14 @@ class TritonClient:
         try:
             return call()
         except InferenceServerException as error:
-            reason = " ".join(str(error.message()).split())[:400]
-            raise TritonError(f"Triton did not {what}: {reason}") from error
+            raise TritonError(f"Triton did not {what}: {self._reason(error)}") from error
+
+    def _reason(self, error: InferenceServerException) -> str:
+        """The server's own words in one line of printable characters, and why it is gone."""
+        line = " ".join(str(error.message()).split())
+        words = "".join(one if one.isprintable() else "?" for one in line)
+        gone = self._fault() if error.status() in _OF_A_LOST_SERVER else ""
+        return ". ".join(part for part in (words[:_REASON_CHARS], gone) if part)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,21 @@ description, so what a release was validated on is what a host runs.
 
 from __future__ import annotations
 
-import secrets
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import LockgateError
 from serving.artifact.durable import replace_file
 
-#: What a client of the HTTP port may not reach without the secret header. gRPC carries the same
-#: operations, and is guarded by where it listens: a host's loopback, reached through SSH.
+#: What no client of the HTTP port may reach: Triton answers these with 403. gRPC carries the same
+#: operations, and is guarded by where it listens.
 RESTRICTED = "model-repository,model-config,shared-memory,trace,logging"
-SECRET_HEADER = "lockgate-control"
+CONTROL_HEADER = "lockgate-control"
+#: The value that would open them. It begins with a space, which every parser takes from the value
+#: of a header (RFC 9110, 5.5): no request can carry it, so that it need not be a secret. A secret
+#: could be read by every user of the machine, in the command line of the server.
+UNCARRIABLE = " none"
 
 
 class TritonError(LockgateError, RuntimeError):
@@ -40,24 +43,25 @@ class TritonServer:
     loaded at start: names, or `("*",)` for every model in the repository. Model control is
     explicit: nothing else is loaded until a client loads it by gRPC on `address`.
 
+    `grpc_address` is where gRPC listens when that is not `address`: `unix:/run/grpc.sock`, a socket
+    in a folder whose mode decides who may call. With `http_port` None there is no HTTP and there
+    are no metrics: beside a unix socket, then, no TCP at all.
+
     A model that fails to load at start does not stop the server when `exit_on_error` is False: a
-    host must come back with the models that are good. `http_secret` guards model control on the
-    HTTP port. It appears in this process's command line, which every user of the host can read
-    in /proc unless it is mounted with hidepid: it keeps clients of the network out, not users of
-    the host. The default is drawn at random and kept in memory only.
+    host must come back with the models that are good.
     """
 
     env_dir: Path
     repository: Path
     address: str
-    http_port: int
+    http_port: int | None
     grpc_port: int
-    metrics_port: int
+    metrics_port: int | None
     models: tuple[str, ...] = ()
     exit_timeout_s: int = 30
     exit_on_error: bool = True
     http_threads: int = 4
-    http_secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    grpc_address: str = ""
 
     @property
     def site_packages(self) -> Path:
@@ -79,6 +83,11 @@ class TritonServer:
         """The prefix of the names of this server's regions in /dev/shm."""
         return f"lockgate_{self.address}_{self.http_port}_"
 
+    @property
+    def grpc_target(self) -> str:
+        """The target that a gRPC client connects to; Triton adds the port to a socket's path."""
+        return f"{self.grpc_address or self.address}:{self.grpc_port}"
+
     def argv(self) -> list[str]:
         """The command line. Raises TritonNotInstalled."""
         stub = self.home / "backends" / "python" / "triton_python_backend_stub"
@@ -95,18 +104,25 @@ class TritonServer:
             "--strict-readiness=false",
             f"--exit-on-error={str(self.exit_on_error).lower()}",
             f"--exit-timeout-secs={self.exit_timeout_s}",
-            f"--http-address={self.address}",
-            f"--http-port={self.http_port}",
-            f"--http-thread-count={self.http_threads}",
-            f"--http-restricted-api={RESTRICTED}:{SECRET_HEADER}={self.http_secret}",
-            f"--grpc-address={self.address}",
+            *self._http_argv(),
+            f"--grpc-address={self.grpc_address or self.address}",
             f"--grpc-port={self.grpc_port}",
-            f"--metrics-address={self.address}",
-            f"--metrics-port={self.metrics_port}",
-            "--metrics-config=summary_latencies=true",
             # A killed Triton leaves its shared memory behind; the name is that of its server.
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             "--log-format=ISO8601",
+        ]
+
+    def _http_argv(self) -> list[str]:
+        if self.http_port is None:
+            return ["--allow-http=false", "--allow-metrics=false"]
+        return [
+            f"--http-address={self.address}",
+            f"--http-port={self.http_port}",
+            f"--http-thread-count={self.http_threads}",
+            f"--http-restricted-api={RESTRICTED}:{CONTROL_HEADER}={UNCARRIABLE}",
+            f"--metrics-address={self.address}",
+            f"--metrics-port={self.metrics_port}",
+            "--metrics-config=summary_latencies=true",
         ]
 
     def environment(self) -> dict[str, str]:

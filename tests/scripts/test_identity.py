@@ -43,7 +43,7 @@ def test_an_unknown_identity_is_answered_with_those_there_are(site: Site) -> Non
 
 def test_only_the_accounts_of_a_serving_host_have_a_shell(site: Site) -> None:
     shells = {name: useradd(name, login)[-4] for name, login in own_users(site)}
-    assert [name for name, shell in shells.items() if shell == "/bin/bash"] == [
+    assert [name for name, shell in shells.items() if shell == "/bin/sh"] == [
         "lg-host",
         "lg-verify",
     ]

@@ -84,13 +84,34 @@ def test_a_site_s_approvers_count_for_approvals_only(tmp_path: Path) -> None:
     check_signature(message.read_bytes(), approval, tmp_path / "signers", APPROVER)
 
 
-def test_the_deploy_key_may_reach_its_hosts_triton_and_nothing_else(site: Site) -> None:
-    line = keys.authorized_key("ssh-ed25519 AAAA x", hosts.forwards(site, "use1-b"))
-    options = line.split(" ")[0].split(",")
-    assert options[0] == "restrict"
-    assert 'permitopen="127.0.0.12:18001"' in options
-    assert not [option for option in options if "127.0.0.11" in option or option == "pty"]
-    assert "AllowTcpForwarding local" in hosts.sshd_config(site, "use1-b")
+def test_the_deploy_key_may_have_one_command_run_and_reach_inference_and_nothing_else(
+    site: Site,
+) -> None:
+    line = hosts.verbs_key(site, "use1-b", "ssh-ed25519 AAAA x")
+    assert line.startswith("restrict,")
+    assert line.count("permitopen=") == 1 and 'permitopen="127.0.0.12:18000"' in line
+    assert "127.0.0.11" not in line and "pty" not in line
+    here = hosts.home(site, "use1-b")
+    assert f'command="{site.serving_env}/bin/python -I -B {here}/etc/host {here} command"' in line
+    config = hosts.sshd_config(site, "use1-b")
+    assert "AllowTcpForwarding local" in config and "PermitOpen 127.0.0.12:18000" in config
+    assert "AllowStreamLocalForwarding no" in config
+
+
+def test_the_account_that_receives_may_neither_forward_nor_leave_staging(site: Site) -> None:
+    line = hosts.staging_key(site, "use1-b", "ssh-ed25519 AAAA x")
+    staging = hosts.home(site, "use1-b") / "staging"
+    assert line.startswith(
+        f'restrict,command="umask 007; exec /usr/bin/rrsync -wo {staging}" ssh-ed25519 AAAA '
+    )
+    assert "forwarding" not in line
+    own = hosts.sshd_config(site, "use1-b").split("Match User lg-host")[1]
+    assert "authorized_keys.staging" in own and "AllowTcpForwarding no" in own
+
+
+def test_a_command_that_would_end_its_quotes_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot carry"):
+        keys.authorized_key("ssh-ed25519 AAAA x", 'echo "x"')
 
 
 @needs_root

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from conf.site_schema import Site
-from scripts.box import hosts, slurm
+from scripts.box import hosts, slurm, users
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Program
 from scripts.box.programs import all_files, all_folders, all_programs, stop_order
@@ -67,7 +67,9 @@ def test_who_owns_what(site: Site) -> None:
     assert owners[site.paths.release_key.parent] == "root"
     for host in site.hosts:
         assert owners[hosts.home(site, host) / "etc"] == "root"
-        assert owners[hosts.home(site, host) / "model-repository"] == "lg-host"
+        assert owners[hosts.home(site, host) / "model-repository"] == "lg-verify"
+        assert owners[hosts.home(site, host) / "packages"] == "lg-verify"
+        assert owners[hosts.home(site, host) / "staging"] == "lg-host"
 
 
 def section(conf: str, name: str) -> str:
@@ -91,8 +93,13 @@ def test_nothing_starts_before_what_it_needs(site: Site) -> None:
 
 
 def test_only_the_serving_group_speaks_to_a_hosts_supervisor(site: Site) -> None:
-    conf = hosts.supervisord_conf(site, "use1-a", hosts.triton(site, "use1-a", "s3cret"))
+    conf = hosts.supervisord_conf(site, "use1-a", hosts.triton(site, "use1-a"))
     assert "chmod=0770\nchown=lg-triton:lg-serving\n" in conf
+    assert set(users.MEMBERS["serving"]) == {"verify", "triton"}
+    folders = {folder.path: folder for folder in all_folders(site)}
+    control = folders[hosts.home(site, "use1-a") / "run" / "triton"]
+    assert (control.owner, control.group, control.mode) == ("lg-triton", "lg-serving", 0o2750)
+    assert "umask=007" in conf
 
 
 def test_supervisors_environment_is_quoted() -> None:

@@ -107,7 +107,7 @@ def _rows(on: Controls, model: str) -> list[Row]:
     wanted = production(on.journal, model)
     digest = _digest(on, model, wanted)
     with SshDriver(on.fleet, model, on.store, on.config) as driver:
-        states = driver.read_hosts()
+        states = driver.read_hosts(verify=True)
     return [_row(model, state, wanted, digest) for state in states.values()]
 
 

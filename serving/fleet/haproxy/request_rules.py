@@ -29,6 +29,8 @@ def buffer_settings(settings: EdgeSettings, validator: Sequence[Path]) -> list[s
         # A state for each thread: in one, a large request would hold up every other.
         *(f"  lua-load-per-thread {path}" for path in validator),
         "  tune.lua.session-timeout 30s",
+        # Instructions of the validator at a time, some 50 us: small requests go on between them.
+        "  tune.lua.forced-yield 1000",
     ]
 
 
@@ -56,8 +58,11 @@ def body_rules(settings: EdgeSettings) -> list[str]:
     """
     most = settings.max_body_bytes
     too_large = f"a body may have {most} bytes"
+    most_json = settings.max_json_bytes
+    json_too_large = f"JSON may have {most_json} bytes: send tensors as binary data"
     length = "Inference-Header-Content-Length"
     return [
+        f"  acl framed req.fhdr({length}) -m found",
         refusal(
             400,
             "a request that reads has no body",
@@ -72,8 +77,13 @@ def body_rules(settings: EdgeSettings) -> list[str]:
         ),
         refusal(400, f"{length} is there twice", f"infer_path {{ req.fhdr_cnt({length}) gt 1 }}"),
         refusal(413, too_large, f"infer_path {{ req.body_size gt {most} }}"),
+        refusal(
+            413, json_too_large, f"infer_path framed {{ req.hdr_val({length}) gt {most_json} }}"
+        ),
+        refusal(413, json_too_large, f"infer_path !framed {{ req.body_size gt {most_json} }}"),
         f"  http-request wait-for-body time {settings.body_timeout_ms}ms if infer_path",
         refusal(413, too_large, f"infer_path {{ req.body_len gt {most} }}"),
+        refusal(413, json_too_large, f"infer_path !framed {{ req.body_len gt {most_json} }}"),
         "  http-request lua.kserve_check if infer_path",
         "  http-request deny deny_status 400 content-type application/json lf-string "
         '\'{"error":"%[var(txn.refusal),json(utf8s)]"}\' '

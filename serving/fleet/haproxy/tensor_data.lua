@@ -8,7 +8,7 @@ local byte, find, sub, unpack = string.byte, string.find, string.sub, string.unp
 
 local MAX_ELEMENTS = 2147483647 -- of a tensor, an empty dimension left out
 local LARGEST = { FP32 = 3.4028235677973366e38, FP64 = math.huge } -- the first that is infinite
-local QUOTE, MINUS, ZERO, DOT, OPEN, CLOSE, COMMA = 34, 45, 48, 46, 91, 93, 44
+local QUOTE, MINUS, ZERO, DOT, OPEN, CLOSE, COMMA, SPACE = 34, 45, 48, 46, 91, 93, 44, 32
 
 -- Elements of `data`: each function takes the index of one and returns that of its last character.
 local function integers(bits, signed, datatype)
@@ -98,8 +98,12 @@ local function count_elements(s, i, element)
       at, after_comma = json.skip(s, at + 1), false
     else
       if c ~= CLOSE or after_comma then
-        at, count = json.skip(s, element(s, at) + 1), count + 1
+        at, count = element(s, at) + 1, count + 1
         c = byte(s, at)
+        if c ~= COMMA then -- spares a call for each of many elements
+          at = json.skip(s, at)
+          c = byte(s, at)
+        end
       end
       while c == CLOSE do
         depth = depth - 1
@@ -112,7 +116,11 @@ local function count_elements(s, i, element)
       if c ~= COMMA then
         json.unexpected(s, at, "a comma or a bracket")
       end
-      at, after_comma = json.skip(s, at + 1), true
+      at, after_comma = at + 1, true
+      c = byte(s, at)
+      if c and c <= SPACE then
+        at = json.skip(s, at)
+      end
     end
   end
 end

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from serving.fleet.errors import FleetError, Unreachable
+from conf.site_checks import host_port
+from serving.fleet.errors import Unreachable
 from serving.fleet.inventory import Host, Ssh
+from serving.fleet.ssh.pinned_keys import pinned_keys
+from serving.fleet.ssh.ssh_client import jump_command
 
 if TYPE_CHECKING:
     from fabric import Connection
 
 # Whatever paramiko logs reaches us as an exception too; a person reads one sentence, not both.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-class RemoteError(FleetError):
-    """A command on a host failed or ran out of time. `code` is its exit status (124: time)."""
-
-    def __init__(self, message: str, code: int, stdout: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.stdout = stdout
-
-
-def wrapped(command: str, timeout_s: float) -> str:
-    """`command` as the host runs it: ended there after `timeout_s`, whatever happens to us.
-
-    Closing the channel from here ends nothing: the command would go on without a reader.
-    """
-    return f"timeout --kill-after=5 {timeout_s:g} sh -c {shlex.quote(command)}"
 
 
 @dataclass(frozen=True)
@@ -45,52 +27,22 @@ class Shell:
     ssh: Ssh
     connection: Connection = field(repr=False)
 
-    def run(self, command: str, timeout_s: float | None = None, check: bool = True) -> Answer:
-        """Run a shell command on the host and return its output.
+    def run(self, command: str, timeout_s: float) -> Answer:
+        """Send one command; the host's own program for this account decides what it is worth.
 
-        `timeout_s` defaults to the fleet's `ssh.command_timeout_s`. Raises RemoteError for an exit
-        status other than 0 unless `check` is false, and Unreachable for a lost connection.
+        Raises Unreachable for a lost connection, and for an answer that is not there `timeout_s`
+        and 15 s later: the host ends the command itself.
         """
-        limit = timeout_s or self.ssh.command_timeout_s
         import paramiko
         from invoke.exceptions import CommandTimedOut
 
         try:
             result = self.connection.run(
-                wrapped(command, limit),
-                hide=True,
-                warn=True,
-                in_stream=False,
-                timeout=int(limit) + 15,
+                command, hide=True, warn=True, in_stream=False, timeout=int(timeout_s) + 15
             )
         except (OSError, EOFError, paramiko.SSHException, CommandTimedOut) as error:
             raise Unreachable(f"{self.host.name}: the connection was lost ({error}).") from error
-        answer = Answer(result.exited, result.stdout, result.stderr)
-        if check and answer.code != 0:
-            raise RemoteError(
-                _sentence(self.host, command, answer, limit), answer.code, answer.stdout
-            )
-        return answer
-
-    @contextmanager
-    def forwarded(self, port: int) -> Iterator[str]:
-        """`127.0.0.1:<free port>` here that leads to `port` of the host's Triton address."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            local = probe.getsockname()[1]
-        from invoke.exceptions import ThreadException
-
-        tunnel = self.connection.forward_local(
-            local, remote_port=port, remote_host=self.host.address, local_host="127.0.0.1"
-        )
-        tunnel.__enter__()
-        try:
-            yield f"127.0.0.1:{local}"
-        finally:
-            with suppress(ThreadException):
-                # Raised when the far end went away before the tunnel did (Triton was restarted):
-                # its user has had the error by then.
-                tunnel.__exit__(None, None, None)
+        return Answer(result.exited, result.stdout, result.stderr)
 
     def channel(self, port: int, timeout_s: float) -> Any:
         """A socket-like channel to `port` of the host's Triton address; the caller closes it.
@@ -135,10 +87,13 @@ def open_shell(host: Host, ssh: Ssh) -> Shell:
     from fabric import Config, Connection
 
     _readable(ssh)
+    where = f"{host.name} ({host_port(host.address, ssh.port)})"
+    pinned = pinned_keys(ssh.known_hosts, host.address, ssh.port)
     connection = Connection(
         host.address,
         user=ssh.user,
         port=ssh.port,
+        gateway=jump_command(ssh) or None,
         # An explicit SSH config, empty, keeps Fabric from reading the user's and the system's.
         config=Config(ssh_config=paramiko.SSHConfig()),
         connect_timeout=int(ssh.connect_timeout_s),
@@ -151,9 +106,9 @@ def open_shell(host: Host, ssh: Ssh) -> Shell:
             "channel_timeout": ssh.connect_timeout_s,
         },
     )
-    connection.client.load_system_host_keys(str(ssh.known_hosts))
+    for key in pinned.keys:
+        connection.client.get_host_keys().add(pinned.name, key.algorithm, key.parsed())
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    where = f"{host.name} ({host.address}:{ssh.port})"
     try:
         connection.open()
     except paramiko.BadHostKeyException as error:
@@ -166,7 +121,8 @@ def open_shell(host: Host, ssh: Ssh) -> Shell:
     except paramiko.SSHException as error:
         if "not found in known_hosts" in str(error):
             raise Unreachable(
-                f"{where} has no host key in {ssh.known_hosts}. Nothing was sent. Pin it first."
+                f"{where} has no host key in {ssh.known_hosts}{pinned.remark}. Nothing was sent. "
+                "Pin it first."
             ) from error
         raise Unreachable(f"{where} did not complete the SSH handshake: {error}.") from error
     except (OSError, EOFError) as error:
@@ -186,12 +142,3 @@ def _readable(ssh: Ssh) -> None:
                 f"the deploy identity's {what} {path} cannot be read: {error.strerror}. Run fab as "
                 "that identity: scripts/site as deploy fab ..."
             ) from error
-
-
-def _sentence(host: Host, command: str, answer: Answer, limit: float) -> str:
-    shown = command if len(command) <= 80 else f"{command[:77]}..."
-    if answer.code == 124:
-        return f"{host.name}: `{shown}` was ended after {limit:g} s."
-    lines = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
-    reason = lines[-1] if lines else "no output"
-    return f"{host.name}: `{shown}` failed with status {answer.code}: {reason}"

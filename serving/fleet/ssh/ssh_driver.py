@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from serving.artifact.golden import GoldenExample
 from serving.fleet.errors import FleetError, Unreachable
@@ -24,12 +20,11 @@ from serving.fleet.ssh.triton import (
     fleet_errors,
     ready_versions,
     triton_is_live,
-    triton_session,
 )
-from serving.triton.model_config import versions_in, with_versions
+from serving.fleet.ssh.verbs import HostVerbs, version_list
+from serving.triton.model_config import versions_in
 
-if TYPE_CHECKING:
-    from serving.triton.grpc_client import TritonClient
+_VERIFY_S = 900.0
 
 
 class SshDriver:
@@ -41,8 +36,6 @@ class SshDriver:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self.fence = fence
         self._shells: dict[str, Shell] = {}
-        self._sessions: dict[str, tuple[ExitStack, TritonClient]] = {}
-        self._opening = threading.Lock()
 
     def __enter__(self) -> SshDriver:
         return self
@@ -51,23 +44,32 @@ class SshDriver:
         self.close()
 
     def close(self) -> None:
-        """Close every session and connection."""
-        for name in list(self._sessions):
-            self._hang_up(name)
+        """Close every connection."""
         for shell in self._shells.values():
             shell.close()
         self._shells.clear()
 
-    def read_hosts(self) -> dict[str, HostState]:
-        """Every host of the fleet, by name, read at the same time."""
+    def read_hosts(self, verify: bool = False) -> dict[str, HostState]:
+        """Every host of the fleet, by name, read at the same time.
+
+        With `verify` each host first verifies all that it has against the signed manifests.
+        """
         hosts = self.fleet.hosts
         with ThreadPoolExecutor(max_workers=min(len(hosts), 16)) as pool:
-            return {state.host: state for state in pool.map(self.read_host, hosts)}
+            read = self._verified_host if verify else self.read_host
+            return {state.host: state for state in pool.map(read, hosts)}
+
+    def _verified_host(self, host: Host) -> HostState:
+        try:
+            self._verbs(host).call("verify", "all", timeout_s=_VERIFY_S)
+        except FleetError as error:
+            return HostState(host.name, host.region, problem=str(error))
+        return self.read_host(host)
 
     def read_host(self, host: Host) -> HostState:
         try:
             shell = self._shell(host)
-            facts = transfer.read_facts(shell, self.model)
+            facts = transfer.read_facts(self._verbs(host), self.model)
             with fleet_errors(host.name):
                 versions_in(facts.config)  # a config that Triton could not read is a problem
             at_edge = self._edge(host).state(host.name)
@@ -81,6 +83,9 @@ class SshDriver:
                 edge=at_edge.admin,
                 up=at_edge.up,
                 alive=alive,
+                verification=facts.verification,
+                highest=facts.highest or None,
+                odd=facts.odd,
             )
         except FleetError as error:
             return HostState(host.name, host.region, problem=str(error))
@@ -99,7 +104,7 @@ class SshDriver:
             free_shm=self.config.free_shm_mib << 20,
             transfer_kib_s=self.config.transfer_limit_kib_s,
         )
-        return transfer.stage(self._shell(host), shipment, limits)
+        return transfer.stage(self._verbs(host), shipment, limits, rollback)
 
     def drain(self, host: Host) -> None:
         self._edge(host).set(host.name, edge.DRAIN)
@@ -117,45 +122,38 @@ class SshDriver:
             self._edge(host).wait_up(host.name, self.config.ready_timeout_s)
 
     def install(self, host: Host, shipment: Shipment) -> None:
-        command = transfer.install_command(host, shipment.model, shipment.version)
-        self._shell(host).run(command)
+        self._verbs(host).call("install", shipment.model, shipment.version, timeout_s=_VERIFY_S)
 
     def persist(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
-        config = self._config(host, versions) if versions else None
-        self._shell(host).run(transfer.persist_command(host, self.model, config))
+        named = version_list(versions)
+        self._verbs(host).call("persist", self.model, named, rollback=rollback, timeout_s=_VERIFY_S)
 
     def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
-        config = self._config(host, versions)
-        with fleet_errors(host.name):
-            client = self._triton(host)
-            client.serve_versions(self.model, config, versions, self.fleet.load_timeout_s)
+        limit = self.fleet.load_timeout_s
+        self._verbs(host).call(
+            "serve", self.model, version_list(versions), rollback=rollback, timeout_s=limit
+        )
 
     def withdraw(self, host: Host) -> None:
-        with fleet_errors(host.name):
-            self._triton(host).unload(self.model, self.fleet.load_timeout_s)
+        self._verbs(host).call("withdraw", self.model, timeout_s=self.fleet.load_timeout_s)
+
+    def revoke(self, host: Host, digest: str) -> None:
+        """Have the host refuse the package whose manifest has this sha256, from now on."""
+        self._verbs(host).call("revoke", digest)
 
     def restart(self, host: Host) -> None:
-        self._hang_up(host.name)
-        self._shell(host).run(host.restart, timeout_s=self.config.ready_timeout_s)
+        self._verbs(host).call("restart", timeout_s=self.config.ready_timeout_s)
         self._wait_live(host)
 
     def check_golden(self, host: Host, version: int) -> str:
         examples = self._examples(version)
-        client = self._triton(host)
+        shell = self._shell(host)
+        if version not in ready_versions(shell, self.model):
+            raise FleetError(f"{host.name}: {self.model}/{version} is not ready.")
         if examples is None:
-            with fleet_errors(host.name):
-                ready = client.ready_versions(self.model)
-            if version not in ready:
-                raise FleetError(f"{host.name}: {self.model}/{version} is not ready.")
             return f"{self.model}/{version} is ready; the store has no golden examples of it"
         count = check_golden(
-            self._shell(host),
-            client,
-            self.model,
-            version,
-            examples,
-            self.config.warm_up,
-            self.fleet.infer_timeout_s,
+            shell, self.model, version, examples, self.config.warm_up, self.fleet.infer_timeout_s
         )
         return f"{count} golden examples of {self.model}/{version} equal"
 
@@ -168,18 +166,8 @@ class SshDriver:
         return Traffic(last.requests - first.requests, last.errors - first.errors)
 
     def prune(self, host: Host, serving: tuple[int, ...]) -> None:
-        shell = self._shell(host)
-        facts = transfer.read_facts(shell, self.model)
-        packages, installed = transfer.to_prune(facts, serving, self.config.keep_versions)
-        if packages or installed:
-            shell.run(transfer.prune_command(host, self.model, packages, installed))
-
-    def _config(self, host: Host, versions: tuple[int, ...]) -> str:
-        """The config.pbtxt for `versions`, from the verified package of the highest."""
-        path = host.packages / self.model / str(max(versions)) / "config.pbtxt"
-        text = self._shell(host).run(f"cat {shlex.quote(str(path))}").stdout
-        with fleet_errors(host.name):
-            return with_versions(text, versions)
+        keep = self.config.keep_versions
+        self._verbs(host).call("prune", self.model, version_list(serving), keep)
 
     def _examples(self, version: int) -> tuple[GoldenExample, ...] | None:
         try:
@@ -193,23 +181,12 @@ class SshDriver:
     def _shell(self, host: Host) -> Shell:
         shell = self._shells.get(host.name)
         if shell is None or not shell.connection.is_connected:
-            shell = open_shell(host, self.fleet.ssh)
+            shell = open_shell(host, self.fleet.ssh_of(host))
             self._shells[host.name] = shell
         return shell
 
-    def _triton(self, host: Host) -> TritonClient:
-        if host.name not in self._sessions:
-            stack = ExitStack()
-            # Two hosts' tunnels opened at the same moment could draw the same free local port.
-            with self._opening:
-                session = stack.enter_context(triton_session(self._shell(host)))
-            self._sessions[host.name] = (stack, session)
-        return self._sessions[host.name][1]
-
-    def _hang_up(self, name: str) -> None:
-        stack, _ = self._sessions.pop(name, (None, None))
-        if stack is not None:
-            stack.close()
+    def _verbs(self, host: Host) -> HostVerbs:
+        return HostVerbs(self._shell(host), self.fence)
 
     def _wait_live(self, host: Host) -> None:
         deadline = time.monotonic() + self.config.ready_timeout_s

@@ -17,15 +17,13 @@ from pathlib import Path, PurePosixPath
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
 
-from serving.artifact.digest import bytes_sha256, file_sha256
-from serving.artifact.layout import MODEL_PY, RUNTIME
-from serving.artifact.manifest import FileEntry, GateRecord
-from serving.release.candidate import StagedCandidate
+from serving.artifact.digest import file_sha256, short
+from serving.artifact.manifest import GateRecord
+from serving.release.candidate import RUNTIME_FOLDER, StagedCandidate
 from serving.release.gate import at_most, holds, reported, unknown
 from serving.release.subject import GateSubject
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_RUNTIME = "version/lockgate_runtime/"
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "gzip data",
@@ -63,7 +61,7 @@ class ContentsGate:
     """True: a runtime other than this release's own stops the release; False: it is reported."""
 
     def names(self, name: str, subject: GateSubject) -> tuple[str, ...]:
-        kinds = ("files", "size", "lineage", "runtime", "dataset", "requires")
+        kinds = ("files", "size", "lineage", "runtime", "code", "dataset", "requires")
         return tuple(f"{name}.{kind}" for kind in kinds)
 
     def run(self, name: str, subject: GateSubject) -> Iterator[GateRecord]:
@@ -78,6 +76,7 @@ class ContentsGate:
         yield holds(f"{name}.lineage", not gaps, "; ".join(gaps) or detail)
         runtime = runtime_record(f"{name}.runtime", staged)
         yield runtime if self.same_runtime else reported(runtime)
+        yield code_record(f"{name}.code", staged)
         folder = subject.dataset()
         place = f"{folder.parent.name}@{folder.name}"
         yield holds(f"{name}.dataset", True, f"{place}, every file hashed")
@@ -149,27 +148,33 @@ def lineage_gaps(staged: StagedCandidate) -> list[str]:
 def runtime_record(name: str, staged: StagedCandidate) -> GateRecord:
     """The number of files in the candidate's copy of the runtime that differ from this release's.
 
-    By digest, never by import, and of every kind of file. The detail lists them, and beside them
-    the code that is the task's own: it runs behind the throw-away server and on the hosts, never
-    in the release.
+    The detail lists them, and beside them the code that is the task's own.
     """
-    foreign, own = [], []
-    for entry in staged.files:
-        if entry.path.startswith(_RUNTIME):
-            file = entry.path.removeprefix(_RUNTIME)
-            if not (RUNTIME / file).is_file() or file_sha256(RUNTIME / file) != entry.sha256:
-                foreign.append(file)
-        elif entry.path.endswith(".py") and not _is_own_entry(entry):
-            own.append(entry.path)
+    foreign, own = _split_code(staged)
     detail = "not this release's own: " + ", ".join(foreign) if foreign else "this release's own"
     return at_most(
         name, len(foreign), 0, f"{detail}; the task's own code: {', '.join(own) or 'none'}"
     )
 
 
-def _is_own_entry(entry: FileEntry) -> bool:
-    """True for Triton's entry as this release writes it."""
-    return entry.path == "version/model.py" and entry.sha256 == bytes_sha256(MODEL_PY.encode())
+def code_record(name: str, staged: StagedCandidate) -> GateRecord:
+    """The task's own code is exactly what candidate.json names; the manifest names it too."""
+    _, own = _split_code(staged)
+    declared = {f"version/{path}" for path in staged.candidate.code}
+    problems = [f"{path} is not in candidate.json's code" for path in own if path not in declared]
+    problems += [f"{path} is named and not there" for path in sorted(declared - {*own})]
+    shown = ", ".join(f"{one.path} sha256:{short(one.sha256)}" for one in staged.own_code)
+    return holds(name, not problems, "; ".join(problems[:3]) or shown or "none of the task's own")
+
+
+def _split_code(staged: StagedCandidate) -> tuple[list[str], list[str]]:
+    """Paths of the own code: in the folder of the runtime (relative to it), and elsewhere."""
+    paths = [entry.path for entry in staged.own_code]
+    foreign = [path for path in paths if path.startswith(RUNTIME_FOLDER)]
+    return (
+        [path.removeprefix(RUNTIME_FOLDER) for path in foreign],
+        [path for path in paths if path not in foreign],
+    )
 
 
 def serving_versions(env: Path, libraries: Iterable[str]) -> dict[str, str]:

@@ -132,12 +132,12 @@ def interleaved(
 def _load(
     endpoint: ModelClient, payloads: Sequence[Arrays], clients: int, seconds: float
 ) -> Latencies:
-    total, lock = Latencies(), threading.Lock()
+    total, lock, over = Latencies(), threading.Lock(), threading.Event()
     stop = time.monotonic() + seconds
 
     def client(number: int) -> None:
         mine, turn = Latencies(), number
-        while time.monotonic() < stop:
+        while time.monotonic() < stop and not over.is_set():
             started = time.monotonic()
             try:
                 endpoint.infer(payloads[turn % len(payloads)])
@@ -149,11 +149,14 @@ def _load(
             total.seconds += mine.seconds
             total.failed += mine.failed
 
-    threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads = [threading.Thread(target=client, args=(n,), daemon=True) for n in range(clients)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        over.set()  # of an interrupt: nobody waits for the clients, and they end by themselves
     return total
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
+import tempfile
 import venv
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,6 +39,7 @@ from serving.runtime.own_code import OwnCode
 from serving.runtime.package import open_model, runtime_files
 from serving.triton.ephemeral import EphemeralServer, serve_packages
 from serving.triton.grpc_client import InferError
+from tests.confined import PATIENCE, confinement
 from tests.hpc.tasks.conftest import Exported, digits_config, trained
 from tests.serving.release.subjects import bare_subject
 
@@ -336,11 +339,13 @@ def test_no_length_of_a_safetensors_header_is_taken_for_a_pickle(tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def torch_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def torch_env() -> Iterator[Path]:
     """A serving environment with torch: the stock one's packages first, then this one's torch."""
     if not SERVING_ENV.exists():
         pytest.skip(f"{SERVING_ENV} is not there: scripts/setup")
-    env = tmp_path_factory.mktemp("env") / "serve"
+    # Not below pytest's own folders, which the user of a confined server cannot enter.
+    env = Path(tempfile.mkdtemp(prefix="lockgate-torch-env-"))
+    env.chmod(0o755)
     venv.create(env, symlinks=True, with_pip=False)
     (packages,) = env.glob("lib/python3.*/site-packages")
     (stock,) = SERVING_ENV.glob("lib/python3.*/site-packages")
@@ -348,28 +353,31 @@ def torch_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (packages / part).symlink_to((stock / part).resolve())
     torch_place = Path(torch.__file__).parents[1]
     (packages / "both.pth").write_text(f"{stock.resolve()}\n{torch_place}\n")
-    return env
+    yield env
+    shutil.rmtree(env)
 
 
 @pytest.mark.triton
 def test_a_triton_whose_environment_has_torch_serves_it(
     deepening: Exported, torch_env: Path, tmp_path: Path
 ) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    package = EphemeralServer("digits", deepening.candidate, "digits", work)
+    package = EphemeralServer("digits", deepening.candidate, "digits")
     arrays = read_arrays(deepening.dataset.path, "holdout")
     images = np.array(arrays.inputs["image"][:128])
     with torch.no_grad():
         wanted = deepening.model.eval()(torch.from_numpy(images)).numpy()
-    with serve_packages([package], torch_env, "127.0.0.1", start_timeout_s=120) as (running,):
+    built_on = (SERVING_ENV.resolve(), Path(torch.__file__).parents[1])
+    with (
+        confinement(read_only=built_on) as confined,
+        serve_packages([package], torch_env, confined, PATIENCE) as (running,),
+    ):
         for example in golden.read_examples(deepening.candidate):
-            assert golden.differences(example, running.client.infer(example.inputs)) == []
-        found = running.client.infer({"image": images})["logits"]
+            assert golden.differences(example, running.infer(example.inputs)) == []
+        found = running.infer({"image": images})["logits"]
         assert np.allclose(found, wanted, atol=1e-5)
         with pytest.raises(InferError, match="shape"):
-            running.client.infer({"image": images[:, :, :4]})
-        served = ServedPackages(running.client, None)
+            running.infer({"image": images[:, :, :4]})
+        served = ServedPackages(running, None)
         records = gates_of_contents(deepening, tmp_path, torch_env, start_servers=lambda: served)
     assert {name: record.verdict for name, record in records.items()} == dict.fromkeys(
         records, "pass"

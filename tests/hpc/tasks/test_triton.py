@@ -12,6 +12,7 @@ import pytest
 from serving.artifact import golden
 from serving.triton.ephemeral import EphemeralServer, serve_packages
 from serving.triton.grpc_client import InferError, ModelClient
+from tests.confined import PATIENCE, confinement
 from tests.hpc.tasks.conftest import KINDS, Exported
 
 REPO = Path(__file__).resolve().parents[3]
@@ -27,17 +28,12 @@ def packages(request: pytest.FixtureRequest) -> dict[str, Exported]:
 
 @pytest.fixture(scope="module")
 def servers(
-    packages: dict[str, Exported], tmp_path_factory: pytest.TempPathFactory
+    packages: dict[str, Exported],
 ) -> Iterator[dict[str, ModelClient]]:
     if not SERVING_ENV.exists():
         pytest.skip(f"{SERVING_ENV} is not there: scripts/setup")
-    work = tmp_path_factory.mktemp("triton")
-    wanted = []
-    for name, exported in packages.items():
-        (work / name).mkdir()
-        wanted.append(EphemeralServer(name, exported.candidate, name, work / name))
-    with serve_packages(wanted, SERVING_ENV, "127.0.0.1", start_timeout_s=240) as running:
-        clients = [one.client for one in running]
+    wanted = [EphemeralServer(name, one.candidate, name) for name, one in packages.items()]
+    with confinement() as here, serve_packages(wanted, SERVING_ENV, here, PATIENCE) as clients:
         yield dict(zip(packages, clients, strict=True))
 
 

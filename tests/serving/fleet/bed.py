@@ -6,10 +6,10 @@ tiny, made by hand and truly signed; the model multiplies by a number from its v
 
 from __future__ import annotations
 
-import getpass
 import grp
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -24,6 +24,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from conf import compose
+from conf.site_schema import Site, site_config
+from scripts.box import hosts as box
+from scripts.box import users
+from scripts.box.files import ensure_files, ensure_folders
+from scripts.box.keys import known_hosts_line
+from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest, list_files
@@ -32,7 +38,6 @@ from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
-from serving.triton import TritonServer
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -140,6 +145,10 @@ class Bed:
     def store(self) -> Path:
         return self.root / "store"
 
+    @property
+    def site(self) -> Site:
+        return site_config(self.config)
+
     def edge(self, region: str = "us-east") -> Edge:
         return Edge(region, Path(self.config.site.edges[region].socket))
 
@@ -187,114 +196,110 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
     names = [*"abcdef"[:hosts], *[f"w{n}" for n in range(west)]]
     base = os.getpid() % 200 + 30
     addresses = {name: f"127.0.{base}.{number + 11}" for number, name in enumerate(names)}
-    ports = {name: free_port(addresses[names[0]]) for name in ("ssh", "http", "grpc", "metrics")}
     regions = {"us-east": names[:hosts], **({"us-west": names[hosts:]} if west else {})}
-    config = OmegaConf.create(
-        {
-            "site": {
-                "name": "bed",
-                "root": str(root),
-                "paths": {"passwords": str(root / "passwords"),
-                          "store": str(root / "store"), "journal": str(root / "journal"),
-                          "hosts": str(root / "hosts"), "edge_log": str(root / "log.sock")},
-                "mlflow_uri": "",
-                "hosts": {n: {"address": addresses[n], "region": r}
-                          for r, members in regions.items() for n in members},
-                "edges": {r: {"address": "127.0.0.1", "http_port": free_port(),
-                              "stats_port": free_port(), "socket": str(root / f"{r}.sock")}
-                          for r in regions},
-                "ports": {"ssh": ports["ssh"], "triton_http": ports["http"],
-                          "triton_grpc": ports["grpc"], "triton_metrics": ports["metrics"]},
-                "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
-                "edge": compose("site").site.edge,
-            },
-            "fleet": {
-                "name": "bed",
-                "hosts": "${site.hosts}",
-                "edges": "${site.edges}",
-                "ssh": {"user": getpass.getuser(), "port": "${site.ports.ssh}",
-                        "key": str(root / "keys" / "deploy"),
-                        "known_hosts": str(root / "keys" / "known_hosts"),
-                        "connect_timeout_s": 5, "command_timeout_s": 60},
-                "triton": {"http_port": "${site.ports.triton_http}",
-                           "grpc_port": "${site.ports.triton_grpc}",
-                           "load_timeout_s": 60, "infer_timeout_s": 20},
-                "root": "${site.paths.hosts}/{host}",
-                "python": "/usr/bin/python3",
-                "restart": f"{env}/bin/supervisorctl -c ${{fleet.root}}/etc/supervisord.conf "
-                           "restart triton",
-            },
-            "rollout": {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16,
-                        "lock_ttl_s": 30},
-        }
-    )  # fmt: skip
+    config = compose("rollout")
+    OmegaConf.set_struct(config, False)
+    config.site.root, config.site.serving_env = str(root), str(env)
+    config.site.name, config.site.mlflow_uri = "bed", ""
+    config.site.groups.edge = grp.getgrgid(os.getgid()).gr_name
+    config.site.paths.deploy_key = str(root / "keys" / "deploy")
+    config.site.paths.known_hosts = str(root / "keys" / "known_hosts")
+    config.site.hosts = {n: {"address": addresses[n], "region": r}
+                         for r, members in regions.items() for n in members}  # fmt: skip
+    config.site.edges = {
+        region: {"address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
+                 "socket": str(root / f"{region}.sock")}
+        for region in regions
+    }  # fmt: skip
+    for name in ("ssh", "triton_http", "triton_metrics"):
+        config.site.ports[name] = free_port(addresses[names[0]])
+    config.site.paths.passwords = str(root / "passwords")
+    config.site.paths.edge_log = str(root / "log.sock")
+    config.site.triton.exit_timeout_s = 10
+    config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
+    changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
+    config.rollout = OmegaConf.merge(config.rollout, changes)
     bed = Bed(root, config)
     try:
-        _start(bed, env, addresses, ports)
+        _start(bed)
     except BaseException:
         bed.down()
         raise
     return bed
 
 
-def _start(bed: Bed, env: Path, addresses: dict[str, str], ports: dict[str, int]) -> None:
-    root = bed.root
+def _start(bed: Bed) -> None:
+    root, site = bed.root, bed.site
+    _ensure_users(site)
     for name in ("keys", "store", "journal"):
         (root / name).mkdir()
     deploy, release = make_key(root / "keys" / "deploy"), make_key(root / "keys" / "release")
     make_key(root / "keys" / "foreign")
+    ensure_folders(box.folders(site))
+    Path("/run/sshd").mkdir(exist_ok=True)
     known = ""
-    for name, address in addresses.items():
-        known += _start_host(bed, env, name, address, ports, deploy, release)
+    for name in site.hosts:
+        known += _start_host(bed, name, deploy, release)
     (root / "keys" / "known_hosts").write_text(known)
-    for region in bed.config.site.edges:
+    for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
-        path.write_text(haproxy_cfg(bed.config.site, region))
+        path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
-    for region in bed.config.site.edges:
+    for region in site.edges:
         wait_for(lambda region=region: all(s.up for s in bed.edge(region).states().values()), 60)
 
 
-def _start_host(
-    bed: Bed, env: Path, name: str, address: str, ports: dict[str, int], deploy: str, release: str
-) -> str:
-    home = bed.root / "hosts" / name
-    for folder in ("etc", "staging", "packages", "model-repository", "log", "run"):
-        (home / folder).mkdir(parents=True)
-    host_key = make_key(home / "etc" / "host_key")
-    (home / "etc" / "authorized_keys").write_text(deploy)
-    (home / "etc" / "allowed_signers").write_text(allowed_signer(release))
-    shutil.copy(REPO / "serving" / "artifact" / "verify.py", home / "etc" / "verify.py")
-    (home / "etc" / "sshd_config").write_text(
-        f"Port {ports['ssh']}\nListenAddress {address}\nHostKey {home}/etc/host_key\n"
-        f"PidFile {home}/run/sshd.pid\nAuthorizedKeysFile {home}/etc/authorized_keys\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
-        "MaxSessions 40\nSubsystem sftp internal-sftp\n"
+def _ensure_users(site: Site) -> None:
+    """The box's own users; those of a site that runs on this machine stay as they are."""
+    try:
+        members = grp.getgrnam(site.groups.serving).gr_mem
+        opened = grp.getgrnam(site.users.host).gr_mem
+    except KeyError:
+        members = opened = []
+    verify = site.users.verify
+    if verify not in members or verify not in opened or site.users.host in members:
+        users.ensure(site)
+
+
+def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
+    """Put on its disk what the box puts there, and start what the box starts."""
+    site, home = bed.site, bed.root / "hosts" / name
+    etc, address = home / "etc", site.hosts[name].address
+    host_key = make_key(etc / "ssh_host_ed25519_key")
+    noisy = box.verbs_key(site, name, deploy).replace(
+        # As a login shell's files would: noise before the answer, and something like an answer.
+        'command="',
+        'command="echo disk 5; echo lockgate-answer; echo oops >&2; ',
     )
-    server = TritonServer(
-        env, home / "model-repository", address, ports["http"], ports["grpc"], ports["metrics"],
-        models=("*",), exit_timeout_s=10, exit_on_error=False, http_threads=4,
+    banner = File(etc / "banner", "lockgate-answer 0\n{}\nauthorized users only\n")
+    ensure_files(
+        [
+            *box.code_files(site, name),
+            banner,
+            File(etc / "authorized_keys", noisy),
+            File(etc / "authorized_keys.staging", box.staging_key(site, name, deploy)),
+            File(etc / "allowed_signers", allowed_signer(release)),
+            File(etc / "sshd_config", f"Banner {banner.path}\n{box.sshd_config(site, name)}"),
+            File(etc / "supervisord.conf",
+                 box.supervisord_conf(site, name, box.triton(site, name)),
+                 "root", site.groups.serving, 0o640),
+        ]
     )  # fmt: skip
-    environment = ",".join(f'{key}="{value}"' for key, value in server.environment().items())
-    # As root, Python would write byte code into read-only version folders; a host's Triton cannot.
-    user = "user=nobody\n" if os.geteuid() == 0 else ""
-    (home / "etc" / "supervisord.conf").write_text(
-        f"[supervisord]\nnodaemon=true\nlogfile={home}/log/supervisord.log\n"
-        f"pidfile={home}/run/supervisord.pid\n"
-        f"[unix_http_server]\nfile={home}/run/s.sock\n"
-        "[rpcinterface:supervisor]\n"
-        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
-        f"[supervisorctl]\nserverurl=unix://{home}/run/s.sock\n"
-        f"[program:triton]\ncommand={' '.join(server.argv())}\nenvironment={environment}\n{user}"
-        f"autorestart=true\nstopwaitsecs=15\nredirect_stderr=true\n"
-        f"stdout_logfile={home}/log/triton.log\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    _spawn(bed, ["/usr/sbin/sshd", "-D", "-e", "-f", str(home / "etc" / "sshd_config")],
+    _spawn(bed, ["/usr/sbin/sshd", "-D", "-e", "-f", str(etc / "sshd_config")],
            home / "log" / "sshd.log")  # fmt: skip
-    _spawn(bed, [str(env / "bin" / "supervisord"), "-c", str(home / "etc" / "supervisord.conf")],
-           home / "log" / "supervisor.out")  # fmt: skip
-    return f"[{address}]:{ports['ssh']} {' '.join(host_key.split()[:2])}\n"
+    _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "watch")),
+           home / "log" / "watch.log")  # fmt: skip
+    supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
+    _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
+    wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
+    return known_hosts_line(name, address, site.ports.ssh, host_key)
+
+
+def as_user(user: str, *command: str) -> list[str]:
+    """`command` run by root as `user`, with its groups and nothing of our environment."""
+    group = str(pwd.getpwnam(user).pw_gid)
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
+            "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:

@@ -1,4 +1,5 @@
-"""A real HAProxy on loopback with the site's own configuration, its log counted as metrics."""
+"""A real edge for tests: HAProxy on loopback with the site's own configuration, its log counted as
+metrics, and a real Triton behind it that serves three small models."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +21,52 @@ from prometheus_client import CollectorRegistry
 
 from conf import compose
 from conf.site_schema import Site
+from serving.artifact.layout import MODEL_PY as RUNTIME_PY
+from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
-from tests.serving.fleet.bed import free_port
+from serving.triton.model_config import TritonConfig, config_pbtxt
+from serving.triton.server import TritonServer
+from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, serving_env
+from tests.serving.runtime.test_package import carry_runtime
 
 REGION = "us-east"
+SAME, BROKEN = "same", "broken"
+"""Models: one gives every input `x_*` back as `y_*`; one, of Lockgate's runtime, refuses
+an `x_FP32` of 0 and fails on any above it."""
+SAME_PY = """
+import numpy
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        outputs = [self.same(tensor) for tensor in request.inputs()]
+        outputs.append(pb_utils.Tensor("given", numpy.array([b"x"], object)))
+        return pb_utils.InferenceResponse(outputs)
+
+    def same(self, tensor):
+        name = tensor.name().replace("x_", "y_")
+        if tensor.name() == "x_BF16":  # numpy knows no BF16, so its bytes are passed on
+            return pb_utils.Tensor.from_dlpack(name, tensor.to_dlpack())
+        return pb_utils.Tensor(name, tensor.as_numpy())
+"""
+BROKEN_PY = """
+class Broken:
+    @classmethod
+    def load(cls, folder, settings):
+        return cls()
+
+    def answer(self, requests):
+        if any(request["x_FP32"][0] > 0 for request in requests):
+            raise RuntimeError("this model is broken")
+        return [ValueError("x_FP32 must be above zero") for _ in requests]
+"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +80,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class EdgeBed:
-    """A running edge in front of one Triton, named `a`."""
+    """A running edge in front of one Triton, named `a`, and the address that requests come from."""
 
     port: int
     edge: Edge
     log: EdgeLog
-    process: subprocess.Popen[bytes]
+    source: str = "127.0.0.1"
+
+    def from_source(self, address: str) -> EdgeBed:
+        """The same edge for another client of this machine."""
+        return replace(self, source=address)
 
     def post(self, model: str, body: Any, headers: dict[str, str] | None = None) -> Answer:
         return self.send("POST", infer_path(model), body, headers)
@@ -53,7 +97,9 @@ class EdgeBed:
     def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=20, source_address=(self.source, 0)
+        )
         try:
             connection.connect()
             # A body that is refused before it was sent: the answer may be there all the same.
@@ -67,7 +113,9 @@ class EdgeBed:
             connection.close()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(
+            ("127.0.0.1", self.port), timeout=20, source_address=(self.source, 0)
+        )
 
     def host(self) -> ServerState:
         """The counters that the watch of a rollout reads."""
@@ -79,6 +127,11 @@ class EdgeBed:
         rows = csv.DictReader(text.splitlines())
         (row,) = [row for row in rows if (row["pxname"], row["svname"]) == ("infer", "FRONTEND")]
         return int(row[f"hrsp_{status}"])
+
+    def logged(self) -> float:
+        """Lines of the log that were counted so far."""
+        families = self.log.lines.collect()
+        return sum(one.value for family in families for one in family.samples)
 
     def service_failures(self) -> float:
         """Failures in the log that count against the objectives."""
@@ -111,13 +164,13 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
         }
     )  # fmt: skip
     log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
-    log.set_models(["same", "toy"])
+    log.set_models([SAME, BROKEN, MODEL])
     receiver, thread = listen(log, log_path)
     config = folder / "haproxy.cfg"
     config.write_text(haproxy_cfg(cast(Site, site), REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         try:
-            bed = EdgeBed(port, Edge(REGION, path), log, process)
+            bed = EdgeBed(port, Edge(REGION, path), log)
             end = time.monotonic() + 20
             while bed.send("GET", "/v2/health/live").status != 200:
                 assert process.poll() is None and time.monotonic() < end, "the edge did not come up"
@@ -127,3 +180,60 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
             process.kill()
             receiver.close()
             thread.join(timeout=10)
+
+
+@contextmanager
+def running_triton(folder: Path) -> Iterator[int]:
+    """A real Triton that serves `same`, `broken` and the batched `toy`; yields its HTTP port.
+
+    It must end by itself no sooner than this block does.
+    """
+    env = serving_env()
+    assert env is not None
+    tensors = tuple(TensorSpec(f"x_{dtype}", dtype, (-1,), optional=True) for dtype in DTYPES)
+    answers = (
+        *(TensorSpec(f"y_{dtype}", dtype, (-1,)) for dtype in DTYPES),
+        TensorSpec("given", "BYTES", (1,)),
+    )
+    config = config_pbtxt(TritonConfig(SAME, tensors, answers))
+    repository = folder / "repository"
+    for model, text, code in (
+        (SAME, config, SAME_PY),
+        (BROKEN, config.replace(SAME, BROKEN), RUNTIME_PY),
+        (MODEL, CONFIG, MODEL_PY),
+    ):
+        version = repository / model / "1"
+        version.mkdir(parents=True)
+        version.with_name("config.pbtxt").write_text(text)
+        (version / "model.py").write_text(code)
+        (version / "transform.json").write_text('{"factor": 2.0}')
+    (repository / BROKEN / "1" / "broken.py").write_text(BROKEN_PY)
+    carry_runtime(repository / BROKEN / "1", "broken.Broken")
+    port = free_port()
+    server = TritonServer(
+        env, repository, "127.0.0.1", port, free_port(), free_port(), models=("*",),
+        exit_timeout_s=2,
+    )  # fmt: skip
+    with (
+        (folder / "triton.log").open("wb") as log,
+        subprocess.Popen(
+            server.argv(), env=server.environment(), stdout=log, stderr=log, cwd=folder
+        ) as process,
+    ):
+        try:
+            _wait_live(process, port)
+            yield port
+            assert process.poll() is None, "Triton ended"
+        finally:
+            process.terminate()
+
+
+def _wait_live(process: subprocess.Popen[bytes], port: int) -> None:
+    end = time.monotonic() + 60
+    while True:
+        assert process.poll() is None and time.monotonic() < end, "Triton did not come up"
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)

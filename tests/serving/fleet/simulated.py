@@ -34,7 +34,7 @@ class Killed(BaseException):
 
 def fleet(east: int = 2, west: int = 2) -> Fleet:
     def host(name: str, region: str, number: int) -> Host:
-        return Host(name, f"127.0.0.{number}", region, Path("/srv"), "python3", "restart", 1, 2)
+        return Host(name, f"127.0.0.{number}", region, 1)
 
     regions = []
     for region, count in (("us-east", east), ("us-west", west)):
@@ -43,7 +43,7 @@ def fleet(east: int = 2, west: int = 2) -> Fleet:
         )
         if hosts:
             regions.append(Region(region, Path("/run/s"), "http://127.0.0.1:1", hosts))
-    ssh = Ssh("lg-host", 22, Path("/key"), Path("/known"), 5, 60)
+    ssh = Ssh("lg-verify", "lg-host", 22, Path("/key"), Path("/known"), 5, 60)
     return Fleet("test", tuple(regions), ssh, 60, 60)
 
 

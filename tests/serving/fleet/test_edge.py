@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
+from conf.site_daemons import EdgeSettings
 from serving.fleet.haproxy import edge
 from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
 
@@ -93,6 +94,10 @@ def test_haproxy_accepts_the_config(tmp_path):
         ("/v2/repository/index", False, False),
         ("/v2/models/flights/config", False, False),
         ("/v2/models/flights/stats", False, False),
+        ("/v2/models/stats", False, False),
+        ("/v2/models/stats/infer", False, False),
+        ("/v2/models/stats/ready", False, False),
+        ("/v2/models/statson/infer", True, False),
         ("/v2/models/flights/trace/setting", False, False),
         ("/v2/systemsharedmemory/status", False, False),
         ("/v2/models/../infer", False, False),
@@ -141,6 +146,37 @@ def test_states_and_counters_are_joined():
     }
     assert (states["a"].sessions, states["a"].requests, states["a"].errors) == (3, 100, 7)
     assert states["b"].queued == 1
+
+
+def test_a_host_is_not_blamed_for_its_clients_mistakes():
+    """Only 5xx, failed connections and broken answers count against a host that is watched."""
+    stat = (
+        "# pxname,svname,qcur,scur,stot,econ,eresp,cli_abrt,hrsp_4xx,hrsp_5xx\n"
+        "triton,a,0,0,300,0,0,40,200,0\ntriton,b,0,0,300,1,2,40,200,3\n"
+    )
+    states = edge.parse_states(SERVERS, stat)
+    assert (states["a"].errors, states["b"].errors) == (0, 6)
+
+
+def test_limits_of_the_site_reach_the_config():
+    changed = {
+        "max_queue": 11, "max_body_bytes": 1 << 20, "max_header_bytes": 4096,
+        "max_connections_per_source": 12, "max_in_flight_per_source": 13,
+        "max_requests_per_second_per_source": 14, "body_timeout_ms": 1234, "max_connections": 15,
+    }  # fmt: skip
+    text = haproxy_cfg(site(edge=changed), "us-east")
+    for line in (
+        "  maxconn 15\n", "{ queue(triton) ge 11 }", "{ req.body_size gt 1048576 }",
+        "{ req.hdrs,length gt 4096 }", "reject if { sc0_conn_cur gt 12 }", "sc1_conn_cur gt 13",
+        "sc0_http_req_rate gt 14", "wait-for-body time 1234ms",
+    ):  # fmt: skip
+        assert line in text
+
+
+def test_a_body_that_no_memory_holds_is_refused():
+    settings = dict(compose("site").site.edge) | {"max_body_bytes": (64 << 20) + 1}
+    with pytest.raises(ValueError, match=r"max_body_bytes=67108865: 67108864 at most"):
+        EdgeSettings(**settings)
 
 
 def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):

@@ -43,6 +43,9 @@ pytestmark = [
         not (needed and Path("/usr/sbin/sshd").exists() and beds.serving_env()),
         reason="needs sshd, haproxy, rsync and the serving environment (scripts/setup)",
     ),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="needs root: a host's programs run as users of their own"
+    ),
 ]
 
 
@@ -64,6 +67,11 @@ def on(bed, **rollout):
 
 def deploy(bed, version=None, **rollout):
     return command.deploy(on(bed, **rollout), "toy", version, lambda *_: None)
+
+
+def shell_of(bed, host: str):
+    fleet = on(bed).fleet
+    return open_shell(fleet.host(host), fleet.ssh_of(fleet.host(host)))
 
 
 def next_version(bed) -> int:
@@ -245,10 +253,9 @@ def test_an_interrupted_controller_undoes_what_it_did(bed, tmp_path):
 
 def test_a_restarted_triton_serves_what_it_served_before_it_takes_requests(bed):
     factor, served = factor_now(bed), production(bed)
-    shell = open_shell(on(bed).fleet.host("a"), on(bed).fleet.ssh)
-    pid = shell.run(f"pgrep -P $(cat {shell.host.root}/run/supervisord.pid)").stdout.split()[0]
-    shell.run(f"kill -9 {pid}")
-    shell.close()
+    supervisord = (bed.root / "hosts" / "a" / "run" / "supervisord.pid").read_text().strip()
+    found = subprocess.run(["pgrep", "-P", supervisord], capture_output=True, text=True, check=True)
+    os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
     beds.wait_for(lambda: not bed.edge().state("a").up, 30)
     beds.wait_for(lambda: bed.edge().state("a").up, 60)
     sound(bed, served)
@@ -263,10 +270,10 @@ def test_a_host_with_another_key_is_refused_and_nothing_is_sent(bed):
     try:
         known.write_text(f"{address} {' '.join(other)}\n" + right.splitlines()[1] + "\n")
         with pytest.raises(Unreachable, match=r"showed another host key"):
-            open_shell(on(bed).fleet.host("a"), on(bed).fleet.ssh)
+            shell_of(bed, "a")
         known.write_text(right.splitlines()[1] + "\n")
         with pytest.raises(Unreachable, match="has no host key in"):
-            open_shell(on(bed).fleet.host("a"), on(bed).fleet.ssh)
+            shell_of(bed, "a")
         version = next_version(bed)
         bed.publish(version, 5.0)
         with pytest.raises(FleetError, match="Nothing was changed"):

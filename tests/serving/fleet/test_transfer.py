@@ -1,49 +1,44 @@
-"""What is sent and run on a host, to the letter, and how its answers are read."""
+"""What is sent to a host, to the letter, and how its answers are read."""
 
 from __future__ import annotations
 
-import subprocess
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from serving.fleet.errors import FleetError
 from serving.fleet.inventory import Host, Ssh
+from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
-from serving.fleet.ssh.connection import wrapped
+from serving.fleet.ssh.connection import Answer
+from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, parse_answer
 
-SSH = Ssh("lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
-
-
-def host(root: Path) -> Host:
-    return Host("a", "127.0.0.11", "us-east", root, "/usr/bin/python3", "restart", 1, 2)
-
-
-def run(command: str) -> str:
-    return subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout
+SSH = Ssh("lg-verify", "lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
+HOST = Host("a", "127.0.0.11", "us-east", 1)
+NONCE = "0123456789abcdef"
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A host's disk with package 1 of toy in it, as an unprivileged owner would have it."""
-    home = tmp_path / "a host"
-    package = home / "packages" / "toy" / "1"
-    (package / "version").mkdir(parents=True)
-    (package / "version" / "model.py").write_text("one")
-    (package / "manifest.json").write_text("{}")
-    for name in ("staging", "model-repository"):
-        (home / name).mkdir()
-    return host(home)
+class ScriptedShell:
+    """A host that answers every command with `answer` behind whatever `noise` came before."""
+
+    def __init__(self, answer: object, noise: str = "") -> None:
+        self.host, self.ssh, self.answer, self.noise = HOST, SSH, answer, noise
+        self.commands: list[str] = []
+
+    def run(self, command: str, timeout_s: float) -> Answer:
+        self.commands.append(command)
+        nonce = command.split(" ")[1]
+        text = f"{self.noise}lockgate-answer {nonce}\n{json.dumps(self.answer)}\n"
+        return Answer(0, text, "")
 
 
 def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
-    argv = transfer.rsync_argv(
-        Path("/store/toy/2"), host(Path("/srv")), SSH, Path("/srv/staging/toy-2"),
-        Path("/srv/packages/toy/1"), 500,
-    )  # fmt: skip
-    assert argv[-2:] == ["/store/toy/2/", "lg-host@127.0.0.11:/srv/staging/toy-2/"]
-    assert {"--checksum", "--delete", "--bwlimit=500", "--copy-dest=/srv/packages/toy/1"} <= set(
-        argv
-    )
+    argv = transfer.rsync_argv(Path("/store/toy/2"), HOST, SSH, "toy-2", 500)
+    assert argv[-2:] == ["/store/toy/2/", "lg-host@127.0.0.11:toy-2/"]
+    assert {"--checksum", "--delete", "--bwlimit=500"} <= set(argv)
     shell = argv[argv.index("--rsh") + 1]
     for option in ("StrictHostKeyChecking=yes", "UserKnownHostsFile=/keys/known", "BatchMode=yes",
                    "GlobalKnownHostsFile=/dev/null", "-F none",
@@ -52,76 +47,78 @@ def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
     assert not any(part.startswith("--link-dest") for part in argv)
 
 
-def test_the_host_judges_with_its_own_verifier_and_signers():
-    assert transfer.verify_command(host(Path("/srv")), Path("/srv/staging/toy-2"), "toy", 2) == (
-        "/usr/bin/python3 -I /srv/etc/verify.py /srv/staging/toy-2 "
-        "--allowed-signers /srv/etc/allowed_signers --model toy --version 2 --json"
-    )
+def test_an_ipv6_host_has_brackets():
+    host = Host("a", "fd00::1", "us-east", 1)
+    assert transfer.rsync_argv(Path("/s"), host, SSH, "toy-2", 0)[-1] == "lg-host@[fd00::1]:toy-2/"
 
 
-def test_remote_commands_end_on_the_host():
-    assert wrapped("echo 'x'", 60) == """timeout --kill-after=5 60 sh -c 'echo '"'"'x'"'"''"""
+def test_a_verb_is_one_line_of_checked_words():
+    shell = ScriptedShell({"ok": True, "content": {}})
+    HostVerbs(shell, fence=7).call("serve", "toy", "1,2", rollback=True, timeout_s=90)
+    (command,) = shell.commands
+    assert command.split(" ")[2:] == [
+        "serve", "toy", "1,2", "--fence", "7", "--timeout", "90", "--rollback",
+    ]  # fmt: skip
 
 
-def test_facts_of_a_host(disk):
-    run(transfer.install_command(disk, "toy", 1))
-    run(transfer.persist_command(disk, "toy", "name: \"toy\"\n  x: '1'\n"))
-    facts = transfer.parse_facts(run(transfer.facts_command(disk, "toy")))
-    assert facts.packages == {1: "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
-    assert facts.installed == (1,)
-    assert facts.config == "name: \"toy\"\n  x: '1'\n"
-    assert facts.disk_free > 0 and facts.shm_free > 0
+@pytest.mark.parametrize(
+    ("refused", "error"),
+    [
+        ("fence", LeaseLost), ("changed-file", PackageRefused), ("revoked", PackageRefused),
+        ("older-version", PackageRefused), ("triton", FleetError), ("anything", FleetError),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_an_error_with_the_hosts_reason(refused, error):
+    shell = ScriptedShell({"ok": False, "refused": refused, "detail": "such is it"})
+    with pytest.raises(error, match=r"a.*such is it") as raised:
+        HostVerbs(shell).call("accept", "toy", 2)
+    assert type(raised.value) is error
 
 
-def test_facts_of_a_host_that_has_nothing(disk):
-    facts = transfer.parse_facts(run(transfer.facts_command(disk, "other")))
-    assert (facts.packages, facts.installed, facts.config) == ({}, (), None)
+@pytest.mark.parametrize("answer", [{}, [], 7, None, {"ok": 1}, {"ok": True, "content": []}])
+def test_an_answer_that_is_none_is_an_error_of_that_host(answer):
+    with pytest.raises(FleetError, match=r"^a: "):
+        HostVerbs(ScriptedShell(answer)).call("facts", "toy")
 
 
-def test_an_installed_version_is_a_read_only_copy_without_links(disk):
-    for _ in range(2):
-        run(transfer.install_command(disk, "toy", 1))
-    model = disk.repository / "toy" / "1" / "model.py"
-    assert model.read_text() == "one" and model.stat().st_nlink == 1
-    assert oct((disk.repository / "toy" / "1").stat().st_mode)[-3:] == "555"
+@pytest.mark.parametrize("content", [{}, {"models": 3}, {"models": {"toy": {"packages": [1]}}}])
+def test_facts_that_are_none_are_an_error_of_that_host(content):
+    with pytest.raises(FleetError, match="a: its answer about toy cannot be read"):
+        transfer.read_facts(HostVerbs(ScriptedShell({"ok": True, "content": content})), "toy")
 
 
-def test_installing_again_does_not_even_touch_the_folder(disk):
-    # A changed ctime makes Triton reload a version that it already serves.
-    run(transfer.install_command(disk, "toy", 1))
-    before = (disk.repository / "toy" / "1").stat().st_ctime_ns
-    run(transfer.install_command(disk, "toy", 1))
-    assert (disk.repository / "toy" / "1").stat().st_ctime_ns == before
+def test_facts_of_a_host():
+    content = {
+        "disk_free": 5, "shm_free": 6, "fence": 1,
+        "verified": {"at": "2026-01-01T00:00:00Z", "ok": False, "faults": [
+            {"model": "toy", "version": 1, "where": "repository", "reason": "changed-file",
+             "detail": "model.py differs"}]},
+        "models": {"toy": {"packages": {"1": "d"}, "installed": [1], "config": "c", "highest": 3,
+                           "odd": ["packages/toy/3.bak"]}},
+    }  # fmt: skip
+    noise = "disk 5\nlockgate-answer\nWelcome\n"
+    shell = ScriptedShell({"ok": True, "content": content}, noise)
+    facts = transfer.read_facts(HostVerbs(shell), "toy")
+    assert (facts.packages, facts.installed, facts.config) == ({1: "d"}, (1,), "c")
+    assert (facts.disk_free, facts.shm_free, facts.highest) == (5, 6, 3)
+    assert facts.odd == ("packages/toy/3.bak",)
+    assert facts.verification.faults == ("toy/1 in its repository: changed-file: model.py differs",)
 
 
-def test_an_installed_version_that_differs_is_replaced(disk):
-    run(transfer.install_command(disk, "toy", 1))
-    target = disk.repository / "toy" / "1"
-    target.chmod(0o755)
-    (target / "extra.py").write_text("evil")
-    run(transfer.install_command(disk, "toy", 1))
-    assert [path.name for path in target.iterdir()] == ["model.py"]
-    assert list(disk.staging.iterdir()) == []
+@given(noise=st.text(max_size=200), number=st.integers())
+def test_whatever_came_before_an_answer_is_no_part_of_it(noise, number):
+    document = json.dumps({"number": number})
+    text = f"{noise}\nlockgate-answer {NONCE}\n{document}\n"
+    assert parse_answer(text, NONCE) == {"number": number}
 
 
-def test_accepting_makes_read_only_and_replaces_a_half_removed_package(disk):
-    staged = disk.staging / "toy-2" / "version"
-    staged.mkdir(parents=True)
-    (staged / "model.py").write_text("two")
-    (disk.packages / "toy" / "2" / "rest").mkdir(parents=True)
-    run(transfer.accept_command(disk, "toy", 2))
-    accepted = disk.packages / "toy" / "2"
-    assert [path.name for path in accepted.iterdir()] == ["version"]
-    assert oct(accepted.stat().st_mode)[-3:] == "555"
-    assert not staged.parent.exists()
+@given(output=st.text(max_size=300))
+def test_without_the_nonce_nothing_is_an_answer(output):
+    assert parse_answer(output, NONCE) is None
 
 
-def test_without_a_config_the_model_leaves_the_repository(disk):
-    run(transfer.install_command(disk, "toy", 1))
-    run(transfer.persist_command(disk, "toy", "x"))
-    for _ in range(2):
-        run(transfer.persist_command(disk, "toy", None))
-    assert list(disk.repository.iterdir()) == [] and list(disk.staging.iterdir()) == []
+def test_an_answer_nested_without_end_is_none():
+    assert parse_answer(f"lockgate-answer {NONCE}\n{'[' * 200_000}", NONCE) is None
 
 
 def facts(**changes) -> transfer.Facts:
@@ -145,15 +142,3 @@ def facts(**changes) -> transfer.Facts:
 def test_a_full_host_is_refused_before_anything_is_sent(have, sentence):
     with pytest.raises(transfer.NoRoom, match=sentence):
         transfer.check_room("a", have, 100 << 20, transfer.TransferLimits(512 << 20, 64 << 20))
-
-
-def test_served_and_newest_packages_stay():
-    have = facts(packages=dict.fromkeys(range(1, 8), "x"), installed=(3, 4, 7))
-    assert transfer.to_prune(have, (3, 4), keep=2) == ((1, 2, 5), (7,))
-    assert transfer.to_prune(have, (6, 7), keep=0) == ((1, 2, 3, 4, 5), (3, 4))
-
-
-def test_read_only_trees_are_removed(disk):
-    run(transfer.install_command(disk, "toy", 1))
-    run(transfer.prune_command(disk, "toy", (1,), (1,)))
-    assert not (disk.packages / "toy" / "1").exists()

@@ -13,6 +13,7 @@ import yaml
 from promql_parser import parse
 
 from conf import repo_root
+from serving.observe.collectors.edge_log import REASONS, SERVER_REASONS
 from serving.observe.prometheus_config import rules_yml
 from serving.observe.rules.groups import all_alerts, declared
 from serving.observe.rules.rule import of_its_job
@@ -124,6 +125,19 @@ def test_a_fast_burn_pages_and_a_healthy_model_does_not(tmp_path: Path) -> None:
         {**US_EAST, "long": "1d", "short": "2h"},
         {**US_EAST, "long": "3d", "short": "6h"},
     ]
+    play(tmp_path, series, [("65m", "AvailabilityBurn", fired)])
+
+
+@needs_promtool
+@pytest.mark.parametrize("reason", REASONS)
+def test_only_failures_of_the_service_burn_the_budget(reason: str, tmp_path: Path) -> None:
+    """Malformed requests, floods and slow bodies are `denied` or `rejected`: nobody is called."""
+    series = [
+        (REQUESTS % "flights", "0+1000x120"),
+        (FAILURES % ("flights", reason), "0+900x120"),
+    ]
+    page = {**US_EAST, "long": "1h", "short": "5m"}
+    fired = [page, *_slower()] if reason in SERVER_REASONS else []
     play(tmp_path, series, [("65m", "AvailabilityBurn", fired)])
 
 

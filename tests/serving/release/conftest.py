@@ -2,12 +2,14 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from serving.artifact.signature import allowed_signer
 from serving.triton import TritonNotInstalled, TritonServer
+from tests.confined import make_gates_folder
 
 from . import tiny
 
@@ -54,11 +56,14 @@ def mlflow_db(site: Path, mlflow_template: Path) -> str:
 
 
 @pytest.fixture
-def triton_env() -> Path:
-    """The serving environment; skips where there is none."""
+def triton_env(site: Path) -> Iterator[Path]:
+    """The serving environment, and a folder for confined servers; skips where there is none."""
     env = tiny.serving_env()
     try:
-        TritonServer(env, Path(), "127.0.0.1", 0, 0, 0).argv()
+        TritonServer(env, Path(), "", None, 0, None).argv()
     except TritonNotInstalled as reason:
         pytest.skip(f"{reason} (or point LOCKGATE_SERVING_ENV at one)")
-    return env
+    gates = make_gates_folder(tiny.gates_folder(site))
+    yield env
+    assert list(gates.iterdir()) == []  # every server's folder went with it
+    gates.rmdir()

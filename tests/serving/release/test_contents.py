@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.artifact.digest import short
 from serving.artifact.layout import MODEL_PY, RUNTIME
 from serving.artifact.tensors import TensorSpec
 from serving.release import candidate
@@ -21,6 +22,7 @@ from serving.release.candidate import StagedCandidate
 from serving.release.gate import run_gate
 from serving.release.gates.contents import (
     ContentsGate,
+    code_record,
     pickle_kind,
     requirements,
     runtime_record,
@@ -253,3 +255,21 @@ def test_another_runtime_can_be_reported_only(staged: StagedCandidate) -> None:
 
 def test_an_entry_of_the_tasks_own_is_named(staged: StagedCandidate) -> None:
     assert "the task's own code: version/model.py" in runtime_record("r", staged).detail
+
+
+def test_own_code_is_exactly_what_the_candidate_names(staged: StagedCandidate) -> None:
+    named = code_record("c", staged)
+    (entry,) = staged.own_code
+    assert (named.verdict, named.detail) == (
+        "pass",
+        f"version/model.py sha256:{short(entry.sha256)}",
+    )
+    (staged.folder / "version/hidden.py").write_text("import os\n")
+    hidden = code_record("c", rehashed(staged))
+    assert hidden.verdict == "fail"
+    assert hidden.detail == "version/hidden.py is not in candidate.json's code"
+    own = with_runtime(staged)  # Lockgate's entry now: nothing of the task's own but the hidden
+    assert code_record("c", own).detail.endswith("version/model.py is named and not there")
+    (staged.folder / "version/lockgate_runtime/extra.json").write_text("{}")
+    paths = [one.path for one in rehashed(staged).own_code]
+    assert paths == ["version/hidden.py", "version/lockgate_runtime/extra.json"]

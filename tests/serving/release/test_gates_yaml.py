@@ -67,6 +67,8 @@ def test_one_value_is_overridden_and_the_rest_is_inherited(tmp_path: Path) -> No
         ("+gates.golden.requird=false", "gates.golden.requird is unknown here. Nearest: required"),
         ("ephemeral.start_timeout_s=soon", "ephemeral.start_timeout_s is 'soon'"),
         ("ephemeral.in_flight=0", "ephemeral.in_flight=0"),
+        ("ephemeral.limits.memory_mib=0", "ephemeral.limits.memory_mib=0: must be above 0"),
+        ("ephemeral.limits.life_s=for ever", "ephemeral.limits.life_s is 'for ever'"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, override: str, said: str) -> None:

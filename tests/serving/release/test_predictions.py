@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from serving.artifact.tensors import TensorSpec
+from serving.release import predictions
 from serving.release.predictions import served_predictions
 from serving.release.problem import read_problem
 from serving.release.subject import ServedPackages
@@ -49,6 +50,15 @@ def test_classes_keep_their_columns() -> None:
     columns = {"x": np.zeros((5, 2, 2), np.float32)}
     found = served_predictions(endpoint, (X,), columns, "p", 1)  # type: ignore[arg-type]
     assert found.shape == (5, 3)
+
+
+def test_answers_without_measure_end_the_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "MAX_BYTES", 1000)
+    endpoint = EchoEndpoint(lambda sent: {"y": np.ones((len(sent["x"]), 60), np.float64)}, batch=1)
+    columns = {"x": np.zeros((5, 2, 2), np.float32)}
+    with pytest.raises(ValueError, match="the predictions of y have more than 1000 bytes"):
+        served_predictions(endpoint, (X,), columns, "y", 1)  # type: ignore[arg-type]
+    assert len(endpoint.sent) == 3
 
 
 @pytest.mark.parametrize(

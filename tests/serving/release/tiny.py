@@ -6,6 +6,7 @@ Every argument of `write_candidate` is a way for a package to be wrong.
 
 import json
 import os
+import tempfile
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf import compose
-from serving.artifact.digest import file_sha256, tree_digest
+from serving.artifact.digest import bytes_sha256, file_sha256, tree_digest
 from serving.fleet.rollout.journal import Journal
 from serving.release.settings import ReleaseSettings, release_settings
 from serving.runtime.features import Category, Number
 from serving.runtime.tabular_transform import TabularTransform, Target
+from tests import confined
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -33,6 +35,11 @@ def serving_env() -> Path:
     return Path(os.environ.get("LOCKGATE_SERVING_ENV", REPO / ".venv-serve"))
 
 
+def gates_folder(site: Path) -> Path:
+    """The folder of confined servers of `site`, outside what pytest keeps for its own user."""
+    return Path(tempfile.gettempdir()) / f"lockgate-gates-{bytes_sha256(bytes(site))[:16]}"
+
+
 def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights") -> ReleaseSettings:
     """The settings that `lockgate release run=RUN` has, for a site in the folder `site`."""
     config = compose(
@@ -43,6 +50,9 @@ def make_settings(site: Path, run: str, *overrides: str, gates: str = "flights")
             f"site.root={site}",
             f"site.serving_env={serving_env()}",
             f"site.mlflow_uri=sqlite:///{site}/mlflow.db",
+            f"site.paths.gates={gates_folder(site)}",
+            f"ephemeral.user={confined.USER}",
+            "sign_as=''",
             *(QUICK if gates == "flights" else []),
             *overrides,
         ],
@@ -178,6 +188,7 @@ def write_candidate(
         "outputs": OUTPUTS,
         "metrics": {"auc": 0.7},
         "requires": {"triton": ">=2.51", "numpy": "<2", "python": "3.11"},
+        "code": ["model.py"],
         **changes,
     }
     (folder / "candidate.json").write_text(json.dumps(content))

@@ -95,6 +95,7 @@ def write_candidate(runs: Path, dataset: Path, run: str, bits: float) -> Path:
         "outputs": [{"name": "nats", "dtype": "FP64", "shape": [1]}],
         "metrics": {},
         "requires": {"python": "3.11"},
+        "code": ["model.py"],
     }
     (folder / "candidate.json").write_text(json.dumps(content))
     return folder

@@ -14,6 +14,7 @@ from serving.triton import TritonNotInstalled, TritonServer
 from serving.triton.ephemeral import EphemeralServer, serve_packages
 from serving.triton.grpc_client import InferError
 from serving.triton.model_config import TritonConfig, config_pbtxt
+from tests.confined import PATIENCE, confinement
 from tests.serving.runtime.test_models import write_classifier, write_tabular
 from tests.serving.runtime.test_package import CLASSIFIER, REPO, TABULAR, carry_runtime
 from tests.serving.runtime.test_transform import ROW, TRANSFORM, columns
@@ -34,7 +35,7 @@ def write_package(folder: Path, target: str, config: TritonConfig) -> Path:
 
 def test_both_kinds_answer_in_triton(tmp_path: Path) -> None:
     try:
-        TritonServer(ENVIRONMENT, Path(), "127.0.0.1", 0, 0, 0).argv()
+        TritonServer(ENVIRONMENT, Path(), "", None, 0, None).argv()
     except TritonNotInstalled as reason:
         pytest.skip(str(reason))
     flights = TritonConfig(
@@ -54,20 +55,21 @@ def test_both_kinds_answer_in_triton(tmp_path: Path) -> None:
     servers = []
     for target, config in ((TABULAR, flights), (CLASSIFIER, reviews)):
         package = write_package(tmp_path / config.model, target, config)
-        work = tmp_path / f"{config.model}-work"
-        work.mkdir()
-        servers.append(EphemeralServer(config.model, package, config.model, work))
-    with serve_packages(servers, ENVIRONMENT, "127.0.0.1", 60) as (tabular, classifier):
+        servers.append(EphemeralServer(config.model, package, config.model))
+    with (
+        confinement() as confined,
+        serve_packages(servers, ENVIRONMENT, confined, PATIENCE) as (tabular, classifier),
+    ):
         row = {name: value.reshape(-1, 1) for name, value in columns([ROW]).items()}
         gone = {"temp": np.float32([[np.nan]]), "maker": np.array([[b""]], object)}
         absent = {name: value for name, value in row.items() if name not in gone}
-        missing = tabular.client.infer({**row, **gone})
+        missing = tabular.infer({**row, **gone})
         assert np.array_equal(
-            tabular.client.infer(absent)["late_probability"], missing["late_probability"]
+            tabular.infer(absent)["late_probability"], missing["late_probability"]
         )
         with pytest.raises(InferError, match=r"distance\[0\] is nan"):
-            tabular.client.infer({**row, "distance": np.float32([[np.nan]])})
+            tabular.infer({**row, "distance": np.float32([[np.nan]])})
         texts = np.array([["low"], ["high high"]], object)
-        answer = classifier.client.infer({"text": texts})
+        answer = classifier.infer({"text": texts})
         assert answer["label"].tolist() == [[b"yes"], [b"yes"]]
         assert answer["probabilities"].shape == (2, 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 from conf import repo_root
 from serving.artifact.golden import build_example, differences
 from serving.artifact.tensors import DTYPES, TensorSpec, numpy_dtype, triton_dtype
-from serving.triton.ephemeral import EphemeralServer, RunningServer, serve_packages
-from serving.triton.grpc_client import InferError, ModelClient
+from serving.triton import TritonServer
+from serving.triton.ephemeral import lay_out_repository
+from serving.triton.grpc_client import InferError, ModelClient, TritonClient
 from serving.triton.http_client import model_versions, post_infer
 from serving.triton.kserve import encode_request, fits_json, infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
@@ -65,7 +68,8 @@ def values(dtype: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A server as a serving host has one, with HTTP, and gRPC on a unix socket."""
     if not SERVING_ENV.exists():
         pytest.skip(f"{SERVING_ENV} is not there: scripts/setup")
     package, work = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("work")
@@ -80,18 +84,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     (package / "config.pbtxt").write_text(config_pbtxt(config))
     (package / "version").mkdir()
     (package / "version/model.py").write_text(MODEL_PY)
-    wanted = EphemeralServer("test", package, "same", work)
-    with serve_packages([wanted], SERVING_ENV, "127.0.0.1", start_timeout_s=60) as running:
-        yield running[0]
+    lay_out_repository(package, "same", work / "repository")
+    server = TritonServer(
+        SERVING_ENV, work / "repository", "127.0.0.98", 28010, 28011, 28012, models=("same",),
+        exit_timeout_s=2, grpc_address=f"unix:{work}/grpc.sock",
+    )  # fmt: skip
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(
+            server.argv(), env=server.environment(), stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        with TritonClient(server.grpc_target) as link:
+            deadline = time.monotonic() + 60
+            while not link.is_ready("same", 1):
+                assert time.monotonic() < deadline, (work / "log").read_text()[-2000:]
+                time.sleep(0.05)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.fixture
-def client(server: RunningServer) -> ModelClient:
-    return server.client
+def client(server: TritonServer) -> Iterator[ModelClient]:
+    with TritonClient(server.grpc_target) as link:
+        yield ModelClient(link, "same", 1)
 
 
 @pytest.fixture
-def connection(server: RunningServer) -> Iterator[http.client.HTTPConnection]:
+def connection(server: TritonServer) -> Iterator[http.client.HTTPConnection]:
     link = http.client.HTTPConnection(server.address, server.http_port, timeout=20)
     yield link
     link.close()

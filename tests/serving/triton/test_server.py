@@ -16,7 +16,7 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from conf import compose
-from serving.triton import TritonNotInstalled, TritonServer, install_stub
+from serving.triton import CONTROL_HEADER, TritonNotInstalled, TritonServer, install_stub
 
 WHEEL = "lib/python3.11/site-packages/pytriton/tritonserver"
 
@@ -36,7 +36,7 @@ def env_dir(tmp_path: Path) -> Path:
 def server(env_dir: Path, **changes: object) -> TritonServer:
     settings: dict[str, object] = {
         "env_dir": env_dir, "repository": Path("/repo"), "address": "127.0.0.11",
-        "http_port": 18000, "grpc_port": 18001, "metrics_port": 18002, "http_secret": "s3cret",
+        "http_port": 18000, "grpc_port": 18001, "metrics_port": 18002,
     }  # fmt: skip
     return TritonServer(**{**settings, **changes})  # type: ignore[arg-type]
 
@@ -57,12 +57,12 @@ def test_the_command_line(env_dir: Path) -> None:
         "--http-port=18000",
         "--http-thread-count=4",
         "--http-restricted-api=model-repository,model-config,shared-memory,trace,logging"
-        ":lockgate-control=s3cret",
-        "--grpc-address=127.0.0.11",
-        "--grpc-port=18001",
+        ":lockgate-control= none",
         "--metrics-address=127.0.0.11",
         "--metrics-port=18002",
         "--metrics-config=summary_latencies=true",
+        "--grpc-address=127.0.0.11",
+        "--grpc-port=18001",
         "--backend-config=python,shm-region-prefix-name=lockgate_127.0.0.11_18000_",
         "--log-format=ISO8601",
     ]
@@ -78,11 +78,15 @@ def test_the_environment_is_the_serving_one_and_nothing_else(
     assert "PYTHONPATH" not in environment
 
 
-def test_the_secret_is_drawn_for_each_server_and_not_shown(env_dir: Path) -> None:
-    first = TritonServer(env_dir, Path("/repo"), "127.0.0.11", 1, 2, 3)
-    second = TritonServer(env_dir, Path("/repo"), "127.0.0.11", 1, 2, 3)
-    assert first.http_secret != second.http_secret
-    assert first.http_secret not in repr(first)
+def test_a_server_on_a_unix_socket_alone_opens_no_port(env_dir: Path) -> None:
+    install_stub(env_dir)
+    alone = server(env_dir, http_port=None, metrics_port=None, grpc_address="unix:/run/g.sock")
+    argv = alone.argv()
+    assert {"--allow-http=false", "--allow-metrics=false", "--grpc-address=unix:/run/g.sock"} <= {
+        *argv
+    }
+    assert not [word for word in argv if word.startswith(("--http", "--metrics"))]
+    assert alone.grpc_target == "unix:/run/g.sock:18001"
 
 
 def test_an_environment_without_triton_says_what_to_run(tmp_path: Path, env_dir: Path) -> None:
@@ -137,7 +141,7 @@ def running(tmp_path: Path) -> Iterator[TritonServer]:
 
 
 def client(there: TritonServer) -> grpc.InferenceServerClient:
-    link = grpc.InferenceServerClient(f"{there.address}:{there.grpc_port}")
+    link = grpc.InferenceServerClient(there.grpc_target)
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -162,6 +166,8 @@ def test_a_real_server_loads_on_demand_by_grpc_and_refuses_control_by_http(
     assert answer.tolist() == [[2.0], [42.0]]
     link.close()
     url = f"http://{running.address}:{running.http_port}/v2/repository/models/twice/unload"
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, method="POST", data=b""), timeout=10)
-    assert refused.value.code == 403
+    for word in ("", " none", "  none", "none", "\t none", "\x0b none"):
+        asked = urllib.request.Request(url, b"", {CONTROL_HEADER: word}, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked, timeout=10)
+        assert refused.value.code == 403, word

@@ -1,0 +1,171 @@
+"""The verbs of a host: each takes a checked request and returns the content of its answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from serving.host import packages, repository, state
+from serving.host.errors import HostRefusal
+from serving.host.home import HostHome
+from serving.host.requests import HostRequest
+from serving.host.verification import model_faults, model_names, verify_host
+from serving.triton.server import TritonError
+
+Content = dict[str, Any]
+
+
+def carry_out(home: HostHome, request: HostRequest) -> Content:
+    """Do what is requested. Raises HostRefusal; a change of a lower fence is none."""
+    act = _ACTS[request.verb]
+    if request.verb == "facts":
+        return act(home, request)
+    with ExitStack() as held:
+        held.enter_context(state.exclusive(home))
+        if request.changes:
+            state.pass_fence(home, request.fence)
+        if request.verb == "restart":
+            held.close()  # the start waits for a verification, which takes its turn after us
+        try:
+            return act(home, request)
+        except TritonError as error:
+            raise HostRefusal("triton", str(error)) from error
+
+
+def _facts(home: HostHome, request: HostRequest) -> Content:
+    """Files of one model, or of all, and the room on the host; odd names are facts too."""
+    (model,) = request.arguments
+    names = [model] if model else model_names(home)
+    return {
+        "disk_free": _free_bytes(str(home.root)),
+        "shm_free": _free_bytes("/dev/shm"),
+        "fence": state.fence(home),
+        "verified": state.last_verification(home),
+        "models": {str(name): _model_facts(home, str(name)) for name in names},
+    }
+
+
+def _model_facts(home: HostHome, model: str) -> Content:
+    kept = packages.numbered(home.packages / model)
+    installed = packages.numbered(home.repository / model)
+    return {
+        "packages": {str(v): digest for v, digest in packages.digests(home, model).items()},
+        "installed": list(installed.versions),
+        "config": repository.persisted_text(home, model),
+        "highest": state.highest(home, model),
+        "odd": [
+            *(f"packages/{model}/{name}" for name in kept.odd),
+            *(f"model-repository/{model}/{name}" for name in installed.odd),
+        ],
+    }
+
+
+def _free_bytes(path: str) -> int:
+    room = os.statvfs(path)
+    return room.f_bavail * room.f_frsize
+
+
+def _verify(home: HostHome, request: HostRequest) -> Content:
+    (model,) = request.arguments
+    if model is None:
+        return verify_host(home, take_out=False)
+    faults = model_faults(home, str(model), take_out=False)
+    return {"ok": not faults, "faults": faults}
+
+
+def _prepare(home: HostHome, request: HostRequest) -> Content:
+    return packages.prepare(home, *_of_version(request), request.rollback)
+
+
+def _accept(home: HostHome, request: HostRequest) -> Content:
+    return packages.accept(home, *_of_version(request), request.rollback)
+
+
+def _install(home: HostHome, request: HostRequest) -> Content:
+    repository.install(home, *_of_version(request))
+    return {}
+
+
+def _serve(home: HostHome, request: HostRequest) -> Content:
+    """Load exactly these versions, from files verified just now, with a config built here."""
+    from serving.triton.grpc_client import TritonClient
+
+    model, versions = _made_ready(home, request)
+    if not versions:
+        raise HostRefusal("request", "serve takes at least one version; withdraw takes none")
+    text = repository.config_text(home, model, versions)
+    with TritonClient(home.grpc_target) as client:
+        client.serve_versions(model, text, versions, request.timeout_s)
+    return {}
+
+
+def _persist(home: HostHome, request: HostRequest) -> Content:
+    model, versions = _made_ready(home, request)
+    repository.persist(home, model, versions)
+    return {}
+
+
+def _made_ready(home: HostHome, request: HostRequest) -> tuple[str, tuple[int, ...]]:
+    model, versions = request.arguments
+    assert isinstance(model, str) and isinstance(versions, tuple)
+    if versions:
+        state.refuse_older(home, model, max(versions), request.rollback)
+    for version in versions:
+        repository.install(home, model, version)
+    return model, versions
+
+
+def _withdraw(home: HostHome, request: HostRequest) -> Content:
+    from serving.triton.grpc_client import TritonClient
+
+    (model,) = request.arguments
+    with TritonClient(home.grpc_target) as client:
+        client.unload(str(model), request.timeout_s)
+    return {}
+
+
+def _restart(home: HostHome, request: HostRequest) -> Content:
+    done = subprocess.run(
+        home.restart, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        timeout=request.timeout_s,
+    )  # fmt: skip
+    if done.returncode != 0:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = lines[-1] if lines else f"status {done.returncode}"
+        raise HostRefusal("restart", f"Triton was not restarted: {reason}")
+    return {}
+
+
+def _prune(home: HostHome, request: HostRequest) -> Content:
+    model, served, keep = request.arguments
+    return packages.prune(home, str(model), served, keep)  # type: ignore[arg-type]
+
+
+def _revoke(home: HostHome, request: HostRequest) -> Content:
+    (digest,) = request.arguments
+    state.revoke(home, str(digest))
+    return {}
+
+
+def _of_version(request: HostRequest) -> tuple[str, int]:
+    model, version = request.arguments
+    assert isinstance(model, str) and isinstance(version, int)
+    return model, version
+
+
+_ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
+    "facts": _facts,
+    "verify": _verify,
+    "prepare": _prepare,
+    "accept": _accept,
+    "install": _install,
+    "serve": _serve,
+    "persist": _persist,
+    "withdraw": _withdraw,
+    "restart": _restart,
+    "prune": _prune,
+    "revoke": _revoke,
+}

@@ -1,0 +1,92 @@
+"""One serving host's folders, and the settings that its installation fixed in etc/host.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class HostHome:
+    """Folders below `root`. `grpc_target` is the URL of Triton's control socket.
+
+    `restart` is the command that restarts Triton; `triton` the command line of the server, and
+    `verify_socket` the place where its start waits for a verification. Between two verifications
+    of what serves lie at most `verify_interval_s` seconds.
+    """
+
+    root: Path
+    grpc_target: str
+    verify_socket: Path
+    verify_interval_s: float
+    restart: tuple[str, ...]
+    triton: tuple[str, ...]
+
+    @property
+    def staging(self) -> Path:
+        """The folder where packages arrive; nothing in it is trusted."""
+        return self.root / "staging"
+
+    @property
+    def packages(self) -> Path:
+        """Verified packages, `<model>/<N>/`."""
+        return self.root / "packages"
+
+    @property
+    def repository(self) -> Path:
+        """Triton's model repository, `<model>/config.pbtxt` and `<model>/<N>/`."""
+        return self.root / "model-repository"
+
+    @property
+    def state(self) -> Path:
+        """What the host remembers: fence, highest versions, revoked digests, last verification."""
+        return self.root / "state"
+
+    @property
+    def allowed_signers(self) -> Path:
+        """Public keys whose signatures count on this host."""
+        return self.root / "etc" / "allowed_signers"
+
+    def staged(self, model: str, version: int) -> Path:
+        """The folder where `model`/`version` arrives."""
+        return self.staging / f"{model}-{version}"
+
+    def package(self, model: str, version: int) -> Path:
+        """The verified package of `model`/`version`."""
+        return self.packages / model / str(version)
+
+    def installed(self, model: str, version: int) -> Path:
+        """Triton's copy of the version folder."""
+        return self.repository / model / str(version)
+
+
+def settings_json(
+    grpc_target: str,
+    verify_socket: Path,
+    verify_interval_s: float,
+    restart: list[str],
+    triton: list[str],
+) -> str:
+    """The text of etc/host.json."""
+    values = {
+        "grpc_target": grpc_target,
+        "verify_socket": str(verify_socket),
+        "verify_interval_s": verify_interval_s,
+        "restart": restart,
+        "triton": triton,
+    }
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def read_home(root: Path) -> HostHome:
+    """The host at `root`. Raises OSError, ValueError or KeyError for a broken installation."""
+    values = json.loads((root / "etc" / "host.json").read_text(encoding="utf-8"))
+    return HostHome(
+        root,
+        str(values["grpc_target"]),
+        Path(values["verify_socket"]),
+        float(values["verify_interval_s"]),
+        tuple(values["restart"]),
+        tuple(values["triton"]),
+    )

@@ -1,0 +1,132 @@
+"""A request of a controller, as the words of one SSH command; nothing else is ever run.
+
+    lockgate NONCE VERB [ARGUMENT ...] [--fence N] [--rollback] [--timeout SECONDS]
+
+Every word is checked by rule, and no word is a path, a config or a command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from conf.errors import ConfigError
+from conf.names import check_name
+from serving.host.errors import HostRefusal
+
+MAX_TIMEOUT_S = 3600
+NONCE = re.compile(r"[0-9a-f]{16,64}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+NONE = "none"
+ALL = "all"
+
+
+def _model(word: str) -> str:
+    try:
+        return check_name("model", word)
+    except ConfigError as error:
+        raise HostRefusal("request", str(error)) from None
+
+
+def _version(word: str) -> int:
+    if not _NUMBER.fullmatch(word):
+        raise HostRefusal("request", f"{word!a} is not a number of a version, such as 3")
+    return int(word)
+
+
+def _versions(word: str) -> tuple[int, ...]:
+    if word == NONE:
+        return ()
+    return tuple(sorted({_version(part) for part in word.split(",")}))
+
+
+def _count(word: str) -> int:
+    return 0 if word == "0" else _version(word)
+
+
+def _digest(word: str) -> str:
+    if not _DIGEST.fullmatch(word):
+        raise HostRefusal("request", f"{word!a} is not the sha256 of a manifest, in hex")
+    return word
+
+
+def _model_or_all(word: str) -> str | None:
+    return None if word == ALL else _model(word)
+
+
+Rule = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb's arguments by their rules, and whether it changes the host."""
+
+    rules: tuple[Rule, ...]
+    changes: bool = True
+
+
+VERBS: dict[str, Verb] = {
+    "facts": Verb((_model_or_all,), changes=False),
+    "verify": Verb((_model_or_all,), changes=False),
+    "prepare": Verb((_model, _version)),
+    "accept": Verb((_model, _version)),
+    "install": Verb((_model, _version)),
+    "serve": Verb((_model, _versions)),
+    "persist": Verb((_model, _versions)),
+    "withdraw": Verb((_model,)),
+    "restart": Verb(()),
+    "prune": Verb((_model, _versions, _count)),
+    "revoke": Verb((_digest,)),
+}
+
+
+@dataclass(frozen=True)
+class HostRequest:
+    """A checked request. `timeout_s` bounds it on the host, whatever becomes of the connection."""
+
+    verb: str
+    arguments: tuple[object, ...]
+    fence: int = 0
+    rollback: bool = False
+    timeout_s: int = 60
+
+    @property
+    def changes(self) -> bool:
+        """True when the request may change the host."""
+        return VERBS[self.verb].changes
+
+
+def nonce_of(command: str) -> str:
+    """The nonce of a command, "" where it has none: then nothing is answered."""
+    words = command.split(" ")
+    framed = len(words) > 1 and words[0] == "lockgate" and NONCE.fullmatch(words[1])
+    return words[1] if framed else ""
+
+
+def parse_request(command: str) -> HostRequest:
+    """The request in an SSH command. Raises HostRefusal("request") for anything else."""
+    words = command.split(" ")[2:]
+    options: dict[str, int | bool] = {}
+    plain: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word == "--rollback":
+            options["rollback"] = True
+        elif word in ("--fence", "--timeout") and words:
+            options["fence" if word == "--fence" else "timeout_s"] = _count(words.pop(0))
+        elif word.startswith("-"):
+            raise HostRefusal("request", f"{word!a} is no option of this host")
+        else:
+            plain.append(word)
+    verb = VERBS.get(plain[0]) if plain else None
+    if verb is None:
+        raise HostRefusal("request", f"this host does {', '.join(VERBS)}, and nothing else")
+    if len(plain) - 1 != len(verb.rules):
+        raise HostRefusal("request", f"{plain[0]} takes {len(verb.rules)} arguments")
+    arguments = tuple(rule(word) for rule, word in zip(verb.rules, plain[1:], strict=True))
+    request = HostRequest(plain[0], arguments, **options)  # type: ignore[arg-type]
+    if not 1 <= request.timeout_s <= MAX_TIMEOUT_S:
+        raise HostRefusal("request", f"--timeout is 1 to {MAX_TIMEOUT_S} seconds")
+    return request

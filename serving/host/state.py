@@ -1,0 +1,118 @@
+"""What a host remembers between commands, each in a small file that appears whole.
+
+fence: the highest number that a controller has shown; a lower one is a controller that has lost the
+fleet. <model>.highest: the highest version accepted; an older one passes only as a rollback.
+revoked: digests that are refused from now on. verified.json: the last verification of all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serving.artifact.durable import append_line, replace_file
+from serving.host.errors import HostRefusal
+from serving.host.home import HostHome
+
+
+@contextmanager
+def exclusive(home: HostHome) -> Iterator[None]:
+    """Hold the host: changes and verifications take turns. A killed holder frees it."""
+    handle = os.open(home.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def fence(home: HostHome) -> int:
+    """The highest fencing number seen; 0 before the first."""
+    return _number(home, "fence")
+
+
+def pass_fence(home: HostHome, number: int) -> None:
+    """Raises HostRefusal("fence") for a number below the highest seen; else remembers it."""
+    seen = fence(home)
+    if number < seen:
+        raise HostRefusal(
+            "fence",
+            f"a newer controller (fence {seen}) has commanded this host; this one has {number}",
+        )
+    if number > seen:
+        replace_file(home.state / "fence", f"{number}\n")
+
+
+def highest(home: HostHome, model: str) -> int:
+    """The highest version of `model` that this host has accepted; 0 for none."""
+    return _number(home, f"{model}.highest")
+
+
+def refuse_older(home: HostHome, model: str, version: int, rollback: bool) -> None:
+    """Raises HostRefusal("older-version") for a version below the highest, but for a rollback."""
+    have = highest(home, model)
+    if version < have and not rollback:
+        raise HostRefusal(
+            "older-version",
+            f"{model}/{version} is older than {model}/{have}, which this host has accepted; "
+            "it passes only as a rollback that names it",
+        )
+
+
+def remember_highest(home: HostHome, model: str, version: int) -> None:
+    """Raise the mark of `model` to `version`; it never falls."""
+    if version > highest(home, model):
+        replace_file(home.state / f"{model}.highest", f"{version}\n")
+
+
+def revoked_list(home: HostHome) -> Path:
+    """The file of revoked digests, as `serving.artifact.verify` reads it; made where missing."""
+    path = home.state / "revoked"
+    path.touch(mode=0o644)
+    return path
+
+
+def revoke(home: HostHome, digest: str) -> None:
+    """Refuse the package with this manifest digest (64 hex digits) from now on."""
+    line, path = f"sha256:{digest}", revoked_list(home)
+    if line not in path.read_text(encoding="utf-8").split("\n"):
+        append_line(path, line)
+
+
+def write_verification(home: HostHome, faults: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Record a verification of everything, as UTC time and its faults; returns the record."""
+    record = {
+        "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "ok": not faults,
+        "faults": list(faults),
+    }
+    replace_file(home.state / "verified.json", json.dumps(record, sort_keys=True) + "\n")
+    return record
+
+
+def last_verification(home: HostHome) -> dict[str, Any] | None:
+    """The record of `write_verification`, None before the first."""
+    try:
+        record: dict[str, Any] = json.loads((home.state / "verified.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    return record
+
+
+def _number(home: HostHome, name: str) -> int:
+    try:
+        text = (home.state / name).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise HostRefusal(
+            "state", f"{home.state / name} holds no number: {text[:40]!r}; mend it by hand"
+        ) from None
