@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import os
-import pwd
 from pathlib import Path
 from typing import NamedTuple
+
+from conf.user import user_name
 
 MLFLOW, PROMETHEUS, ALERTMANAGER = "mlflow", "prometheus", "alertmanager"
 """Services with accounts, as their folders are called."""
@@ -39,10 +40,7 @@ def own_account(folder: Path, service: str) -> HttpAccount | None:
 
     Raises OSError for a file that is there and cannot be read.
     """
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a user id without a name: a container, or a directory service that is down
-        return None
+    user = user_name(os.geteuid())
     try:
         password = password_file(folder, service, user).read_text(encoding="utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -107,6 +108,19 @@ def test_the_partition_refuses_jobs_of_others(box: Any, user: str) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert "User's group not permitted to use this partition" in done.stderr
+
+
+def test_who_only_watches_sees_every_node_and_no_sinfo_is_empty(box: Any) -> None:
+    """The partition takes no jobs of observe; without --all Slurm would hide it from observe."""
+    url = f"http://127.0.0.1:{box.site.ports.slurm_exporter}/metrics"
+
+    def nodes() -> float:
+        with urllib.request.urlopen(url, timeout=10) as page:
+            text = page.read().decode()
+        found = re.findall(r'^lockgate_slurm_nodes\{state="\w+"\} (\S+)$', text, re.MULTILINE)
+        return sum(map(float, found))
+
+    assert wait_until(lambda: nodes() == box.site.slurm.nodes, 30), nodes()
 
 
 def test_jobs_of_one_cpu_and_one_gpu_share_the_nodes(box: Any) -> None:

@@ -75,11 +75,11 @@ def poll_slurm(
 
     nodes = collect("nodes", lambda: parse_nodes(query(SINFO)))
     queue = collect("jobs", lambda: jobs_in_queue(parse_squeue(query(SQUEUE))))
+    faults = collect("runs", lambda: check_runs(all_runs(runs), before.runs))
+    log_new_faults(before.runs, faults or {})
     found = collect("addresses", lambda: parse_addresses(query(ADDRESSES)))
     addresses = before.addresses if found is None else found
     targets = collect("targets", lambda: find_targets(runs, queue, addresses, before.targets))
-    faults = collect("runs", lambda: check_runs(all_runs(runs), before.runs))
-    log_new_faults(before.runs, faults or {})
     partitions = set() if nodes is None else nodes[1]
     return QueueSnapshot(
         jobs=None if queue is None else count_jobs(queue, partitions),

@@ -13,7 +13,7 @@ from hpc.jobs.run.files import read_record
 from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm.jobs import SlurmJob, WantedJob
 
-ADDRESSES = ("sinfo", "--noheader", "--Node", "--format=%N|%o")
+ADDRESSES = ("sinfo", "--all", "--noheader", "--Node", "--format=%N|%o")
 
 METRICS_PORTS = range(32768, 65536)
 """Those that Linux hands out to who asks for any (ip_local_port_range), as rank 0 does."""

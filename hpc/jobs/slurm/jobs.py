@@ -18,7 +18,7 @@ from typing import Any
 from hpc.jobs.errors import SchedulerUnavailable
 from hpc.jobs.slurm.commands import controller_is_up, query
 
-SQUEUE = ("squeue", "--json")
+SQUEUE = ("squeue", "--all", "--json")
 # What scontrol answers about a job that the controller has forgotten, or never had.
 NO_SUCH_JOB = "Invalid job id"
 SCONTROL_LINE = re.compile(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-SINFO = ("sinfo", "--noheader", "--Node", "--format=%N|%T|%R")
+# --all: also of a partition in which this user may not submit, as one who only watches.
+SINFO = ("sinfo", "--all", "--noheader", "--Node", "--format=%N|%T|%R")
 # Always there, at 0 if need be: a series that appears with its first node loses that increase.
 NODE_STATES = ("idle", "mixed", "allocated", "completing", "draining", "drained", "down")
 OTHER = "other"

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hpc.jobs.errors import SchedulerUnavailable
 from hpc.jobs.exporter.poll import QueueSnapshot, poll_slurm
 from hpc.jobs.exporter.server import QueueCollector, make_exporter
+from hpc.jobs.exporter.target import is_own_target
 from hpc.jobs.run.files import TargetFile, write_run_file
 from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm.nodes import parse_nodes
@@ -119,16 +120,19 @@ def test_without_slurms_word_no_file_makes_a_target(tmp_path):
         ("10.9.9.9:42420", False),
         ("127.0.0.1:19093", False),  # a daemon of the site
         ("127.0.0.1:99999", False),
-        ("127.0.0.1:\u0664\u0662\u0664\u0662\u0660", False),
-        ("127.0.0.1:42420/../x", False),
-        ("user@127.0.0.1:42420", False),
-        ("127.0.0.1", False),
-        ("", False),
     ],
 )
 def test_a_job_is_scraped_at_its_own_node_and_at_no_daemons_port(tmp_path, target, is_found):
     serving(tmp_path, "lm-20260101-000001-aaaaaa", target)
     assert len(poll_slurm(QueueSnapshot(), answers, tmp_path).targets) == int(is_found)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["n1:\u0664\u0662\u0664\u0662\u0660", "n1:42420/../x", "user@n1:42420", "n1", "", "n1:042420"],
+)
+def test_what_is_no_host_and_port_is_nobodys_target(target):
+    assert not is_own_target(target, {"n1"})
 
 
 def test_addresses_stay_known_while_sinfo_is_silent(tmp_path):
