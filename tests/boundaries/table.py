@@ -81,7 +81,7 @@ TABLE = (
         "owner",
     ),
     thing(
-        "staging", "write on a host", "host",
+        "staging", "write on a host", "host verify",
         "bytes that nobody verified",
         "nothing in it is trusted: the verifier works on a copy of its own",
     ),

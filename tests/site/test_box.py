@@ -149,9 +149,11 @@ def ssh(box: Any, host: str, known_hosts: Path | str, *command: str) -> subproce
 
 
 @pytest.mark.parametrize("host", ["use1-a", "use1-b", "usw2-a", "usw2-b"])
-def test_every_host_lets_the_deploy_identity_in(box: Any, host: str) -> None:
+def test_every_host_lets_the_deploy_identity_in_and_runs_no_command(box: Any, host: str) -> None:
     done = ssh(box, host, box.site.paths.known_hosts, "id", "-un")
-    assert (done.returncode, done.stdout) == (0, f"{box.site.users.host}\n"), done.stderr
+    # 255 would be a connection that was not made; the answer is of the account's forced command.
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert "does not run rsync" in done.stderr
 
 
 def test_a_host_with_another_key_is_refused(box: Any, tmp_path: Path) -> None:
