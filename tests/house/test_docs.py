@@ -47,6 +47,9 @@ TESTED = {
     "scripts/site as deploy fab status": OPS,
     "scripts/site as deploy fab deploy --model flights": OPS,
     "scripts/site as deploy fab rollback --model flights": OPS,
+    "scripts/site as deploy fab revoke": (
+        "tests/serving/fleet/test_host_boundaries.py::test_a_revoked_version_is_refused"
+    ),
     "scripts/site as observe amtool silence add": INCIDENT,
     'awk \'/"event":"(undoing|rolled-back)"/\' .site/journal/rollouts.jsonl': INCIDENT,
     "python -m kernels.analysis.report": f"{REPORT}test_rows_of_both_libraries",

@@ -184,7 +184,7 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
     with (
-        _held(on, f"{action} {shipment}", progress) as lease,
+        held(on, f"{action} {shipment}", progress) as lease,
         _signals_stop(),
         SshDriver(on.fleet, shipment.model, on.store, on.config, lease.fence) as driver,
     ):
@@ -223,7 +223,9 @@ def _plan(on: Controls, shipment: Shipment, driver: SshDriver, rollback: bool) -
 
 
 @contextmanager
-def _held(on: Controls, what: str, progress: Progress) -> Iterator[Lease]:
+def held(on: Controls, what: str, progress: Progress) -> Iterator[Lease]:
+    """Hold the fleet while the block runs. Raises Locked, FleetConfigError."""
+
     def waiting(sentence: str) -> None:
         progress("fleet", "lock", sentence)
 

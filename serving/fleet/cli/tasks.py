@@ -30,6 +30,7 @@ __all__ = [
     "heal",
     "lock",
     "plan",
+    "revoke",
     "rollback",
     "status",
     "unlock",
@@ -44,6 +45,11 @@ _HELP = {
 _UNLOCK = {
     "reason": "for the next person",
     "force": "also a rollout's own lock: it stops before its next step",
+}
+_REVOKE = {
+    "model": _HELP["model"],
+    "version": "the version's number",
+    "reason": "for the next person",
 }
 _ROLLBACK = {**_HELP, "version": "the version to go back to; the one in production before"}
 
@@ -132,6 +138,22 @@ def status(
     _print(content, json, rows, (lambda: status_table(found)) if found.rows else None)
     if found.drifts:
         raise Exit(code=FAILED)
+
+
+@task(iterable=["set"], help={**_REVOKE, "set": _HELP["set"]})
+def revoke(
+    _: Context,
+    model: str | None = None,
+    version: str | None = None,
+    reason: str = "",
+    set: list[str] | None = None,
+) -> None:
+    """Have every host refuse one version for good, whoever signed it."""
+    from serving.fleet.cli.revoke import revoke as act
+
+    number = _number(version, "revoke")
+    progress = _progress(False)
+    _print({}, False, [_run(set, lambda on: act(on, model, number, reason, progress))])
 
 
 @task(iterable=["set"], help={"reason": "for the next person", "set": _HELP["set"]})

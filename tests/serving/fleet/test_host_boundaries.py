@@ -15,7 +15,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
+from serving.fleet.cli.revoke import revoke
 from serving.fleet.cli.status import fleet_status
+from serving.fleet.errors import FleetConfigError
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import open_shell
@@ -228,10 +230,16 @@ def test_a_changed_file_of_the_repository_is_seen_and_not_started_again(bed, ver
     assert bed.ask(1.0) == 1.0 and not fleet_status(on(bed)).drifts
 
 
-def test_a_revoked_version_is_refused(bed, verbs):
+def test_a_revoked_version_is_refused(bed):
     bed.publish(4, 4.0)
-    digest = command.read_shipment(bed.store, "toy", 4).digest
-    verbs.call("revoke", digest)
+    with pytest.raises(FleetConfigError, match="--reason"):
+        revoke(on(bed), "toy", 4, " ", lambda *_: None)
+    with pytest.raises(FleetConfigError, match="in production"):
+        revoke(on(bed), "toy", 1, "a test", lambda *_: None)
+    assert "toy/4 is revoked on 1 hosts" in revoke(on(bed), "toy", 4, "a test", lambda *_: None)
+    event = on(bed).journal.events("toy")[-1]
+    assert (event.event, event.version, event.content["reason"]) == ("revoked", 4, "a test")
+    assert on(bed).journal.unfinished("toy") is None
     report = deploy(bed, 4)
     assert (report.outcome.kind, report.exit_code) == ("refused", 4)
     assert "revoked" in report.outcome.reason
