@@ -119,12 +119,36 @@ def _environment(site: Site) -> dict[str, str]:
     }
 
 
+def _sandbox(site: Site) -> list[str]:
+    """bubblewrap around the server: it is a large web application with many hands on it.
+
+    It reads the system, the checkout with its environment and its own config, and writes its own
+    folder; no other process, and nothing else of the site, is there for it. Its port is loopback's,
+    so the network is not taken away. https://github.com/containers/bubblewrap
+    """
+    config = str(site.paths.etc / "mlflow-auth.ini")
+    writable = (site.paths.mlflow, site.root / "home" / "mlflow")
+    return [
+        *("/usr/bin/bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+        *("--disable-userns", "--die-with-parent", "--chdir", "/"),
+        *("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc"),
+        *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+        *("--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev"),
+        *("--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
+        *("--ro-bind", str(REPO), str(REPO)),
+        # The box's own state may lie in the checkout: hidden, but for what follows.
+        *("--tmpfs", str(site.root), "--ro-bind", config, config),
+        *(word for path in writable for word in ("--bind", str(path), str(path))),
+    ]
+
+
 def programs(site: Site) -> list[Program]:
     port, here = site.ports.mlflow, site.paths.mlflow
     return [
         Program(
             name="mlflow",
             argv=(
+                *_sandbox(site),
                 str(REPO / ".venv/bin/mlflow"), "server", "--app-name", "basic-auth",
                 "--host", LOOPBACK, "--port", str(port),
                 "--backend-store-uri", f"sqlite:///{here / 'mlflow.db'}",
