@@ -64,7 +64,9 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
     deployed = {entry.model for entry in on.journal.read_ledger().entries}
     for name in [model] if model is not None else sorted(deployed):
         try:
-            rows += _rows(on, name)
+            found, names = _rows(on, name)
+            rows += found
+            notes += names
         except (LockgateError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             remarks.append(f"{name} cannot be shown: {type(error).__name__}: {error}")
         if unfinished := on.journal.unfinished(name):
@@ -103,12 +105,19 @@ def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str
     return tuple(found)
 
 
-def _rows(on: Controls, model: str) -> list[Row]:
+def _rows(on: Controls, model: str) -> tuple[list[Row], list[str]]:
+    """A row for each host, and a note for each name on one that is none of a version."""
     wanted = production(on.journal, model)
     digest = _digest(on, model, wanted)
     with SshDriver(on.fleet, model, on.store, on.config) as driver:
         states = driver.read_hosts(verify=True)
-    return [_row(model, state, wanted, digest) for state in states.values()]
+    rows = [_row(model, state, wanted, digest) for state in states.values()]
+    notes = [
+        f"{state.host}: {name} is no version, and is left alone."
+        for state in states.values()
+        for name in state.odd
+    ]
+    return rows, notes
 
 
 def _row(model: str, state: HostState, wanted: int | None, digest: str | None) -> Row:

@@ -202,6 +202,7 @@ def test_odd_names_cost_nothing(bed):
         (home(bed) / name).mkdir()
     status = fleet_status(on(bed))
     assert not status.drifts, status
+    assert "a: model-repository/toy/3.bak is no version, and is left alone." in status.notes
     assert [row.answers for row in status.rows] == [1]
     state = _state(bed)
     assert "model-repository/toy/3.bak" in state.odd and "packages/toy/007" in state.odd
