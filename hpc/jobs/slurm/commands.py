@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,8 +62,31 @@ def controller_is_up(variables: Mapping[str, str]) -> bool:
 
 def _require_config(variables: Mapping[str, str]) -> None:
     config = variables.get("SLURM_CONF")
-    if config and not Path(config).is_file():
+    if not config:
+        return
+    if not Path(config).is_file():
         raise SchedulerUnavailable(f"there is no Slurm cluster: {config} does not exist. {REMEDY}")
+    if config != os.environ.get("SLURM_CONF"):
+        _require_trust(Path(config))
+
+
+def _require_trust(config: Path) -> None:
+    """Raise `SchedulerUnavailable` where somebody else could write or swap `config`.
+
+    Slurm's commands load the plug-ins that it names, into the process of whoever asks; and the
+    path may come from another user's run.
+    """
+    path = config.resolve()
+    for one in (path, *path.parents):
+        status = one.stat()
+        # In a sticky folder, such as /tmp, nobody takes away what another owns.
+        shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, os.geteuid()) or shared:
+            raise SchedulerUnavailable(
+                f"{config} is not used: {one} can be changed by others than root and you, and "
+                "Slurm's commands would load what they put there. If you trust it: export "
+                f"SLURM_CONF={config}"
+            )
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
