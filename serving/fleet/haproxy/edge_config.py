@@ -34,6 +34,7 @@ from serving.fleet.haproxy.request_rules import (
 )
 
 LOG_RING = "edge-log"
+LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
 
 BACKEND = "triton"
@@ -74,7 +75,7 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
         [
             *_global(edge.socket, site.groups.edge),
             *buffer_settings(site.edge, validator),
-            *_log(site.paths.edge_log),
+            *_log(site.paths.edge_log, Path(f"{edge.socket}.log")),
             *_defaults(site.edge),
             *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region), site.edge),
             *_backend(
@@ -100,10 +101,9 @@ def _global(socket: Path, group: str) -> list[str]:
     ]
 
 
-def _log(reader: Path) -> list[str]:
-    # A ring in memory: the edge never waits for the reader of its log, and what a reader that is
-    # restarted has missed is still there. A unix socket: only its peer can write to the reader,
-    # where anybody on the machine can send a datagram to a port.
+def _log(reader: Path, relay: Path) -> list[str]:
+    # A ring in memory: the edge never waits for the reader of its log. A unix socket: only its
+    # peer can write to the reader, where anybody on the machine can send a datagram to a port.
     return [
         f"ring {LOG_RING}",
         "  format raw",
@@ -111,7 +111,21 @@ def _log(reader: Path) -> list[str]:
         "  size 4194304",
         "  timeout connect 5s",
         "  timeout server 60s",
-        f"  server exporter unix@{reader}",
+        f"  server relay unix@{relay}",
+        # HAProxy 2.6 connects a ring again at once, and for ever, to a reader that is not there:
+        # a whole core (measured). So the ring has a reader that is always there, which looks once
+        # a second for the real one; the lines of that second are lost, as they would be by UDP.
+        f"listen {LOG_RELAY}",
+        f"  bind unix@{relay} mode 600",
+        "  mode tcp",
+        "  no log",
+        "  timeout connect 5s",
+        "  timeout client 1d",
+        "  timeout server 1d",
+        "  tcp-request inspect-delay 1s",
+        f"  tcp-request content accept if {{ nbsrv({LOG_RELAY}) gt 0 }}",
+        "  tcp-request content reject if WAIT_END",
+        f"  server exporter unix@{reader} check inter 1s fall 1 rise 1",
     ]
 
 

@@ -359,7 +359,7 @@ def test_a_query_cannot_read_files(tmp_path: Path) -> None:
             {"target": {"name": "price", "kind": "regression", "output": "size"}},
             r"data\.target\.output=size: it is a feature",
         ),
-        ({"name": "../trees"}, r"data\.name=\.\./trees: use letters"),
+        ({"name": "../trees"}, r"data\.name='\.\./trees' is not a name: a name has 1 to 64"),
         ({"min_category_cuont": 3}, r"data\.min_category_cuont is unknown"),
         ({"source": {"files": {}}}, r"data\.source\.files=\{\}: name at least one"),
         ({"_target_": "torch.optim.SGD"}, "data"),

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -212,14 +213,11 @@ class Triton(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
-    """A real HAProxy with the site's own configuration, one host, and its log read."""
+@contextmanager
+def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A real HAProxy with the site's own configuration and one host: its port, and the process."""
     if not shutil.which("haproxy"):
         pytest.skip("haproxy is missing")
-    triton = ThreadingHTTPServer(("127.0.0.1", 0), Triton)
-    triton.daemon_threads = True
-    threading.Thread(target=triton.serve_forever, args=(0.02,), daemon=True).start()
     ports = {"http": free_port(), "stats": free_port()}
     site = OmegaConf.create(
         {
@@ -232,21 +230,34 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
                     "socket": str(tmp_path / "s.sock"),
                 }
             },
-            "ports": {"triton_http": triton.server_address[1]},
+            "ports": {"triton_http": triton_port},
             "paths": {"edge_log": str(tmp_path / "log.sock")},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": compose("site").site.edge,
         }
     )
-    log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())
-    log.set_models(["flights", "fails", "unknown", "dies"])
-    receiver, thread = listen(log, tmp_path / "log.sock")
     config = tmp_path / "haproxy.cfg"
     config.write_text(haproxy_cfg(site, "us-east"))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
-        until(lambda: ask(ports["http"], "/v2/health/live") == 200)
-        yield ports["http"], triton, log
+        until(lambda: ask(ports["http"], "/v2/models/flights") != 0)
+        yield ports["http"], process
         process.terminate()
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
+    """A real HAProxy in front of one host, and its log read."""
+    triton = ThreadingHTTPServer(("127.0.0.1", 0), Triton)
+    triton.daemon_threads = True
+    threading.Thread(target=triton.serve_forever, args=(0.02,), daemon=True).start()
+    log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())
+    log.set_models(["flights", "fails", "unknown", "dies"])
+    receiver, thread = listen(log, tmp_path / "log.sock")
+    with haproxy(tmp_path, triton.server_address[1]) as (port, _):
+        until(lambda: ask(port, "/v2/health/live") == 200)
+        # The edge looks for the reader of its log once a second.
+        until(lambda: bool(value(log, "lockgate_edge_log_lines_total", kind="other")))
+        yield port, triton, log
     receiver.close()
     thread.join(timeout=30)
     assert not thread.is_alive()
@@ -286,6 +297,14 @@ def test_a_real_edge_is_understood(edge: tuple[int, ThreadingHTTPServer, EdgeLog
     until(lambda: bool(seen("flights", "no_host")))
     assert value(log, "lockgate_edge_log_lines_total", kind="malformed") == 0
     assert value(log, "lockgate_edge_log_lines_total", kind="notice")
+
+
+def test_an_edge_without_a_reader_of_its_log_does_not_spin(tmp_path: Path) -> None:
+    """HAProxy's ring alone takes a whole core then. Clock ticks, so no claim about speed."""
+    with haproxy(tmp_path, free_port()) as (_, process):
+        time.sleep(4)
+        ticks = sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().split()[13:15]))
+    assert ticks < 2 * os.sysconf("SC_CLK_TCK")
 
 
 def arrived(log: EdgeLog) -> float | None:
