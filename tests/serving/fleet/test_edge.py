@@ -41,7 +41,8 @@ def site(**changes):
 
 def test_a_region_sends_traffic_to_its_own_hosts_only():
     text = haproxy_cfg(site(), "us-east")
-    servers = re.findall(r"^  server (\S+) (\S+) check", text, re.MULTILINE)
+    backend = text.split("\nbackend triton\n")[1].split("\nfrontend ")[0]
+    servers = re.findall(r"^  server (\S+) (\S+) check", backend, re.MULTILINE)
     assert servers == [("a", "127.0.0.11:18000"), ("b", "127.0.0.12:18000")]
     assert "stats socket /run/us-east.sock group root mode 660 level admin" in text
     assert "/v2/health/live" in text and "/v2/health/ready\n" not in text
