@@ -26,7 +26,7 @@ REPO = Path(__file__).resolve().parents[2]
 KILL_AFTER = (
     r"lockgate train task=flights",
     r"running, step [1-9]",
-    r"start \d throw-away",
+    r"start \d confined",
     r"\bdrain\b",
     r"lockgate train task=flights seed=2",
     r"number flights/",
