@@ -181,11 +181,11 @@ def test_a_host_takes_no_other_identitys_key(box: Any) -> None:
     assert "Permission denied (publickey)" in done.stderr
 
 
-def test_a_host_may_restart_its_triton_without_root(box: Any) -> None:
+def test_a_hosts_verifier_may_restart_its_triton_without_root(box: Any) -> None:
     conf = f"{box.site.root}/hosts/usw2-b/etc/supervisord.conf"
     control = (f"{box.site.serving_env}/bin/supervisorctl", "-c", conf)
-    assert "RUNNING" in box.run("host", *control, "status", "triton")
-    for role in ("train", "release", "observe"):
+    assert "RUNNING" in box.run("verify", *control, "status", "triton")
+    for role in ("train", "release", "observe", "host"):
         assert box.command("as", role, *control, "status", "triton").returncode != 0, role
 
 
