@@ -46,5 +46,13 @@ def ensure_owner(path: Path, owner: str, group: str, mode: int) -> None:
         path.chmod(mode)
 
 
+def hand_over(folder: Path, user: str) -> None:
+    """Give `user` everything below `folder` that an older site left to another identity."""
+    uid, gid = _ids(user, user)
+    for path in folder.rglob("*"):
+        if path.lstat().st_uid != uid:
+            os.chown(path, uid, gid, follow_symlinks=False)
+
+
 def _ids(owner: str, group: str) -> tuple[int, int]:
     return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid

@@ -7,15 +7,13 @@ is run by the host's own supervisord, as lg-triton, which may write nothing of t
 
 from __future__ import annotations
 
-import os
-import pwd
 import shlex
 from pathlib import Path
 
 from conf.site_checks import host_port
 from conf.site_schema import Site
 from scripts.box import keys, supervisor
-from scripts.box.files import ensure_files
+from scripts.box.files import ensure_files, hand_over
 from scripts.box.identity import REPO
 from scripts.box.probe import greets, http_ok, is_socket
 from scripts.box.program import File, Folder, Port, Program
@@ -199,12 +197,9 @@ def adopt(site: Site) -> None:
 
     Nothing of it is believed: the watch of each host verifies it before Triton starts.
     """
-    user = pwd.getpwnam(site.users.verify)
     for host in site.hosts:
         for name in ("packages", "model-repository"):
-            for path in (home(site, host) / name).rglob("*"):
-                if path.lstat().st_uid != user.pw_uid:
-                    os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+            hand_over(home(site, host) / name, site.users.verify)
 
 
 def code_files(site: Site, host: str) -> list[File]:

@@ -7,7 +7,6 @@ https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/): nobody w
 from __future__ import annotations
 
 import json
-import os
 import pwd
 import subprocess
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from conf.credentials import MLFLOW, own_account, password_file
 from conf.site_schema import Site
 from scripts.box import passwords
+from scripts.box.files import hand_over
 from scripts.box.identity import REPO, environment
 from scripts.box.keys import ensure_secret
 from scripts.box.probe import http_ok
@@ -40,10 +40,7 @@ def folders(site: Site) -> list[Folder]:
 
 def ensure_owned(site: Site) -> None:
     """Hand over what an older site's MLflow, which ran as another user, has left."""
-    owner = pwd.getpwnam(site.users.mlflow)
-    for path in site.paths.mlflow.rglob("*"):
-        if path.lstat().st_uid != owner.pw_uid:
-            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+    hand_over(site.paths.mlflow, site.users.mlflow)
 
 
 def ensure_key(site: Site) -> None:

@@ -21,6 +21,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from conf import compose
@@ -86,6 +87,21 @@ def serving_env() -> Path | None:
     named = os.environ.get("LOCKGATE_SERVING_ENV")
     folder = Path(named) if named else REPO / ".venv-serve"
     return folder if (folder / "bin" / "python").exists() else None
+
+
+NEEDED = all(shutil.which(name) for name in ("haproxy", "rsync", "ssh-keygen", "ssh"))
+MARKS = [
+    pytest.mark.triton,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (NEEDED and Path("/usr/sbin/sshd").exists() and serving_env()),
+        reason="needs sshd, haproxy, rsync and the serving environment (scripts/setup)",
+    ),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="needs root: a host's programs run as users of their own"
+    ),
+]
+"""Marks of every test that brings this bed up."""
 
 
 def free_port(address: str = "127.0.0.1") -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -25,18 +24,7 @@ from serving.fleet.ssh.verbs import HostVerbs, PackageRefused
 from serving.triton.grpc_client import TritonClient
 from tests.serving.fleet import bed as beds
 
-needed = all(shutil.which(name) for name in ("haproxy", "rsync", "ssh-keygen", "ssh"))
-pytestmark = [
-    pytest.mark.triton,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (needed and Path("/usr/sbin/sshd").exists() and beds.serving_env()),
-        reason="needs sshd, haproxy, rsync and the serving environment (scripts/setup)",
-    ),
-    pytest.mark.skipif(
-        os.geteuid() != 0, reason="needs root: a host's programs run as users of their own"
-    ),
-]
+pytestmark = beds.MARKS
 
 
 @pytest.fixture(scope="module")

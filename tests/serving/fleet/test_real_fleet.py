@@ -35,18 +35,7 @@ def _beside(name: str):
 
 beds = _beside("bed")
 
-needed = all(shutil.which(name) for name in ("haproxy", "rsync", "ssh-keygen"))
-pytestmark = [
-    pytest.mark.triton,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (needed and Path("/usr/sbin/sshd").exists() and beds.serving_env()),
-        reason="needs sshd, haproxy, rsync and the serving environment (scripts/setup)",
-    ),
-    pytest.mark.skipif(
-        os.geteuid() != 0, reason="needs root: a host's programs run as users of their own"
-    ),
-]
+pytestmark = beds.MARKS
 
 
 @pytest.fixture(scope="module")
