@@ -50,7 +50,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, str
     with (root / "log").open("w") as log:
         process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
-            assert wait_until(lambda: _status(f"{url}/health") == 200, 90), log.name
+            # its first start migrates a database: minutes beside the suite's other stages
+            wait_until(lambda: process.poll() is not None or _status(f"{url}/health") == 200, 300)
+            assert _status(f"{url}/health") == 200, (root / "log").read_text()[-2000:]
             yield site, url
         finally:
             process.terminate()
