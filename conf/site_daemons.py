@@ -71,10 +71,14 @@ class SitePorts:
     """sshd of a serving host."""
     triton_http: int
     """Inference on a serving host."""
+    triton_grpc: int
+    """Inference by gRPC on a serving host, through the host's door."""
     triton_metrics: int
     """Prometheus metrics of a serving host's Triton."""
     host_exporter: int
     """Prometheus metrics of a serving host's verification of itself."""
+    host_agent: int
+    """A serving host's verdict on its own answers, which the edge reads."""
     mlflow: int
     """MLflow UI and API."""
     prometheus: int

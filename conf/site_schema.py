@@ -149,6 +149,10 @@ class SiteHost:
         require_us_region("region", self.region)
 
 
+EDGE_PORTS = ("http_port", "grpc_port", "stats_port")
+"""Keys of an edge that are ports."""
+
+
 @dataclass(frozen=True)
 class SiteEdge:
     """HAProxy of one region."""
@@ -157,15 +161,20 @@ class SiteEdge:
     """IPv4 or IPv6 address, or host name, that it listens on."""
     http_port: int
     """Port of the clients' requests."""
+    grpc_port: int
+    """Port of the clients' requests by gRPC, HTTP/2 without TLS."""
     stats_port: int
     """Port of its Prometheus metrics."""
     socket: Path
-    """Runtime socket by which a rollout drains hosts."""
+    """Runtime socket by which a rollout routes versions and drains hosts."""
+    state: Path
+    """Folder with the routing of versions and the states of hosts, which HAProxy reads at start."""
 
     def __post_init__(self) -> None:
         check_address("address", self.address)
         check_absolute("socket", self.socket)
-        check_ports({"http_port": self.http_port, "stats_port": self.stats_port})
+        check_absolute("state", self.state)
+        check_ports({name: getattr(self, name) for name in EDGE_PORTS})
 
     @property
     def url(self) -> str:
@@ -234,7 +243,7 @@ class Site:
         check_ports(ports)
         places = {}
         for region, edge in self.edges.items():
-            for key in ("http_port", "stats_port"):
+            for key in EDGE_PORTS:
                 port = getattr(edge, key)
                 if port in ports.values():
                     raise ValueError(f"edges.{region}.{key}={port}: is also one of site.ports")

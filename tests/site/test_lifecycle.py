@@ -21,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from conf import compose
-from conf.site_schema import Site, site_config
+from conf.site_schema import EDGE_PORTS, Site, site_config
 from scripts.box import monitoring, processes, supervisor
 from scripts.box.down import down
 from scripts.box.program import Refusal
@@ -45,8 +45,8 @@ def second() -> Iterator[Site]:
     for k, host in enumerate(first.hosts):
         overrides.append(f"site.hosts.{host}.address=127.0.1.{11 + k}")
     for region, edge in first.edges.items():
-        overrides.append(f"site.edges.{region}.http_port={edge.http_port + SHIFT}")
-        overrides.append(f"site.edges.{region}.stats_port={edge.stats_port + SHIFT}")
+        for key in EDGE_PORTS:
+            overrides.append(f"site.edges.{region}.{key}={getattr(edge, key) + SHIFT}")
     with pytest.MonkeyPatch.context() as patch:
         # The exporters read the port from the checkout's config, where it is the first box's.
         patch.setattr(monitoring, "exporters", lambda *_: [])

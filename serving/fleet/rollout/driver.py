@@ -36,6 +36,11 @@ class HostState:
     does not answer at all. `verification` is the host's last one of everything, None before the
     first. `odd` are names found on the host that are none of a version. `problem` is a sentence
     when the host could not be read; the rest is then empty.
+
+    `unready` are versions that Triton lists in another state than READY, each with that state and
+    its reason; `golden` the versions whose golden questions failed just now, each with a sentence
+    (a dead Python stub is ready all the same). `memory_bytes` is the resident memory of Triton and
+    its stubs.
     """
 
     host: str
@@ -50,6 +55,9 @@ class HostState:
     highest: int | None = None
     odd: tuple[str, ...] = ()
     problem: str | None = None
+    unready: tuple[tuple[int, str], ...] = ()
+    golden: tuple[tuple[int, str], ...] = ()
+    memory_bytes: int | None = None
 
     @property
     def answers(self) -> int | None:

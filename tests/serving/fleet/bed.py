@@ -223,11 +223,12 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
     config.site.hosts = {n: {"address": addresses[n], "region": r}
                          for r, members in regions.items() for n in members}  # fmt: skip
     config.site.edges = {
-        region: {"address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
-                 "socket": str(root / f"{region}.sock")}
+        region: {"address": "127.0.0.1", "http_port": free_port(), "grpc_port": free_port(),
+                 "stats_port": free_port(), "socket": str(root / f"{region}.sock"),
+                 "state": str(root / "edges" / region)}
         for region in regions
     }  # fmt: skip
-    for name in ("ssh", "triton_http", "triton_metrics"):
+    for name in ("ssh", "triton_http", "triton_grpc", "triton_metrics", "host_agent"):
         config.site.ports[name] = free_port(addresses[names[0]])
     config.site.paths.passwords = str(root / "passwords")
     config.site.paths.edge_log = str(root / "log.sock")
