@@ -93,7 +93,7 @@ class SimulatedEdge:
     """An edge of a region with its routing; `requests` and `errors` count by version."""
 
     region: str
-    routing: Routing = Routing()
+    routing: Routing = field(default_factory=Routing)
     reachable: bool = True
     requests: dict[int, int] = field(default_factory=dict)
     errors: dict[int, int] = field(default_factory=dict)
