@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from serving.fleet.errors import FleetError, Unreachable
@@ -76,4 +76,3 @@ def routing_text(routing: Routing) -> str:
     return f"{routing.percent:g}% to {routing.canary}, the rest to {routing.version}"
 
 
-Poll = Callable[[], None]
