@@ -1,4 +1,4 @@
-"""`fab pause`, `resume`, `approve`, `promote` and `abort`: orders to the rollout that is running."""
+"""`fab pause`, `resume`, `approve`, `promote` and `abort`: orders to the running rollout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def order_rollout(on: Controls, order: OrderName, reason: str) -> str:
         )
     if started.content.get("action") == "rollback":
         raise FleetRefusal(
-            f"{started.rollout} is a rollback, which goes to its end: fab {order} is for deployments."
+            f"{started.rollout} is a rollback, which goes to its end: fab {order} is for a "
+            "deployment."
         )
     try:
         give_order(on.journal.folder, started.rollout, order, reason.strip())
