@@ -104,14 +104,14 @@ def gather(
     baseline: int | None,
     seconds: float,
     limits: CanaryLimits,
-    stop: Callable[[], bool] = lambda: False,
+    poll: Callable[[], None] = lambda: None,
     prometheus: PrometheusReader | None = None,
 ) -> CanaryEvidence:
     """The evidence of a watch of `seconds` on `canary`, which every host of `hosts` has loaded.
 
-    Shorter where the evidence condemns the canary or `stop` returns true (it is called about
-    five times a second, and may raise); longer, by `limits.wait_s` at most, while there is too
-    little. Each host is asked one question at a time, for `limits.probe_share` of the time.
+    Shorter where the evidence condemns the canary; longer, by `limits.wait_s` at most, while there
+    is too little. Each host is asked one question at a time, for `limits.probe_share` of the time.
+    `poll` is called about five times a second, and raises to stop the watch.
     """
     versions = [canary] if baseline is None else [canary, baseline]
     watch = _Watch(
@@ -124,7 +124,7 @@ def gather(
     for thread in threads:
         thread.start()
     try:
-        _follow(watch, seconds, stop)
+        _follow(watch, seconds, poll)
     finally:
         watch.over.set()
         for thread in threads:
@@ -133,11 +133,12 @@ def gather(
     return _evidence(watch, reading)
 
 
-def _follow(watch: _Watch, seconds: float, stop: Callable[[], bool]) -> None:
-    """Return when the watch is over: condemned, told to stop, or long enough."""
+def _follow(watch: _Watch, seconds: float, poll: Callable[[], None]) -> None:
+    """Return when the watch is over: condemned, or long enough."""
     looks, next_look, next_check_s = 0, _FIRST_LOOK, seconds
     while not watch.over.wait(_TICK_S):
-        if stop() or all(one.problem for one in watch.asked):
+        poll()
+        if all(one.problem for one in watch.asked):
             return
         if watch.seconds >= seconds + watch.limits.wait_s:
             return
