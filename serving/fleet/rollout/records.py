@@ -133,7 +133,8 @@ def event_from(content: Any) -> JournalEvent:
     """A journal line's JSON as an event. Raises ValueError, KeyError, TypeError or ConfigError."""
     kind = _text(content, "event")
     model = version = before = None
-    host, versions = "", ()
+    host = ""
+    versions: tuple[int, ...] = ()
     routing: dict[str, Routing] = {}
     if kind not in _OF_THE_FLEET:
         model = check_name("model", _text(content, "model"))
