@@ -117,10 +117,10 @@ def restart(run: RolloutRun, change: Change, versions: tuple[int, ...]) -> None:
     take_out(run, change)
     run.log_step(host, "restart", "Triton, in maintenance at the edge")
     driver.set_maintenance(host)
-    driver.persist(host, versions, run.rollback)
+    driver.persist(host, versions, rollback=True)
     driver.restart(host)
     if versions:
-        driver.serve(host, versions, run.rollback)
+        driver.serve(host, versions, rollback=True)
 
 
 def take_out(run: RolloutRun, change: Change) -> None:
