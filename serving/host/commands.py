@@ -12,6 +12,7 @@ from serving.host import packages, repository, state
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.requests import HostRequest
+from serving.host.running import States, read_running
 from serving.host.verification import model_faults, model_names, verify_host
 from serving.triton.server import TritonError
 
@@ -36,16 +37,34 @@ def carry_out(home: HostHome, request: HostRequest) -> Content:
 
 
 def _facts(home: HostHome, request: HostRequest) -> Content:
-    """Files of one model, or of all, and the room on the host; odd names are facts too."""
+    """Files of one model, or of all, what Triton has loaded of them, and the room on the host.
+
+    Odd names are facts too. A Triton that is down or hangs is one in `control`, and takes nothing
+    from the rest.
+    """
     (model,) = request.arguments
     names = [model] if model else model_names(home)
+    running, golden = read_running(home), state.golden_verdicts(home)
     return {
+        "control": running.fault,
+        "memory_bytes": running.memory_bytes,
         "disk_free": _free_bytes(str(home.root)),
         "shm_free": _free_bytes("/dev/shm"),
         "fence": state.fence(home),
         "verified": state.last_verification(home),
-        "models": {str(name): _model_facts(home, str(name)) for name in names},
+        "models": {
+            str(name): {
+                **_model_facts(home, str(name)),
+                "states": _by_text(running.states.get(str(name), {})),
+                "golden": golden.get(str(name), {}),
+            }
+            for name in names
+        },
     }
+
+
+def _by_text(states: States) -> Content:
+    return {str(version): [*pair] for version, pair in sorted(states.items())}
 
 
 def _model_facts(home: HostHome, model: str) -> Content:

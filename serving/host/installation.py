@@ -27,6 +27,7 @@ _FILES = (
     "serving/triton/__init__.py",
     "serving/triton/grpc_client.py",
     "serving/triton/model_config.py",
+    "serving/triton/process_memory.py",
     "serving/triton/server.py",
 )
 

@@ -332,6 +332,9 @@ def test_a_restart_runs_the_one_command_of_the_installation(host):
 
 def test_without_a_triton_the_refusal_names_it(host):
     host.accept(1)
+    facts = host.done("facts toy")
+    assert "no Triton listens" in facts["control"] and facts["memory_bytes"] is None
+    assert facts["models"]["toy"]["states"] == {} and facts["models"]["toy"]["golden"] == {}
     assert host.refused("serve toy 1 --timeout 20") == "triton"
     assert host.refused("withdraw toy --timeout 20") == "triton"
 
