@@ -37,7 +37,10 @@ class RunningTriton:
 
 def read_running(home: HostHome) -> RunningTriton:
     """Triton's states and memory; never raises for a Triton that is down or hangs."""
-    pid = server_pid(home)
+    try:
+        pid = server_pid(home)
+    except OSError as error:
+        return RunningTriton(fault=f"its control socket takes no connection: {error}")
     if pid is None:
         return RunningTriton(fault="no Triton listens at its control socket")
     memory = tree_bytes(pid)
@@ -51,12 +54,15 @@ def read_running(home: HostHome) -> RunningTriton:
 
 
 def server_pid(home: HostHome) -> int | None:
-    """The process that listens at Triton's control socket, None where there is none."""
+    """The process that listens at Triton's control socket, None where there is none.
+
+    Raises OSError for one that takes no connection now.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(home.grpc_target.removeprefix(_UNIX))
-        except OSError:
+        except (FileNotFoundError, ConnectionRefusedError):
             return None
         size = struct.calcsize("3i")
         listener = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)

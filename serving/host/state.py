@@ -4,6 +4,7 @@ fence: the highest number that a controller has shown; a lower one is a controll
 fleet. <model>.highest: the highest version accepted; an older one passes only as a rollback.
 revoked: digests that are refused from now on. verified.json: the last verification of all.
 answers.json: the last golden question of each version that serves, by the host itself.
+<model>.wanted.json: the versions that a controller last had this host persist and serve.
 """
 
 from __future__ import annotations

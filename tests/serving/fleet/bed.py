@@ -306,6 +306,8 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "sshd.log")  # fmt: skip
     _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "watch")),
            home / "log" / "watch.log")  # fmt: skip
+    _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "agent")),
+           home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
