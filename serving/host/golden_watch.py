@@ -42,7 +42,7 @@ _SHARE = 20
 
 @dataclass
 class AnswerWatch:
-    """What is known of the Triton process `pid`; None where none runs."""
+    """The knowledge of the Triton process `pid`; None where none runs."""
 
     home: HostHome
     pid: int | None = UNSEEN

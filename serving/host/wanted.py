@@ -38,12 +38,12 @@ class WantedVersions:
 
 
 def remember_persisted(home: HostHome, model: str, versions: Sequence[int]) -> None:
-    """What a controller wants served from now on, also by a restarted Triton."""
+    """Remember that a controller wants these served from now on, also by a restarted Triton."""
     _write(home, model, WantedVersions(tuple(versions)))
 
 
 def remember_serving(home: HostHome, model: str, versions: Sequence[int]) -> None:
-    """What a controller is about to have loaded; all else of the model is wanted no more."""
+    """Remember that a controller has these loaded now; nothing else of the model is wanted."""
     _write(home, model, WantedVersions(_read(home, model).persisted, tuple(versions)))
 
 

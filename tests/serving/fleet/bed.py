@@ -232,7 +232,7 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
         config.site.ports[name] = free_port(addresses[names[0]])
     config.site.paths.passwords = str(root / "passwords")
     config.site.paths.edge_log = str(root / "log.sock")
-    config.site.triton.exit_timeout_s = 10
+    config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
     changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
     config.rollout = OmegaConf.merge(config.rollout, changes)
