@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serving.fleet.report.rollout_record import RolloutRecord, StepRecord, routing_text
+from serving.fleet.routing import Routing
 
 LANES = 200
 """Hosts that are drawn; of a larger fleet those that differ come first."""
@@ -62,22 +63,19 @@ def edge_lanes(record: RolloutRecord) -> tuple[TimeLane, ...]:
     for edge in dict.fromkeys(one.edge for one in record.routings):
         changes = [one for one in record.routings if one.edge == edge]
         ends = [*(_after(record, one.at) for one in changes[1:]), record.seconds]
-        segments = tuple(
-            LaneSegment(
-                _after(record, one.at), max(end, _after(record, one.at)),
-                UNDO if one.undo else _routing_kind(record, one.routing.version, one.routing.canary),
-                routing_text(one.routing),
-            )
-            for one, end in zip(changes, ends, strict=True)
-        )  # fmt: skip
-        found.append(TimeLane(edge, segments))
+        segments = []
+        for one, end in zip(changes, ends, strict=True):
+            begin = _after(record, one.at)
+            kind = UNDO if one.undo else _routing_kind(record, one.routing)
+            segments.append(LaneSegment(begin, max(end, begin), kind, routing_text(one.routing)))
+        found.append(TimeLane(edge, tuple(segments)))
     return tuple(found)
 
 
-def _routing_kind(record: RolloutRecord, version: int | None, canary: int | None) -> str:
-    if version == record.version:
+def _routing_kind(record: RolloutRecord, routing: Routing) -> str:
+    if routing.version == record.version:
         return "new"
-    return "canary" if canary is not None else "old"
+    return "canary" if routing.canary is not None else "old"
 
 
 def _host_lane(record: RolloutRecord, host: str, steps: list[StepRecord]) -> TimeLane:

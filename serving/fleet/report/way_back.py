@@ -66,7 +66,7 @@ def way_back(record: RolloutRecord, ledger: Sequence[LedgerEntry]) -> str:
     edges = {one.edge for one in record.routings if one.routing.version == record.version}
     if not edges:
         return f"{sentence}, host by host."
-    hosts = len(record.hosts)
+    hosts = sum(target in versions for versions in record.loaded.values())
     return (
         f"{sentence}, by one change of the map at each of {len(edges)} edges; this rollout left "
         f"{model}/{target} loaded on {hosts} hosts."
