@@ -29,14 +29,15 @@ _TONES = {"done": "good", "refused": "undo", "rolled-back": "undo", OPEN: "open"
 def rollout_page(record: RolloutRecord, found: RolloutMeasures, back: str, written: float) -> str:
     """The page; `back` is the sentence about a rollback, `written` the time of writing."""
     title = title_sentence(record, found.traffic)
+    drawing = timeline_svg(record, found.errors, found.p99_s)
     parts = [
         f'<h1 class="{_TONES.get(record.outcome, "hurt")}">{escaped(title)}.</h1>',
         f'<p class="soft">{escaped(_subtitle(record))}</p>',
         *_troubles(record),
         _facts(record, found),
         "<section><h2>Hosts and edges over time</h2>",
-        timeline_svg(record, found.errors, found.p99_s),
-        _legend(),
+        drawing,
+        _legend(drawing),
         "</section>",
         *_analyses(record),
         *_notes(record),
@@ -156,6 +157,11 @@ def _table(
     )
 
 
-def _legend() -> str:
-    items = "".join(f'<span><i class="{kind}"></i>{text}</span>' for kind, text in _LEGEND)
-    return f'<p class="legend">{items}</p>'
+def _legend(drawing: str) -> str:
+    """The colours that `drawing` has."""
+    items = "".join(
+        f'<span><i class="{kind}"></i>{text}</span>'
+        for kind, text in _LEGEND
+        if f'class="seg {kind}"' in drawing
+    )
+    return f'<p class="legend">{items}<span>┆ commit, or the undo's beginning</span></p>'

@@ -18,17 +18,17 @@ from serving.fleet.rollout.journal import Journal
 PAGES = "pages"
 
 
-def read_records(journal: Journal, model: str | None = None) -> list[RolloutRecord]:
+def read_rollouts(journal: Journal, model: str | None = None) -> list[RolloutRecord]:
     """Every rollout of the journal (of `model` where given), oldest first. Raises OSError."""
     return rollout_records(journal.events(model), journal.read_ledger().entries)
 
 
-def find_record(journal: Journal, rollout: str | None) -> RolloutRecord:
+def find_rollout(journal: Journal, rollout: str | None) -> RolloutRecord:
     """The rollout called `rollout`, the newest when None; a part of its name is enough.
 
     Raises FleetConfigError when there is none, or more than one, naming the nearest.
     """
-    records = read_records(journal)
+    records = read_rollouts(journal)
     if not records:
         raise FleetConfigError("the journal has no rollout yet: fab deploy.")
     if rollout is None:

@@ -1,8 +1,8 @@
-"""The style of a rollout's page: light and dark, and light on paper. One text, no file beside it."""
+"""The style of a page: light and dark, and light on paper. One text, no file beside it."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2530; --soft: #5b6673; --page: #ffffff; --box: #f4f6f8;
-  --rule: #d9dfe5; --stage: #aab4bf; --away: #e69f00; --load: #56b4e9; --check: #4c78c8;
+  --rule: #d9dfe5; --stage: #aab4bf; --away: #e69f00; --load: #56b4e9; --check: #8fb3ea; --line: #3f74d1;
   --watch: #6fc7a4; --step: #c3ccd5; --old: #aab4bf; --canary: #f0d64a; --new: #2f9e78;
   --undo: #cc6aa4; --hurt: #d55e00; --good: #1e7d5a; --in: #10161d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --soft: #9ba7b4; --page: #14191f;
@@ -38,7 +38,7 @@ svg text { fill: var(--ink); } svg .name { text-anchor: end; } svg .head { fill:
   font-size: 12px; } svg .tick { text-anchor: middle; fill: var(--soft); }
 svg .missing { fill: var(--soft); font-style: italic; } svg .in { fill: var(--in); }
 svg .grid { stroke: var(--rule); stroke-width: 1; } svg .axis { stroke: var(--soft); }
-svg .line { fill: none; stroke: var(--check); stroke-width: 2; stroke-linejoin: round; }
+svg .line { fill: none; stroke: var(--line); stroke-width: 2; stroke-linejoin: round; }
 svg .moment { stroke: var(--good); stroke-width: 1.5; stroke-dasharray: 4 3; }
 svg .moment.undo { stroke: var(--undo); }
 svg .mark.healthy { fill: var(--good); } svg .mark.undo { fill: var(--undo); }

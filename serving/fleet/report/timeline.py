@@ -63,7 +63,8 @@ def edge_lanes(record: RolloutRecord) -> tuple[TimeLane, ...]:
     for edge in dict.fromkeys(one.edge for one in record.routings):
         changes = [one for one in record.routings if one.edge == edge]
         ends = [*(_after(record, one.at) for one in changes[1:]), record.seconds]
-        segments = []
+        first = _after(record, changes[0].at)
+        segments = [LaneSegment(0.0, first, "old", "as before")] if first else []
         for one, end in zip(changes, ends, strict=True):
             begin = _after(record, one.at)
             kind = UNDO if one.undo else _routing_kind(record, one.routing)
