@@ -164,4 +164,4 @@ def _legend(drawing: str) -> str:
         for kind, text in _LEGEND
         if f'class="seg {kind}"' in drawing
     )
-    return f'<p class="legend">{items}<span>┆ commit, or the undo's beginning</span></p>'
+    return f'<p class="legend">{items}<span>┆ the commit, or where the undo began</span></p>'

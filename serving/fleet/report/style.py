@@ -2,9 +2,9 @@
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2530; --soft: #5b6673; --page: #ffffff; --box: #f4f6f8;
-  --rule: #d9dfe5; --stage: #aab4bf; --away: #e69f00; --load: #56b4e9; --check: #8fb3ea; --line: #3f74d1;
+  --rule: #d9dfe5; --stage: #aab4bf; --away: #e69f00; --load: #56b4e9; --check: #8fb3ea;
   --watch: #6fc7a4; --step: #c3ccd5; --old: #aab4bf; --canary: #f0d64a; --new: #2f9e78;
-  --undo: #cc6aa4; --hurt: #d55e00; --good: #1e7d5a; --in: #10161d; }
+  --undo: #cc6aa4; --hurt: #d55e00; --good: #1e7d5a; --in: #10161d; --line: #3f74d1; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --soft: #9ba7b4; --page: #14191f;
   --box: #1d242c; --rule: #323c47; --stage: #76828f; --step: #5a6672; --old: #76828f;
   --good: #63d0a5; } }
