@@ -12,6 +12,7 @@ from serving.fleet.haproxy import edge
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.engine import RolloutConfig
+from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
@@ -94,6 +95,36 @@ class SshDriver:
             problem = f"{host.name}: {type(error).__name__}: {error}"
             return HostState(host.name, host.region, problem=problem)
 
+    def read_routing(self) -> dict[str, Routing | str]:
+        with ThreadPoolExecutor(max_workers=len(self._edges())) as pool:
+            return dict(zip(self._edges(), pool.map(self._routing, self._edges()), strict=True))
+
+    def _routing(self, name: str) -> Routing | str:
+        try:
+            return self._edges()[name].routing(self.model)
+        except FleetError as error:
+            return str(error)
+
+    def edges_of(self, host: Host) -> tuple[str, ...]:
+        return (host.region,)
+
+    def route(self, edge: str, routing: Routing) -> None:
+        self._edges()[edge].route(self.model, routing)
+
+    def counters(self) -> dict[int, VersionCounters]:
+        found: dict[int, VersionCounters] = {}
+        for one in self._edges().values():
+            try:
+                counted = one.counters(self.model)
+            except Unreachable:
+                continue  # the edge that does not answer is named where it is to be changed
+            for version, more in counted.items():
+                sofar = found.get(version, VersionCounters(0, 0))
+                found[version] = VersionCounters(
+                    sofar.requests + more.requests, sofar.errors + more.errors
+                )
+        return found
+
     def peers_up(self, host: Host) -> int:
         states = self._edge(host).states()
         return sum(s.takes_traffic for name, s in states.items() if name != host.name)
@@ -175,8 +206,11 @@ class SshDriver:
         except FleetError:
             return None
 
+    def _edges(self) -> dict[str, edge.Edge]:
+        return {region.name: edge.Edge(region.name, region.socket) for region in self.fleet.regions}
+
     def _edge(self, host: Host) -> edge.Edge:
-        return edge.Edge(host.region, self.fleet.region_of(host).socket)
+        return edge.edge_of(self.fleet.region_of(host).edges[0])
 
     def _shell(self, host: Host) -> Shell:
         shell = self._shells.get(host.name)
