@@ -23,7 +23,13 @@ _LEGEND = (
 )  # fmt: skip
 _LINES = 400
 """Steps in the list at the end; the journal has all."""
-_TONES = {"done": "good", "refused": "undo", "rolled-back": "undo", OPEN: "open"}
+_TONES = {
+    "done": "good",
+    "prepared": "good",
+    "refused": "undo",
+    "rolled-back": "undo",
+    OPEN: "open",
+}
 
 
 def rollout_page(record: RolloutRecord, found: RolloutMeasures, back: str, written: float) -> str:

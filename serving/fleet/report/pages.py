@@ -48,7 +48,7 @@ def write_page(
     """Write the page of `record`, whole or not at all; returns its file. Raises OSError."""
     path = out or journal.folder / PAGES / f"{record.rollout}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    back = way_back(record, journal.productions(record.model))
+    back = way_back(record, journal.productions(record.model), journal.warm(record.model))
     page = rollout_page(record, measures(record, prometheus), back, time.time())
     replace_file(path, page)
     return path

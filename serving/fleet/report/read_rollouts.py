@@ -24,9 +24,9 @@ from serving.fleet.report.rollout_record import (
 from serving.fleet.rollout.records import JournalEvent, LedgerEntry
 from serving.fleet.routing import Routing, VersionCounters
 
-STEP, STARTED, BEFORE, ROUTED = "step", "started", "before", "routed"
+STEP, STARTED, ROUTED = "step", "started", "routed"
 ANALYSIS, COUNTERS, UNDOING = "analysis", "counters", "undoing"
-_SHOWN = (STEP, STARTED, BEFORE, ROUTED, ANALYSIS, COUNTERS)
+_SHOWN = (STEP, STARTED, ROUTED, ANALYSIS, COUNTERS, "before", "parked", "proven")
 
 
 def rollout_records(
@@ -95,11 +95,6 @@ def _record(
             counters.append(CountersRecord(at, _counters(content)))
         elif one.event not in _SHOWN:
             notes.append(NoteRecord(at, one.event, one.who, event_text(one.event, content)))
-    loaded = {
-        str(one.content.get("host")): _numbers(one.content.get("versions"))
-        for one in events
-        if one.event == BEFORE
-    }
     stuck = end.content.get("stuck") if end else None
     hurt = stuck if isinstance(stuck, dict) else {}
     return RolloutRecord(
@@ -126,7 +121,6 @@ def _record(
         counters=tuple(counters),
         notes=tuple(notes),
         hurt={str(host): str(reason) for host, reason in hurt.items()},
-        loaded=loaded,
     )
 
 
@@ -195,10 +189,6 @@ def _waves(value: Any) -> tuple[tuple[str, ...], ...]:
     if not isinstance(value, list):
         return ()
     return tuple(_texts(wave) for wave in value)
-
-
-def _numbers(value: Any) -> tuple[int, ...]:
-    return tuple(one for one in value if type(one) is int) if isinstance(value, list) else ()
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from serving.fleet.routing import Routing, VersionCounters
 
-ENDS = ("done", "rolled-back", "refused", "incomplete", "manual-intervention")
+ENDS = ("done", "prepared", "rolled-back", "refused", "incomplete", "manual-intervention")
 OPEN = "open"
 """The outcome of a rollout that has no end in the journal."""
 
@@ -67,8 +67,7 @@ class RolloutRecord:
     """One rollout. Times are seconds since the epoch; `ended` is None while it has no end.
 
     `outcome` is one of ENDS or OPEN, `hosts` are in the order of the plan, `hurt` are hosts that
-    could not be brought back, each with the reason, `loaded` the versions that a host was to have
-    ready. `commit` is when the ledger took it, None for
+    could not be brought back, each with the reason. `commit` is when the ledger took it, None for
     one that it never took; `previous` the version in production before.
     """
 
@@ -95,7 +94,6 @@ class RolloutRecord:
     counters: tuple[CountersRecord, ...] = ()
     notes: tuple[NoteRecord, ...] = ()
     hurt: Mapping[str, str] = field(default_factory=dict)
-    loaded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def hosts(self) -> tuple[str, ...]:

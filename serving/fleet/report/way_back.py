@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from serving.fleet.report.rollout_record import OPEN, RolloutRecord
 from serving.fleet.rollout.journal import history
@@ -21,6 +21,8 @@ def title_sentence(record: RolloutRecord, traffic: VersionCounters | None) -> st
         end = f"{what} failed, and {before} serves as before"
     elif record.outcome == "refused":
         end = f"{what} was refused, and {before} serves as before"
+    elif record.outcome == "prepared":
+        end = f"{what} is loaded on the hosts, and {before} serves as before"
     elif record.outcome == OPEN:
         end = f"The {record.action} of {what} has no end in the journal"
     elif record.commit is not None:
@@ -42,8 +44,11 @@ def total_traffic(record: RolloutRecord) -> VersionCounters | None:
     )
 
 
-def way_back(record: RolloutRecord, ledger: Sequence[LedgerEntry]) -> str:
-    """The effect of `fab rollback` as the ledger stands now; `ledger` is the model's part of it."""
+def way_back(
+    record: RolloutRecord, ledger: Sequence[LedgerEntry], warm: Mapping[str, tuple[int, ...]]
+) -> str:
+    """The effect of `fab rollback` as the ledger stands now; `ledger` is the model's part of it,
+    `warm` the versions that were proven last on each host."""
     model = record.model
     stack = history(ledger)
     if record.outcome == OPEN:
@@ -61,13 +66,10 @@ def way_back(record: RolloutRecord, ledger: Sequence[LedgerEntry]) -> str:
         f"fab rollback --model {model} goes from {model}/{now} to {model}/{target}, which came "
         f"into production at {since[:19]} UTC"
     )
-    if (record.version, record.previous) != (now, target) or record.outcome != "done":
-        return f"{sentence}."
-    edges = {one.edge for one in record.routings if one.routing.version == record.version}
-    if not edges:
-        return f"{sentence}, host by host."
-    hosts = sum(target in versions for versions in record.loaded.values())
+    proven = sum(target in versions for versions in warm.values())
+    if not proven:
+        return f"{sentence}, host by host: it is not known to be loaded anywhere."
     return (
-        f"{sentence}, by one change of the map at each of {len(edges)} edges; this rollout left "
-        f"{model}/{target} loaded on {hosts} hosts."
+        f"{sentence}. It is loaded and proven on {proven} of {len(warm)} hosts: there one change "
+        "of each edge's map brings it back."
     )

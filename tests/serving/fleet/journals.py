@@ -55,6 +55,7 @@ class WrittenJournal:
             (0.8, "checked", f"8 golden examples of toy/{version} equal"),
         ):  # fmt: skip
             self.record(after, "step", rollout, version, host=host, step=step, detail=detail)
+        self.record(0, "proven", rollout, version, host=host, versions=versions)
 
     def deployment(self, rollout: str = "r5", version: int = 5, previous: int = 4) -> None:
         """From `previous` to `version`, by 5 % and 50 %, without a failed request."""
