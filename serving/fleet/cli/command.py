@@ -39,7 +39,9 @@ class Controls:
     config: RolloutConfig
     mlflow_uri: str
     passwords: Path
-    """With this user's own account at MLflow."""
+    """With this user's own accounts at MLflow and Prometheus."""
+    prometheus_url: str = ""
+    """For error rates and latencies that people look at; "" for a site without one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def controls(config: DictConfig) -> Controls:
         rollout,
         str(config.site.mlflow_uri or ""),
         Path(config.site.paths.passwords),
+        str(config.site.prometheus_url or ""),
     )
 
 
