@@ -1,3 +1,3 @@
 """What `fab -l` shows; see serving/fleet/cli/tasks.py."""
 
-from serving.fleet.cli.tasks import deploy, heal, lock, plan, rollback, status, unlock  # noqa: F401
+from serving.fleet.cli.tasks import *  # noqa: F403

@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 
     from serving.fleet.cli.command import Controls, RolloutReport
     from serving.fleet.rollout.engine import Progress
+    from serving.fleet.rollout.orders import OrderName
     from serving.fleet.rollout.rollout_plan import RolloutPlan
 
 __all__ = [
+    "abort",
+    "approve",
     "deploy",
     "heal",
     "lock",
+    "pause",
     "plan",
+    "promote",
+    "resume",
     "revoke",
     "rollback",
     "status",
@@ -42,6 +48,7 @@ _HELP = {
     "set": "one key of conf/rollout.yaml, as in --set rollout.strategy=restart; may be repeated",
     "json": "print one JSON object on stdout; progress goes to stderr",
 }
+_ORDER = {"reason": "for the journal", "set": _HELP["set"]}
 _UNLOCK = {
     "reason": "for the next person",
     "force": "also a rollout's own lock: it stops before its next step",
@@ -177,6 +184,36 @@ def unlock(_: Context, reason: str = "", force: bool = False, set: list[str] | N
     _print({}, False, [_run(set, lambda on: act(on, reason, force))])
 
 
+@task(iterable=["set"], help=_ORDER)
+def pause(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Have the running rollout stay as it is until fab resume."""
+    _order("pause", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def resume(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Let a paused rollout go on."""
+    _order("resume", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def approve(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Let a rollout go past the step at which it waits for a person."""
+    _order("approve", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def promote(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Have the running rollout skip its watches and give the new version all traffic."""
+    _order("promote", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def abort(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Have the running rollout stop and undo everything."""
+    _order("abort", reason, set)
+
+
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
     """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
     from conf import LockgateError, compose, enter_project
@@ -199,6 +236,12 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
         # A rollout undoes itself and returns; here it had not begun, or its undo was cut short.
         sentence = "interrupted. A rollout that had begun is open in the journal: fab status."
         raise _exit(sentence, INTERRUPTED) from error
+
+
+def _order(order: OrderName, reason: str, overrides: list[str] | None) -> None:
+    from serving.fleet.cli.controls import order_rollout
+
+    _print({}, False, [_run(overrides, lambda on: order_rollout(on, order, reason))])
 
 
 def _exit(sentence: str, code: int) -> Exit:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.inventory import Host
 from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment
@@ -133,6 +134,13 @@ class FleetDriver(Protocol):
 
     def check_golden(self, host: Host, version: int) -> str:
         """Warm `version` up and compare golden examples on it; returns a sentence for people."""
+
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        """Put one golden question to `version`, which is loaded on the host.
+
+        Raises FleetError where the host cannot be reached or the version has no examples; what
+        the version does with the question is in the sample.
+        """
 
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,12 +20,12 @@ class RolloutConfig:
     """The `rollout` section of conf/rollout.yaml; each key is explained there."""
 
     strategy: Literal["load", "restart"] = "load"
-    steps: Sequence[float] = (10, 50, 100)
+    steps: tuple[float, ...] = (10, 50, 100)
     bake_s: float = 0.0
     patience_s: float = 0.0
-    approvals: Sequence[float] = ()
-    waves: Sequence[int | str] = ()
-    order: Sequence[str] = ()
+    approvals: tuple[float, ...] = ()
+    waves: tuple[int | str, ...] = ()
+    order: tuple[str, ...] = ()
     parallel: int = 2
     max_unavailable: int | str = 1
     transfer_limit_kib_s: int = 0

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.artifact.golden import GoldenExample
+from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy import edge
 from serving.fleet.inventory import Fleet, Host
@@ -16,6 +17,7 @@ from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.golden_probe import GoldenProbe
 from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
@@ -37,6 +39,7 @@ class SshDriver:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self.fence = fence
         self._shells: dict[str, Shell] = {}
+        self._probes: dict[tuple[str, int], GoldenProbe] = {}
 
     def __enter__(self) -> SshDriver:
         return self
@@ -46,6 +49,9 @@ class SshDriver:
 
     def close(self) -> None:
         """Close every connection."""
+        for probe in self._probes.values():
+            probe.close()
+        self._probes.clear()
         for shell in self._shells.values():
             shell.close()
         self._shells.clear()
@@ -187,6 +193,21 @@ class SshDriver:
             shell, self.model, version, examples, self.config.warm_up, self.fleet.infer_timeout_s
         )
         return f"{count} golden examples of {self.model}/{version} equal"
+
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        shell, key = self._shell(host), (host.name, version)
+        probe = self._probes.get(key)
+        if probe is None or probe.shell is not shell:
+            examples = self._examples(version)
+            if not examples:
+                raise FleetError(
+                    f"the store has no golden examples of {self.model}/{version}: it cannot be "
+                    "compared on a host. Release it again, with examples."
+                )
+            limit_s = self.fleet.infer_timeout_s
+            probe = GoldenProbe(shell, self.model, version, examples, limit_s)
+            self._probes[key] = probe
+        return probe.sample()
 
     def watch(self, host: Host) -> Traffic:
         first = self._edge(host).state(host.name)
