@@ -17,7 +17,7 @@ from rich.tree import Tree
 from conf.names import printable
 from serving.fleet.report.text import duration
 
-GOOD = ("healthy", "proven", "checked", "keep", "kept")
+GOOD = ("healthy", "checked", "keep")
 UNDOING = ("undo", "undone")
 _STEPS = 7
 """Steps of a host that are shown, the newest ones."""

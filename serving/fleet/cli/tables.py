@@ -27,7 +27,7 @@ def wave_name(number: int) -> str:
 
 def plan_table(made: RolloutPlan) -> Table:
     """A row for each host: its wave, and the reason for a change or for none."""
-    table = _table(made.shipment.model, ("wave", "host", "serves", "shall serve", "reason"))
+    table = plain_table(made.shipment.model, ("wave", "host", "serves", "shall serve", "reason"))
     table.title = "\n".join(plan_title(made))
     for number, wave in enumerate(made.waves):
         for change in wave:
@@ -41,7 +41,7 @@ def plan_table(made: RolloutPlan) -> Table:
 def status_table(found: Status) -> Table:
     """A row for each model on each host, and one below it for each drift; remarks at the end."""
     columns = ("host", "region", "model", "ready", "answers", "digest", "edge", "drift")
-    table = _table("fleet", columns)
+    table = plain_table("fleet", columns)
     for row in found.rows:
         cells = (
             row.host, row.region, row.model, _versions(row.serving), str(row.answers or "-"),
@@ -57,10 +57,11 @@ def status_table(found: Status) -> Table:
     return table
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def plain_table(title: str, columns: tuple[str, ...]) -> Table:
+    """A table without lines; columns of sentences may wrap."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for name in columns:
-        table.add_column(name, no_wrap=name not in ("reason", "drift"))
+        table.add_column(name, no_wrap=name not in ("reason", "drift", "why"))
     return table
 
 

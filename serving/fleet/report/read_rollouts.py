@@ -19,9 +19,9 @@ from serving.fleet.report.rollout_record import (
     RolloutRecord,
     RoutingRecord,
     StepRecord,
-    routing_text,
 )
 from serving.fleet.rollout.records import JournalEvent, LedgerEntry
+from serving.fleet.rollout.traffic import routing_text
 from serving.fleet.routing import Routing, VersionCounters
 
 STEP, STARTED, ROUTED = "step", "started", "routed"
@@ -35,13 +35,12 @@ def rollout_records(
     """Every rollout that has a start in `events`, oldest first."""
     by_rollout: dict[str, list[JournalEvent]] = {}
     for one in events:
-        if one.model and one.version:
-            by_rollout.setdefault(one.rollout, []).append(one)
+        by_rollout.setdefault(one.rollout, []).append(one)
     entries = {entry.rollout: entry for entry in ledger}
     return [
         _record(rollout, found, entries.get(rollout), ledger)
         for rollout, found in by_rollout.items()
-        if any(one.event == STARTED for one in found)
+        if any(one.event == STARTED and one.model and one.version for one in found)
     ]
 
 
@@ -60,7 +59,8 @@ def event_text(event: str, content: Mapping[str, Any]) -> str:
     if event == ANALYSIS:
         reasons = "; ".join(_texts(content.get("reasons")))
         return f"{_text(content, 'verdict')} {reasons}".strip()
-    return _text(content, "reason")
+    host, reason = _text(content, "host"), _text(content, "reason")
+    return f"{host}: {reason}" if host else reason
 
 
 def _record(

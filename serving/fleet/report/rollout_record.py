@@ -127,11 +127,3 @@ class RolloutRecord:
                 )
             first = {**first, **record.versions}
         return total
-
-
-def routing_text(routing: Routing) -> str:
-    """A routing in words."""
-    main = "as each host answers" if routing.version is None else f"version {routing.version}"
-    if routing.canary is None:
-        return main
-    return f"{main}, {routing.percent:g} % to {routing.canary}"

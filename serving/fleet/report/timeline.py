@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from serving.fleet.report.rollout_record import RolloutRecord, StepRecord, routing_text
+from serving.fleet.report.rollout_record import RolloutRecord, StepRecord
+from serving.fleet.rollout.traffic import routing_text
 from serving.fleet.routing import Routing
 
 LANES = 200
@@ -12,12 +13,11 @@ LANES = 200
 UNDO, HURT = "undo", "hurt"
 _KINDS = {
     "staged": "stage", "stage": "stage", "transfer": "stage",
-    "drain": "away", "restart": "away", "maintenance": "away", "maint": "away",
-    "install": "load", "load": "load", "prepare": "load", "unload": "load",
-    "check": "check", "checked": "check", "probe": "check", "proven": "check",
-    "undrain": "watch", "watch": "watch", "healthy": "watch",
+    "drain": "away", "park": "away", "restart": "away", "stuck": "away", "trim": "load",
+    "install": "load", "load": "load", "clean": "load", "check": "check", "checked": "check",
+    "undrain": "watch", "keep": "watch", "healthy": "watch",
 }  # fmt: skip
-_COMPLETED = ("staged", "checked", "healthy", "undone", "proven", "prepared", "kept", "keep")
+_COMPLETED = ("staged", "checked", "healthy", "undone", "keep", "failed")
 """Steps that are journalled when they are over; any other when it begins."""
 
 
@@ -105,7 +105,7 @@ def _mark(record: RolloutRecord, host: str, steps: list[StepRecord]) -> str:
         return HURT
     if any(step.undo for step in steps):
         return UNDO
-    return "healthy" if any(step.step in _COMPLETED[1:] for step in steps) else ""
+    return "healthy" if any(step.step in ("checked", "healthy") for step in steps) else ""
 
 
 def _after(record: RolloutRecord, at: float) -> float:
