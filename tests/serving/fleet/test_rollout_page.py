@@ -96,7 +96,7 @@ def test_a_good_rollout_says_how_many_of_all_requests_failed(written):
     assert "better recall in the west" in facts and "toy/4: 4,008, toy/5: 3,000" in facts
     lanes = [attributes["data-name"] for attributes, _ in dom.all("g", **{"class": "lane"})]
     assert lanes == ["us-east", "us-west", "use1-a", "use1-b", "usw2-a", "usw2-b"]
-    assert "version 4, 5 % to 5" in dom.text("svg") and "paused" in dom.text("table", id="notes")
+    assert "5% to 5, the rest to 4" in dom.text("svg") and "paused" in dom.text("table", id="notes")
     assert "not recorded: the site has no Prometheus" in dom.text("svg")
     assert "canary requests 160" in dom.text("table", id="analysis")
     assert dom.text("p", id="back") == (
