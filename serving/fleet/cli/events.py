@@ -7,13 +7,14 @@ import json
 import sys
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
-from conf.names import shown
+from conf.names import printable, shown
 
 STDOUT = "-"
 TIMEOUT_S = 3.0
@@ -30,7 +31,7 @@ class EventFile:
                 self._stream = Path(place).open("a", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise ConfigError(
-                f"--events={shown(place)} cannot be written: {error.strerror}. Type a file in a "
+                f"--events={printable(place)} cannot be written: {error.strerror}. Type a file in a "
                 "folder that you may write to, or - for stdout."
             ) from error
 
@@ -49,8 +50,10 @@ class EventFile:
             self._stream.write(f"{json.dumps(content, default=str)}\n")
             self._stream.flush()
         except OSError as error:
-            self._stream = None  # nobody reads on; a rollout goes on all the same
-            return f"--events={shown(self.place)} has no more events: {error.strerror}."
+            with suppress(OSError):  # nobody reads on; a rollout goes on all the same
+                self._stream.close()
+            self._stream = None
+            return f"--events={printable(self.place)} has no more events: {error.strerror}."
         return ""
 
 
@@ -72,7 +75,7 @@ class Webhook:
                 url = Path(self.url_file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            return f"rollout.webhook_file={shown(self.url_file)} cannot be read: {reason}."
+            return f"rollout.webhook_file={printable(self.url_file)} cannot be read: {reason}."
         if not url:
             return ""
         try:

@@ -60,17 +60,17 @@ def running_line(one: RunningRollout) -> str:
     step = f", now at {one.step}" if one.step else ""
     why = f" ({one.reason})" if one.reason else ""
     return (
-        f"{one.action} of {one.model}/{one.version} is going on: by {one.who} since "
+        f"{one.action} of {one.model}/{one.version} is going on: by {one.who}, for "
         f"{duration(one.age_s)}{step}{why}. Follow it: fab watch --model {one.model}"
     )
 
 
 def _models_table(models: tuple[ModelStatus, ...]) -> RenderableType:
-    table = plain_table("models", ("model", "since", "by", "edges", "requests, failed", "p99"))
+    table = plain_table("models", ("model", "for", "by", "edges", "requests, failed", "p99"))
     for one in models:
         edges = "\n".join(f"{edge.edge}: {edge.text}" for edge in one.routing) or "-"
         traffic = "\n".join(_traffic(one, version) for version in one.traffic) or "-"
-        age = ago(one.age_s) if one.age_s is not None else "never"
+        age = duration(one.age_s) if one.age_s is not None else "never"
         cells = (f"{one.model}/{one.production or '-'}", age, one.who or "-", edges, traffic,
                  _p99(one))  # fmt: skip
         table.add_row(*(Text(printable(cell)) for cell in cells))
@@ -96,7 +96,7 @@ def _model_line(one: ModelStatus) -> str:
     if one.age_s is None:
         return f"{one.model}: nothing is in production; p99 {_p99(one)}"
     return (
-        f"{one.model}/{one.production} in production since {ago(one.age_s)}, by {one.who}; "
+        f"{one.model}/{one.production} in production for {duration(one.age_s)}, by {one.who}; "
         f"p99 {_p99(one)}"
     )
 

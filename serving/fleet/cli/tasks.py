@@ -117,9 +117,11 @@ def rollback(
     from serving.fleet.cli.command import rollback as act
     from serving.fleet.cli.picker import picked_version
 
-    number = _number(version, "rollback")
-    if number is None and not json:
-        number = _run(set, lambda on: picked_version(on, model))
+    def pick(on: Controls) -> int | None:
+        named = _number(version, "rollback")
+        return named if named or json else picked_version(on, model)
+
+    number = _run(set, pick)
 
     def roll(on: Controls, progress: Progress) -> RolloutReport:
         return act(on, model, number, progress, reason)

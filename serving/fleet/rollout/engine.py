@@ -8,7 +8,6 @@ again, and an undo goes back to before the *first* try.
 
 from __future__ import annotations
 
-
 from conf.errors import FAILED, INCOMPLETE, INTERRUPTED, REFUSED, UNREACHABLE
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY

@@ -17,7 +17,7 @@ from serving.fleet.cli.command import RolloutReport
 from serving.fleet.cli.status import Row, Status
 from serving.fleet.cli.status_view import status_tables
 from serving.fleet.errors import FleetConfigError, FleetError, FleetRefusal, Unreachable
-from serving.fleet.haproxy.edge import EdgeError, EdgeUnreachable
+from serving.fleet.haproxy.edge_link import EdgeError, EdgeUnreachable
 from serving.fleet.rollout.engine import Outcome
 from serving.fleet.rollout.lease import LeaseLost, Locked
 from serving.fleet.ssh.transfer import NoRoom
