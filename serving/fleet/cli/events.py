@@ -31,8 +31,8 @@ class EventFile:
                 self._stream = Path(place).open("a", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise ConfigError(
-                f"--events={printable(place)} cannot be written: {error.strerror}. Type a file in a "
-                "folder that you may write to, or - for stdout."
+                f"--events={printable(place)} cannot be written: {error.strerror}. Type a file "
+                "in a folder that you may write to, or - for stdout."
             ) from error
 
     def __enter__(self) -> EventFile:

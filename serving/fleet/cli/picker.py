@@ -71,6 +71,11 @@ def chosen_version(answer: str, offered: Sequence[EarlierVersion]) -> int | None
     return None
 
 
+def at_terminal() -> bool:
+    """True when a person can be asked and can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def picked_version(
     on: Controls, model: str | None, read: Callable[[str], str] = input
 ) -> int | None:
@@ -79,7 +84,7 @@ def picked_version(
     None without a terminal, for an open rollout (whose end is no choice), and where there is
     nothing behind production. Raises FleetConfigError for an answer that is none of the list.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not at_terminal():
         return None
     name = only_model(on.store, model, "rollback")
     ledger = on.journal.productions(name)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from serving.fleet.cli import picker
 from serving.fleet.cli.command import Controls
 from serving.fleet.cli.history import history_lines, history_table, rollout_history
 from serving.fleet.cli.picker import (
@@ -113,9 +114,8 @@ def test_no_answer_leads_to_a_version_that_was_not_offered(answer):
 
 
 @pytest.fixture
-def terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+def terminal(monkeypatch):
+    monkeypatch.setattr(picker, "at_terminal", lambda: True)
 
 
 def test_a_person_at_a_terminal_chooses(on, terminal, capsys):
