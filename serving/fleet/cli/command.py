@@ -39,7 +39,9 @@ class Controls:
     config: RolloutConfig
     mlflow_uri: str
     passwords: Path
-    """With this user's own account at MLflow."""
+    """With this user's own accounts at MLflow and Prometheus."""
+    prometheus_url: str = ""
+    """For error rates and latencies that people look at; "" for a site without one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def controls(config: DictConfig) -> Controls:
         rollout,
         str(config.site.mlflow_uri or ""),
         Path(config.site.paths.passwords),
+        str(config.site.prometheus_url or ""),
     )
 
 
@@ -121,7 +124,7 @@ def preview(on: Controls, model: str | None, version: int | None) -> RolloutPlan
 
 
 def deploy(
-    on: Controls, model: str | None, version: int | None, progress: Progress
+    on: Controls, model: str | None, version: int | None, progress: Progress, reason: str = ""
 ) -> RolloutReport:
     """Bring the fleet to `version` (the newest in the store when None).
 
@@ -139,7 +142,7 @@ def deploy(
 
 
 def rollback(
-    on: Controls, model: str | None, version: int | None, progress: Progress
+    on: Controls, model: str | None, version: int | None, progress: Progress, reason: str = ""
 ) -> RolloutReport:
     """Bring the fleet back to `version`; without one, to where the last deployment started.
 
@@ -167,7 +170,7 @@ def rollback(
     return _carry_out(on, read_shipment(on.store, model, version), "rollback", progress)
 
 
-def heal(on: Controls, model: str | None, progress: Progress) -> RolloutReport:
+def heal(on: Controls, model: str | None, progress: Progress, reason: str = "") -> RolloutReport:
     """Bring every host back to the version in production. Raises FleetConfigError without
     one."""
     model = only_model(on.store, model, "heal")

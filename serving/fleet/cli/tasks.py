@@ -48,6 +48,11 @@ _HELP = {
     "set": "one key of conf/rollout.yaml, as in --set rollout.strategy=restart; may be repeated",
     "json": "print one JSON object on stdout; progress goes to stderr",
 }
+_TOLD = {
+    "reason": "why, for the journal and the next person",
+    "as": "who you are, where the account is not yours alone; or set LOCKGATE_AS",
+    "events": "a file that gets each event as a line of JSON; - is stdout",
+}
 _ORDER = {"reason": "for the journal", "set": _HELP["set"]}
 _UNLOCK = {
     "reason": "for the next person",
@@ -58,7 +63,7 @@ _REVOKE = {
     "version": "the version's number",
     "reason": "for the next person",
 }
-_ROLLBACK = {**_HELP, "version": "the version to go back to; the one in production before"}
+_ROLLBACK = {**_HELP, **_TOLD, "version": "the version to go back to; on a terminal, a choice"}
 
 
 @task(iterable=["set"], help=_HELP)
@@ -77,21 +82,24 @@ def plan(
     _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
 
 
-@task(iterable=["set"], help=_HELP)
+@task(iterable=["set"], help={**_HELP, **_TOLD})
 def deploy(
     _: Context,
     model: str | None = None,
     version: str | None = None,
     set: list[str] | None = None,
     json: bool = False,
+    reason: str = "",
+    as_: str = "",
+    events: str | None = None,
 ) -> None:
     """Walk a signed version through the fleet, canary first; undo all at the first failure."""
     from serving.fleet.cli.command import deploy as act
 
-    _finish(
-        _run(set, lambda on: act(on, model, _number(version, "deploy"), _progress(json))),
-        json,
-    )
+    def roll(on: Controls, progress: Progress) -> RolloutReport:
+        return act(on, model, _number(version, "deploy"), progress, reason)
+
+    _roll("deploy", set, json, as_, events, roll)
 
 
 @task(iterable=["set"], help=_ROLLBACK)
@@ -101,24 +109,46 @@ def rollback(
     version: str | None = None,
     set: list[str] | None = None,
     json: bool = False,
+    reason: str = "",
+    as_: str = "",
+    events: str | None = None,
 ) -> None:
     """Go back to the version that was in production before; needs no argument."""
     from serving.fleet.cli.command import rollback as act
+    from serving.fleet.cli.picker import picked_version
 
-    _finish(
-        _run(set, lambda on: act(on, model, _number(version, "rollback"), _progress(json))),
-        json,
-    )
+    def pick(on: Controls) -> int | None:
+        named = _number(version, "rollback")
+        return named if named or json else picked_version(on, model)
+
+    number = _run(set, pick)
+
+    def roll(on: Controls, progress: Progress) -> RolloutReport:
+        return act(on, model, number, progress, reason)
+
+    _roll("rollback", set, json, as_, events, roll)
 
 
-@task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
+@task(
+    iterable=["set"],
+    help={key: {**_HELP, **_TOLD}[key] for key in ("model", "set", "json", *_TOLD)},
+)
 def heal(
-    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
+    _: Context,
+    model: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
+    reason: str = "",
+    as_: str = "",
+    events: str | None = None,
 ) -> None:
     """Bring every host back to the version in production."""
     from serving.fleet.cli.command import heal as act
 
-    _finish(_run(set, lambda on: act(on, model, _progress(json))), json)
+    def roll(on: Controls, progress: Progress) -> RolloutReport:
+        return act(on, model, progress, reason)
+
+    _roll("heal", set, json, as_, events, roll)
 
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
@@ -128,21 +158,11 @@ def status(
     """The served versions of each host, its state at the edge, and any drift."""
     from conf.errors import FAILED
     from serving.fleet.cli.status import Status, fleet_status
-    from serving.fleet.cli.tables import status_table
+    from serving.fleet.cli.status_view import status_lines, status_tables
 
     found: Status = _run(set, lambda on: fleet_status(on, model))
-    rows = [
-        f"{row.host:<10} {row.region:<9} {row.model:<10} "
-        f"{' '.join(str(v) for v in row.serving) or '-':<8} answers {row.answers or '-':<3} "
-        f"{row.digest[:12] or '-':<12} {row.edge}" + "".join(f"\n{'':<10} ! {d}" for d in row.drift)
-        for row in found.rows
-    ]
-    rows += [f"! {remark}" for remark in found.remarks]
-    rows += list(found.notes)
-    if not rows:
-        rows = ["nothing was deployed yet: fab deploy"]
     content = {**asdict(found), "drifts": found.drifts}
-    _print(content, json, rows, (lambda: status_table(found)) if found.rows else None)
+    _print(content, json, status_lines(found), lambda: status_tables(found))
     if found.drifts:
         raise Exit(code=FAILED)
 
@@ -214,6 +234,73 @@ def abort(_: Context, reason: str = "", set: list[str] | None = None) -> None:
     _order("abort", reason, set)
 
 
+@task(
+    iterable=["set"],
+    help={**{key: _HELP[key] for key in ("model", "set", "json")}, "n": "how many; 20 without it"},
+)
+def history(
+    _: Context,
+    model: str | None = None,
+    n: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
+) -> None:
+    """The rollouts so far: who, why, when, how each ended, how long it took."""
+    from serving.fleet.cli.history import history_lines, history_table, rollout_history
+
+    rows = _run(set, lambda on: rollout_history(on, model, n))
+    content = [asdict(row) for row in rows]
+    _print(content, json, history_lines(rows), (lambda: history_table(rows)) if rows else None)
+
+
+@task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set")})
+def watch(_: Context, model: str | None = None, set: list[str] | None = None) -> None:
+    """Follow the rollout that is running, of whoever it is; changes nothing."""
+    from serving.fleet.cli.watch import watch_rollout
+
+    code = _run(set, lambda on: watch_rollout(on, model, _progress(False)))
+    if code:
+        raise Exit(code=code)
+
+
+@task(
+    positional=["rollout"],
+    iterable=["set"],
+    help={"rollout": "its id, or a part of it; the newest without", "set": _HELP["set"],
+          "out": "the file to write; <journal>/pages/<rollout>.html without"},
+)  # fmt: skip
+def report(
+    _: Context, rollout: str | None = None, out: str | None = None, set: list[str] | None = None
+) -> None:
+    """Write one rollout as an HTML page: hosts and edges over time, failed requests, verdicts."""
+    from serving.fleet.cli.watch import write_report
+
+    _print({}, False, [_run(set, lambda on: write_report(on, rollout, out))])
+
+
+def _roll(
+    command: str,
+    overrides: list[str] | None,
+    as_json: bool,
+    person: str,
+    events: str | None,
+    act: Callable[[Controls, Progress], RolloutReport],
+) -> None:
+    """Do a rollout before its audience, print its report, end with its exit code."""
+    from serving.fleet.cli.audience import shown
+
+    if person:
+        os.environ["LOCKGATE_AS"] = person
+    to_stdout = events == "-"
+    lines = _progress(as_json or to_stdout)
+    live = not as_json and not to_stdout
+    found = _run(
+        overrides,
+        lambda on: shown(on, f"fab {command}", lines, events, live, lambda show: act(on, show)),
+    )
+    _finish(found, as_json, silent=to_stdout)
+
+
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
     """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
     from conf import LockgateError, compose, enter_project
@@ -247,12 +334,16 @@ def _order(order: OrderName, reason: str, overrides: list[str] | None) -> None:
 def _exit(sentence: str, code: int) -> Exit:
     from conf.names import printable
 
-    print(f"fab: {printable(sentence)}", file=sys.stderr)
+    try:
+        print(f"fab: {printable(sentence)}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _detach(sys.stderr.fileno())  # as in `fab status 2>&1 | head`
     return Exit(code=code)
 
 
-def _finish(report: RolloutReport, as_json: bool) -> None:
-    _print({**asdict(report), "exit_code": report.exit_code}, as_json, _report_text(report))
+def _finish(report: RolloutReport, as_json: bool, silent: bool = False) -> None:
+    if not silent:
+        _print({**asdict(report), "exit_code": report.exit_code}, as_json, _report_text(report))
     if report.exit_code:
         raise Exit(code=report.exit_code)
 

@@ -10,6 +10,7 @@ closed by the next writer.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conf.names import LETTERS, NAME, shown
 from conf.user import user_name
 from serving.artifact.durable import append_line
 from serving.fleet.rollout.records import (
@@ -32,6 +34,8 @@ from serving.fleet.rollout.records import (
 from serving.fleet.routing import Routing
 
 ROLLOUTS, LEDGER = "rollouts.jsonl", "ledger.jsonl"
+PERSON = "LOCKGATE_AS"
+"""Variable of the environment with the name of the person at the controls."""
 _ENDS = ("done", "rolled-back", "refused", "incomplete", "prepared")
 
 
@@ -177,12 +181,24 @@ def history(entries: Iterable[LedgerEntry]) -> list[int]:
 def append(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one line and wait until it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    append_line(path, json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
+    line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+    # Bytes of a command line that are no UTF-8 are half a surrogate pair here: as JSON's escape.
+    append_line(path, line.encode(errors="backslashreplace").decode())
 
 
 def operator() -> str:
-    """The person or identity and the machine at the controls."""
-    return f"{user_name()}@{socket.gethostname()}"
+    """The person at the controls, the account and the machine: `anna as lg-deploy@control`.
+
+    The person is the one that `fab --as` names (`LOCKGATE_AS`), else the one who came by sudo;
+    both are for people to read, and prove nothing.
+    """
+    account = user_name()
+    here = f"{account}@{socket.gethostname()}"
+    person = os.environ.get(PERSON) or os.environ.get("SUDO_USER") or account
+    if person == account:
+        return here
+    named = person if NAME.fullmatch(person) and len(person) <= LETTERS else shown(person)
+    return f"{named} as {here}"
 
 
 def _now() -> str:

@@ -149,10 +149,10 @@ def event_from(content: Any) -> JournalEvent:
         versions = tuple(_number(one) for one in content.get("versions", ()))
     if kind == "parked" and _text(content, "edge") not in ("ready", "drain", "maint"):
         raise ValueError("edge is none")
-    if kind == "started":
+    if kind == "started" and isinstance(content.get("routing"), dict):
         routing = {
             check_name("edge", str(name)): Routing.from_json(one)
-            for name, one in content.get("routing", {}).items()
+            for name, one in content["routing"].items()
         }
     return JournalEvent(
         _time(content), _text(content, "who"), _rollout(content), kind, model, version, host,

@@ -39,6 +39,8 @@ class RolloutConfig:
     settle_s: float = 3.0
     max_errors: int = 0
     lock_ttl_s: float = 120
+    webhook: str = ""
+    webhook_file: str = ""
     alias_timeout_s: float = 5
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from serving.fleet.rollout.driver import HostState, HostVerification
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal
 from serving.fleet.rollout.lease import lock_fleet
+from serving.fleet.routing import Routing, VersionCounters
 from serving.triton import model_config
 
 REPO = Path(__file__).resolve().parents[3]
@@ -124,6 +125,15 @@ class OddFleet:
             HostState("c", "us-west", (2,), "nonsense {", ((2, "d2"),), verification=found),
         ]
         return {state.host: state for state in states}
+
+    def read_routing(self) -> dict[str, Routing | str]:
+        return {"us-east": Routing(2), "us-west": "the edge of us-west: \x1b[31mnoise"}
+
+    def counters(self) -> dict[int, VersionCounters]:
+        return {2: VersionCounters(100, 1)}
+
+    def edges_of(self, host) -> tuple[str, ...]:
+        return (host.region,)
 
 
 @pytest.fixture
