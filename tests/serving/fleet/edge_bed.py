@@ -26,13 +26,11 @@ from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
-from serving.fleet.haproxy.server_states import STATES
-from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
 from serving.triton.server import TritonServer
-from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, serving_env
+from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, make_state, serving_env
 from tests.serving.runtime.test_package import carry_runtime
 
 REGION = "us-east"
@@ -173,8 +171,7 @@ def edge_site(
             "edge": {**compose("site").site.edge, **settings},
         }
     )  # fmt: skip
-    (folder / ROUTES).touch()
-    (folder / STATES).touch()
+    make_state(folder)
     return cast(Site, made)
 
 

@@ -28,7 +28,6 @@ from prometheus_client import CollectorRegistry
 
 from conf import compose
 from serving.fleet.haproxy.edge_config import haproxy_cfg
-from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import (
     OTHER,
     REASONS,
@@ -37,6 +36,7 @@ from serving.observe.collectors.edge_log import (
     listen,
     parse_line,
 )
+from tests.serving.fleet.bed import make_state
 
 HOSTS = {"a": "us-east", "b": "us-west"}
 
@@ -239,7 +239,7 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
         }
     )
     config = tmp_path / "haproxy.cfg"
-    (tmp_path / ROUTES).touch()
+    make_state(tmp_path)
     config.write_text(haproxy_cfg(site, "us-east"))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         until(lambda: ask(ports["http"], "/v2/models/flights") != 0)
