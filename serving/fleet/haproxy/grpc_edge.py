@@ -1,0 +1,113 @@
+"""The clients' gRPC at the edge: HTTP/2, the inference methods alone, checked like JSON.
+
+A request waits in memory until it is whole; `grpc_check.lua` refuses what `kserve_check.lua`
+refuses; the map of versions counts for it as for HTTP, and `grpc_version.lua` writes the version
+into the message. The hosts' doors (`grpc_door.py`) are what it is sent to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from conf.site_daemons import EdgeSettings
+from serving.fleet.haproxy.grpc_status import SERVICE, grpc_refusal, is_method, own_errors
+from serving.fleet.haproxy.request_log import log_format
+from serving.fleet.haproxy.request_rules import (
+    connection_limits,
+    request_ids,
+    source_limits,
+)
+from serving.fleet.haproxy.version_map import VERSION_HEADER, count_rules, version_rules
+
+BACKEND = "triton_grpc"
+"""Its servers carry the names of the hosts, and follow those of `triton` in health and state."""
+
+
+def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
+    """The frontend on `bind`; `state` is the folder of the edge's map of versions."""
+    most = settings.max_body_bytes
+    too_large = f"a message may have {most} bytes"
+    return [
+        "frontend infer_grpc",
+        f"  bind {bind} proto h2",
+        *own_errors(),
+        *connection_limits(settings),
+        *request_ids(),
+        "  http-request set-var(txn.path) path",
+        *source_limits(settings, grpc_refusal),
+        is_method(),
+        f"  acl is_infer path -m str {SERVICE}/ModelInfer",
+        grpc_refusal(404, "this method is not served here", "!is_method"),
+        grpc_refusal(405, "a method is called by POST", "!METH_POST"),
+        grpc_refusal(
+            415, "the content-type must be application/grpc",
+            "!{ req.hdr(content-type) -m reg ^application/grpc(\\+proto)?$ }",
+        ),
+        # Triton would unpack it without a limit, and nobody could check it before.
+        grpc_refusal(
+            501, "a compressed message is not taken: send it as it is",
+            "{ req.hdr(grpc-encoding) -m found } !{ req.hdr(grpc-encoding) -m str identity }",
+        ),
+        grpc_refusal(413, too_large, f"{{ req.body_size gt {most} }}"),
+        f"  http-request wait-for-body time {settings.body_timeout_ms}ms",
+        grpc_refusal(413, too_large, f"{{ req.body_len gt {most} }}"),
+        f"  http-request set-var(txn.most_numbers) int({settings.max_json_bytes})",
+        "  http-request lua.grpc_check",
+        "  http-request return status 400 hdr grpc-status 3 "
+        'hdr grpc-message "%[var(txn.refusal)]" if { var(txn.refusal) -m found }',
+        grpc_refusal(
+            500, "the edge could not check the request", "!{ var(txn.checked) -m str ok }"
+        ),
+        # The log has the request's path by HTTP.
+        "  acl asks_version var(txn.asked) -m len gt 0",
+        "  http-request set-var-fmt(txn.path) /v2/models/%[var(txn.model)]/infer "
+        "if is_infer !asks_version",
+        "  http-request set-var-fmt(txn.path) "
+        "/v2/models/%[var(txn.model)]/versions/%[var(txn.asked)]/infer if is_infer asks_version",
+        grpc_refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
+        "  acl has_model var(txn.model) -m found",
+        *version_rules(state, "has_model !asks_version", "is_infer"),
+        "  acl given_version var(txn.version) -m found",
+        *count_rules("given_version is_infer"),
+        # The message grows by the version; its frame has its length, HTTP/2 needs none.
+        "  http-request del-header content-length",
+        "  filter lua.grpc_version",
+        f"  http-after-response set-header {VERSION_HEADER} %[var(txn.version)] "
+        "if { var(txn.version) -m found }",
+        *_answer_rules(settings),
+        f"  {log_format(region, path='var(txn.path)', status='%[var(txn.status)]')}",
+        f"  default_backend {BACKEND}",
+    ]  # fmt: skip
+
+
+def _answer_rules(settings: EdgeSettings) -> list[str]:
+    return [
+        "  http-after-response set-header X-Request-Id %[unique-id]",
+        "  http-after-response set-header content-type application/grpc",
+        f"  http-after-response set-header grpc-retry-pushback-ms {settings.retry_after_s * 1000} "
+        "if { status 503 } or { status 429 }",
+        # Counted and logged with the status that HTTP has for it; the client's is always 200.
+        "  http-after-response set-var(txn.status) status",
+        "  http-after-response set-status 200 if { res.hdr(grpc-status) -m found }",
+    ]
+
+
+def grpc_backend(
+    servers: Mapping[str, str], settings: EdgeSettings, backups: Collection[str] = ()
+) -> list[str]:
+    """The backend of `servers`, the doors' addresses by host. Each must be a server of `triton`."""
+    return [
+        f"backend {BACKEND}",
+        "  balance leastconn",
+        # As by HTTP, what may have been executed is never sent again. 503 is the door's own answer
+        # where no Triton took the connection.
+        "  retries 3",
+        "  retry-on conn-failure 503",
+        "  option redispatch 1",
+        *(
+            f"  server {name} {target} proto h2 maxconn {settings.max_connections_per_host} "
+            f"track triton/{name}{' backup' if name in backups else ''}"
+            for name, target in servers.items()
+        ),
+    ]
