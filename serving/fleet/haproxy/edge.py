@@ -1,33 +1,35 @@
-"""A region's HAProxy at run time: the state of each host at the edge, and its open requests.
+"""One HAProxy at run time: the state of each host, the routing of versions, and what it counted.
 
-Commands are pure strings; `Edge.query` is the only place that touches the socket. States that were
-set are lost when HAProxy restarts, so they are read back from it and never remembered here.
+Commands are pure strings; an `EdgeLink` carries them. What was set is read back from HAProxy, and
+lies in its state folder too, so that it holds after a restart.
 """
 
 from __future__ import annotations
 
 import csv
-import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy.edge_config import BACKEND
+from serving.fleet.haproxy.edge_link import EdgeError, EdgeLink, LocalEdge
+from serving.fleet.haproxy.version_map import (
+    COUNTERS,
+    ROUTES,
+    checked_model,
+    map_text,
+    map_value,
+    parse_counters,
+    parse_map,
+    parse_shown,
+)
+from serving.fleet.inventory import FleetEdge
+from serving.fleet.routing import Routing, VersionCounters
 
 READY, DRAIN, MAINT = "ready", "drain", "maint"
 
 # Bits of srv_admin_state in `show servers state` (HAProxy management guide, section 9.3).
 _ANY_MAINT, _ANY_DRAIN = 0x01 | 0x02 | 0x04 | 0x20 | 0x40, 0x08 | 0x10
 _RUNNING = 2
-
-
-class EdgeError(FleetError):
-    """The edge refused a command, or did not come to the wanted state."""
-
-
-class EdgeUnreachable(EdgeError, Unreachable):
-    """The edge does not answer on its runtime socket."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class ServerState:
     def takes_traffic(self) -> bool:
         """True when new requests may come to it now."""
         return self.up and self.admin == READY
+
+
+def edge_of(edge: FleetEdge) -> Edge:
+    """The edge at run time; nothing is opened before it is used."""
+    return Edge(edge.name, LocalEdge(edge.name, edge.socket, edge.state))
 
 
 def set_state(host: str, state: str) -> str:
@@ -90,33 +97,51 @@ def parse_states(servers_state: str, stat: str) -> dict[str, ServerState]:
 
 @dataclass(frozen=True)
 class Edge:
-    """The runtime socket of one region's HAProxy."""
+    """One HAProxy, by the name of the edge, and the link to it."""
 
-    region: str
-    path: Path
+    name: str
+    link: EdgeLink
 
     def send(self, command: str) -> None:
         """Send a command that changes something. Raises EdgeError if HAProxy answers anything."""
         answer = self.query(command).strip()
         if answer:
-            raise EdgeError(f"the edge of {self.region} refused `{command}`: {answer}")
+            raise EdgeError(f"the edge {self.name} refused `{command}`: {answer}")
 
     def query(self, command: str) -> str:
         """Send a command that reads and return its answer. Raises EdgeUnreachable."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
-            try:
-                connection.connect(str(self.path))
-                connection.sendall(command.encode() + b"\n")
-                chunks = []
-                while chunk := connection.recv(65536):
-                    chunks.append(chunk)
-            except OSError as error:
-                raise EdgeUnreachable(
-                    f"the edge of {self.region} does not answer on {self.path}: {error.strerror}. "
-                    "Is HAProxy up, and may this user write to its socket?"
-                ) from error
-        return b"".join(chunks).decode()
+        return self.link.query(command)
+
+    def routing(self, model: str) -> Routing:
+        """The versions that HAProxy gives to requests for `model` now."""
+        return self._routes().get(model, Routing())
+
+    def route(self, model: str, routing: Routing) -> None:
+        """Give requests for `model` these versions from now on, and after a restart.
+
+        The file is written first: where HAProxy then cannot be reached, it starts with it.
+        Raises EdgeError, also when HAProxy does not have it so afterwards.
+        """
+        wanted = map_value(routing)
+        self._persist_route(model, routing)
+        current = self._routes()
+        where = f"{self._map_path()} {checked_model(model)}"
+        if routing == Routing():
+            if model in current:
+                self.send(f"del map {where}")
+        elif model not in current:
+            self.send(f"add map {where} {wanted}")
+        elif map_value(current[model]) != wanted:
+            self.send(f"set map {where} {wanted}")
+        now = map_value(self.routing(model))
+        if now != wanted:
+            raise EdgeError(
+                f"the edge {self.name} was told to route {model} {wanted}, but has {now}."
+            )
+
+    def counters(self, model: str) -> dict[int, VersionCounters]:
+        """Requests that this edge gave to each version since HAProxy started."""
+        return parse_counters(self.query(f"show table {COUNTERS}"), model)
 
     def states(self) -> dict[str, ServerState]:
         """Every host of the region as HAProxy sees it now."""
@@ -128,7 +153,7 @@ class Edge:
         if host not in states:
             known = ", ".join(states) or "none"
             raise EdgeError(
-                f"the edge of {self.region} has no server {host!r} (it has {known}). Bring its "
+                f"the edge {self.name} has no server {host!r} (it has {known}). Bring its "
                 "config up to date from conf/site and reload it."
             )
         return states[host]
@@ -144,9 +169,7 @@ class Edge:
         self.send(set_state(host, state))
         now = self.state(host).admin
         if now != state:
-            raise EdgeError(
-                f"the edge of {self.region} was set to {state} for {host}, but it is {now}."
-            )
+            raise EdgeError(f"the edge {self.name} was set to {state} for {host}, but it is {now}.")
 
     def wait_idle(self, host: str, timeout_s: float) -> None:
         """Return when `host` has nothing in flight. Raises EdgeError after `timeout_s`."""
@@ -164,10 +187,31 @@ class Edge:
         deadline = time.monotonic() + timeout_s
         while not self.state(host).up:
             if time.monotonic() > deadline:
-                raise EdgeError(
-                    f"the edge of {self.region} has not seen {host} up in {timeout_s:g} s."
-                )
+                raise EdgeError(f"the edge {self.name} has not seen {host} up in {timeout_s:g} s.")
             time.sleep(0.05)
+
+    def _routes(self) -> dict[str, Routing]:
+        path = self._map_path()
+        answer = self.query(f"show map {path}")
+        if answer.startswith("Unknown map"):
+            raise EdgeError(
+                f"the edge {self.name} does not route versions: it has no map {path}. Bring its "
+                "config up to date from conf/site and reload it."
+            )
+        try:
+            return parse_shown(answer)
+        except ValueError as error:
+            raise EdgeError(f"the edge {self.name}: its map {path} is damaged: {error}.") from error
+
+    def _persist_route(self, model: str, routing: Routing) -> None:
+        try:
+            routes = parse_map(self.link.read_state(ROUTES))
+        except ValueError:
+            routes = self._routes()  # a damaged file must not hold up a rollback
+        self.link.write_state(ROUTES, map_text({**routes, model: routing}))
+
+    def _map_path(self) -> str:
+        return str(self.link.state / ROUTES)
 
 
 def _count(row: dict[str, str], column: str) -> int:

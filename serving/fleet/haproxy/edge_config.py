@@ -9,6 +9,7 @@ What the edge promises to clients and to a rollout:
 - a queue that is full answers 503 at once, with the time to wait;
 - a host that dies is left out within `fall x inter`, and a request that could not even be
   *connected* to it goes to another host; a request that may have been executed is never sent again;
+- a request that names no version is given one by a map, which a rollout changes at run time;
 - a rollout drains, parks and returns a host by the runtime socket, without a reload.
 """
 
@@ -32,6 +33,7 @@ from serving.fleet.haproxy.request_rules import (
     source_limits,
     source_tables,
 )
+from serving.fleet.haproxy.version_map import counter_table, path_rules
 
 LOG_RING = "edge-log"
 LOG_RELAY = "log-relay"
@@ -49,6 +51,7 @@ INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
 LOG_FIELDS = (
     '"ts_ms":%Ts%ms,"request_id":"%ID","trace_id":"%[var(txn.tid)]","span_id":"%[var(txn.sid)]",'
     '"parent_id":"%[var(txn.parent)]","model":"%[var(txn.model),json(utf8s)]",'
+    '"version":"%[var(txn.version),json(utf8s)]",'
     '"path":"%[capture.req.uri,json(utf8s)]","method":"%[capture.req.method,json(utf8s)]",'
     '"status":%ST,"term":"%tsc","fe":"%ft","be":"%b","srv":"%s","tq_ms":%TR,"tw_ms":%Tw,'
     '"tc_ms":%Tc,"tr_ms":%Tr,"ta_ms":%Ta,"retries":"%rc","srv_queue":%sq,"be_queue":%bq,"bytes":%B'
@@ -77,12 +80,18 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
             *buffer_settings(site.edge, validator),
             *_log(site.paths.edge_log, Path(f"{edge.socket}.log")),
             *_defaults(site.edge),
-            *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region), site.edge),
+            *_frontend(
+                f"{_address(edge.address)}:{edge.http_port}",
+                _address(region),
+                site.edge,
+                Path(edge.state),
+            ),
             *_backend(
                 {n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
                 site.edge,
             ),
             *source_tables(),
+            *counter_table(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
             "",
         ]
@@ -143,7 +152,7 @@ def _defaults(settings: EdgeSettings) -> list[str]:
     ]
 
 
-def _frontend(bind: str, region: str, settings: EdgeSettings) -> list[str]:
+def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
     return [
         "frontend infer",
         f"  bind {bind}",
@@ -173,6 +182,7 @@ def _frontend(bind: str, region: str, settings: EdgeSettings) -> list[str]:
         *body_rules(settings),
         # Here and not earlier: it is the state in which the request itself would begin to wait.
         refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
+        *path_rules(state),
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",

@@ -39,6 +39,8 @@ from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.version_map import ROUTES
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -166,7 +168,8 @@ class Bed:
         return site_config(self.config)
 
     def edge(self, region: str = "us-east") -> Edge:
-        return Edge(region, Path(self.config.site.edges[region].socket))
+        edge = self.site.edges[region]
+        return Edge(region, LocalEdge(region, edge.socket, edge.state))
 
     def url(self, region: str = "us-east") -> str:
         edge = self.config.site.edges[region]
@@ -260,6 +263,8 @@ def _start(bed: Bed) -> None:
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
+        site.edges[region].state.mkdir(parents=True)
+        (site.edges[region].state / ROUTES).touch()
         path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
     for region in site.edges:

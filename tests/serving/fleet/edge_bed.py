@@ -25,6 +25,8 @@ from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
@@ -154,7 +156,7 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
             "edges": {
                 REGION: {
                     "address": "127.0.0.1", "http_port": port, "stats_port": stats,
-                    "socket": str(path),
+                    "socket": str(path), "state": str(folder),
                 }
             },
             "ports": {"triton_http": triton_port},
@@ -167,10 +169,11 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
     log.set_models([SAME, BROKEN, MODEL])
     receiver, thread = listen(log, log_path)
     config = folder / "haproxy.cfg"
+    (folder / ROUTES).touch()
     config.write_text(haproxy_cfg(cast(Site, site), REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         try:
-            bed = EdgeBed(port, Edge(REGION, path), log)
+            bed = EdgeBed(port, Edge(REGION, LocalEdge(REGION, path, folder)), log)
             end = time.monotonic() + 20
             while bed.send("GET", "/v2/health/live").status != 200:
                 assert process.poll() is None and time.monotonic() < end, "the edge did not come up"

@@ -13,9 +13,10 @@ from conf import compose
 from conf.site_daemons import EdgeSettings
 from serving.fleet.haproxy import edge
 from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
 
 
-def site(**changes):
+def site(state="/run/edges", **changes):
     made = OmegaConf.create(
         {
             "hosts": {
@@ -25,7 +26,7 @@ def site(**changes):
             },
             "edges": {
                 region: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
-                         "socket": f"/run/{region}.sock"}
+                         "socket": f"/run/{region}.sock", "state": state}
                 for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
             },
             "ports": {"triton_http": 18000},
@@ -77,7 +78,8 @@ def test_settings_of_the_site_reach_the_config():
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 def test_haproxy_accepts_the_config(tmp_path):
     path = tmp_path / "haproxy.cfg"
-    path.write_text(haproxy_cfg(site(), "us-west"))
+    (tmp_path / "routes.map").touch()
+    path.write_text(haproxy_cfg(site(str(tmp_path)), "us-west"))
     done = subprocess.run(["haproxy", "-c", "-f", str(path)], capture_output=True, text=True)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
 
@@ -181,5 +183,6 @@ def test_a_body_that_no_memory_holds_is_refused():
 
 
 def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
-    with pytest.raises(edge.EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
-        edge.Edge("us-east", tmp_path / "none.sock").query("show stat")
+    link = LocalEdge("us-east", tmp_path / "none.sock", tmp_path)
+    with pytest.raises(EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
+        edge.Edge("us-east", link).query("show stat")

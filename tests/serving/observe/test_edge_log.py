@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 
 from conf import compose
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import (
     OTHER,
     REASONS,
@@ -228,6 +229,7 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
                     "http_port": ports["http"],
                     "stats_port": ports["stats"],
                     "socket": str(tmp_path / "s.sock"),
+                    "state": str(tmp_path),
                 }
             },
             "ports": {"triton_http": triton_port},
@@ -237,6 +239,7 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
         }
     )
     config = tmp_path / "haproxy.cfg"
+    (tmp_path / ROUTES).touch()
     config.write_text(haproxy_cfg(site, "us-east"))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         until(lambda: ask(ports["http"], "/v2/models/flights") != 0)
