@@ -23,13 +23,15 @@ from typing import Any
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site
+from serving.fleet.haproxy.grpc_edge import grpc_backend, grpc_frontend
+from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
-    CONNECTIONS,
-    REQUESTS,
     VALIDATOR,
     body_rules,
     buffer_settings,
+    connection_limits,
     refusal,
+    request_ids,
     source_limits,
     source_tables,
 )
@@ -40,7 +42,7 @@ LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
 
 BACKEND = "triton"
-"""The one backend of every edge; its servers carry the names of the hosts."""
+"""The backend of requests by HTTP; its servers carry the names of the hosts."""
 
 # `/v2/models/stats` is Triton's statistics of all models, not a model.
 MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -48,21 +50,12 @@ MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})?(/ready)?)$"
 INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
 
-LOG_FIELDS = (
-    '"ts_ms":%Ts%ms,"request_id":"%ID","trace_id":"%[var(txn.tid)]","span_id":"%[var(txn.sid)]",'
-    '"parent_id":"%[var(txn.parent)]","model":"%[var(txn.model),json(utf8s)]",'
-    '"version":"%[var(txn.version),json(utf8s)]",'
-    '"path":"%[capture.req.uri,json(utf8s)]","method":"%[capture.req.method,json(utf8s)]",'
-    '"status":%ST,"term":"%tsc","fe":"%ft","be":"%b","srv":"%s","tq_ms":%TR,"tw_ms":%Tw,'
-    '"tc_ms":%Tc,"tr_ms":%Tr,"ta_ms":%Ta,"retries":"%rc","srv_queue":%sq,"be_queue":%bq,"bytes":%B'
-)
-
 
 def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) -> str:
     """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `paths.edge_log` and `groups.edge`.
+    `edges[region]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
     Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
     """
     if region not in site.edges:
@@ -88,6 +81,16 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
             ),
             *_backend(
                 {n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
+                site.edge,
+            ),
+            *grpc_frontend(
+                f"{_address(edge.address)}:{edge.grpc_port}",
+                _address(region),
+                site.edge,
+                Path(edge.state),
+            ),
+            *grpc_backend(
+                {n: f"{_address(h.address)}:{site.ports.triton_grpc}" for n, h in hosts.items()},
                 site.edge,
             ),
             *source_tables(),
@@ -156,23 +159,9 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
     return [
         "frontend infer",
         f"  bind {bind}",
-        f"  tcp-request connection track-sc0 src table {CONNECTIONS}",
-        f"  tcp-request connection reject if {{ sc0_conn_cur gt "
-        f"{settings.max_connections_per_source} }}",
-        "  unique-id-format %[uuid()]",
-        "  http-request set-header X-Request-Id %[unique-id]",
-        # A well-formed W3C trace context goes on; anything else is replaced by a fresh one.
-        "  acl tp_ok req.hdr(traceparent) -m reg ^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
-        "  acl tp_zero req.hdr(traceparent) -m reg ^00-0{32}-|-0{16}-",
-        "  http-request set-var(txn.tid) req.hdr(traceparent),field(2,-) if tp_ok !tp_zero",
-        "  http-request set-var(txn.tid) uuid(),regsub(-,,g) unless { var(txn.tid) -m found }",
-        "  http-request set-var(txn.sid) uuid(),regsub(-,,g),bytes(0,16)",
-        "  http-request set-var(txn.fl) req.hdr(traceparent),field(4,-) if tp_ok !tp_zero",
-        "  http-request set-var(txn.fl) str(00) unless { var(txn.fl) -m found }",
-        "  http-request set-var(txn.parent) req.hdr(traceparent),field(3,-) if tp_ok !tp_zero",
-        "  http-request set-header traceparent 00-%[var(txn.tid)]-%[var(txn.sid)]-%[var(txn.fl)]",
+        *connection_limits(settings),
+        *request_ids(),
         "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
-        f"  http-request track-sc1 src table {REQUESTS}",
         *source_limits(settings),
         f"  acl read_path path -m reg {READ_PATHS}",
         f"  acl infer_path path -m reg {INFER_PATHS}",
@@ -186,8 +175,7 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",
-        # The region is in every line: all edges of a site may log to one reader.
-        f'  log-format \'{{"region":"{region}",{LOG_FIELDS}}}\'',
+        f"  {log_format(region)}",
         f"  default_backend {BACKEND}",
     ]
 

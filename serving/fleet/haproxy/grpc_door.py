@@ -1,8 +1,8 @@
 """The door of a serving host: the only way from the network to its Triton's gRPC.
 
-Triton has inference and model control on one gRPC port, so that port is a unix socket, and the door,
-which runs as Triton's user, is the one process that passes requests from TCP to it: those for the
-methods of inference, by exact path. Everything else, control above all, ends here.
+Triton has inference and model control on one gRPC port, so that port is a unix socket, and the
+door, which runs as Triton's user, is the one process that passes requests from TCP to it: those for
+the methods of inference, by exact path. Everything else, control above all, ends here.
 """
 
 from __future__ import annotations

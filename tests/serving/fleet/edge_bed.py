@@ -20,12 +20,14 @@ from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
 from conf import compose
+from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site
 from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
@@ -85,6 +87,7 @@ class EdgeBed:
     """A running edge in front of one Triton, named `a`, and the address that requests come from."""
 
     port: int
+    grpc_port: int
     edge: Edge
     log: EdgeLog
     source: str = "127.0.0.1"
@@ -146,20 +149,23 @@ class EdgeBed:
 
 
 @contextmanager
-def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[EdgeBed]:
-    """An edge in front of the Triton on `triton_port`; `settings` replace those of the site."""
-    port, stats = free_port(), free_port()
+def running_edge(
+    folder: Path, triton_port: int, door_port: int = 0, **settings: int
+) -> Iterator[EdgeBed]:
+    """An edge in front of the Triton on `triton_port` and the door on `door_port`, if there is one;
+    `settings` replace those of the site."""
+    port, grpc, stats = free_port(), free_port(), free_port()
     path, log_path = folder / "s.sock", folder / "log.sock"
     site = OmegaConf.create(
         {
             "hosts": {"a": {"address": "127.0.0.1", "region": REGION}},
             "edges": {
                 REGION: {
-                    "address": "127.0.0.1", "http_port": port, "stats_port": stats,
-                    "socket": str(path), "state": str(folder),
+                    "address": "127.0.0.1", "http_port": port, "grpc_port": grpc,
+                    "stats_port": stats, "socket": str(path), "state": str(folder),
                 }
             },
-            "ports": {"triton_http": triton_port},
+            "ports": {"triton_http": triton_port, "triton_grpc": door_port or free_port()},
             "paths": {"edge_log": str(log_path)},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": {**compose("site").site.edge, **settings},
@@ -173,7 +179,7 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
     config.write_text(haproxy_cfg(cast(Site, site), REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         try:
-            bed = EdgeBed(port, Edge(REGION, LocalEdge(REGION, path, folder)), log)
+            bed = EdgeBed(port, grpc, Edge(REGION, LocalEdge(REGION, path, folder)), log)
             end = time.monotonic() + 20
             while bed.send("GET", "/v2/health/live").status != 200:
                 assert process.poll() is None and time.monotonic() < end, "the edge did not come up"
@@ -183,6 +189,20 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
             process.kill()
             receiver.close()
             thread.join(timeout=10)
+
+
+@contextmanager
+def running_door(folder: Path) -> Iterator[int]:
+    """The door of the Triton that runs in `folder`; yields its port."""
+    port, config = free_port(), folder / "door.cfg"
+    settings = EdgeSettings(**compose("site").site.edge)
+    config.write_text(door_cfg(f"127.0.0.1:{port}", f"unix:{folder}/grpc.sock:8001", settings))
+    with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
+        try:
+            yield port
+            assert process.poll() is None, "the door ended"
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -214,8 +234,8 @@ def running_triton(folder: Path) -> Iterator[int]:
     carry_runtime(repository / BROKEN / "1", "broken.Broken")
     port = free_port()
     server = TritonServer(
-        env, repository, "127.0.0.1", port, free_port(), free_port(), models=("*",),
-        exit_timeout_s=2,
+        env, repository, "127.0.0.1", port, 8001, free_port(), models=("*",),
+        exit_timeout_s=2, grpc_address=f"unix:{folder}/grpc.sock",
     )  # fmt: skip
     with (
         (folder / "triton.log").open("wb") as log,
