@@ -18,6 +18,7 @@ local find, match = string.find, string.match
 local MAX_TENSORS = 1024 -- of one request, and parameters of one map
 local MAX_SEQUENCE_ID = 128 -- Triton answers a longer one with an error of its own
 local MAX_TEXT = 64 -- letters of a model's name
+local MOST_UNREAD = 256 << 20 -- bytes of a message that is too large
 local INT32, UINT32 = { -(1 << 31), (1 << 31) - 1 }, { 0, (1 << 32) - 1 }
 
 -- The fields of InferTensorContents: the datatypes that each carries, and the range of its numbers.
@@ -368,4 +369,19 @@ core.register_action("grpc_check", { "http-req" }, function(txn)
   else
     txn:Alert("grpc_check: " .. tostring(problem))
   end
+end)
+
+-- A message that is too large is read to its end, and thrown away, before it is refused: see
+-- grpc_edge.py. From `MOST_UNREAD` bytes on the client is told by a reset alone.
+core.register_service("grpc_too_large", "http", function(applet)
+  local left, part = MOST_UNREAD, nil
+  repeat
+    part = applet:receive(65536)
+    left = left - #part
+  until #part == 0 or left < 0
+  applet:set_status(413)
+  applet:add_header("content-length", "0")
+  applet:add_header("grpc-status", "8")
+  applet:add_header("grpc-message", "a message may have " .. applet:get_var("txn.most_bytes") .. " bytes")
+  applet:start_response()
 end)

@@ -27,7 +27,6 @@ BACKEND = "triton_grpc"
 def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
     """The frontend on `bind`; `state` is the folder of the edge's map of versions."""
     most = settings.max_body_bytes
-    too_large = f"a message may have {most} bytes"
     return [
         "frontend infer_grpc",
         f"  bind {bind} proto h2",
@@ -36,6 +35,12 @@ def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -
         *request_ids(),
         "  http-request set-var(txn.path) path",
         *source_limits(settings, grpc_refusal),
+        f"  http-request set-var(txn.most_bytes) int({most})",
+        f"  http-request use-service lua.grpc_too_large if {{ req.body_size gt {most} }}",
+        # Refused when it is whole: an answer to a request that is still coming ends, in HAProxy,
+        # with a reset of the stream, and the client does not see why.
+        f"  http-request wait-for-body time {settings.body_timeout_ms}ms",
+        f"  http-request use-service lua.grpc_too_large if {{ req.body_len gt {most} }}",
         is_method(),
         f"  acl is_infer path -m str {SERVICE}/ModelInfer",
         grpc_refusal(404, "this method is not served here", "!is_method"),
@@ -49,9 +54,6 @@ def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -
             501, "a compressed message is not taken: send it as it is",
             "{ req.hdr(grpc-encoding) -m found } !{ req.hdr(grpc-encoding) -m str identity }",
         ),
-        grpc_refusal(413, too_large, f"{{ req.body_size gt {most} }}"),
-        f"  http-request wait-for-body time {settings.body_timeout_ms}ms",
-        grpc_refusal(413, too_large, f"{{ req.body_len gt {most} }}"),
         f"  http-request set-var(txn.most_numbers) int({settings.max_json_bytes})",
         "  http-request lua.grpc_check",
         "  http-request return status 400 hdr grpc-status 3 "
