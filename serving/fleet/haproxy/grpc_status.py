@@ -11,7 +11,7 @@ from __future__ import annotations
 SERVICE = "/inference.GRPCInferenceService"
 METHODS = ("ModelInfer", "ModelReady", "ModelMetadata", "ServerLive", "ServerReady",
            "ServerMetadata")  # fmt: skip
-"""What a client may call: inference and what it needs to know for it, never control."""
+"""Open to clients: inference and what they need to know for it, never control."""
 
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, PERMISSION_DENIED = 3, 4, 5, 7
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
@@ -54,7 +54,7 @@ def grpc_refusal(status: int, sentence: str, condition: str) -> str:
 
 
 def own_errors() -> list[str]:
-    """What HAProxy itself answers where a request cannot be served."""
+    """The answers of HAProxy itself where a request cannot be served."""
     return [
         f'  http-error status {status} hdr grpc-status {CODES[status]} hdr grpc-message "{text}"'
         for status, text in _OWN_ERRORS.items()

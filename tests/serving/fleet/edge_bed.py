@@ -40,6 +40,8 @@ REGION = "us-east"
 SAME, BROKEN = "same", "broken"
 """Models: one gives every input `x_*` back as `y_*`; one, of Lockgate's runtime, refuses
 an `x_FP32` of 0 and fails on any above it."""
+VERSIONS = (1, 2)
+"""Versions of `same`, which differ in their number alone; each is ready."""
 SAME_PY = """
 import numpy
 import triton_python_backend_utils as pb_utils
@@ -221,15 +223,16 @@ def running_triton(folder: Path) -> Iterator[int]:
     config = config_pbtxt(TritonConfig(SAME, tensors, answers))
     repository = folder / "repository"
     for model, text, code in (
-        (SAME, config, SAME_PY),
+        (SAME, f"{config}version_policy {{ all {{}} }}\n", SAME_PY),
         (BROKEN, config.replace(SAME, BROKEN), RUNTIME_PY),
         (MODEL, CONFIG, MODEL_PY),
     ):
-        version = repository / model / "1"
-        version.mkdir(parents=True)
-        version.with_name("config.pbtxt").write_text(text)
-        (version / "model.py").write_text(code)
-        (version / "transform.json").write_text('{"factor": 2.0}')
+        for number in VERSIONS if model == SAME else (1,):
+            version = repository / model / str(number)
+            version.mkdir(parents=True)
+            version.with_name("config.pbtxt").write_text(text)
+            (version / "model.py").write_text(code)
+            (version / "transform.json").write_text('{"factor": 2.0}')
     (repository / BROKEN / "1" / "broken.py").write_text(BROKEN_PY)
     carry_runtime(repository / BROKEN / "1", "broken.Broken")
     port = free_port()
