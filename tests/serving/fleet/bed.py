@@ -319,6 +319,10 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "watch.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
+    door = box.door(site, name)
+    ensure_files([door])
+    _spawn(bed, as_user(site.users.triton, "haproxy", "-db", "-f", str(door.path)),
+           home / "log" / "door.log")  # fmt: skip
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
     return known_hosts_line(name, address, site.ports.ssh, host_key)
 
@@ -327,7 +331,7 @@ def as_user(user: str, *command: str) -> list[str]:
     """`command` run by root as `user`, with its groups and nothing of our environment."""
     group = str(pwd.getpwnam(user).pw_gid)
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
-            "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
+            "env", "-i", "PATH=/usr/bin:/bin:/usr/sbin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:

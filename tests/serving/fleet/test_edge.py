@@ -27,11 +27,12 @@ def site(state="/run/edges", **changes):
                 "w": {"address": "127.0.0.13", "region": "us-west"},
             },
             "edges": {
-                region: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
+                region: {"address": "127.0.0.1", "http_port": 18080 + n,
+                         "grpc_port": 18090 + n, "stats_port": 18404 + n,
                          "socket": f"/run/{region}.sock", "state": state}
                 for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
             },
-            "ports": {"triton_http": 18000, "host_agent": 18004},
+            "ports": {"triton_http": 18000, "triton_grpc": 18001, "host_agent": 18004},
             "paths": {"edge_log": "/run/edge-log.sock"},
             "groups": {"edge": "root"},
             "edge": compose("site").site.edge,
@@ -65,7 +66,9 @@ def test_a_region_has_its_own_hosts_and_those_of_others_behind_them():
 
 def test_a_post_that_may_have_run_is_never_sent_again():
     lines = haproxy_cfg(site(), "us-east").splitlines()
-    assert {line.strip() for line in lines if "retry-on" in line} == {"retry-on conn-failure"}
+    tried = {tuple(line.split()[1:]) for line in lines if "retry-on" in line}
+    # By gRPC 503 is the answer of a host's door that could not connect to its Triton.
+    assert tried == {("conn-failure",), ("conn-failure", "503")}
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
     """A real HAProxy with the site's own configuration and one host: its port, and the process."""
     if not shutil.which("haproxy"):
         pytest.skip("haproxy is missing")
-    ports = {"http": free_port(), "stats": free_port()}
+    ports = {"http": free_port(), "grpc": free_port(), "stats": free_port()}
     site = OmegaConf.create(
         {
             "hosts": {"a": {"address": "127.0.0.1", "region": "us-east"}},
@@ -227,12 +227,13 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
                 "us-east": {
                     "address": "127.0.0.1",
                     "http_port": ports["http"],
+                    "grpc_port": ports["grpc"],
                     "stats_port": ports["stats"],
                     "socket": str(tmp_path / "s.sock"),
                     "state": str(tmp_path),
                 }
             },
-            "ports": {"triton_http": triton_port, "host_agent": free_port()},
+            "ports": {"triton_http": triton_port, "triton_grpc": 1, "host_agent": 2},
             "paths": {"edge_log": str(tmp_path / "log.sock")},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": compose("site").site.edge,
