@@ -79,6 +79,28 @@ def test_answers_and_failures_are_counted_apart(log: EdgeLog) -> None:
     assert value(log, "lockgate_request_failures_total", **FLIGHTS, reason="no_host") == 1
 
 
+def test_the_last_versions_of_a_model_have_series_of_their_own(log: EdgeLog) -> None:
+    for version in range(1, 8):
+        log.take(line(version=str(version)))
+        log.take(line(version=str(version), status=500))
+        log.take(line(version=str(version), status=400))  # the client's mistake
+    for odd in ("", "x", "9" * 10, 7, None):
+        log.take(line(version=odd, path="/v2/models/unknown/infer"))
+        log.take(line(version=odd if odd != 7 else "-7"))
+    found = {
+        (sample.name, sample.labels["version"]): sample.value
+        for metric in (log.versions.seconds, log.versions.failures)
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name.endswith(("_count", "_total"))
+    }
+    kept = [str(version) for version in range(4, 8)]
+    assert found == {
+        **{("lockgate_version_request_duration_seconds_count", one): 1 for one in kept},
+        **{("lockgate_version_request_failures_total", one): 1 for one in kept},
+    }
+
+
 @pytest.mark.parametrize(
     ("status", "term", "reason"),
     [
