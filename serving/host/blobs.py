@@ -197,6 +197,8 @@ def ssh_argv(home: HostHome, peer: Peer, known_hosts: str, own: str) -> list[str
         "-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no", "-o", "HostKeyAlias=peer",
         "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
         "-o", "LogLevel=ERROR", "-o", f"ConnectTimeout={_CONNECT_S}",
+        # Processors do it in hardware: a third of the time of the default.
+        "-o", "Ciphers=^aes128-gcm@openssh.com",
         # A peer that falls silent is given up, and the controller sends instead.
         "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
         *(["-b", own] if own else []),
