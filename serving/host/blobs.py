@@ -23,7 +23,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -74,12 +74,14 @@ def _offered_files(home: HostHome, peer: str) -> dict[tuple[str, str], Path]:
 
 def _send(path: Path, start: int, answers: IO[bytes]) -> None:
     with path.open("rb") as content:
-        left = os.fstat(content.fileno()).st_size - start
-        content.seek(start)
-        answers.write(b"%d\n" % left)
-        while block := content.read(min(_BLOCK, left)):
-            answers.write(block)
-            left -= len(block)
+        size = os.fstat(content.fileno()).st_size
+        answers.write(b"%d\n" % (size - start))
+        answers.flush()
+        while start < size:
+            # From the file to the connection inside the kernel: this host serves models meanwhile.
+            start += os.sendfile(
+                answers.fileno(), content.fileno(), start, min(_BLOCK, size - start)
+            )
 
 
 class BlobStream:
@@ -89,7 +91,9 @@ class BlobStream:
     """
 
     def __init__(self, process: subprocess.Popen[bytes], peer: Peer, limit_kib_s: int) -> None:
+        assert process.stdout is not None
         self._process, self._peer, self._limit = process, peer, limit_kib_s
+        self._pipe = process.stdout.fileno()
         self._began = time.monotonic()
         self.received = 0
 
@@ -111,15 +115,17 @@ class BlobStream:
     def append(self, sha256: str, path: Path, size: int) -> None:
         """Complete the file at `path`, which may have its first bytes already, to `size` bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            have = file.tell()
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            have = os.lseek(handle, 0, os.SEEK_END)
             if have > size:
-                file.truncate(0)
-                have = 0
+                os.ftruncate(handle, 0)
+                have = os.lseek(handle, 0, os.SEEK_SET)
             if self._request(f"blob {sha256} {have}") != size - have:
                 raise self._fault(f"it has not the {size - have} bytes that are missing here")
-            for block in self._blocks(size - have):
-                file.write(block)
+            self._take(size - have, lambda most: os.splice(self._pipe, handle, most))
+        finally:
+            os.close(handle)
 
     def _small(self, line: str, most: int) -> bytes | None:
         size = self._request(line)
@@ -127,31 +133,41 @@ class BlobStream:
             return None
         if size > most:
             raise self._fault(f"it answered {line.split()[0]} with {size} bytes")
-        return b"".join(self._blocks(size))
+        blocks: list[bytes] = []
+
+        def read(most: int) -> int:
+            blocks.append(os.read(self._pipe, most))
+            return len(blocks[-1])
+
+        self._take(size, read)
+        return b"".join(blocks)
 
     def _request(self, line: str) -> int | None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{line}\n".encode("ascii"))
-            self._process.stdin.flush()
         except BrokenPipeError:
             raise self._fault(self._last_words()) from None
-        answer = self._process.stdout.readline(_MAX_LINE)
+        answer = b""
+        while not answer.endswith(b"\n") and len(answer) < _MAX_LINE:
+            letter = os.read(self._pipe, 1)
+            if not letter:
+                raise self._fault(self._last_words())
+            answer += letter
         if answer == b"none\n":
             return None
         if not answer.strip().isdigit():
-            raise self._fault(self._last_words())
+            raise self._fault("its answer is no number of bytes")
         return int(answer)
 
-    def _blocks(self, size: int) -> Iterator[bytes]:
-        assert self._process.stdout is not None
+    def _take(self, size: int, move: Callable[[int], int]) -> None:
+        """Have `move(most)`, which returns how many it took, take `size` bytes from the pipe."""
         while size:
-            block = self._process.stdout.read(min(_BLOCK, size))
-            if not block:
+            moved = move(min(_BLOCK, size))
+            if not moved:
                 raise self._fault(self._last_words())
-            size -= len(block)
-            self.received += len(block)
-            yield block
+            size -= moved
+            self.received += moved
             if self._limit:
                 due = self._began + self.received / (self._limit << 10)
                 time.sleep(max(0.0, due - time.monotonic()))
@@ -175,6 +191,7 @@ def connected(home: HostHome, peer: Peer, limit_kib_s: int) -> Iterator[BlobStre
         process = subprocess.Popen(
             ssh_argv(home, peer, known.name, own_address()),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
+            bufsize=0, pipesize=_BLOCK,
         )  # fmt: skip
         try:
             yield BlobStream(process, peer, limit_kib_s)

@@ -20,6 +20,8 @@ from serving.fleet.ssh import transfer
 from serving.fleet.ssh.transfer import Arrival, TransferLimits
 from serving.fleet.ssh.verbs import HostVerbs
 
+_ASKING_S = 10.0
+"""Longest wait for other hosts' answers before the controller sends."""
 _TRIES = 2
 """Sources that a host tries before the controller sends to it."""
 
@@ -36,10 +38,14 @@ class _Source:
 
 @dataclass
 class _RegionFlow:
-    """The sources of one package in one region, and whether the controller sends to one now."""
+    """The sources of one package in one region, and whether the controller sends to one now.
+
+    `asked` hosts have not yet answered whether they have the package already.
+    """
 
     sources: list[_Source] = field(default_factory=list)
     seeding: bool = False
+    asked: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
 
@@ -69,7 +75,15 @@ class FanOut:
         Raises NoRoom, PackageRefused, LeaseLost, Unreachable, FleetError: those of this host only.
         """
         flow = self._flow(shipment, host)
-        if transfer.is_ready(verbs, shipment, limits, rollback):
+        with flow.changed:
+            flow.asked += 1
+        try:
+            ready = transfer.is_ready(verbs, shipment, limits, rollback)
+        finally:
+            with flow.changed:
+                flow.asked -= 1
+                flow.changed.notify_all()
+        if ready:
             arrival = Arrival("already there and verified")
         else:
             arrival = self._bring(host, verbs, shipment, limits, rollback, flow)
@@ -109,6 +123,8 @@ class FanOut:
     def _take(self, flow: _RegionFlow, tried: Sequence[str]) -> _Source | None:
         """A source with room, None when the controller is to send. Waits for either."""
         with flow.changed:
+            # One that has the package already, of an interrupted rollout, spares sending it again.
+            flow.changed.wait_for(lambda: flow.sources or not flow.asked, _ASKING_S)
             while True:
                 fit = [source for source in flow.sources if source.name not in tried]
                 if not self._fetches or len(tried) >= _TRIES or (flow.sources and not fit):
