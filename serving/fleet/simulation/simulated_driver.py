@@ -50,7 +50,7 @@ class SimulatedDriver:
         self.unproven: list[str] = []
         self.fence = 0
         self.fail_at: int | None = None
-        self.late = self.kill = self.hang = False
+        self.late = self.kill = self.hang = self.killed = False
         self.lock = threading.RLock()
 
     def arm(
@@ -59,6 +59,7 @@ class SimulatedDriver:
         """Let change number `fail_at` from now on fail."""
         self.changes.clear()
         self.fail_at, self.late, self.kill, self.hang = fail_at, late, kill, hang
+        self.killed = False
 
     def snapshot(self) -> dict[str, Before]:
         """Every host as an undo knows it."""
@@ -86,6 +87,8 @@ class SimulatedDriver:
                 self._fail(host.name, what)
 
     def _count(self, change: str) -> bool:
+        if self.killed:
+            raise Killed()  # the other threads of a killed controller do nothing more either
         self.changes.append(change)
         return self.fail_at is not None and len(self.changes) == self.fail_at
 
@@ -95,7 +98,7 @@ class SimulatedDriver:
         return max(set(trial.serving) - set(machine.serving), default=None)
 
     def _fail(self, place: str, what: str) -> None:
-        self.fail_at = None
+        self.fail_at, self.killed = None, self.kill
         raise Killed() if self.kill else FleetError(f"{place}: {what} failed")
 
     def _reach(self, host: Host) -> None:
