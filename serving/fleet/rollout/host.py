@@ -33,7 +33,9 @@ def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
     """Load the version beside what the host serves, and prove it and those of `beside` there.
 
     One of `beside` that does not answer rightly is restarted with its Triton, drained: it must be
-    a way back. Raises FleetError; the host is then as far as it got.
+    a way back. What a restarted Triton serves stays as it was: what is persisted is what the host's
+    own watch holds it to, and a version on trial must not take a host down. Raises FleetError; the
+    host is then as far as it got.
     """
     host, driver, versions = change.host, run.driver, change.prepared
     others = tuple(v for v in beside if v in versions and v != run.shipment.version)
@@ -51,7 +53,6 @@ def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
             restart(run, change, versions)
     run.log_step(host, "load", version_names(versions))
     driver.serve(host, versions, run.rollback)
-    driver.persist(host, versions, run.rollback)
     prove(run, host, (run.shipment.version,))
     try:
         prove(run, host, others)
