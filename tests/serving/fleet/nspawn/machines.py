@@ -57,7 +57,7 @@ class Machine:
 
 
 class Machines:
-    """`count` machines h1, h2, ... on one bridge; `root_key` is root's at each. Stop with `down`."""
+    """`count` machines h1, h2, ... on a bridge; `root_key` is root's at each. Stop with `down`."""
 
     def __init__(self, count: int) -> None:
         self.base = base_system()
@@ -94,7 +94,9 @@ class Machines:
         top = machine.top
         for name in ("upper", "work", "top"):
             (machine.folder / name).mkdir(parents=True)
-        layers = f"lowerdir={self.base},upperdir={machine.folder}/upper,workdir={machine.folder}/work"
+        layers = (
+            f"lowerdir={self.base},upperdir={machine.folder}/upper,workdir={machine.folder}/work"
+        )
         _run("mount", "-t", "overlay", "overlay", "-o", layers, str(top))
         (top / "etc/hostname").write_text(f"{machine.name}\n")
         # 10-: it must sort before Debian's own 80-container-host0.network.
