@@ -6,7 +6,6 @@ import grp
 import json
 import os
 import subprocess
-import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from serving.fleet.bootstrap.wheelhouse import make_wheelhouse, read_wheelhouse
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
-from tests.serving.fleet.bed import MODEL, free_port, make_key, publish, wait_for
+from tests.serving.fleet.bed import MODEL, make_key, publish, wait_for
 from tests.serving.fleet.nspawn.machines import CACHE, Machine, Machines
 
 REPO = Path(__file__).resolve().parents[4]
@@ -44,7 +43,8 @@ class BareFleet:
     def overrides(self) -> list[str]:
         """The site, as overrides of any config that has one."""
         hosts = ",".join(
-            f"{one.name}:{{address:{one.address},region:{REGION}}}" for one in self.machines.machines
+            f"{one.name}:{{address:{one.address},region:{REGION}}}"
+            for one in self.machines.machines
         )
         edge = (
             f"{{address:{self.machines.gateway},http_port:18080,grpc_port:18090,stats_port:18404,"
@@ -162,10 +162,3 @@ def _ensure_wheelhouse(fleet: BareFleet) -> None:
         read_wheelhouse(settings)
     except FleetConfigError:
         make_wheelhouse(settings)
-
-
-def seconds_since(began: float) -> float:
-    return round(time.monotonic() - began, 1)
-
-
-__all__ = ["BareFleet", "bare_fleet", "free_port", "seconds_since", "wait_for"]
