@@ -13,10 +13,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from conf import compose
+from conf.schema import from_config
 from conf.site_schema import Site, site_config
 from serving.artifact.signature import allowed_signer
 from serving.fleet.bootstrap.layout import BootstrapSettings
-from serving.fleet.bootstrap.wheelhouse import make_wheelhouse, read_wheelhouse
+from serving.fleet.bootstrap.wheelhouse import read_wheelhouse
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
@@ -154,11 +155,11 @@ def bare_fleet(count: int) -> BareFleet:
 
 
 def _ensure_wheelhouse(fleet: BareFleet) -> None:
-    from conf.schema import from_config
-
-    config = compose("bootstrap", [*fleet.overrides, f"bootstrap.wheelhouse={CACHE}/wheelhouse"])
-    settings = from_config(BootstrapSettings, config.bootstrap, "bootstrap")
+    """One wheelhouse for all runs of these tests; made when the list of packages changed."""
+    override = f"bootstrap.wheelhouse={CACHE}/wheelhouse"
+    config = compose("bootstrap", [*fleet.overrides, override])
     try:
-        read_wheelhouse(settings)
+        read_wheelhouse(from_config(BootstrapSettings, config.bootstrap, "bootstrap"))
     except FleetConfigError:
-        make_wheelhouse(settings)
+        done = fleet.fab("wheelhouse", overrides=(override,))
+        assert done.returncode == 0, done.stderr
