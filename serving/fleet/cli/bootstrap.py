@@ -9,6 +9,7 @@ fab bootstrap h1 --key ~/.ssh/root                 "h1: no change. h1 serves: ..
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,8 +28,9 @@ from serving.fleet.bootstrap.root_shell import RootShell
 from serving.fleet.bootstrap.serving_host import HostTrust, serving_host
 from serving.fleet.bootstrap.wheelhouse import Wheelhouse, make_wheelhouse, read_wheelhouse
 from serving.fleet.errors import FleetConfigError, denied
-from serving.fleet.inventory import Fleet, fleet_from
+from serving.fleet.inventory import Fleet, Host, Ssh, fleet_from
 from serving.fleet.ssh.connection import open_shell
+from serving.fleet.ssh.pinned_keys import pinned_keys
 
 Progress = Callable[[str, str], None]
 
@@ -87,6 +89,7 @@ def bootstrap(
         user=user or on.settings.user,
         key=Path(key).expanduser() if key else on.settings.key,
     )
+    _require_access(host, own)
     shell = open_shell(host, own)
     try:
         root = RootShell(shell)
@@ -96,6 +99,21 @@ def bootstrap(
     finally:
         shell.close()
     return _report(name, changes, see_serving(host, deploy, on.settings.start_timeout_s), began)
+
+
+def _require_access(host: Host, own: Ssh) -> None:
+    """Raises FleetConfigError without a pin of the host, or without the key."""
+    name, known = host.name, own.known_hosts
+    if not known.exists() or not pinned_keys(known, host.address, own.port).keys:
+        raise FleetConfigError(
+            f"{name} has no host key in {known}. Nothing was sent. Read its fingerprint "
+            f"on its console and type: fab pin {name} --fingerprint SHA256:..."
+        )
+    if not os.access(own.key, os.R_OK):
+        raise FleetConfigError(
+            f"there is no SSH key at {own.key} that this user can read. Name the key of "
+            f"{own.user} at {name}: fab bootstrap {name} --key FILE"
+        )
 
 
 def _facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:

@@ -53,7 +53,7 @@ def fleet(bare: BareFleet) -> BareFleet:
 
 def test_an_unpinned_host_is_not_touched(bare: BareFleet) -> None:
     done = bare.bootstrap("h1")
-    assert done.returncode != DONE and "Pin it first" in done.stderr
+    assert done.returncode != DONE and "fab pin h1 --fingerprint" in done.stderr
     assert not (bare.machine("h1").top / "srv/lockgate").exists()
     wrong = bare.fab("pin", "h1", "--fingerprint", f"SHA256:{'A' * 43}")
     assert wrong.returncode == REFUSED and "Nothing was pinned" in wrong.stderr
@@ -86,7 +86,7 @@ def test_what_was_changed_by_hand_is_mended(fleet: BareFleet) -> None:
     assert [line for line in plan.splitlines() if not line.startswith("h2:")] == [
         "folder /srv/lockgate/state: mode",
         "file /etc/ssh/sshd_config.d/lockgate.conf: content",
-        "unit ssh.service: reload after /etc/ssh/sshd_config.d/lockgate.conf",
+        "unit ssh.service: /etc/ssh/sshd_config.d/lockgate.conf changed after its start",
         "unit lockgate-exporter.service: inactive",
     ]
     mended = fleet.bootstrap("h2")
