@@ -51,12 +51,22 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Region:
-    """One region: its edge's runtime socket and client port, and the hosts behind it."""
+class FleetEdge:
+    """One HAProxy: its runtime socket and state folder, and the base URL of its clients."""
 
     name: str
-    socket: Path
+    region: str
     url: str
+    socket: Path
+    state: Path
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region: its edges, each in front of all its hosts."""
+
+    name: str
+    edges: tuple[FleetEdge, ...]
     hosts: tuple[Host, ...]
 
 
@@ -69,6 +79,11 @@ class Fleet:
     ssh: Ssh
     load_timeout_s: float
     infer_timeout_s: float
+
+    @property
+    def edges(self) -> tuple[FleetEdge, ...]:
+        """Every edge, region by region."""
+        return tuple(edge for region in self.regions for edge in region.edges)
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -109,28 +124,28 @@ def fleet_from(config: DictConfig) -> Fleet:
 
 def _build(content: Mapping[str, Any]) -> Fleet:
     hosts = [_host(name, entry, content) for name, entry in content["hosts"].items()]
-    edges = content["edges"]
+    edges = [_edge(name, entry) for name, entry in content["edges"].items()]
+    served = list(dict.fromkeys(edge.region for edge in edges))
     seen: dict[str, str] = {}
     for host in hosts:
         _only_us(host.region, f"host {host.name}")
-        if host.region not in edges:
+        if host.region not in served:
             raise FleetConfigError(
                 f"host {host.name} is in region {host.region!r}, which has no edge; "
-                f"site.edges has {', '.join(edges)}."
+                f"site.edges has {', '.join(served)}."
             )
         if host.address in seen:
             raise FleetConfigError(f"hosts {seen[host.address]} and {host.name} have one address.")
         seen[host.address] = host.name
-    for region in edges:
-        _only_us(region, f"edge {region}")
+    for edge in edges:
+        _only_us(edge.region, f"edge {edge.name}")
     regions = tuple(
         Region(
             name=name,
-            socket=Path(edge["socket"]),
-            url=f"http://{host_port(str(edge['address']), edge['http_port'])}",
+            edges=tuple(edge for edge in edges if edge.region == name),
             hosts=tuple(host for host in hosts if host.region == name),
         )
-        for name, edge in edges.items()
+        for name in served
     )
     ssh = content["ssh"]
     return Fleet(
@@ -147,6 +162,16 @@ def _build(content: Mapping[str, Any]) -> Fleet:
         ),
         load_timeout_s=float(content["triton"]["load_timeout_s"]),
         infer_timeout_s=float(content["triton"]["infer_timeout_s"]),
+    )
+
+
+def _edge(name: str, entry: Mapping[str, Any]) -> FleetEdge:
+    return FleetEdge(
+        name=str(name),
+        region=str(entry.get("region") or name),
+        url=f"http://{host_port(str(entry['address']), entry['http_port'])}",
+        socket=Path(entry["socket"]),
+        state=Path(entry["state"]),
     )
 
 

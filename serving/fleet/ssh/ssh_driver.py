@@ -176,7 +176,7 @@ class SshDriver:
             return None
 
     def _edge(self, host: Host) -> edge.Edge:
-        return edge.Edge(host.region, self.fleet.region_of(host).socket)
+        return edge.edge_of(self.fleet.region_of(host).edges[0])
 
     def _shell(self, host: Host) -> Shell:
         shell = self._shells.get(host.name)

@@ -39,6 +39,8 @@ from serving.artifact.verify import FORMAT
 from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -104,6 +106,13 @@ MARKS = [
 """Marks of every test that brings this bed up."""
 
 
+def make_state(folder: Path) -> None:
+    """The state folder of an edge, as the box makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in FIRST_FILES.items():
+        (folder / name).write_text(text)
+
+
 def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
@@ -166,7 +175,8 @@ class Bed:
         return site_config(self.config)
 
     def edge(self, region: str = "us-east") -> Edge:
-        return Edge(region, Path(self.config.site.edges[region].socket))
+        edge = self.site.edges[region]
+        return Edge(region, LocalEdge(region, edge.socket, edge.state))
 
     def url(self, region: str = "us-east") -> str:
         edge = self.config.site.edges[region]
@@ -260,6 +270,7 @@ def _start(bed: Bed) -> None:
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
+        make_state(site.edges[region].state)
         path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
     for region in site.edges:
@@ -308,6 +319,10 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "watch.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
+    door = box.door(site, name)
+    ensure_files([door])
+    _spawn(bed, as_user(site.users.triton, "haproxy", "-db", "-f", str(door.path)),
+           home / "log" / "door.log")  # fmt: skip
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
     return known_hosts_line(name, address, site.ports.ssh, host_key)
 
@@ -316,7 +331,7 @@ def as_user(user: str, *command: str) -> list[str]:
     """`command` run by root as `user`, with its groups and nothing of our environment."""
     group = str(pwd.getpwnam(user).pw_gid)
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
-            "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
+            "env", "-i", "PATH=/usr/bin:/bin:/usr/sbin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:
