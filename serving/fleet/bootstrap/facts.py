@@ -148,6 +148,17 @@ class HostUnit:
         return f"unit {self.name}"
 
 
+@dataclass(frozen=True)
+class HostUnitOff:
+    """A unit of a distribution's package that neither runs nor starts at boot."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        return f"unit {self.name}"
+
+
 HostFact = (
     HostInterpreter
     | HostPackages
@@ -159,6 +170,7 @@ HostFact = (
     | HostBinary
     | HostEnvironment
     | HostUnit
+    | HostUnitOff
 )
 
 

@@ -290,6 +290,19 @@ def make_unit(fact: dict) -> None:
         raise HostFault(f"it was started and is {state}. See there: journalctl --unit {name}")
 
 
+def unit_off_differs(fact: dict) -> str:
+    now = _unit(fact["name"])
+    if now["LoadState"] != "loaded":
+        return ""
+    if now["ActiveState"] in ("active", "reloading", "activating"):
+        return now["ActiveState"]
+    return now["UnitFileState"] if now["UnitFileState"] == "enabled" else ""
+
+
+def make_unit_off(fact: dict) -> None:
+    run("systemctl", "disable", "--quiet", "--now", fact["name"])
+
+
 def _unit(name: str) -> dict:
     wanted = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,StateChangeTimestampMonotonic"
     shown = run("systemctl", "show", name, "--property", wanted)
@@ -359,4 +372,5 @@ KINDS = {
     "HostBinary": (binary_differs, make_binary),
     "HostEnvironment": (environment_differs, make_environment),
     "HostUnit": (unit_differs, make_unit),
+    "HostUnitOff": (unit_off_differs, make_unit_off),
 }

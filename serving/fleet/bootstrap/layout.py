@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from conf.site_checks import check_absolute, check_at_least_one, host_port
+from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site
 from serving.triton.server import TritonServer
 
@@ -70,6 +71,7 @@ class HostLayout:
     triton_user: str
     serving_group: str
     http_port: int
+    grpc_port: int
     metrics_port: int
     exporter_port: int
     node_exporter_port: int
@@ -77,6 +79,7 @@ class HostLayout:
     http_threads: int
     verify_interval_s: int
     approvals: int
+    edge: EdgeSettings
 
     def path(self, name: str) -> str:
         """A path below the host's folder."""
@@ -139,6 +142,7 @@ def host_layout(site: Site, settings: BootstrapSettings, host: str) -> HostLayou
         triton_user=site.users.triton,
         serving_group=site.groups.serving,
         http_port=site.ports.triton_http,
+        grpc_port=site.ports.triton_grpc,
         metrics_port=site.ports.triton_metrics,
         exporter_port=site.ports.host_exporter,
         node_exporter_port=site.ports.node_exporter,
@@ -146,4 +150,5 @@ def host_layout(site: Site, settings: BootstrapSettings, host: str) -> HostLayou
         http_threads=site.triton.http_threads,
         verify_interval_s=site.triton.verify_interval_s,
         approvals=site.signing.approvals,
+        edge=site.edge,
     )

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.site_checks import host_port
 from serving.artifact import verify
 from serving.fleet.bootstrap import restart_request, units
 from serving.fleet.bootstrap.facts import (
@@ -21,6 +22,7 @@ from serving.fleet.bootstrap.facts import (
     HostPackages,
     HostTree,
     HostUnit,
+    HostUnitOff,
 )
 from serving.fleet.bootstrap.layout import HostLayout
 from serving.fleet.bootstrap.ssh_access import (
@@ -32,6 +34,7 @@ from serving.fleet.bootstrap.ssh_access import (
     session_options,
 )
 from serving.fleet.bootstrap.wheelhouse import NODE_EXPORTER, Wheelhouse
+from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
 
@@ -114,6 +117,7 @@ def files(layout: HostLayout, trust: HostTrust) -> list[HostFact]:
         HostFile(path("etc/authorized_keys"), verbs),
         HostFile(path("etc/authorized_keys.staging"), receives),
         HostFile(path("etc/restart.py"), _text(restart_request.__file__)),
+        HostFile(path("etc/door.cfg"), _door(layout)),
         HostFile(path("etc/host_exporter.py"), _text(EXPORTER)),
         HostFile("/etc/systemd/journald.conf.d/lockgate.conf", journal(layout)),
         HostFile(SSHD, sshd_options(layout), check=("sshd", "-t")),
@@ -151,11 +155,13 @@ def running(layout: HostLayout) -> list[HostFact]:
         unit(units.RESTART),
         unit(units.WATCH, *code),
         unit(units.TRITON, *code),
+        unit(units.DOOR, path("etc/door.cfg")),
         unit(units.EXPORTER, path("etc/host_exporter.py")),
     ]
     if layout.settings.node_exporter:
         made.append(unit(units.NODE_EXPORTER, path("bin/node_exporter")))
-    return list(made)
+    # The package brings it along; a host needs the program alone.
+    return [HostUnitOff("haproxy.service"), *made]
 
 
 def sshd_options(layout: HostLayout) -> str:
@@ -188,6 +194,11 @@ def journal(layout: HostLayout) -> str:
             "",
         ]
     )
+
+
+def _door(layout: HostLayout) -> str:
+    bind = host_port(layout.address, layout.grpc_port)
+    return door_cfg(bind, layout.triton.grpc_target, layout.edge)
 
 
 def _settings(layout: HostLayout) -> str:

@@ -18,6 +18,7 @@ from serving.fleet.bootstrap.restart_request import DONE
 
 WATCH = "lockgate-watch.service"
 TRITON = "lockgate-triton.service"
+DOOR = "lockgate-door.service"
 EXPORTER = "lockgate-exporter.service"
 NODE_EXPORTER = "lockgate-node-exporter.service"
 RESTART = "lockgate-restart.socket"
@@ -61,6 +62,7 @@ def unit_texts(layout: HostLayout) -> dict[str, str]:
     return {
         WATCH: _watch(layout),
         TRITON: _triton(layout),
+        DOOR: _door(layout),
         EXPORTER: _exporter(layout),
         RESTART: _restart_socket(layout),
         RESTART_COMMAND: _restart_command(layout),
@@ -119,6 +121,26 @@ def _triton(layout: HostLayout) -> str:
         [f"Wants={WATCH}", f"After=network-online.target {WATCH}", "Wants=network-online.target",
          "StartLimitIntervalSec=0"],
     )  # fmt: skip
+
+
+def _door(layout: HostLayout) -> str:
+    command = ["/usr/sbin/haproxy", "-db", "-f", layout.path("etc/door.cfg")]
+    return _unit(
+        "The way from the network to Triton's gRPC, for inference only",
+        [
+            f"User={layout.triton_user}",
+            f"ExecStart={_command(command)}",
+            *RUNS_AGAIN,
+            *NO_DEVICES,
+            NO_NEW_CODE,
+            NETWORK,
+            "UMask=0077",
+            "LimitNOFILE=65536",
+            "TasksMax=64",
+            "MemoryMax=512M",
+        ],
+        ["After=network-online.target", "Wants=network-online.target"],
+    )
 
 
 def _exporter(layout: HostLayout) -> str:

@@ -8,6 +8,7 @@ way to the internet: the bridge leads to this machine only.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CACHE = Path("/var/tmp/lockgate-bare")
-PACKAGES = "systemd,systemd-sysv,dbus,openssh-server,python3,libpython3.11,iproute2,rsync"
+PACKAGES = "systemd,systemd-sysv,dbus,openssh-server,python3,libpython3.11,iproute2,rsync,haproxy"
 NEEDED = ("systemd-nspawn", "debootstrap", "ip", "ssh-keygen", "rsync", "haproxy")
 SUITE = "bookworm"
 GATEWAY = 1
@@ -167,7 +168,7 @@ class Machines:
 def base_system() -> Path:
     """The disk that all machines share, made once; two at the same time wait for each other."""
     CACHE.mkdir(exist_ok=True)
-    base = CACHE / "base"
+    base = CACHE / f"base-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:8]}"
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.is_dir():

@@ -66,7 +66,14 @@ def test_a_second_bootstrap_changes_nothing(fleet: BareFleet) -> None:
 
 
 def test_every_unit_is_hardened(fleet: BareFleet) -> None:
-    names = [units.WATCH, units.TRITON, units.EXPORTER, units.NODE_EXPORTER, "lockgate-restart@1"]
+    names = [
+        units.WATCH,
+        units.TRITON,
+        units.DOOR,
+        units.EXPORTER,
+        units.NODE_EXPORTER,
+        "lockgate-restart@1",
+    ]
     for name in names:
         shown = fleet.machines.ssh(
             fleet.machine("h1"), f"systemd-analyze security {name}", check=False
