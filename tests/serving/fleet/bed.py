@@ -29,7 +29,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import ensure_ed25519, known_hosts_line
+from scripts.box.keys import ensure_ed25519
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -37,6 +37,7 @@ from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
+from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
