@@ -21,6 +21,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -367,7 +368,8 @@ def wait_for(condition, timeout_s: float) -> None:
 class Load:
     """Clients that ask the edge without pause, each on a kept-alive connection; bounded in rate.
 
-    `failures` holds everything that was not a 200 with an answer of one of `factors`.
+    There are `clients` by HTTP and one by gRPC. `failures` holds everything that was not an answer
+    of one of `factors`.
     """
 
     def __init__(self, bed: Bed, factors: tuple[float, ...], clients: int = 3, pause: float = 0.01):
@@ -375,7 +377,8 @@ class Load:
         self.sent, self.failures, self.seen = 0, [], set()  # type: ignore[var-annotated]
         self.latencies: list[float] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        asks = [*[self._ask] * clients, self._ask_by_grpc]
+        self._threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -415,6 +418,29 @@ class Load:
             self.sent += 1
             self.latencies.append(time.monotonic() - began)
             time.sleep(self.pause)
+
+    def _ask_by_grpc(self) -> None:
+        import tritonclient.grpc as triton
+        from tritonclient.utils import InferenceServerException
+
+        edge = self.bed.config.site.edges["us-east"]
+        x = np.float32([[3.0]])
+        tensor = triton.InferInput("x", [1, 1], "FP32").set_data_from_numpy(x)
+        with triton.InferenceServerClient(f"{edge.address}:{edge.grpc_port}") as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = client.infer(MODEL, [tensor], client_timeout=30)
+                    factor = float(answer.as_numpy("y")[0, 0]) / 3.0
+                    if factor not in self.factors:
+                        self.failures.append(("wrong by gRPC", str(factor)))
+                    else:
+                        self.seen.add(factor)
+                except InferenceServerException as error:
+                    self.failures.append(("broken by gRPC", str(error)))
+                self.sent += 1
+                self.latencies.append(time.monotonic() - began)
+                time.sleep(self.pause)
 
 
 PYTHON = sys.executable
