@@ -78,8 +78,8 @@ class BenchMachines:
                 for path in folder.iterdir():
                     subprocess.run(["chmod", "-R", "u+w", str(path)], check=True)
                     shutil.rmtree(path)
-            for name in ("offers", "fence"):
-                (home / "state" / name).unlink(missing_ok=True)
+            for path in (home / "state").iterdir():
+                path.unlink()
 
 
 @contextmanager
