@@ -8,6 +8,7 @@ is run by the host's own supervisord, as lg-triton, which may write nothing of t
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from conf.site_checks import host_port
@@ -21,6 +22,7 @@ from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
 from serving.host.home import settings_json
 from serving.host.installation import host_files
+from serving.host.peers import Peer, peers_json
 from serving.triton import TritonServer
 
 GRPC_SUFFIX = 8001
@@ -78,7 +80,8 @@ def sshd_config(site: Site, host: str) -> str:
             f"ListenAddress {address}",
             f'HostKey "{here}/etc/ssh_host_ed25519_key"',
             f'PidFile "{here}/run/sshd.pid"',
-            f'AuthorizedKeysFile "{here}/etc/authorized_keys"',
+            # The second is the verifier's own: which host may read which package, and until when.
+            f'AuthorizedKeysFile "{here}/etc/authorized_keys" "{here}/state/offers"',
             # The file is root's in a folder of root's, but the checkout above it may be anybody's.
             "StrictModes no",
             f"AllowUsers {site.users.verify} {site.users.host}",
@@ -161,10 +164,13 @@ def ensure_keys(site: Site) -> None:
     verifier = (REPO / "serving" / "artifact" / "verify.py").read_text()
     known = ""
     pinned = []
+    peers = {}
     for host, spec in site.hosts.items():
         etc = home(site, host) / "etc"
         public = keys.ensure_ed25519(etc / "ssh_host_ed25519_key", "root", f"host@{host}")
         known += keys.known_hosts_line(host, spec.address, site.ports.ssh, public)
+        fetch = keys.ensure_ed25519(etc / "fetch_key", site.users.verify, f"fetch@{host}")
+        peers[host] = peer_of(site, host, public, fetch)
         pinned += [
             File(etc / "authorized_keys", verbs_key(site, host, deploy)),
             File(etc / "authorized_keys.staging", staging_key(site, host, deploy)),
@@ -173,11 +179,28 @@ def ensure_keys(site: Site) -> None:
             # Root's, and written here only: a deployment cannot choose whom a host believes.
             File(etc / "allowed_signers", signers(site, release)),
         ]
+    pinned += peer_files(site, peers)
     pinned += [
         File(site.paths.known_hosts, known),
         File(site.paths.allowed_signers, signers(site, release)),
     ]
     ensure_files(pinned)
+
+
+def peer_of(site: Site, host: str, host_key: str, fetch_key: str) -> Peer:
+    """`host` as the others of its region know it; the keys are lines of .pub files."""
+    public = [" ".join(line.split()[:2]) for line in (host_key, fetch_key)]
+    return Peer(site.hosts[host].address, site.ports.ssh, *public)
+
+
+def peer_files(site: Site, peers: Mapping[str, Peer]) -> list[File]:
+    """For each host the file with the others of its region: root's, no deployment chooses them."""
+    made = []
+    for host, spec in site.hosts.items():
+        region = {name for name, one in site.hosts.items() if one.region == spec.region}
+        others = {name: peer for name, peer in peers.items() if name in region - {host}}
+        made.append(File(home(site, host) / "etc" / "peers.json", peers_json(others)))
+    return made
 
 
 def verbs_key(site: Site, host: str, deploy: str) -> str:

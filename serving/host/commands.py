@@ -9,9 +9,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from serving.host import packages, repository, state, wanted
+from serving.host import arrivals, packages, repository, state, wanted
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
+from serving.host.offers import offer_package
+from serving.host.peers import read_peer
 from serving.host.requests import HostRequest
 from serving.host.running import States, read_running
 from serving.host.verification import model_faults, model_names, verify_host
@@ -29,8 +31,10 @@ def carry_out(home: HostHome, request: HostRequest) -> Content:
         held.enter_context(state.exclusive(home))
         if request.changes:
             state.pass_fence(home, request.fence)
-        if request.verb == "restart":
-            held.close()  # the start waits for a verification, which takes its turn after us
+        if request.verb in ("restart", "fetch"):
+            # A start waits for a verification, which takes its turn after us; a fetch may take an
+            # hour, and has an area of its own.
+            held.close()
         try:
             return act(home, request)
         except TritonError as error:
@@ -50,6 +54,7 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
         "control": running.fault,
         "memory_bytes": running.memory_bytes,
         "disk_free": _free_bytes(str(home.root)),
+        "inodes_free": os.statvfs(home.root).f_favail,
         "shm_free": _free_bytes("/dev/shm"),
         "fence": state.fence(home),
         "verified": state.last_verification(home),
@@ -98,6 +103,25 @@ def _verify(home: HostHome, request: HostRequest) -> Content:
 
 def _prepare(home: HostHome, request: HostRequest) -> Content:
     return packages.prepare(home, *_of_version(request), request.rollback)
+
+
+def _missing(home: HostHome, request: HostRequest) -> Content:
+    return {"files": arrivals.missing(home, *_of_version(request))}
+
+
+def _offer(home: HostHome, request: HostRequest) -> Content:
+    model, version, peer = request.arguments
+    offer_package(home, str(model), version, str(peer))  # type: ignore[arg-type]
+    return {}
+
+
+def _fetch(home: HostHome, request: HostRequest) -> Content:
+    model, version, digest, name = request.arguments
+    peer = read_peer(home, str(name))
+    return arrivals.fetch(
+        home, str(model), version, str(digest), peer,  # type: ignore[arg-type]
+        request.limit_kib_s, request.rollback,
+    )  # fmt: skip
 
 
 def _accept(home: HostHome, request: HostRequest) -> Content:
@@ -196,6 +220,9 @@ _ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
     "verify": _verify,
     "probe": _probe,
     "prepare": _prepare,
+    "missing": _missing,
+    "offer": _offer,
+    "fetch": _fetch,
     "accept": _accept,
     "install": _install,
     "serve": _serve,

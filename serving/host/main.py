@@ -1,4 +1,4 @@
-"""The programs of a host: answer one command of a controller, watch, judge answers, start Triton.
+"""The programs of a host: verbs of a controller, watches, the start of Triton, blobs to a peer.
 
 An answer is one line with the controller's own nonce and then one JSON document: whatever a login
 shell or a banner printed before it is nobody's answer.
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from serving.host.blobs import answer_blobs
 from serving.host.commands import carry_out
 from serving.host.errors import HostRefusal
 from serving.host.home import read_home
@@ -27,7 +28,10 @@ ANSWER = "lockgate-answer"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `ROOT command`, `ROOT watch`, `ROOT agent` or `ROOT start`; returns the exit code."""
+    """Run `ROOT command`, `watch`, `agent`, `start` or `blobs KEY`; returns the exit code."""
+    if len(argv) == 3 and argv[1] == "blobs":
+        answer_blobs(read_home(Path(argv[0])), argv[2], sys.stdin.buffer, sys.stdout.buffer)
+        return 0
     if len(argv) != 2 or argv[1] not in ("command", "watch", "agent", "start"):
         print("usage: python -I -B ROOT/etc/host ROOT command|watch|agent|start", file=sys.stderr)
         return 2

@@ -33,6 +33,7 @@ class RolloutConfig:
     strategy: Literal["load", "restart"] = "load"
     parallel: int = 2
     transfer_limit_kib_s: int = 0
+    transfer_fetches: int = 4
     keep_versions: int = 3
     free_disk_mib: int = 512
     free_shm_mib: int = 64
@@ -51,8 +52,8 @@ class RolloutConfig:
         for name in ("parallel", "drain_timeout_s", "ready_timeout_s", "lock_ttl_s"):
             if getattr(self, name) <= 0:
                 raise FleetConfigError(f"rollout.{name} must be above 0.")
-        for name in ("transfer_limit_kib_s", "keep_versions", "free_disk_mib", "free_shm_mib",
-                     "warm_up", "settle_s", "max_errors"):  # fmt: skip
+        for name in ("transfer_limit_kib_s", "transfer_fetches", "keep_versions", "free_disk_mib",
+                     "free_shm_mib", "warm_up", "settle_s", "max_errors"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise FleetConfigError(f"rollout.{name} must not be negative.")
 

@@ -15,6 +15,7 @@ from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.fanout import FanOut
 from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
@@ -36,6 +37,7 @@ class SshDriver:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self.fence = fence
         self._shells: dict[str, Shell] = {}
+        self.transfers = FanOut(config.transfer_fetches)
 
     def __enter__(self) -> SshDriver:
         return self
@@ -104,7 +106,8 @@ class SshDriver:
             free_shm=self.config.free_shm_mib << 20,
             transfer_kib_s=self.config.transfer_limit_kib_s,
         )
-        return transfer.stage(self._verbs(host), shipment, limits, rollback)
+        verbs = self._verbs(host)
+        return self.transfers.stage(host, verbs, shipment, limits, rollback).sentence
 
     def drain(self, host: Host) -> None:
         self._edge(host).set(host.name, edge.DRAIN)

@@ -35,7 +35,12 @@ class HostVerbs:
     fence: int = 0
 
     def call(
-        self, verb: str, *arguments: object, rollback: bool = False, timeout_s: float | None = None
+        self,
+        verb: str,
+        *arguments: object,
+        rollback: bool = False,
+        timeout_s: float | None = None,
+        limit_kib_s: int = 0,
     ) -> dict[str, Any]:
         """Have the host do `verb`; the content of its answer.
 
@@ -47,6 +52,7 @@ class HostVerbs:
         words = ["lockgate", nonce, verb, *map(str, arguments)]
         words += ["--fence", str(self.fence), "--timeout", str(max(1, round(limit)))]
         words += ["--rollback"] if rollback else []
+        words += ["--limit", str(limit_kib_s)] if limit_kib_s else []
         done = self.shell.run(" ".join(words), limit)
         answer = parse_answer(done.stdout, nonce)
         host = self.shell.host.name

@@ -29,7 +29,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import known_hosts_line
+from scripts.box.keys import ensure_ed25519, known_hosts_line
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -254,9 +254,14 @@ def _start(bed: Bed) -> None:
     make_key(root / "keys" / "foreign")
     ensure_folders(box.folders(site))
     Path("/run/sshd").mkdir(exist_ok=True)
-    known = ""
+    known, peers = "", {}
     for name in site.hosts:
         known += _start_host(bed, name, deploy, release)
+        etc = root / "hosts" / name / "etc"
+        public = (etc / "ssh_host_ed25519_key.pub").read_text()
+        fetch = ensure_ed25519(etc / "fetch_key", site.users.verify, "fetch")
+        peers[name] = box.peer_of(site, name, public, fetch)
+    ensure_files(box.peer_files(site, peers))
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"

@@ -38,7 +38,7 @@ class ScriptedShell:
 def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
     argv = transfer.rsync_argv(Path("/store/toy/2"), HOST, SSH, "toy-2", 500)
     assert argv[-2:] == ["/store/toy/2/", "lg-host@127.0.0.11:toy-2/"]
-    assert {"--checksum", "--delete", "--bwlimit=500"} <= set(argv)
+    assert {"--checksum", "--files-from=-", "--bwlimit=500"} <= set(argv)
     shell = argv[argv.index("--rsh") + 1]
     for option in ("StrictHostKeyChecking=yes", "UserKnownHostsFile=/keys/known", "BatchMode=yes",
                    "GlobalKnownHostsFile=/dev/null", "-F none",
