@@ -15,11 +15,12 @@ from serving.host.home import HostHome
 from serving.host.offers import offer_package
 from serving.host.peers import read_peer
 from serving.host.requests import HostRequest
-from serving.host.running import States, read_running
+from serving.host.running import States, lost_process, read_running
 from serving.host.verification import model_faults, model_names, verify_host
 from serving.triton.server import TritonError
 
 Content = dict[str, Any]
+_ANSWER_S = 3.0
 
 
 def carry_out(home: HostHome, request: HostRequest) -> Content:
@@ -28,7 +29,7 @@ def carry_out(home: HostHome, request: HostRequest) -> Content:
     if not request.alone:
         return act(home, request)
     with ExitStack() as held:
-        held.enter_context(state.exclusive(home))
+        held.enter_context(state.exclusive(home, request.text))
         if request.changes:
             state.pass_fence(home, request.fence)
         if request.verb in ("restart", "fetch"):
@@ -38,7 +39,15 @@ def carry_out(home: HostHome, request: HostRequest) -> Content:
         try:
             return act(home, request)
         except TritonError as error:
-            raise HostRefusal("triton", str(error)) from error
+            raise HostRefusal(_reason_of(error), str(error)) from error
+
+
+def _reason_of(error: TritonError) -> str:
+    from serving.triton.grpc_client import TritonStuck
+
+    if not isinstance(error, TritonStuck):
+        return "triton"
+    return "stuck-unload" if error.unloading else "stuck-load"
 
 
 def _facts(home: HostHome, request: HostRequest) -> Content:
@@ -52,6 +61,7 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
     running, golden = read_running(home), state.golden_verdicts(home)
     return {
         "control": running.fault,
+        "work": state.work_in_hand(home),
         "memory_bytes": running.memory_bytes,
         "disk_free": _free_bytes(str(home.root)),
         "inodes_free": os.statvfs(home.root).f_favail,
@@ -155,7 +165,8 @@ def _serve(home: HostHome, request: HostRequest) -> Content:
     text = repository.config_text(home, model, versions)
     wanted.remember_serving(home, model, versions)
     with TritonClient(home.grpc_target) as client:
-        client.serve_versions(model, text, versions, request.timeout_s)
+        gone = lost_process(home, model)
+        client.serve_versions(model, text, versions, _triton_s(request), gone)
     return {}
 
 
@@ -182,8 +193,13 @@ def _withdraw(home: HostHome, request: HostRequest) -> Content:
     (model,) = request.arguments
     wanted.remember_serving(home, str(model), ())
     with TritonClient(home.grpc_target) as client:
-        client.unload(str(model), request.timeout_s)
+        client.unload(str(model), _triton_s(request), lost_process(home, str(model)))
     return {}
+
+
+def _triton_s(request: HostRequest) -> float:
+    """Triton's part of the request's time: its own sentence is better than that of an alarm."""
+    return max(1.0, request.timeout_s - _ANSWER_S)
 
 
 def _restart(home: HostHome, request: HostRequest) -> Content:

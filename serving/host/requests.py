@@ -110,6 +110,13 @@ class HostRequest:
     limit_kib_s: int = 0
 
     @property
+    def text(self) -> str:
+        """The verb and its arguments, for people."""
+        shown = (",".join(map(str, one)) if isinstance(one, tuple) else str(one or ALL)
+                 for one in self.arguments)  # fmt: skip
+        return " ".join((self.verb, *shown))
+
+    @property
     def changes(self) -> bool:
         """True when the request may change the host."""
         return VERBS[self.verb].changes

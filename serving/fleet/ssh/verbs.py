@@ -16,6 +16,7 @@ from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh.connection import Shell
 
 _ANSWER = "lockgate-answer"
+_STUCK = ("stuck-unload", "stuck-load")
 _REFUSALS = (*EXIT_CODES, "older-version")
 
 
@@ -25,6 +26,10 @@ class PackageRefused(FleetRefusal):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StuckTriton(FleetError):
+    """A host's Triton does not come to an end with a version; it must be drained and restarted."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class HostVerbs:
         """Have the host do `verb`; the content of its answer.
 
         Raises PackageRefused where the host refuses a package, LeaseLost where it has seen a newer
-        controller, FleetError for any other refusal or an answer that is none, Unreachable.
+        controller, StuckTriton where only a restart helps, FleetError for any other refusal or an
+        answer that is none, Unreachable.
         """
         limit = timeout_s or self.shell.ssh.command_timeout_s
         nonce = secrets.token_hex(16)
@@ -70,7 +76,8 @@ class HostVerbs:
         if reason in _REFUSALS:
             what = "/".join(map(str, arguments[:2]))
             raise PackageRefused(f"{host} refused {what}: {reason}: {detail}", reason)
-        raise FleetError(f"{host}: {verb}: {detail}")
+        kind = StuckTriton if reason in _STUCK else FleetError
+        raise kind(f"{host}: {verb}: {detail}")
 
 
 def parse_answer(output: str, nonce: str) -> dict[str, Any] | None:
