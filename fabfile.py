@@ -1,3 +1,6 @@
 """What `fab -l` shows; see serving/fleet/cli/tasks.py."""
 
+from serving.fleet.cli.pipes import quiet_pipes
 from serving.fleet.cli.tasks import *  # noqa: F403
+
+quiet_pipes()

@@ -31,15 +31,18 @@ __all__ = [
     "approve",
     "deploy",
     "heal",
+    "history",
     "lock",
     "pause",
     "plan",
     "promote",
+    "report",
     "resume",
     "revoke",
     "rollback",
     "status",
     "unlock",
+    "watch",
 ]  # a fabfile.py imports *
 
 _HELP = {
@@ -270,12 +273,12 @@ def watch(_: Context, model: str | None = None, set: list[str] | None = None) ->
           "out": "the file to write; <journal>/pages/<rollout>.html without"},
 )  # fmt: skip
 def report(
-    _: Context, rollout: str | None = None, out: str | None = None, set: list[str] | None = None
+    _: Context, rollout: str = "", out: str | None = None, set: list[str] | None = None
 ) -> None:
     """Write one rollout as an HTML page: hosts and edges over time, failed requests, verdicts."""
     from serving.fleet.cli.watch import write_report
 
-    _print({}, False, [_run(set, lambda on: write_report(on, rollout, out))])
+    _print({}, False, [_run(set, lambda on: write_report(on, rollout or None, out))])
 
 
 def _roll(
