@@ -11,6 +11,7 @@ from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.request_rules import VALIDATOR
+from serving.fleet.haproxy.server_states import STATES
 from serving.fleet.haproxy.version_map import ROUTES
 
 
@@ -35,11 +36,12 @@ def ensure_state(site: Site) -> None:
     owner = pwd.getpwnam(site.users.deploy).pw_uid
     for edge in site.edges.values():
         # The folder is the deploy identity's: root follows no link and touches no file of it.
-        with suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            handle = os.open(edge.state / ROUTES, flags, 0o644)
-            os.fchown(handle, owner, -1)
-            os.close(handle)
+        for name in (ROUTES, STATES):
+            with suppress(FileExistsError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                handle = os.open(edge.state / name, flags, 0o644)
+                os.fchown(handle, owner, -1)
+                os.close(handle)
 
 
 def programs(site: Site) -> list[Program]:

@@ -15,7 +15,7 @@ from conf.site_schema import Site
 from scripts.box import keys, supervisor
 from scripts.box.files import ensure_files, hand_over
 from scripts.box.identity import REPO
-from scripts.box.probe import greets, http_ok, is_socket
+from scripts.box.probe import greets, http_ok, is_socket, sends_a_line
 from scripts.box.program import File, Folder, Port, Program
 from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
@@ -51,7 +51,7 @@ def triton(site: Site, host: str) -> TritonServer:
 
 
 def host_program(site: Site, host: str, program: str) -> tuple[str, ...]:
-    """The command line of `command`, `watch` or `start` of the host's own programs."""
+    """The command line of `command`, `watch`, `agent` or `start` of the host's own programs."""
     here = home(site, host)
     python = f"{site.serving_env}/bin/python"
     return (python, "-I", "-B", str(here / "etc" / "host"), str(here), program)
@@ -212,6 +212,10 @@ def code_files(site: Site, host: str) -> list[File]:
         restart=[f"{site.serving_env}/bin/supervisorctl", "-c", str(etc / "supervisord.conf"),
                  "restart", "triton"],
         triton=server.argv(),
+        http=(server.address, site.ports.triton_http),
+        agent=(server.address, site.ports.host_agent),
+        golden_interval_s=site.triton.golden_interval_s,
+        golden_timeout_s=site.triton.golden_timeout_s,
         approvals=site.signing.approvals,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
@@ -242,6 +246,16 @@ def programs(site: Site) -> list[Program]:
                 user=site.users.verify,
                 files=code,
                 probe=is_socket(watched),
+            ),
+            # Apart from the watch: a verification may read a disk for minutes, a hanging model
+            # may keep a golden question waiting, and neither may hold up the other.
+            Program(
+                name=f"agent-{host}",
+                argv=host_program(site, host, "agent"),
+                user=site.users.verify,
+                files=code,
+                ports=(Port(address, ports.host_agent, "site.ports.host_agent"),),
+                probe=sends_a_line(address, ports.host_agent),
             ),
             Program(
                 name=f"sshd-{host}",

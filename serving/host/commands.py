@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from serving.host import packages, repository, state
+from serving.host import packages, repository, state, wanted
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.requests import HostRequest
+from serving.host.running import States, read_running
 from serving.host.verification import model_faults, model_names, verify_host
 from serving.triton.server import TritonError
 
@@ -21,7 +23,7 @@ Content = dict[str, Any]
 def carry_out(home: HostHome, request: HostRequest) -> Content:
     """Do what is requested. Raises HostRefusal; a change of a lower fence is none."""
     act = _ACTS[request.verb]
-    if request.verb == "facts":
+    if not request.alone:
         return act(home, request)
     with ExitStack() as held:
         held.enter_context(state.exclusive(home))
@@ -36,16 +38,34 @@ def carry_out(home: HostHome, request: HostRequest) -> Content:
 
 
 def _facts(home: HostHome, request: HostRequest) -> Content:
-    """Files of one model, or of all, and the room on the host; odd names are facts too."""
+    """Files of one model, or of all, what Triton has loaded of them, and the room on the host.
+
+    Odd names are facts too. A Triton that is down or hangs is one in `control`, and takes nothing
+    from the rest.
+    """
     (model,) = request.arguments
     names = [model] if model else model_names(home)
+    running, golden = read_running(home), state.golden_verdicts(home)
     return {
+        "control": running.fault,
+        "memory_bytes": running.memory_bytes,
         "disk_free": _free_bytes(str(home.root)),
         "shm_free": _free_bytes("/dev/shm"),
         "fence": state.fence(home),
         "verified": state.last_verification(home),
-        "models": {str(name): _model_facts(home, str(name)) for name in names},
+        "models": {
+            str(name): {
+                **_model_facts(home, str(name)),
+                "states": _by_text(running.states.get(str(name), {})),
+                "golden": golden.get(str(name), {}),
+            }
+            for name in names
+        },
     }
+
+
+def _by_text(states: States) -> Content:
+    return {str(version): [*pair] for version, pair in sorted(states.items())}
 
 
 def _model_facts(home: HostHome, model: str) -> Content:
@@ -84,6 +104,18 @@ def _accept(home: HostHome, request: HostRequest) -> Content:
     return packages.accept(home, *_of_version(request), request.rollback)
 
 
+def _probe(home: HostHome, request: HostRequest) -> Content:
+    """One golden question now, drawn from the version's own; `seconds` are those of the answer."""
+    from serving.host.golden_question import examples_of, put_question
+
+    model, version = _of_version(request)
+    examples = examples_of(home, model, version)
+    if not examples:
+        raise HostRefusal("no-golden", f"{model}/{version} has no golden questions on this host")
+    found = put_question(home, model, version, secrets.choice(examples))
+    return {"ok": found.ok is True, "detail": found.detail, "seconds": found.seconds}
+
+
 def _install(home: HostHome, request: HostRequest) -> Content:
     repository.install(home, *_of_version(request))
     return {}
@@ -97,6 +129,7 @@ def _serve(home: HostHome, request: HostRequest) -> Content:
     if not versions:
         raise HostRefusal("request", "serve takes at least one version; withdraw takes none")
     text = repository.config_text(home, model, versions)
+    wanted.remember_serving(home, model, versions)
     with TritonClient(home.grpc_target) as client:
         client.serve_versions(model, text, versions, request.timeout_s)
     return {}
@@ -105,6 +138,7 @@ def _serve(home: HostHome, request: HostRequest) -> Content:
 def _persist(home: HostHome, request: HostRequest) -> Content:
     model, versions = _made_ready(home, request)
     repository.persist(home, model, versions)
+    wanted.remember_persisted(home, model, versions)
     return {}
 
 
@@ -122,6 +156,7 @@ def _withdraw(home: HostHome, request: HostRequest) -> Content:
     from serving.triton.grpc_client import TritonClient
 
     (model,) = request.arguments
+    wanted.remember_serving(home, str(model), ())
     with TritonClient(home.grpc_target) as client:
         client.unload(str(model), request.timeout_s)
     return {}
@@ -159,6 +194,7 @@ def _of_version(request: HostRequest) -> tuple[str, int]:
 _ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
     "facts": _facts,
     "verify": _verify,
+    "probe": _probe,
     "prepare": _prepare,
     "accept": _accept,
     "install": _install,

@@ -1,4 +1,4 @@
-"""The three programs of a host: answer one command of a controller, watch, start Triton.
+"""The programs of a host: answer one command of a controller, watch, judge answers, start Triton.
 
 An answer is one line with the controller's own nonce and then one JSON document: whatever a login
 shell or a banner printed before it is nobody's answer.
@@ -27,13 +27,18 @@ ANSWER = "lockgate-answer"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `ROOT command`, `ROOT watch` or `ROOT start`; returns the exit code."""
-    if len(argv) != 2 or argv[1] not in ("command", "watch", "start"):
-        print("usage: python -I -B ROOT/etc/host ROOT command|watch|start", file=sys.stderr)
+    """Run `ROOT command`, `ROOT watch`, `ROOT agent` or `ROOT start`; returns the exit code."""
+    if len(argv) != 2 or argv[1] not in ("command", "watch", "agent", "start"):
+        print("usage: python -I -B ROOT/etc/host ROOT command|watch|agent|start", file=sys.stderr)
         return 2
     home = read_home(Path(argv[0]))
     if argv[1] == "watch":
         watch(home)
+        return 0
+    if argv[1] == "agent":
+        from serving.host.golden_watch import watch_answers  # numpy: not for a command
+
+        watch_answers(home)
         return 0
     if argv[1] == "start":
         return start_triton(home)

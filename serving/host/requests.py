@@ -61,14 +61,17 @@ Rule = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb's arguments by their rules, and whether it changes the host."""
+    """A verb's arguments by their rules, whether it changes the host, and whether it waits its
+    turn: one that is not `alone` answers while a long one is at work."""
 
     rules: tuple[Rule, ...]
     changes: bool = True
+    alone: bool = True
 
 
 VERBS: dict[str, Verb] = {
-    "facts": Verb((_model_or_all,), changes=False),
+    "facts": Verb((_model_or_all,), changes=False, alone=False),
+    "probe": Verb((_model, _version), changes=False, alone=False),
     "verify": Verb((_model_or_all,), changes=False),
     "prepare": Verb((_model, _version)),
     "accept": Verb((_model, _version)),
@@ -96,6 +99,11 @@ class HostRequest:
     def changes(self) -> bool:
         """True when the request may change the host."""
         return VERBS[self.verb].changes
+
+    @property
+    def alone(self) -> bool:
+        """True when the request waits until no other is at work, and holds others up."""
+        return VERBS[self.verb].alone
 
 
 def nonce_of(command: str) -> str:

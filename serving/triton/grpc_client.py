@@ -122,20 +122,29 @@ class TritonClient:
             ),
         )["config"]
 
-    def index(self, model: str) -> dict[int, str]:
-        """State of every version of `model` on the server, such as `{3: "READY"}`.
+    def states(self) -> dict[str, dict[int, tuple[str, str]]]:
+        """The state of every version on the server and its reason, by model.
 
+        Such as `{"toy": {3: ("READY", "")}}`; a state without a word is one that was never loaded.
         Raises TritonError.
         """
         answer = self._call(
             "list its models",
             lambda: self._client.get_model_repository_index(client_timeout=self.timeout_s),
         )
-        return {
-            int(entry.version): entry.state
-            for entry in answer.models
-            if entry.name == model and entry.version
-        }
+        found: dict[str, dict[int, tuple[str, str]]] = {}
+        for entry in answer.models:
+            if entry.version:
+                found.setdefault(entry.name, {})[int(entry.version)] = (entry.state, entry.reason)
+        return found
+
+    def index(self, model: str) -> dict[int, str]:
+        """State of every version of `model` on the server, such as `{3: "READY"}`.
+
+        Raises TritonError.
+        """
+        found = self.states().get(model, {})
+        return {version: state for version, (state, _) in found.items()}
 
     def ready_versions(self, model: str) -> tuple[int, ...]:
         """The versions of `model` that answer requests, by the index. Raises TritonError."""

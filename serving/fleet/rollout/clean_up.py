@@ -45,13 +45,23 @@ def clean_host(run: RolloutRun, host: Host, versions: tuple[int, ...]) -> None:
         run.driver.persist(host, versions, rollback=True)
         try:
             run.driver.serve(host, versions, rollback=True)
-        except FleetError:
-            try:
-                await_quiet(run, host)
-            except StuckVersion as error:
-                _restart_clean(run, host, versions, str(error))
+        except FleetError as error:
+            _await_versions(run, host, versions, error)
     run.driver.persist(host, versions, rollback=True)
     run.driver.prune(host, versions)
+
+
+def _await_versions(
+    run: RolloutRun, host: Host, versions: tuple[int, ...], error: FleetError
+) -> None:
+    """The host as it is when Triton is done: raises `error` where it still serves others."""
+    try:
+        state = await_quiet(run, host)
+    except StuckVersion as stuck:
+        _restart_clean(run, host, versions, str(stuck))
+        return
+    if state.serving != versions:
+        raise error
 
 
 def _restart_clean(run: RolloutRun, host: Host, versions: tuple[int, ...], why: str) -> None:

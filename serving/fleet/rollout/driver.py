@@ -96,6 +96,10 @@ class FleetDriver(Protocol):
     def edges_of(self, host: Host) -> tuple[str, ...]:
         """The names of the edges that the host stands behind."""
 
+    def edge_states(self) -> dict[str, str]:
+        """Each host's state at its edges, without a word to the host; those of an edge that does
+        not answer are missing."""
+
     def route(self, edge: str, routing: Routing) -> None:
         """Give the model this routing at one edge: on its disk first, then at run time."""
 

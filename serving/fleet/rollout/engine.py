@@ -41,9 +41,9 @@ def roll(
     """
     shipment = run.shipment
     production = plan.last
-    if not plan.changes and plan.resumes is None and plan.is_routed and not plan.to_park:
-        if production == shipment.version or plan.partial:
-            return Outcome("unchanged", f"every host already serves {shipment}")
+    settled = plan.partial or (plan.is_routed and production == shipment.version)
+    if settled and not plan.changes and plan.resumes is None and not plan.to_park:
+        return Outcome("unchanged", f"every host already serves {shipment}")
     run.record(
         "started", action=run.action, reason=reason, digest=shipment.digest,
         strategy=run.config.strategy, mode=plan.mode, resumes=plan.resumes, previous=production,
@@ -108,13 +108,16 @@ def undo(
     stuck: dict[str, str] = {}
     left = list(reversed(touched))
     try:
-        if plan.mode == "beside":
-            stuck |= route_edges(run, back)
+        # Where versions cannot lie side by side, each host answers with what it has meanwhile.
+        first = back if plan.mode == "beside" else {edge: Routing() for edge in plan.base}
+        stuck |= route_edges(run, first)
         for name in list(left):
             stuck |= _restored(run, plan, name, touched[name], stuck)
             left.remove(name)
         if plan.mode == "swap":
-            stuck |= route_edges(run, back)
+            stuck |= route_edges(
+                run, {edge: one for edge, one in back.items() if edge not in stuck}
+            )
     except (KeyboardInterrupt, Abandoned):
         return _abandoned(run, left, reason)
     if stuck:
@@ -194,8 +197,23 @@ def _restored(
         raise
     except FleetError as error:
         # The other hosts are still to be brought back; this one is named at the end.
-        return {name: str(error)}
+        return {name: f"{error}{_out_of_traffic(run, host)}"}
     return {}
+
+
+def _out_of_traffic(run: RolloutRun, host: Host) -> str:
+    """Take a host that could not be brought back out of traffic; a sentence where it stays in."""
+    try:
+        if run.driver.edge_states().get(host.name) != READY:
+            return ""
+        if not run.driver.peers_up(host):
+            return f" It is the last host of {host.region}, and was left in traffic."
+        run.driver.set_maintenance(host)
+    except LeaseLost:
+        raise
+    except FleetError as error:
+        return f" And it could not be taken out of traffic: {error}"
+    return ""
 
 
 def _finish(run: RolloutRun, plan: RolloutPlan) -> Outcome:

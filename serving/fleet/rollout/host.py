@@ -114,17 +114,25 @@ def restart(run: RolloutRun, change: Change, versions: tuple[int, ...]) -> None:
     Raises FleetError, without a change, for the last host of its region that takes traffic.
     """
     host, driver = change.host, run.driver
-    in_traffic = change.before.edge == READY and not change.parked
-    if in_traffic and not change.useless and read(run, host).alive and not driver.peers_up(host):
-        raise FleetError(_last_host(host))
-    run.log_step(host, "drain")
-    driver.drain(host)
+    take_out(run, change)
     run.log_step(host, "restart", "Triton, in maintenance at the edge")
     driver.set_maintenance(host)
-    driver.persist(host, versions, run.rollback)
+    driver.persist(host, versions, rollback=True)
     driver.restart(host)
     if versions:
-        driver.serve(host, versions, run.rollback)
+        driver.serve(host, versions, rollback=True)
+
+
+def take_out(run: RolloutRun, change: Change) -> None:
+    """Drain a host. Raises FleetError for the last one of its region that takes traffic."""
+    host, driver = change.host, run.driver
+    in_traffic = change.before.edge == READY and not change.parked
+    run.log_step(host, "drain")
+    with run.draining:  # of two hosts of a region, one sees that the other is gone
+        alone = in_traffic and not change.useless and not driver.peers_up(host)
+        if alone and read(run, host).alive:
+            raise FleetError(_last_host(host))
+        driver.drain(host)
 
 
 def prove(run: RolloutRun, host: Host, versions: Iterable[int]) -> None:

@@ -41,8 +41,7 @@ def counters_judge(
             f"{seen.errors} of {seen.requests} requests to version {canary} failed "
             f"(rollout.max_errors is {max_errors})."
         )
-        outcome = "fail" if seen.errors > max_errors else "pass"
         numbers = {"requests": float(seen.requests), "errors": float(seen.errors)}
-        return Verdict(outcome, (sentence,), numbers)
+        return Verdict("fail" if seen.errors > max_errors else "pass", (sentence,), numbers)
 
     return judge

@@ -113,10 +113,12 @@ def make_plan(
     left_out: Mapping[str, str] | None = None,
     only: frozenset[str] = frozenset(),
     last: int | None = None,
+    warm: Mapping[str, tuple[int, ...]] | None = None,
 ) -> RolloutPlan:
     """The plan for the fleet in `states`, whose edges have `routing`; `edges` are those of a host.
 
-    `left_out` are quarantined and skipped hosts with the reason, `last` the version in production.
+    `left_out` are quarantined and skipped hosts with the reason, `last` the version in production,
+    `warm` the versions that were proven on each host: without any, they count as proven.
     Raises Unreachable when a host or an edge cannot be read, FleetRefusal when one may not be
     changed.
     """
@@ -140,6 +142,10 @@ def make_plan(
         wanted = {version for edge in edges[host.name] if (version := base.get(edge)) is not None}
         change = _change(host, shipment, states[host.name], before[host.name],
                          same[host.name], wanted, beside)  # fmt: skip
+        if not change.reason and warm is not None:
+            unproven = set(change.versions) - set(warm.get(host.name, ()))
+            if unproven:
+                change = replace(change, reason=f"{shipment.model}/{min(unproven)} is not proven")
         if only and host.name not in only:
             unchanged.append((host, "is not among the hosts that were named"))
         elif change.reason:

@@ -48,6 +48,7 @@ class RolloutRun:
     progress: Progress
     rollback: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
+    draining: threading.RLock = field(default_factory=threading.RLock)
 
     def record(self, event: str, **content: Any) -> None:
         """Append an event of this rollout to the journal."""

@@ -74,5 +74,3 @@ def routing_text(routing: Routing) -> str:
     if routing.canary is None:
         return f"all to {routing.version}"
     return f"{routing.percent:g}% to {routing.canary}, the rest to {routing.version}"
-
-

@@ -152,6 +152,14 @@ class SimulatedDriver:
         """The edges of its region."""
         return tuple(name for name, edge in self.edges.items() if edge.region == host.region)
 
+    def edge_states(self) -> dict[str, str]:
+        """The states at edges that answer."""
+        return {
+            host.name: self.machines[host.name].edge
+            for host in self.fleet.hosts
+            if all(self.edges[name].reachable for name in self.edges_of(host))
+        }
+
     def route(self, edge: str, routing: Routing) -> None:
         """Set one edge's routing. Raises Unreachable."""
         with self.lock:

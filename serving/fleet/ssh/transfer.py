@@ -9,7 +9,7 @@ second way to write to a file that was found good, and the verifier refuses it.
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,27 @@ class NoRoom(FleetRefusal):
 
 
 @dataclass(frozen=True)
+class GoldenVerdict:
+    """The last golden question that a host put to a version of its own: equal or not, and when.
+
+    `at` is UTC in ISO form, `detail` a sentence where it is not `ok`.
+    """
+
+    ok: bool
+    detail: str
+    at: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Facts:
     """The files of one model on a host. `packages`: digest of each package's manifest.
 
     `config` is the text of the model's config.pbtxt, None where there is none. Room in bytes.
     `highest` is the highest version ever accepted, `odd` the names that are none of a version.
+    `states` are the state and its reason of each version that Triton lists, `memory_bytes` the
+    resident memory of Triton and its stubs (None: it does not run), `control` a sentence where its
+    control does not answer. `golden` are the host's own last golden questions by version.
     """
 
     packages: dict[int, str]
@@ -43,6 +59,10 @@ class Facts:
     highest: int = 0
     odd: tuple[str, ...] = ()
     verification: HostVerification | None = None
+    states: dict[int, tuple[str, str]] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    control: str = ""
+    golden: dict[int, GoldenVerdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ def read_facts(verbs: HostVerbs, model: str) -> Facts:
 def parse_facts(content: dict[str, Any], model: str) -> Facts:
     """The content of an answer to `facts`. Raises KeyError, TypeError, ValueError."""
     found = content["models"][model]
-    config = found["config"]
+    config, memory = found["config"], content["memory_bytes"]
     return Facts(
         {int(version): str(digest) for version, digest in found["packages"].items()},
         tuple(sorted(int(version) for version in found["installed"])),
@@ -78,7 +98,15 @@ def parse_facts(content: dict[str, Any], model: str) -> Facts:
         int(found["highest"]),
         tuple(str(name) for name in found["odd"]),
         _verification(content["verified"]),
+        {int(v): (str(state), str(reason)) for v, (state, reason) in found["states"].items()},
+        None if memory is None else int(memory),
+        str(content["control"]),
+        {int(version): _golden(one) for version, one in found["golden"].items()},
     )
+
+
+def _golden(one: dict[str, Any]) -> GoldenVerdict:
+    return GoldenVerdict(bool(one["ok"]), str(one["detail"]), str(one["at"]), float(one["seconds"]))
 
 
 def _verification(record: dict[str, Any] | None) -> HostVerification | None:

@@ -235,7 +235,7 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
         config.site.ports[name] = free_port(addresses[names[0]])
     config.site.paths.passwords = str(root / "passwords")
     config.site.paths.edge_log = str(root / "log.sock")
-    config.site.triton.exit_timeout_s = 10
+    config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
     changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
     config.rollout = OmegaConf.merge(config.rollout, changes)
@@ -311,6 +311,8 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "sshd.log")  # fmt: skip
     _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "watch")),
            home / "log" / "watch.log")  # fmt: skip
+    _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "agent")),
+           home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)

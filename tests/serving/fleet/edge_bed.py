@@ -26,6 +26,7 @@ from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.server_states import STATES
 from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
@@ -145,32 +146,48 @@ class EdgeBed:
         )
 
 
-@contextmanager
-def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[EdgeBed]:
-    """An edge in front of the Triton on `triton_port`; `settings` replace those of the site."""
-    port, stats = free_port(), free_port()
-    path, log_path = folder / "s.sock", folder / "log.sock"
-    site = OmegaConf.create(
+def edge_site(
+    folder: Path,
+    hosts: dict[str, tuple[str, str]],
+    triton_port: int,
+    agent_port: int,
+    **settings: int,
+) -> Site:
+    """A site with one edge, of the region `REGION`, in `folder`; `hosts` have address and region,
+    `settings` replace those of the site."""
+    made = OmegaConf.create(
         {
-            "hosts": {"a": {"address": "127.0.0.1", "region": REGION}},
+            "hosts": {n: {"address": a, "region": r} for n, (a, r) in hosts.items()},
             "edges": {
                 REGION: {
-                    "address": "127.0.0.1", "http_port": port, "stats_port": stats,
-                    "socket": str(path), "state": str(folder),
+                    "address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
+                    "grpc_port": free_port(), "socket": str(folder / "s.sock"),
+                    "state": str(folder),
                 }
             },
-            "ports": {"triton_http": triton_port},
-            "paths": {"edge_log": str(log_path)},
+            "ports": {
+                "triton_http": triton_port, "triton_grpc": free_port(), "host_agent": agent_port
+            },
+            "paths": {"edge_log": str(folder / "log.sock")},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": {**compose("site").site.edge, **settings},
         }
     )  # fmt: skip
+    (folder / ROUTES).touch()
+    (folder / STATES).touch()
+    return cast(Site, made)
+
+
+@contextmanager
+def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[EdgeBed]:
+    """An edge in front of the Triton on `triton_port`; `settings` replace those of the site."""
+    site = edge_site(folder, {"a": ("127.0.0.1", REGION)}, triton_port, free_port(), **settings)
+    port, path = site.edges[REGION].http_port, Path(site.edges[REGION].socket)
     log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
     log.set_models([SAME, BROKEN, MODEL])
-    receiver, thread = listen(log, log_path)
+    receiver, thread = listen(log, Path(site.paths.edge_log))
     config = folder / "haproxy.cfg"
-    (folder / ROUTES).touch()
-    config.write_text(haproxy_cfg(cast(Site, site), REGION))
+    config.write_text(haproxy_cfg(site, REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         try:
             bed = EdgeBed(port, Edge(REGION, LocalEdge(REGION, path, folder)), log)

@@ -8,7 +8,12 @@ from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
-from serving.fleet.inventory import Fleet, Host, Region, Ssh
+from serving.fleet.inventory import Fleet, FleetEdge, Host, Region, Ssh
+from serving.fleet.rollout.actions import NOBODY, carry_out
+from serving.fleet.rollout.journal import Journal
+from serving.fleet.rollout.lease import hold
+from serving.fleet.rollout.rollout_config import Outcome, RolloutConfig
+from serving.fleet.rollout.rollout_run import RolloutRun
 from serving.fleet.routing import Routing
 from serving.fleet.shipment import Shipment
 from serving.fleet.simulation.machines import Machine
@@ -33,7 +38,8 @@ def fleet(east: int = 2, west: int = 2) -> Fleet:
             host(f"{region[3]}{n}", region, 10 * len(regions) + n + 1) for n in range(count)
         )
         if hosts:
-            regions.append(Region(region, Path("/run/s"), "http://127.0.0.1:1", hosts))
+            edge = FleetEdge(region, region, "http://127.0.0.1:1", Path("/run/s"), Path("/run"))
+            regions.append(Region(region, (edge,), hosts))
     ssh = Ssh("lg-verify", "lg-host", 22, Path("/key"), Path("/known"), 5, 60)
     return Fleet("test", tuple(regions), ssh, 60, 60)
 
@@ -70,3 +76,26 @@ def serving_fleet(
         for edge in driver.edges.values():
             edge.routing = Routing(routed or max(versions))
     return driver
+
+
+def act(
+    driver: SimulatedDriver,
+    folder: Path,
+    action: str,
+    version: int,
+    rollout: str = "r1",
+    selection=NOBODY,
+    judge=None,
+    package: Shipment | None = None,
+    progress=lambda *_: None,
+    **options,
+) -> Outcome:
+    """One command of `fab` on the simulated fleet, with a journal in `folder`."""
+    config = RolloutConfig(**{"settle_s": 0, "unload_timeout_s": 0.3, **options})
+    with hold(folder, f"{action} {version}", 30) as lease:
+        driver.fence = max(driver.fence, lease.fence)
+        run = RolloutRun(
+            driver.fleet, driver, Journal(folder), lease, rollout, action,
+            package or shipment(version), config, progress, rollback=action != "deploy",
+        )  # fmt: skip
+        return carry_out(run, selection, judge=judge)

@@ -29,7 +29,7 @@ def site(state="/run/edges", **changes):
                          "socket": f"/run/{region}.sock", "state": state}
                 for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
             },
-            "ports": {"triton_http": 18000},
+            "ports": {"triton_http": 18000, "host_agent": 18004},
             "paths": {"edge_log": "/run/edge-log.sock"},
             "groups": {"edge": "root"},
             "edge": compose("site").site.edge,

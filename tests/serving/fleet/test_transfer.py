@@ -89,12 +89,15 @@ def test_facts_that_are_none_are_an_error_of_that_host(content):
 
 def test_facts_of_a_host():
     content = {
-        "disk_free": 5, "shm_free": 6, "fence": 1,
+        "disk_free": 5, "shm_free": 6, "fence": 1, "memory_bytes": 7, "control": "it hangs",
         "verified": {"at": "2026-01-01T00:00:00Z", "ok": False, "faults": [
             {"model": "toy", "version": 1, "where": "repository", "reason": "changed-file",
              "detail": "model.py differs"}]},
         "models": {"toy": {"packages": {"1": "d"}, "installed": [1], "config": "c", "highest": 3,
-                           "odd": ["packages/toy/3.bak"]}},
+                           "odd": ["packages/toy/3.bak"],
+                           "states": {"1": ["READY", ""], "2": ["UNAVAILABLE", "unloaded"]},
+                           "golden": {"1": {"ok": False, "detail": "y is off", "at": "2026",
+                                            "seconds": 0.5, "failed_in_row": 2}}}},
     }  # fmt: skip
     noise = "disk 5\nlockgate-answer\nWelcome\n"
     shell = ScriptedShell({"ok": True, "content": content}, noise)
@@ -102,6 +105,9 @@ def test_facts_of_a_host():
     assert (facts.packages, facts.installed, facts.config) == ({1: "d"}, (1,), "c")
     assert (facts.disk_free, facts.shm_free, facts.highest) == (5, 6, 3)
     assert facts.odd == ("packages/toy/3.bak",)
+    assert facts.states == {1: ("READY", ""), 2: ("UNAVAILABLE", "unloaded")}
+    assert (facts.memory_bytes, facts.control) == (7, "it hangs")
+    assert facts.golden == {1: transfer.GoldenVerdict(False, "y is off", "2026", 0.5)}
     assert facts.verification.faults == ("toy/1 in its repository: changed-file: model.py differs",)
 
 

@@ -89,8 +89,11 @@ def host(tmp_path: Path) -> HostUnderTest:
     (root / "etc" / "allowed_signers").write_text(allowed_signer(public))
     (root / "etc" / "host.json").write_text(
         settings_json(
-            f"unix:{root}/run/grpc.sock:1", root / "run" / "verify.sock", 60,
-            ["/bin/sh", "-c", f"echo restarted > '{root}/run/restarted'"], ["/bin/true"],
+            grpc_target=f"unix:{root}/run/grpc.sock:1", verify_socket=root / "run" / "verify.sock",
+            verify_interval_s=60, triton=["/bin/true"],
+            restart=["/bin/sh", "-c", f"echo restarted > '{root}/run/restarted'"],
+            http=("127.0.0.1", beds.free_port()), agent=("127.0.0.1", beds.free_port()),
+            golden_interval_s=1, golden_timeout_s=5,
         )
     )  # fmt: skip
     made = HostUnderTest(root, tmp_path / "store", tmp_path / "release")
@@ -332,6 +335,9 @@ def test_a_restart_runs_the_one_command_of_the_installation(host):
 
 def test_without_a_triton_the_refusal_names_it(host):
     host.accept(1)
+    facts = host.done("facts toy")
+    assert "no Triton listens" in facts["control"] and facts["memory_bytes"] is None
+    assert facts["models"]["toy"]["states"] == {} and facts["models"]["toy"]["golden"] == {}
     assert host.refused("serve toy 1 --timeout 20") == "triton"
     assert host.refused("withdraw toy --timeout 20") == "triton"
 

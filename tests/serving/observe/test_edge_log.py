@@ -232,7 +232,7 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
                     "state": str(tmp_path),
                 }
             },
-            "ports": {"triton_http": triton_port},
+            "ports": {"triton_http": triton_port, "host_agent": free_port()},
             "paths": {"edge_log": str(tmp_path / "log.sock")},
             "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
             "edge": compose("site").site.edge,
