@@ -1,4 +1,4 @@
-"""The serving hosts: each an sshd and a tritonserver on an address, with keys and files of its own.
+"""The serving hosts: each an sshd, a tritonserver and a door on an address, with keys of its own.
 
 Whoever deploys reaches two accounts and one command at each: lg-host receives packages into
 staging/, lg-verify does the verbs of `serving.host`, and owns what Triton may load. A host's Triton
@@ -15,10 +15,11 @@ from conf.site_schema import Site
 from scripts.box import keys, supervisor
 from scripts.box.files import ensure_files, hand_over
 from scripts.box.identity import REPO
-from scripts.box.probe import greets, http_ok, is_socket, sends_a_line
+from scripts.box.probe import greets, http_ok, is_socket, listens, sends_a_line
 from scripts.box.program import File, Folder, Port, Program
 from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
+from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
 from serving.triton import TritonServer
@@ -48,6 +49,13 @@ def triton(site: Site, host: str) -> TritonServer:
         http_threads=site.triton.http_threads,
         grpc_address=f"unix:{home(site, host)}/run/triton/grpc.sock",
     )
+
+
+def door(site: Site, host: str) -> File:
+    """The config of the host's door: what the network may reach of its Triton's gRPC."""
+    address = host_port(site.hosts[host].address, site.ports.triton_grpc)
+    target = triton(site, host).grpc_target
+    return File(home(site, host) / "etc" / "door.cfg", door_cfg(address, target, site.edge))
 
 
 def host_program(site: Site, host: str, program: str) -> tuple[str, ...]:
@@ -239,6 +247,7 @@ def programs(site: Site) -> list[Program]:
         )  # fmt: skip
         code = tuple(code_files(site, host))
         watched = watch_socket(site, host)
+        guarded = door(site, host)
         made += [
             Program(
                 name=f"verify-{host}",
@@ -288,6 +297,14 @@ def programs(site: Site) -> list[Program]:
                 log=here / "log" / "triton.log",
                 probe=http_ok(f"http://{address}:{ports.triton_http}/v2/health/live"),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
+            ),
+            Program(
+                name=f"door-{host}",
+                argv=("/usr/sbin/haproxy", "-db", "-f", str(guarded.path)),
+                user=site.users.triton,
+                files=(guarded,),
+                ports=(Port(address, ports.triton_grpc, "site.ports.triton_grpc"),),
+                probe=listens(address, ports.triton_grpc),
             ),
         ]  # fmt: skip
     return made

@@ -8,6 +8,7 @@ level *and* by more than the limits bear. Everything between is inconclusive: wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from serving.fleet.canary.comparison import (
     TESTS,
@@ -18,13 +19,12 @@ from serving.fleet.canary.comparison import (
 )
 from serving.fleet.canary.evidence import CanaryEvidence, MemorySample, VersionEvidence
 from serving.fleet.canary.limits import CanaryLimits
-from serving.fleet.canary.significance import median_slope
 from serving.fleet.canary.verdict import Finding, Verdict, verdict_of
 
 LOOKS = 10
 """Looks at a watch that goes on, at most; each may stop it."""
-MIN_SLOPE = 5
-"""Fewest samples of a slope."""
+MIN_MEMORY = 6
+"""Fewest readings of one host's memory."""
 _MIB = 1 << 20
 
 
@@ -101,8 +101,8 @@ def _enough(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[Finding]
 
 
 def _memory(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[Finding]:
-    """Growth on each host by its median slope, which a step at the start does not move."""
-    read = {host: one for host, one in evidence.memory.items() if len(one) >= MIN_SLOPE}
+    """Growth on each host, which one step at the start (a warm-up) does not move."""
+    read = {host: one for host, one in evidence.memory.items() if len(one) >= MIN_MEMORY}
     unread = [host for host in evidence.canary.probes if host not in read]
     if unread:
         yield Finding("remark", f"the growth of memory was not measured on {', '.join(unread)}.")
@@ -113,15 +113,21 @@ def _memory(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[Finding]
     seconds = read[most][-1].at_s - read[most][0].at_s
     yield Finding(
         "fail" if growths[most] > limits.max_growth_mib else "pass",
-        f"{most}: the memory of Triton grew by {growths[most]:.0f} MiB in {seconds:.0f} s; "
+        f"{most}: the memory of Triton grew by {growths[most]:.0f} MiB in {seconds:.0f} s, between "
+        f"the medians of the first and the last third of {len(read[most])} readings; "
         f"{limits.max_growth_mib:g} MiB are borne.",
         {"max_growth_mib": round(growths[most], 1)},
     )
 
 
 def _growth_mib(samples: Sequence[MemorySample]) -> float:
-    points = [(one.at_s, float(one.resident_bytes)) for one in samples]
-    return median_slope(points) * (max(points)[0] - min(points)[0]) / _MIB
+    """From the median of the first third to that of the last: no single reading moves it.
+
+    A slope over time would not do: golden questions come in a burst first, and a leak with them.
+    """
+    ordered = [one.resident_bytes for one in sorted(samples, key=lambda one: one.at_s)]
+    third = len(ordered) // 3
+    return (median(ordered[-third:]) - median(ordered[:third])) / _MIB
 
 
 def _versions(evidence: CanaryEvidence) -> list[tuple[str, VersionEvidence]]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Protocol
 
 from serving.fleet.canary.analysis import LOOKS, judge_canary, needs_more
@@ -33,7 +33,8 @@ _FIRST_LOOK = 12
 """Questions to the canary before the first look; each next look is at twice as many."""
 _PAIRS_PER_S = 1.0
 """Pace of a host that has had its `min_probes`, in pairs of questions."""
-_MEMORY_SAMPLES, _MEMORY_EVERY_S = 20, 0.5
+_MEMORY_SAMPLES = 10
+"""Readings of a host's memory while it gets its `min_probes`, and again over the watch."""
 _LOST_AFTER = 3
 """Questions in a row that did not reach a host; then it is asked no more."""
 
@@ -118,7 +119,7 @@ def gather(
         fleet, canary, baseline, limits,
         asked=tuple(_Asked(host, {version: [] for version in versions}) for host in hosts),
         began=time.monotonic(), before=_read_counters(fleet),
-        memory_every_s=max(_MEMORY_EVERY_S, seconds / _MEMORY_SAMPLES),
+        memory_every_s=max(_CHECK_S, seconds / _MEMORY_SAMPLES),
     )  # fmt: skip
     threads = [threading.Thread(target=_ask_host, args=(watch, one)) for one in watch.asked]
     for thread in threads:
@@ -142,9 +143,9 @@ def _follow(watch: _Watch, seconds: float, poll: Callable[[], None]) -> None:
             return
         if watch.seconds >= seconds + watch.limits.wait_s:
             return
-        count = sum(len(one.samples[watch.canary]) for one in watch.asked)
-        if looks < LOOKS and count >= next_look:
-            looks, next_look = looks + 1, 2 * count
+        asked = sum(len(one.samples[watch.canary]) for one in watch.asked)
+        if looks < LOOKS and asked >= next_look:
+            looks, next_look = looks + 1, 2 * asked
             if judge_canary(_evidence(watch), watch.limits, interim=True).outcome == "fail":
                 return
         if watch.seconds >= next_check_s:
@@ -158,8 +159,11 @@ def _ask_host(watch: _Watch, asked: _Asked) -> None:
 
     So neither version comes first, and what drifts meanwhile bears on both alike.
     """
-    order, next_memory_s = list(asked.samples), 0.0
-    while not watch.over.is_set():
+    order = list(asked.samples)
+    every = max(1, watch.limits.min_probes // _MEMORY_SAMPLES)
+    for pair in count():
+        if watch.over.is_set():
+            return
         began = time.monotonic()
         for version in order:
             if not watch.over.is_set() and not _ask_version(watch, asked, version):
@@ -167,10 +171,10 @@ def _ask_host(watch: _Watch, asked: _Asked) -> None:
         order.reverse()
         took = time.monotonic() - began
         pause_s = took * (1 / watch.limits.probe_share - 1)
-        if all(len(found) >= watch.limits.min_probes for found in asked.samples.values()):
+        if pair >= watch.limits.min_probes:
             pause_s = max(pause_s, 1 / _PAIRS_PER_S - took)
-        if watch.seconds >= next_memory_s:
-            next_memory_s = watch.seconds + watch.memory_every_s
+        read_s = asked.memory[-1].at_s if asked.memory else 0.0
+        if pair % every == 0 or watch.seconds >= read_s + watch.memory_every_s:
             _read_memory(watch, asked)
         watch.over.wait(pause_s)
 

@@ -1,4 +1,4 @@
-"""One-sided tests and a robust slope, exact where they can be, with `math` alone.
+"""One-sided tests, exact where they can be, with `math` alone.
 
 Each test returns the probability of data at least this bad under the hypothesis that the canary is
 no worse. None becomes larger when the canary's data become worse, so a verdict cannot turn to its
@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from itertools import combinations
-from statistics import median
 
 _NEGLIGIBLE = 1e-18
 
@@ -71,16 +69,6 @@ def mann_whitney_greater(canary: Sequence[float], baseline: Sequence[float]) -> 
     wins = sum((bisect_left(ordered, x) + bisect_right(ordered, x)) / 2 for x in canary)
     deviation = math.sqrt(n * m * (n + m + 1) / 12)
     return math.erfc((wins - n * m / 2 - 0.5) / deviation / math.sqrt(2)) / 2
-
-
-def median_slope(points: Sequence[tuple[float, float]]) -> float:
-    """The median of the slopes between every two points (Theil and Sen; Sen, Journal of the
-    American Statistical Association 63, 1968, pages 1379-1389).
-
-    Up to 29 % of the points may lie anywhere. 0 where no two differ in their first value.
-    """
-    slopes = [(y - b) / (x - a) for (a, b), (x, y) in combinations(sorted(points), 2) if x > a]
-    return median(slopes) if slopes else 0.0
 
 
 def _upper_tail(

@@ -5,6 +5,7 @@ Exit codes are those of `conf.errors`, with 1 also for drift that `fab status` f
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -30,17 +31,21 @@ __all__ = [
     "abort",
     "approve",
     "deploy",
+    "drain",
     "heal",
     "history",
     "lock",
     "pause",
     "plan",
     "promote",
+    "quarantine",
     "report",
+    "restart",
     "resume",
     "revoke",
     "rollback",
     "status",
+    "undrain",
     "unlock",
     "watch",
 ]  # a fabfile.py imports *
@@ -56,6 +61,12 @@ _TOLD = {
     "as": "who you are, where the account is not yours alone; or set LOCKGATE_AS",
     "events": "a file that gets each event as a line of JSON; - is stdout",
 }
+_WHICH = {
+    "skip": "hosts that are left out and get no traffic, as in --skip e1,w0",
+    "hosts": "only these hosts, as in --hosts e1,w0; a deployment then moves no request",
+    "region": "only the hosts of one region",
+}
+_HOST = {"host": "its name", "reason": "for the journal and the next person"}
 _ORDER = {"reason": "for the journal", "set": _HELP["set"]}
 _UNLOCK = {
     "reason": "for the next person",
@@ -66,26 +77,39 @@ _REVOKE = {
     "version": "the version's number",
     "reason": "for the next person",
 }
-_ROLLBACK = {**_HELP, **_TOLD, "version": "the version to go back to; on a terminal, a choice"}
+_ROLLBACK = {
+    **_HELP,
+    **_TOLD,
+    "skip": _WHICH["skip"],
+    "version": "the version to go back to; on a terminal, a choice",
+}
 
 
-@task(iterable=["set"], help=_HELP)
+@task(iterable=["set"], help={**_HELP, **_WHICH})
 def plan(
     _: Context,
     model: str | None = None,
     version: str | None = None,
     set: list[str] | None = None,
     json: bool = False,
+    skip: str = "",
+    hosts: str = "",
+    region: str = "",
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
+    from serving.fleet.cli.host_commands import selection_of
     from serving.fleet.cli.tables import plan_table
 
-    made = _run(set, lambda on: preview(on, model, _number(version, "plan")))
+    def act(on: Controls) -> RolloutPlan:
+        chosen = selection_of(on, skip, hosts, region)
+        return preview(on, model, _number(version, "plan"), chosen)
+
+    made: RolloutPlan = _run(set, act)
     _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
 
 
-@task(iterable=["set"], help={**_HELP, **_TOLD})
+@task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})
 def deploy(
     _: Context,
     model: str | None = None,
@@ -95,12 +119,17 @@ def deploy(
     reason: str = "",
     as_: str = "",
     events: str | None = None,
+    skip: str = "",
+    hosts: str = "",
+    region: str = "",
 ) -> None:
     """Walk a signed version through the fleet, canary first; undo all at the first failure."""
     from serving.fleet.cli.command import deploy as act
+    from serving.fleet.cli.host_commands import selection_of
 
     def roll(on: Controls, progress: Progress) -> RolloutReport:
-        return act(on, model, _number(version, "deploy"), progress, reason)
+        chosen = selection_of(on, skip, hosts, region)
+        return act(on, model, _number(version, "deploy"), progress, reason, chosen)
 
     _roll("deploy", set, json, as_, events, roll)
 
@@ -115,9 +144,11 @@ def rollback(
     reason: str = "",
     as_: str = "",
     events: str | None = None,
+    skip: str = "",
 ) -> None:
     """Go back to the version that was in production before; needs no argument."""
     from serving.fleet.cli.command import rollback as act
+    from serving.fleet.cli.host_commands import selection_of
     from serving.fleet.cli.picker import picked_version
 
     def pick(on: Controls) -> int | None:
@@ -127,15 +158,16 @@ def rollback(
     number = _run(set, pick)
 
     def roll(on: Controls, progress: Progress) -> RolloutReport:
-        return act(on, model, number, progress, reason)
+        return act(on, model, number, progress, reason, selection_of(on, skip, "", ""))
 
     _roll("rollback", set, json, as_, events, roll)
 
 
 @task(
     iterable=["set"],
-    help={key: {**_HELP, **_TOLD}[key] for key in ("model", "set", "json", *_TOLD)},
-)
+    help={key: {**_HELP, **_TOLD, **_WHICH}[key]
+          for key in ("model", "set", "json", *_TOLD, *_WHICH)},
+)  # fmt: skip
 def heal(
     _: Context,
     model: str | None = None,
@@ -144,12 +176,16 @@ def heal(
     reason: str = "",
     as_: str = "",
     events: str | None = None,
+    skip: str = "",
+    hosts: str = "",
+    region: str = "",
 ) -> None:
     """Bring every host back to the version in production."""
     from serving.fleet.cli.command import heal as act
+    from serving.fleet.cli.host_commands import selection_of
 
     def roll(on: Controls, progress: Progress) -> RolloutReport:
-        return act(on, model, progress, reason)
+        return act(on, model, progress, reason, selection_of(on, skip, hosts, region))
 
     _roll("heal", set, json, as_, events, roll)
 
@@ -205,6 +241,30 @@ def unlock(_: Context, reason: str = "", force: bool = False, set: list[str] | N
     from serving.fleet.cli.lock import unlock as act
 
     _print({}, False, [_run(set, lambda on: act(on, reason, force))])
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def quarantine(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Keep a host out of traffic and out of every rollout; needs no SSH to it."""
+    _host_order("quarantine", host, reason, set)
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def drain(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Take a host out of traffic when it has finished what it had."""
+    _host_order("drain", host, reason, set)
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def undrain(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Bring a host to what production is, prove it, and give it traffic again."""
+    _host_order("undrain", host, reason, set)
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def restart(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Restart a host's Triton, drained; no version changes."""
+    _host_order("restart", host, reason, set)
 
 
 @task(iterable=["set"], help=_ORDER)
@@ -290,7 +350,7 @@ def _roll(
     act: Callable[[Controls, Progress], RolloutReport],
 ) -> None:
     """Do a rollout before its audience, print its report, end with its exit code."""
-    from serving.fleet.cli.audience import shown
+    from serving.fleet.cli.audience import roll_for_audience
 
     if person:
         os.environ["LOCKGATE_AS"] = person
@@ -299,7 +359,9 @@ def _roll(
     live = not as_json and not to_stdout
     found = _run(
         overrides,
-        lambda on: shown(on, f"fab {command}", lines, events, live, lambda show: act(on, show)),
+        lambda on: roll_for_audience(
+            on, f"fab {command}", lines, events, live, lambda show: act(on, show)
+        ),
     )
     _finish(found, as_json, silent=to_stdout)
 
@@ -312,6 +374,7 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
     from serving.fleet.errors import denied
 
     try:
+        _refuse_core_hosts(sys.argv[1:])
         enter_project()
         return act(controls(compose("rollout", overrides or [])))
     except LockgateError as error:
@@ -326,6 +389,27 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
         # A rollout undoes itself and returns; here it had not begun, or its undo was cut short.
         sentence = "interrupted. A rollout that had begun is open in the journal: fab status."
         raise _exit(sentence, INTERRUPTED) from error
+
+
+def _refuse_core_hosts(words: list[str]) -> None:
+    """Raises FleetConfigError for fab's own -H: it would do a task once for each of the hosts."""
+    from serving.fleet.errors import FleetConfigError
+
+    names = {name.replace("_", "-") for name in __all__}
+    before = list(itertools.takewhile(lambda word: word not in names, words))
+    if any(word.startswith("-H") or word.split("=")[0] == "--hosts" for word in before):
+        raise FleetConfigError(
+            "fab -H runs a task once for each host, and a rollout is one for all. Put the names "
+            "behind the task: fab deploy --hosts e1,w0, or --skip e1"
+        )
+
+
+def _host_order(command: str, host: str, reason: str, overrides: list[str] | None) -> None:
+    from serving.fleet.cli.host_commands import order_host
+
+    progress = _progress(False)
+    done = _run(overrides, lambda on: order_host(on, command, host, reason, progress))
+    _print({}, False, [done])
 
 
 def _order(order: OrderName, reason: str, overrides: list[str] | None) -> None:
@@ -374,6 +458,14 @@ def _report_text(report: RolloutReport) -> list[str]:
             f"{what} failed, and not every host could be brought back. {report.outcome.reason}",
             *(f"{host}: {reason}" for host, reason in report.outcome.stuck.items()),
             f"Mend the host, then run fab rollback --model {report.model}, which tries again.",
+        ],
+        "prepared": [
+            f"{what} is loaded and proven on {', '.join(report.hosts)}; no request moved."
+        ],
+        "incomplete": [
+            f"{what}: not everything is done. {report.outcome.reason}".rstrip(),
+            *(f"{place}: {reason}" for place, reason in report.outcome.stuck.items()),
+            "See fab status for what is left.",
         ],
     }[report.outcome.kind]
     return [*lines, *warning]
@@ -455,7 +547,7 @@ def _number(text: str | None, command: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        from conf.names import shown
+        from conf.names import roll_for_audience
         from serving.fleet.errors import FleetConfigError
 
         raise FleetConfigError(

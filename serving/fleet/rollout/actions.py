@@ -15,11 +15,11 @@ from serving.fleet.rollout.rollout_plan import RolloutPlan, Selection, make_plan
 from serving.fleet.rollout.rollout_run import RolloutRun
 from serving.fleet.shipment import Shipment
 
-NOBODY = Selection()
+EVERY_HOST = Selection()
 
 
 def carry_out(
-    run: RolloutRun, selection: Selection = NOBODY, reason: str = "", judge: Judge | None = None
+    run: RolloutRun, selection: Selection = EVERY_HOST, reason: str = "", judge: Judge | None = None
 ) -> Outcome:
     """Do what `run.action` is, to the hosts of `selection`. Raises FleetError when nothing was
     done, LeaseLost."""
@@ -50,7 +50,7 @@ def plan_deployment(
     driver: FleetDriver,
     journal: Journal,
     config: RolloutConfig,
-    selection: Selection = NOBODY,
+    selection: Selection = EVERY_HOST,
 ) -> RolloutPlan:
     """The plan of a deployment; nothing is touched. Raises FleetError."""
     return make_plan(

@@ -24,6 +24,7 @@ from serving.fleet.rollout.records import Before
 from serving.fleet.rollout.rollout_config import Outcome
 from serving.fleet.rollout.rollout_plan import Change, as_it_is, faults, served_set
 from serving.fleet.rollout.rollout_run import Abandoned, RolloutRun
+from serving.fleet.rollout.shifting import record_counters
 from serving.fleet.rollout.traffic import route_edges
 from serving.fleet.routing import Routing
 from serving.triton import model_config
@@ -90,6 +91,7 @@ class _Convergence:
             resumes=turn.unfinished.rollout if turn.unfinished else None,
             left_out=dict(turn.left_out),
         )  # fmt: skip
+        record_counters(run)
         try:
             self._read_edges()
             self._park_left_out()
@@ -108,17 +110,19 @@ class _Convergence:
 
     def _end(self) -> Outcome:
         run = self.run
+        record_counters(run)
+        hosts = tuple(host.name for host in run.fleet.hosts if host.name in self.changed)
         if run.action == "rollback" and not self.committed:
             reason = " ".join(self.stuck.values()) or "no edge gives it"
             run.record("refused", reason=reason, stuck=self.stuck)
             return Outcome("refused", reason, self.stuck, UNREACHABLE)
         if self.stuck:
             run.record("incomplete", stuck=self.stuck)
-            return Outcome("incomplete", "", self.stuck, INCOMPLETE)
+            return Outcome("incomplete", "", self.stuck, INCOMPLETE, hosts)
         run.record("done", digest=run.shipment.digest)
         if run.action == "heal" and not self.changed:
             return Outcome("unchanged", f"every host serves {run.shipment}", exit_code=DONE)
-        return Outcome("done")
+        return Outcome("done", hosts=hosts)
 
     def _read_edges(self) -> None:
         """The edges' states before us: those of the unfinished rollout count."""

@@ -22,7 +22,7 @@ from serving.fleet.rollout.records import Before
 from serving.fleet.rollout.rollout_config import Outcome, RolloutConfig
 from serving.fleet.rollout.rollout_plan import Change, RolloutPlan
 from serving.fleet.rollout.rollout_run import Abandoned, Progress, RolloutRun
-from serving.fleet.rollout.shifting import shift_traffic, unpin_edges
+from serving.fleet.rollout.shifting import record_counters, shift_traffic, unpin_edges
 from serving.fleet.rollout.traffic import route_all, route_edges
 from serving.fleet.rollout.undo import restore
 from serving.fleet.routing import Routing
@@ -50,6 +50,7 @@ def roll(
         routing={edge: Routing(version).as_json() for edge, version in plan.base.items()},
         waves=[[c.host.name for c in wave] for wave in plan.waves], left_out=plan.left_out,
     )  # fmt: skip
+    record_counters(run)
     touched: dict[str, Before] = dict(plan.inherited)
     begun = [bool(touched)]
     desk = OrderDesk(run)
@@ -68,7 +69,7 @@ def roll(
             _change_wave(run, plan, wave)
         if plan.partial:
             run.record("prepared")
-            return Outcome("prepared")
+            return Outcome("prepared", hosts=tuple(touched))
         shift_traffic(run, plan, judge, desk)
         for change in plan.changes:
             if change.parked:
@@ -79,7 +80,7 @@ def roll(
     except (FleetError, KeyboardInterrupt, Abandoned) as error:
         why = str(error) or "interrupted at the keyboard"
         if run.journal.is_committed(shipment.model, run.rollout):
-            return Outcome("done", f"its clean-up was left out: {why}")
+            return Outcome("done", f"its clean-up was left out: {why}", hosts=tuple(touched))
         if isinstance(error, Abandoned):
             return _abandoned(run, list(touched), why)
         if not begun[0]:
@@ -120,6 +121,7 @@ def undo(
             )
     except (KeyboardInterrupt, Abandoned):
         return _abandoned(run, left, reason)
+    record_counters(run)
     if stuck:
         run.record("manual-intervention", reason=reason, stuck=stuck)
         return Outcome("manual-intervention", reason, stuck, INCOMPLETE)
@@ -219,12 +221,13 @@ def _out_of_traffic(run: RolloutRun, host: Host) -> str:
 def _finish(run: RolloutRun, plan: RolloutPlan) -> Outcome:
     """The clean-up behind the commit: nothing of it can undo the rollout."""
     skipped: dict[str, str] = {}
+    hosts = tuple(change.host.name for change in plan.changes)
     try:
         clean_up(run, [(c.host, c.versions) for c in plan.changes], skipped)
         run.record("done", digest=run.shipment.digest, left=skipped)
     except (KeyboardInterrupt, Abandoned):
-        return Outcome("done", "its clean-up was interrupted; fab heal does the rest.")
-    return Outcome("done", " ".join(skipped.values()))
+        return Outcome("done", "its clean-up was interrupted; fab heal does the rest.", hosts=hosts)
+    return Outcome("done", " ".join(skipped.values()), hosts=hosts)
 
 
 def _abandoned(run: RolloutRun, left: list[str], reason: str) -> Outcome:

@@ -19,8 +19,9 @@ from serving.fleet.routing import Routing
 
 Record = TypeVar("Record")
 ACTIONS = ("deploy", "rollback")
-_OF_THE_FLEET = ("locked", "unlocked", "quarantined", "unquarantined")
-_OF_A_HOST = ("step", "before", "proven", "parked", "quarantined", "unquarantined")
+_OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted")
+_OF_THE_FLEET = ("locked", "unlocked", *_OF_ONE_HOST)
+_OF_A_HOST = ("step", "before", "proven", "parked", *_OF_ONE_HOST)
 
 
 @dataclass(frozen=True)

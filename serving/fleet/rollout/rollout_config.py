@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from conf.errors import DONE
+from serving.fleet.canary.limits import CanaryLimits
 from serving.fleet.errors import FleetConfigError
+from serving.fleet.rollout.freeze import FreezeWindow
 
 _POSITIVE = ("parallel", "drain_timeout_s", "ready_timeout_s", "lock_ttl_s", "alias_timeout_s")
 _NOT_NEGATIVE = (
@@ -42,6 +44,8 @@ class RolloutConfig:
     webhook: str = ""
     webhook_file: str = ""
     alias_timeout_s: float = 5
+    analysis: CanaryLimits = field(default_factory=CanaryLimits)
+    freeze: tuple[FreezeWindow, ...] = ()
 
     def __post_init__(self) -> None:
         if self.strategy not in ("load", "restart"):
@@ -93,7 +97,7 @@ class Outcome:
     undo did not succeed everywhere, and the next run tries again. incomplete: a rollback or a heal,
     which are never undone, left out what `stuck` names, or was stopped. `stuck` has the reason for
     each host and edge; none of them gets requests that it cannot answer. `exit_code` is one of
-    `conf.errors`.
+    `conf.errors`, `hosts` are those that were changed.
     """
 
     kind: Literal[
@@ -103,3 +107,4 @@ class Outcome:
     reason: str = ""
     stuck: dict[str, str] = field(default_factory=dict)
     exit_code: int = DONE
+    hosts: tuple[str, ...] = ()

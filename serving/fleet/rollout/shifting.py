@@ -28,7 +28,6 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
     target = run.shipment.version
     edges = [edge for edge, one in plan.routing.items() if one != Routing(target)]
     edges = [edge for edge in edges if plan.mode == "swap" or plan.base[edge] != target]
-    _record_counters(run)
     steps = run.config.steps if plan.mode == "beside" and edges else (100.0,)
     for percent in steps:
         desk.boundary()
@@ -48,7 +47,7 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
         if not edges:
             return
         _require_pass(run, plan, judge, desk, percent)
-        _record_counters(run)
+        record_counters(run)
 
 
 def unpin_edges(run: RolloutRun, plan: RolloutPlan) -> None:
@@ -97,7 +96,8 @@ def _require_pass(
         desk.boundary()
 
 
-def _record_counters(run: RolloutRun) -> None:
+def record_counters(run: RolloutRun) -> None:
+    """Journal the requests that each version was given so far, and the failed ones."""
     counted = run.driver.counters()
     run.record(
         "counters",

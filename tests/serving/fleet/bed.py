@@ -40,7 +40,7 @@ from serving.artifact.verify import FORMAT
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -104,6 +104,13 @@ MARKS = [
     ),
 ]
 """Marks of every test that brings this bed up."""
+
+
+def make_state(folder: Path) -> None:
+    """The state folder of an edge, as the box makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in FIRST_FILES.items():
+        (folder / name).write_text(text)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -263,8 +270,7 @@ def _start(bed: Bed) -> None:
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
-        site.edges[region].state.mkdir(parents=True)
-        (site.edges[region].state / ROUTES).touch()
+        make_state(site.edges[region].state)
         path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
     for region in site.edges:
@@ -315,6 +321,10 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
+    door = box.door(site, name)
+    ensure_files([door])
+    _spawn(bed, as_user(site.users.triton, "haproxy", "-db", "-f", str(door.path)),
+           home / "log" / "door.log")  # fmt: skip
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
     return known_hosts_line(name, address, site.ports.ssh, host_key)
 
@@ -323,7 +333,7 @@ def as_user(user: str, *command: str) -> list[str]:
     """`command` run by root as `user`, with its groups and nothing of our environment."""
     group = str(pwd.getpwnam(user).pw_gid)
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
-            "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
+            "env", "-i", "PATH=/usr/bin:/bin:/usr/sbin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:

@@ -9,7 +9,7 @@ from serving.artifact.manifest import Manifest
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
 from serving.fleet.inventory import Fleet, FleetEdge, Host, Region, Ssh
-from serving.fleet.rollout.actions import NOBODY, carry_out
+from serving.fleet.rollout.actions import EVERY_HOST, carry_out
 from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.lease import hold
 from serving.fleet.rollout.rollout_config import Outcome, RolloutConfig
@@ -84,7 +84,7 @@ def act(
     action: str,
     version: int,
     rollout: str = "r1",
-    selection=NOBODY,
+    selection=EVERY_HOST,
     judge=None,
     package: Shipment | None = None,
     progress=lambda *_: None,
