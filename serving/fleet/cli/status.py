@@ -189,7 +189,7 @@ def _running(records: list[RolloutRecord], watch: HolderWatch) -> RunningRollout
     if (
         found is None
         or holder is None
-        or not holder.what.endswith(f" {found.model}/{found.version}")
+        or f"{found.model}/{found.version}" not in holder.what.split()
     ):
         return None
     return RunningRollout(

@@ -33,11 +33,13 @@ __all__ = [
     "deploy",
     "drain",
     "heal",
+    "history",
     "lock",
     "pause",
     "plan",
     "promote",
     "quarantine",
+    "report",
     "restart",
     "resume",
     "revoke",
@@ -45,6 +47,7 @@ __all__ = [
     "status",
     "undrain",
     "unlock",
+    "watch",
 ]  # a fabfile.py imports *
 
 _HELP = {
@@ -330,12 +333,12 @@ def watch(_: Context, model: str | None = None, set: list[str] | None = None) ->
           "out": "the file to write; <journal>/pages/<rollout>.html without"},
 )  # fmt: skip
 def report(
-    _: Context, rollout: str | None = None, out: str | None = None, set: list[str] | None = None
+    _: Context, rollout: str = "", out: str | None = None, set: list[str] | None = None
 ) -> None:
     """Write one rollout as an HTML page: hosts and edges over time, failed requests, verdicts."""
     from serving.fleet.cli.watch import write_report
 
-    _print({}, False, [_run(set, lambda on: write_report(on, rollout, out))])
+    _print({}, False, [_run(set, lambda on: write_report(on, rollout or None, out))])
 
 
 def _roll(
@@ -347,7 +350,7 @@ def _roll(
     act: Callable[[Controls, Progress], RolloutReport],
 ) -> None:
     """Do a rollout before its audience, print its report, end with its exit code."""
-    from serving.fleet.cli.audience import shown
+    from serving.fleet.cli.audience import roll_for_audience
 
     if person:
         os.environ["LOCKGATE_AS"] = person
@@ -356,7 +359,9 @@ def _roll(
     live = not as_json and not to_stdout
     found = _run(
         overrides,
-        lambda on: shown(on, f"fab {command}", lines, events, live, lambda show: act(on, show)),
+        lambda on: roll_for_audience(
+            on, f"fab {command}", lines, events, live, lambda show: act(on, show)
+        ),
     )
     _finish(found, as_json, silent=to_stdout)
 
@@ -547,7 +552,7 @@ def _number(text: str | None, command: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        from conf.names import shown
+        from conf.names import roll_for_audience
         from serving.fleet.errors import FleetConfigError
 
         raise FleetConfigError(

@@ -74,12 +74,13 @@ def _facts(record: RolloutRecord, found: RolloutMeasures) -> str:
     shares = ", ".join(
         f"{record.model}/{version}: {one.requests:,}" for version, one in sorted(by_version.items())
     )
+    waves = len(record.waves)
     facts = (
         ("who", record.who),
         ("why", record.reason or "no reason was given"),
         ("from", f"{record.model}/{record.previous}" if record.previous else "nothing"),
         ("to", f"{record.model}/{record.version}"),
-        ("hosts", f"{len(record.hosts)} in {len(record.waves)} waves"),
+        ("hosts", f"{len(record.hosts)}{f' in {waves} waves' if waves > 1 else ''}"),
         ("strategy", record.strategy or "-"),
         ("began", utc(record.began)),
         ("in production", utc(record.commit) if record.commit is not None else "never"),

@@ -59,7 +59,9 @@ def event_text(event: str, content: Mapping[str, Any]) -> str:
     if event == ANALYSIS:
         reasons = "; ".join(_texts(content.get("reasons")))
         return f"{_text(content, 'verdict')} {reasons}".strip()
-    host, reason = _text(content, "host"), _text(content, "reason")
+    host, reason, left = _text(content, "host"), _text(content, "reason"), content.get("left")
+    if not reason and isinstance(left, dict):
+        reason = " ".join(str(sentence) for sentence in left.values())
     return f"{host}: {reason}" if host else reason
 
 
