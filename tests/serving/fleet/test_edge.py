@@ -9,8 +9,9 @@ import subprocess
 import pytest
 from omegaconf import OmegaConf
 
-from conf import compose
+from conf import LockgateError, compose
 from conf.site_daemons import EdgeSettings
+from conf.site_schema import site_config
 from serving.fleet.haproxy import edge
 from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
 from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
@@ -19,28 +20,22 @@ from tests.serving.fleet.bed import make_state
 
 
 def site(state="/run/edges", **changes):
-    made = OmegaConf.create(
-        {
-            "hosts": {
-                "a": {"address": "127.0.0.11", "region": "us-east"},
-                "b": {"address": "127.0.0.12", "region": "us-east"},
-                "w": {"address": "127.0.0.13", "region": "us-west"},
-            },
-            "edges": {
-                region: {"address": "127.0.0.1", "http_port": 18080 + n,
-                         "grpc_port": 18090 + n, "stats_port": 18404 + n,
-                         "socket": f"/run/{region}.sock", "state": state}
-                for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
-            },
-            "ports": {"triton_http": 18000, "triton_grpc": 18001, "host_agent": 18004},
-            "paths": {"edge_log": "/run/edge-log.sock"},
-            "groups": {"edge": "root"},
-            "edge": compose("site").site.edge,
-        }
-    )  # fmt: skip
-    made = OmegaConf.merge(made, changes)
-    OmegaConf.set_struct(made, True)
-    return made
+    config = compose("site")
+    OmegaConf.set_struct(config, False)
+    config.site.hosts = {
+        "a": {"address": "127.0.0.11", "region": "us-east"},
+        "b": {"address": "127.0.0.12", "region": "us-east"},
+        "w": {"address": "127.0.0.13", "region": "us-west"},
+    }
+    config.site.edges = {
+        name: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
+               "grpc_port": 18090 + n, "socket": f"/run/{name}.sock", "state": state,
+               "region": "us-east" if name == "second" else ""}
+        for n, name in enumerate(("us-east", "us-west", "us-empty", "second"))
+    }  # fmt: skip
+    config.site.groups.edge = "root"
+    config.site = OmegaConf.merge(config.site, changes)
+    return site_config(config)
 
 
 def servers(text, backend):
@@ -64,6 +59,14 @@ def test_a_region_has_its_own_hosts_and_those_of_others_behind_them():
     assert "/v2/health/live" in text and "/v2/health/ready\n" not in text
 
 
+def test_a_region_may_have_several_edges_each_in_front_of_all_its_hosts():
+    first, second = haproxy_cfg(site(), "us-east"), haproxy_cfg(site(), "second")
+    for backend in ("triton", "triton_last", "triton_grpc"):
+        assert servers(first, backend) == servers(second, backend)
+    assert "bind 127.0.0.1:18083" in second and "stats socket /run/second.sock" in second
+    assert '{"region":"us-east",' in second
+
+
 def test_a_post_that_may_have_run_is_never_sent_again():
     lines = haproxy_cfg(site(), "us-east").splitlines()
     tried = {tuple(line.split()[1:]) for line in lines if "retry-on" in line}
@@ -73,7 +76,7 @@ def test_a_post_that_may_have_run_is_never_sent_again():
 
 @pytest.mark.parametrize(
     ("region", "sentence"),
-    [("us-north", "has no edge"), ("us-empty", "no host"), ("eu-west", "US only")],
+    [("us-north", "no edge 'us-north'"), ("us-empty", "no host")],
 )
 def test_a_region_that_cannot_be_is_refused(region, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -81,7 +84,7 @@ def test_a_region_that_cannot_be_is_refused(region, sentence):
 
 
 def test_a_host_address_cannot_smuggle_configuration():
-    with pytest.raises(ValueError, match="neither an IP address"):
+    with pytest.raises(LockgateError, match="neither an IP address"):
         haproxy_cfg(site(hosts={"a": {"address": "127.0.0.11\n  bind *:1"}}), "us-east")
 
 
