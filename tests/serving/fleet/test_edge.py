@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +14,13 @@ from conf import LockgateError, compose
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import site_config
 from serving.fleet.haproxy import edge
-from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+from serving.fleet.haproxy.edge_config import (
+    INFER_PATHS,
+    READ_PATHS,
+    edge_config_diff,
+    haproxy_cfg,
+    validator_at,
+)
 from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
 from serving.fleet.haproxy.server_states import parse_states
 from tests.serving.fleet.bed import make_state
@@ -102,6 +109,17 @@ def test_settings_of_the_site_reach_the_config():
         "check inter 250ms fall 2 rise 2 observe layer7 error-limit 9 on-error mark-down "
         "agent-check agent-port 18004 agent-inter 333ms maxconn 7\n"
     ) in text
+
+
+def test_the_difference_of_a_config_is_lines_of_it():
+    etc = validator_at(Path("/etc/x"))
+    now = haproxy_cfg(site(), "us-east", etc)
+    assert edge_config_diff(site(), "us-east", now, etc) == []
+    changed = edge_config_diff(site(edge={"max_queue": 77}), "us-east", now, etc)
+    removed = [line for line in changed if line.startswith("-")]
+    added = [line for line in changed if line.startswith("+")]
+    assert len(removed) == len(added) == 2  # HTTP and gRPC
+    assert all("ge 77 }" in line for line in added) and all("ge 256 }" in line for line in removed)
 
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
