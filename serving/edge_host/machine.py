@@ -1,4 +1,4 @@
-"""The requests of a controller carried out on the edge's machine: HAProxy's sockets, two folders."""
+"""The requests of a controller on the edge's machine: HAProxy's sockets, and two folders."""
 
 from __future__ import annotations
 
