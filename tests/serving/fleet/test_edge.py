@@ -21,6 +21,7 @@ from serving.fleet.haproxy.edge_config import (
     haproxy_cfg,
     validator_at,
 )
+from serving.fleet.haproxy.edge_group import at_all, set_at_all
 from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
 from serving.fleet.haproxy.server_states import parse_states
 from tests.serving.fleet.bed import make_state
@@ -240,3 +241,22 @@ def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
     link = LocalEdge("us-east", tmp_path / "none.sock", tmp_path)
     with pytest.raises(EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
         edge.Edge("us-east", link).query("show stat")
+
+
+class FlakyEdge(LocalEdge):
+    def query(self, command):
+        raise EdgeError(f"{self.name} is away")
+
+
+def test_an_edge_that_is_away_holds_up_no_other(tmp_path):
+    away = [edge.Edge(name, FlakyEdge(name, tmp_path, tmp_path)) for name in ("one", "two")]
+    failures = set_at_all(away, "a", edge.DRAIN)
+    assert {name: str(error) for name, error in failures.items()} == {
+        "one": "one is away", "two": "two is away",
+    }  # fmt: skip
+    done = []
+    assert (
+        at_all([*away, edge.Edge("three", away[0].link)], lambda one: done.append(one.name)) == {}
+    )
+    assert sorted(done) == ["one", "three", "two"]
+    assert set_at_all([], "a", edge.DRAIN) == {}
