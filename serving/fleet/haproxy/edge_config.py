@@ -1,4 +1,4 @@
-"""The edge of one region as HAProxy reads it: `haproxy_cfg(site, region)` is the whole file.
+"""An edge as HAProxy reads it: `haproxy_cfg(site, name)` is the whole file.
 
 What the edge promises to clients and to a rollout:
 
@@ -16,6 +16,7 @@ What the edge promises to clients and to a rollout:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
-from conf.site_schema import Site, SiteHost
+from conf.site_schema import Site, SiteHost, edge_region
+from serving.edge_host.names import BACKEND, LAST, STATES
 from serving.fleet.haproxy.grpc_edge import grpc_backends, grpc_frontend
 from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
@@ -36,17 +38,11 @@ from serving.fleet.haproxy.request_rules import (
     source_limits,
     source_tables,
 )
-from serving.fleet.haproxy.server_states import STATES
 from serving.fleet.haproxy.version_map import counter_table, path_rules
 
 LOG_RING = "edge-log"
 LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
-
-BACKEND = "triton"
-"""The backend of requests by HTTP; its servers carry the names of the hosts."""
-LAST = "triton_last"
-"""The region's own hosts once more, for when the checks leave nobody: see `_last`."""
 
 # `/v2/models/stats` is Triton's statistics of all models, not a model.
 MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -55,25 +51,26 @@ READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})
 INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
 
 
-def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) -> str:
-    """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
+def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) -> str:
+    """The HAProxy 2.6 configuration of the edge called `name`, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[region]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
-    Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
+    `edges[name]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
+    Raises `ValueError` for a region without a host, or that is not one of the United States.
     """
-    if region not in site.edges:
-        raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
+    if name not in site.edges:
+        raise ValueError(f"there is no edge {name!r}; site.edges has {', '.join(site.edges)}.")
+    edge = site.edges[name]
+    region = edge_region(name, edge)
     require_us_region("region", region)
-    own = {name: host for name, host in site.hosts.items() if host.region == region}
-    others = {name: host for name, host in site.hosts.items() if host.region != region}
+    own = {one: host for one, host in site.hosts.items() if host.region == region}
+    others = {one: host for one, host in site.hosts.items() if host.region != region}
     if not site.edge.backup_regions:
         others = {}
     if not own:
         raise ValueError(
             f"region {region!r} has no host in site.hosts: nothing to send traffic to."
         )
-    edge = site.edges[region]
     http, grpc, agent = site.ports.triton_http, site.ports.triton_grpc, site.ports.host_agent
     return "\n".join(
         [
@@ -102,6 +99,21 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
             "",
         ]
     )
+
+
+def validator_at(folder: Path) -> list[Path]:
+    """The files of `VALIDATOR` where they were copied to `folder`."""
+    return [folder / path.name for path in VALIDATOR]
+
+
+def edge_config_diff(site: Site, name: str, current: str, validator: Sequence[Path]) -> list[str]:
+    """Lines that a new config of the edge would remove (-) and add (+), with their sections.
+
+    Empty where `current`, the text that its HAProxy has, is the one of the site.
+    """
+    wanted = haproxy_cfg(site, name, validator).splitlines()
+    lines = difflib.unified_diff(current.splitlines(), wanted, "has", "site", n=2, lineterm="")
+    return list(lines)[2:]
 
 
 def _targets(hosts: Mapping[str, SiteHost], port: int) -> dict[str, str]:
