@@ -1,4 +1,4 @@
-"""The edges: one HAProxy per region, configured by `serving.fleet.haproxy.edge_config`."""
+"""The edges: HAProxies, configured by `serving.fleet.haproxy.edge_config`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.request_rules import VALIDATOR
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 
 def folders(site: Site) -> list[Folder]:
@@ -35,11 +35,13 @@ def ensure_state(site: Site) -> None:
     owner = pwd.getpwnam(site.users.deploy).pw_uid
     for edge in site.edges.values():
         # The folder is the deploy identity's: root follows no link and touches no file of it.
-        with suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            handle = os.open(edge.state / ROUTES, flags, 0o644)
-            os.fchown(handle, owner, -1)
-            os.close(handle)
+        for name, text in FIRST_FILES.items():
+            with suppress(FileExistsError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                handle = os.open(edge.state / name, flags, 0o644)
+                with os.fdopen(handle, "w") as file:
+                    os.fchown(file.fileno(), owner, -1)
+                    file.write(text)
 
 
 def programs(site: Site) -> list[Program]:
@@ -47,12 +49,12 @@ def programs(site: Site) -> list[Program]:
     # Copies: HAProxy's user need not be able to read the checkout.
     validator = tuple(File(site.paths.etc / path.name, path.read_text()) for path in VALIDATOR)
     paths = [file.path for file in validator]
-    for region, edge in site.edges.items():
-        config = File(site.paths.etc / f"haproxy-{region}.cfg", haproxy_cfg(site, region, paths))
-        key, address = f"site.edges.{region}", edge.address
+    for name, edge in site.edges.items():
+        config = File(site.paths.etc / f"haproxy-{name}.cfg", haproxy_cfg(site, name, paths))
+        key, address = f"site.edges.{name}", edge.address
         made.append(
             Program(
-                name=f"haproxy-{region}",
+                name=f"haproxy-{name}",
                 argv=("/usr/sbin/haproxy", "-db", "-f", str(config.path)),
                 user=site.users.haproxy,
                 files=(config, *validator),

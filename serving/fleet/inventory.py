@@ -139,6 +139,7 @@ def _build(content: Mapping[str, Any]) -> Fleet:
         seen[host.address] = host.name
     for edge in edges:
         _only_us(edge.region, f"edge {edge.name}")
+        check_name("the name of an edge", edge.name)
     regions = tuple(
         Region(
             name=name,

@@ -7,7 +7,7 @@ into the message. The hosts' doors (`grpc_door.py`) are what it is sent to.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from conf.site_daemons import EdgeSettings
@@ -22,6 +22,8 @@ from serving.fleet.haproxy.version_map import VERSION_HEADER, count_rules, versi
 
 BACKEND = "triton_grpc"
 """Its servers carry the names of the hosts, and follow those of `triton` in health and state."""
+LAST = "triton_grpc_last"
+"""As `triton_last`: the own hosts once more, for when the checks leave nobody."""
 
 
 def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
@@ -79,6 +81,7 @@ def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -
         "if { var(txn.version) -m found }",
         *_answer_rules(settings),
         f"  {log_format(region, path='var(txn.path)', status='%[var(txn.status)]')}",
+        f"  use_backend {LAST} if {{ nbsrv({BACKEND}) lt 1 }}",
         f"  default_backend {BACKEND}",
     ]  # fmt: skip
 
@@ -95,21 +98,38 @@ def _answer_rules(settings: EdgeSettings) -> list[str]:
     ]
 
 
-def grpc_backend(
-    servers: Mapping[str, str], settings: EdgeSettings, backups: Collection[str] = ()
+def grpc_backends(
+    own: Mapping[str, str], others: Mapping[str, str], settings: EdgeSettings
 ) -> list[str]:
-    """The backend of `servers`, the doors' addresses by host. Each must be a server of `triton`."""
+    """The backends of the doors' addresses by host, those of other regions as stand-ins.
+
+    Each follows the server of its name of `triton`, and of `triton_last` where nobody is left.
+    """
     return [
-        f"backend {BACKEND}",
+        *_sending(BACKEND),
+        "  option allbackups",
+        *_servers(own, settings, "triton"),
+        *(f"{line} backup" for line in _servers(others, settings, "triton")),
+        *_sending(LAST),
+        *_servers(own, settings, "triton_last"),
+    ]
+
+
+def _sending(backend: str) -> list[str]:
+    return [
+        f"backend {backend}",
         "  balance leastconn",
         # As by HTTP, what may have been executed is never sent again. 503 is the door's own answer
         # where no Triton took the connection.
         "  retries 3",
         "  retry-on conn-failure 503",
         "  option redispatch 1",
-        *(
-            f"  server {name} {target} proto h2 maxconn {settings.max_connections_per_host} "
-            f"track triton/{name}{' backup' if name in backups else ''}"
-            for name, target in servers.items()
-        ),
+    ]
+
+
+def _servers(servers: Mapping[str, str], settings: EdgeSettings, followed: str) -> list[str]:
+    return [
+        f"  server {name} {target} proto h2 maxconn {settings.max_connections_per_host} "
+        f"track {followed}/{name}"
+        for name, target in servers.items()
     ]

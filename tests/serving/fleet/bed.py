@@ -41,7 +41,7 @@ from serving.artifact.verify import FORMAT
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -105,6 +105,13 @@ MARKS = [
     ),
 ]
 """Marks of every test that brings this bed up."""
+
+
+def make_state(folder: Path) -> None:
+    """The state folder of an edge, as the box makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in FIRST_FILES.items():
+        (folder / name).write_text(text)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -264,8 +271,7 @@ def _start(bed: Bed) -> None:
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
-        site.edges[region].state.mkdir(parents=True)
-        (site.edges[region].state / ROUTES).touch()
+        make_state(site.edges[region].state)
         path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
     for region in site.edges:

@@ -14,26 +14,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
 from conf import compose
 from conf.site_daemons import EdgeSettings
-from conf.site_schema import Site
+from conf.site_schema import Site, site_config
 from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
 from serving.fleet.haproxy.grpc_door import door_cfg
-from serving.fleet.haproxy.version_map import ROUTES
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
 from serving.triton.server import TritonServer
-from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, serving_env
+from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, make_state, serving_env
 from tests.serving.runtime.test_package import carry_runtime
 
 REGION = "us-east"
@@ -150,35 +149,54 @@ class EdgeBed:
         )
 
 
+def edge_site(
+    folder: Path,
+    hosts: dict[str, tuple[str, str]],
+    triton_port: int,
+    agent_port: int,
+    door_port: int = 0,
+    **settings: int,
+) -> Site:
+    """A site with one edge, of the region `REGION`, in `folder`; `hosts` have address and region,
+    `settings` replace those of the site."""
+    config = compose("site")
+    OmegaConf.set_struct(config, False)
+    site = config.site
+    site.hosts = {n: {"address": a, "region": r} for n, (a, r) in hosts.items()}
+    site.edges = {
+        REGION: {
+            "address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
+            "grpc_port": free_port(), "socket": str(folder / "s.sock"), "state": str(folder),
+        }
+    }  # fmt: skip
+    # A region of the hosts has an edge; this one does not run.
+    for number, region in enumerate({r for _, r in hosts.values()} - {REGION}):
+        site.edges[region] = {**site.edges[REGION], "address": f"127.0.0.{2 + number}"}
+    site.ports.update(
+        triton_http=triton_port, triton_grpc=door_port or free_port(), host_agent=agent_port
+    )
+    site.paths.edge_log = str(folder / "log.sock")
+    site.groups.edge = grp.getgrgid(os.getgid()).gr_name
+    site.edge.update(settings)
+    make_state(folder)
+    return site_config(config)
+
+
 @contextmanager
 def running_edge(
     folder: Path, triton_port: int, door_port: int = 0, **settings: int
 ) -> Iterator[EdgeBed]:
     """An edge in front of the Triton on `triton_port` and the door on `door_port`, if there is one;
     `settings` replace those of the site."""
-    port, grpc, stats = free_port(), free_port(), free_port()
-    path, log_path = folder / "s.sock", folder / "log.sock"
-    site = OmegaConf.create(
-        {
-            "hosts": {"a": {"address": "127.0.0.1", "region": REGION}},
-            "edges": {
-                REGION: {
-                    "address": "127.0.0.1", "http_port": port, "grpc_port": grpc,
-                    "stats_port": stats, "socket": str(path), "state": str(folder),
-                }
-            },
-            "ports": {"triton_http": triton_port, "triton_grpc": door_port or free_port()},
-            "paths": {"edge_log": str(log_path)},
-            "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
-            "edge": {**compose("site").site.edge, **settings},
-        }
-    )  # fmt: skip
+    hosts = {"a": ("127.0.0.1", REGION)}
+    site = edge_site(folder, hosts, triton_port, free_port(), door_port, **settings)
+    edge = site.edges[REGION]
+    port, grpc, path = edge.http_port, edge.grpc_port, edge.socket
     log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
     log.set_models([SAME, BROKEN, MODEL])
-    receiver, thread = listen(log, log_path)
+    receiver, thread = listen(log, site.paths.edge_log)
     config = folder / "haproxy.cfg"
-    (folder / ROUTES).touch()
-    config.write_text(haproxy_cfg(cast(Site, site), REGION))
+    config.write_text(haproxy_cfg(site, REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         try:
             bed = EdgeBed(port, grpc, Edge(REGION, LocalEdge(REGION, path, folder)), log)
