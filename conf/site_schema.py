@@ -155,6 +155,28 @@ EDGE_PORTS = ("http_port", "grpc_port", "stats_port")
 
 
 @dataclass(frozen=True)
+class SiteEdgeSsh:
+    """The way to an edge on a machine of its own."""
+
+    address: str
+    """IPv4 or IPv6 address, or host name, of its sshd."""
+    port: int
+    """Port of its sshd."""
+    user: str
+    """Account that answers the runtime commands of a rollout, and nothing else."""
+    etc: Path
+    """Folder of root's files there: the edge's programs, and the validator's Lua."""
+    proxy_jump: str = ""
+    """`user@address:port` of a host to go through, "" for none."""
+
+    def __post_init__(self) -> None:
+        check_address("address", self.address)
+        check_ports({"port": self.port})
+        check_names({"user": self.user})
+        check_absolute("etc", self.etc)
+
+
+@dataclass(frozen=True)
 class SiteEdge:
     """One HAProxy."""
 
@@ -172,6 +194,8 @@ class SiteEdge:
     """Folder with the routing of versions and the states of hosts, which HAProxy reads at start."""
     region: str = ""
     """Region whose hosts it stands in front of; "" for the region of its own name."""
+    ssh: SiteEdgeSsh | None = None
+    """The way to its machine; none for an edge on the controller's own."""
 
     def __post_init__(self) -> None:
         check_address("address", self.address)

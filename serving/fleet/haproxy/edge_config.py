@@ -24,6 +24,7 @@ from typing import Any
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site, SiteHost, edge_region
+from serving.edge_host.names import BACKEND, LAST, STATES
 from serving.fleet.haproxy.grpc_edge import grpc_backends, grpc_frontend
 from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
@@ -36,17 +37,11 @@ from serving.fleet.haproxy.request_rules import (
     source_limits,
     source_tables,
 )
-from serving.fleet.haproxy.server_states import STATES
 from serving.fleet.haproxy.version_map import counter_table, path_rules
 
 LOG_RING = "edge-log"
 LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
-
-BACKEND = "triton"
-"""The backend of requests by HTTP; its servers carry the names of the hosts."""
-LAST = "triton_last"
-"""The region's own hosts once more, for when the checks leave nobody: see `_last`."""
 
 # `/v2/models/stats` is Triton's statistics of all models, not a model.
 MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"

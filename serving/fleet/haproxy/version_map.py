@@ -11,19 +11,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from serving.edge_host.names import COUNTERS, MODEL, ROUTE, ROUTES
 from serving.fleet.routing import Routing, VersionCounters
 
-ROUTES = "routes.map"
-"""Name of the map's file in the state folder of an edge."""
-COUNTERS = "requests_by_version"
-"""Table of requests, the failed ones of them and the clients' mistakes, by `MODEL/VERSION`."""
 LANE_HEADER, LANE_COOKIE = "Lockgate-Lane", "lockgate-lane"
 """A client's own choice: `canary` or `stable`; the header goes before the cookie."""
 VERSION_HEADER = "Lockgate-Version"
 """Header of an answer whose version the edge chose."""
 
-_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_VALUE = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,5})")
+_MODEL, _VALUE = re.compile(MODEL), re.compile(ROUTE)
 _PATH = re.compile(r"/[A-Za-z0-9._/-]+")
 _COUNT = re.compile(r"(\w+)=(\S+)")
 
@@ -36,10 +32,9 @@ def map_value(routing: Routing) -> str:
 
 def parse_value(value: str) -> Routing:
     """The routing of `map_value`. Raises ValueError."""
-    found = _VALUE.fullmatch(value)
-    if not found:
+    if not _VALUE.fullmatch(value):
         raise ValueError(f"{value!r} is no STABLE:CANARY:SHARE")
-    stable, canary, share = (int(number) for number in found.groups())
+    stable, canary, share = (int(number) for number in value.split(":"))
     return Routing(stable or None, canary or None, share / 100)
 
 

@@ -15,6 +15,7 @@ from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.remote_edge import edge_of
 from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
@@ -176,7 +177,7 @@ class SshDriver:
             return None
 
     def _edge(self, host: Host) -> edge.Edge:
-        return edge.edge_of(self.fleet.region_of(host).edges[0])
+        return edge_of(self.fleet.region_of(host).edges[0])
 
     def _shell(self, host: Host) -> Shell:
         shell = self._shells.get(host.name)
