@@ -25,6 +25,7 @@ from serving.edge_host.names import (
     ROUTE,
     ROUTES,
     ROUTES_TEXT,
+    SHADOW_COUNTERS,
     STATES,
     STATES_TEXT,
 )
@@ -88,7 +89,7 @@ def _forms(state: Path) -> list[re.Pattern[str]]:
         re.compile(form)
         for form in (
             "show (servers state|stat|info)",
-            f"show table {COUNTERS}",
+            f"show table ({COUNTERS}|{SHADOW_COUNTERS})",
             f"show map {path}",
             f"(set|add) map {path} {MODEL} {ROUTE}",
             f"del map {path} {MODEL}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from serving.edge_host.names import BACKEND, COUNTERS, LAST, ROUTES, STATES
+from serving.edge_host.names import BACKEND, COUNTERS, LAST, ROUTES, SHADOW_COUNTERS, STATES
 from serving.fleet.haproxy.edge_link import EdgeError, EdgeLink, EdgeUnreachable
 from serving.fleet.haproxy.server_states import (
     DRAIN,
@@ -99,6 +99,10 @@ class Edge:
     def counters(self, model: str) -> dict[int, VersionCounters]:
         """Requests that this edge gave to each version since HAProxy started."""
         return parse_counters(self.query(f"show table {COUNTERS}"), model)
+
+    def shadow_counters(self, model: str) -> dict[int, VersionCounters]:
+        """As `counters`, of the copies that went to each shadow."""
+        return parse_counters(self.query(f"show table {SHADOW_COUNTERS}"), model)
 
     def states(self) -> dict[str, ServerState]:
         """Every host of its own region as HAProxy sees it now."""

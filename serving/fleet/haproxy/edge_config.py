@@ -38,6 +38,7 @@ from serving.fleet.haproxy.request_rules import (
     source_limits,
     source_tables,
 )
+from serving.fleet.haproxy.shadow_traffic import shadow_proxies, shadow_rules, shadow_socket
 from serving.fleet.haproxy.version_map import counter_table, path_rules
 
 LOG_RING = "edge-log"
@@ -75,6 +76,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
     return "\n".join(
         [
             *_global(edge.socket, site.groups.edge, Path(edge.state)),
+            *shadow_socket(Path(edge.socket)),
             *buffer_settings(site.edge, validator),
             *_log(site.paths.edge_log, Path(f"{edge.socket}.log")),
             *_defaults(site.edge),
@@ -93,6 +95,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
                 Path(edge.state),
             ),
             *grpc_backends(_targets(own, grpc), _targets(others, grpc), site.edge),
+            *shadow_proxies(Path(edge.socket), _targets(own, http), site.edge),
             *source_tables(),
             *counter_table(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
@@ -126,7 +129,6 @@ def _global(socket: Path, group: str, state: Path) -> list[str]:
     return [
         "# Written by serving/fleet/haproxy/edge_config.py; edit conf/site, not this file.",
         "global",
-        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  stats socket {socket} group {group} mode 660 level admin",
         "  stats timeout 30s",
         f"  server-state-file {state / STATES}",
@@ -165,7 +167,8 @@ def _defaults(settings: EdgeSettings) -> list[str]:
     return [
         "defaults",
         "  mode http",
-        "  log global",
+        # Not in `global`: HAProxy logs there what Lua sends, in a form of its own.
+        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  timeout connect {settings.connect_timeout_ms}ms",
         f"  timeout client {settings.client_timeout_ms}ms",
         f"  timeout server {settings.server_timeout_ms}ms",
@@ -194,6 +197,7 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
         # Here and not earlier: it is the state in which the request itself would begin to wait.
         refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
         *path_rules(state),
+        *shadow_rules(),
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",
