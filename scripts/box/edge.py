@@ -11,8 +11,7 @@ from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.request_rules import VALIDATOR
-from serving.fleet.haproxy.server_states import STATES
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 
 def folders(site: Site) -> list[Folder]:
@@ -36,12 +35,13 @@ def ensure_state(site: Site) -> None:
     owner = pwd.getpwnam(site.users.deploy).pw_uid
     for edge in site.edges.values():
         # The folder is the deploy identity's: root follows no link and touches no file of it.
-        for name in (ROUTES, STATES):
+        for name, text in FIRST_FILES.items():
             with suppress(FileExistsError):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 handle = os.open(edge.state / name, flags, 0o644)
-                os.fchown(handle, owner, -1)
-                os.close(handle)
+                with os.fdopen(handle, "w") as file:
+                    os.fchown(file.fileno(), owner, -1)
+                    file.write(text)
 
 
 def programs(site: Site) -> list[Program]:

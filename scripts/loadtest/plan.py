@@ -26,7 +26,7 @@ class LoadPlan:
 
     model: str
     endpoints: Mapping[str, tuple[str, int]]
-    """Address and HTTP port of the edge, by region; requests go to each in turn."""
+    """Address and port of the edge, by region; requests go to each in turn."""
     examples: Sequence[LoadRequest]
     rate: float = 20.0
     """Requests a second, over all regions."""
@@ -36,6 +36,8 @@ class LoadPlan:
     new_connection_every: int = 5
     """Every n-th request opens a connection and closes it; the others keep theirs alive."""
     timeout_s: float = 10.0
+    grpc: bool = False
+    """By gRPC instead of HTTP; the ports are those of the edges' gRPC."""
     allow_remote: bool = False
     """Addresses off this machine are refused unless this says otherwise: it is a load generator."""
 
@@ -115,8 +117,9 @@ def plan_for(model: str, regions: Sequence[str] = (), **settings: Any) -> LoadPl
         raise TrafficError(
             f"there is no edge in {', '.join(unknown)}; choose from {', '.join(site.edges)}"
         )
+    port = "grpc_port" if settings.get("grpc") else "http_port"
     endpoints = {
-        region: (str(site.edges[region].address), int(site.edges[region].http_port))
+        region: (str(site.edges[region].address), int(site.edges[region][port]))
         for region in (regions or site.edges)
     }
     return LoadPlan(model, endpoints, read_requests(Path(site.paths.store), model), **settings)

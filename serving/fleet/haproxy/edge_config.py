@@ -24,13 +24,15 @@ from typing import Any
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site, SiteHost
+from serving.fleet.haproxy.grpc_edge import grpc_backends, grpc_frontend
+from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
-    CONNECTIONS,
-    REQUESTS,
     VALIDATOR,
     body_rules,
     buffer_settings,
+    connection_limits,
     refusal,
+    request_ids,
     source_limits,
     source_tables,
 )
@@ -42,7 +44,7 @@ LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
 
 BACKEND = "triton"
-"""The backend of every edge; its servers carry the names of the hosts."""
+"""The backend of requests by HTTP; its servers carry the names of the hosts."""
 LAST = "triton_last"
 """The region's own hosts once more, for when the checks leave nobody: see `_last`."""
 
@@ -52,34 +54,27 @@ MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})?(/ready)?)$"
 INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
 
-LOG_FIELDS = (
-    '"ts_ms":%Ts%ms,"request_id":"%ID","trace_id":"%[var(txn.tid)]","span_id":"%[var(txn.sid)]",'
-    '"parent_id":"%[var(txn.parent)]","model":"%[var(txn.model),json(utf8s)]",'
-    '"version":"%[var(txn.version),json(utf8s)]",'
-    '"path":"%[capture.req.uri,json(utf8s)]","method":"%[capture.req.method,json(utf8s)]",'
-    '"status":%ST,"term":"%tsc","fe":"%ft","be":"%b","srv":"%s","tq_ms":%TR,"tw_ms":%Tw,'
-    '"tc_ms":%Tc,"tr_ms":%Tr,"ta_ms":%Ta,"retries":"%rc","srv_queue":%sq,"be_queue":%bq,"bytes":%B'
-)
-
 
 def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) -> str:
     """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `paths.edge_log` and `groups.edge`.
+    `edges[region]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
     Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
     """
     if region not in site.edges:
         raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
     require_us_region("region", region)
-    port = site.ports.triton_http
-    own = {n: _target(h, port) for n, h in site.hosts.items() if h.region == region}
-    others = {n: _target(h, port) for n, h in site.hosts.items() if h.region != region}
+    own = {name: host for name, host in site.hosts.items() if host.region == region}
+    others = {name: host for name, host in site.hosts.items() if host.region != region}
+    if not site.edge.backup_regions:
+        others = {}
     if not own:
         raise ValueError(
             f"region {region!r} has no host in site.hosts: nothing to send traffic to."
         )
     edge = site.edges[region]
+    http, grpc, agent = site.ports.triton_http, site.ports.triton_grpc, site.ports.host_agent
     return "\n".join(
         [
             *_global(edge.socket, site.groups.edge, Path(edge.state)),
@@ -92,13 +87,15 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
                 site.edge,
                 Path(edge.state),
             ),
-            *_backend(
-                own,
-                others if site.edge.backup_regions else {},
+            *_backend(_targets(own, http), _targets(others, http), site.edge, agent),
+            *_last(_targets(own, http), site.edge, agent),
+            *grpc_frontend(
+                f"{_address(edge.address)}:{edge.grpc_port}",
+                _address(region),
                 site.edge,
-                site.ports.host_agent,
+                Path(edge.state),
             ),
-            *_last(own, site.edge, site.ports.host_agent),
+            *grpc_backends(_targets(own, grpc), _targets(others, grpc), site.edge),
             *source_tables(),
             *counter_table(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
@@ -107,8 +104,8 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
     )
 
 
-def _target(host: SiteHost, port: int) -> str:
-    return f"{_address(host.address)}:{port}"
+def _targets(hosts: Mapping[str, SiteHost], port: int) -> dict[str, str]:
+    return {name: f"{_address(host.address)}:{port}" for name, host in hosts.items()}
 
 
 def _global(socket: Path, group: str, state: Path) -> list[str]:
@@ -172,23 +169,9 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
     return [
         "frontend infer",
         f"  bind {bind}",
-        f"  tcp-request connection track-sc0 src table {CONNECTIONS}",
-        f"  tcp-request connection reject if {{ sc0_conn_cur gt "
-        f"{settings.max_connections_per_source} }}",
-        "  unique-id-format %[uuid()]",
-        "  http-request set-header X-Request-Id %[unique-id]",
-        # A well-formed W3C trace context goes on; anything else is replaced by a fresh one.
-        "  acl tp_ok req.hdr(traceparent) -m reg ^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
-        "  acl tp_zero req.hdr(traceparent) -m reg ^00-0{32}-|-0{16}-",
-        "  http-request set-var(txn.tid) req.hdr(traceparent),field(2,-) if tp_ok !tp_zero",
-        "  http-request set-var(txn.tid) uuid(),regsub(-,,g) unless { var(txn.tid) -m found }",
-        "  http-request set-var(txn.sid) uuid(),regsub(-,,g),bytes(0,16)",
-        "  http-request set-var(txn.fl) req.hdr(traceparent),field(4,-) if tp_ok !tp_zero",
-        "  http-request set-var(txn.fl) str(00) unless { var(txn.fl) -m found }",
-        "  http-request set-var(txn.parent) req.hdr(traceparent),field(3,-) if tp_ok !tp_zero",
-        "  http-request set-header traceparent 00-%[var(txn.tid)]-%[var(txn.sid)]-%[var(txn.fl)]",
+        *connection_limits(settings),
+        *request_ids(),
         "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
-        f"  http-request track-sc1 src table {REQUESTS}",
         *source_limits(settings),
         f"  acl read_path path -m reg {READ_PATHS}",
         f"  acl infer_path path -m reg {INFER_PATHS}",
@@ -202,8 +185,7 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",
-        # The region is in every line: all edges of a site may log to one reader.
-        f'  log-format \'{{"region":"{region}",{LOG_FIELDS}}}\'',
+        f"  {log_format(region)}",
         f"  use_backend {LAST} if {{ nbsrv({BACKEND}) lt 1 }}",
         f"  default_backend {BACKEND}",
     ]

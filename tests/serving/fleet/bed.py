@@ -21,6 +21,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +30,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import known_hosts_line
+from scripts.box.keys import ensure_ed25519
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -37,10 +38,11 @@ from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
+from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -112,6 +114,13 @@ MARKS = [
     ),
 ]
 """Marks of every test that brings this bed up."""
+
+
+def make_state(folder: Path) -> None:
+    """The state folder of an edge, as the box makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in FIRST_FILES.items():
+        (folder / name).write_text(text)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -267,14 +276,18 @@ def _start(bed: Bed) -> None:
     make_key(root / "keys" / "foreign")
     ensure_folders(box.folders(site))
     Path("/run/sshd").mkdir(exist_ok=True)
-    known = ""
+    known, peers = "", {}
     for name in site.hosts:
         known += _start_host(bed, name, deploy, release)
+        etc = root / "hosts" / name / "etc"
+        public = (etc / "ssh_host_ed25519_key.pub").read_text()
+        fetch = ensure_ed25519(etc / "fetch_key", site.users.verify, "fetch")
+        peers[name] = box.peer_of(site, name, public, fetch)
+    ensure_files(box.peer_files(site, peers))
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
-        site.edges[region].state.mkdir(parents=True)
-        (site.edges[region].state / ROUTES).touch()
+        make_state(site.edges[region].state)
         path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
     for region in site.edges:
@@ -325,6 +338,10 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
+    door = box.door(site, name)
+    ensure_files([door])
+    _spawn(bed, as_user(site.users.triton, "haproxy", "-db", "-f", str(door.path)),
+           home / "log" / "door.log")  # fmt: skip
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
     return known_hosts_line(name, address, site.ports.ssh, host_key)
 
@@ -333,7 +350,7 @@ def as_user(user: str, *command: str) -> list[str]:
     """`command` run by root as `user`, with its groups and nothing of our environment."""
     group = str(pwd.getpwnam(user).pw_gid)
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
-            "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
+            "env", "-i", "PATH=/usr/bin:/bin:/usr/sbin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:
@@ -361,7 +378,8 @@ def wait_for(condition, timeout_s: float) -> None:
 class Load:
     """Clients that ask the edge without pause, each on a kept-alive connection; bounded in rate.
 
-    `failures` holds everything that was not a 200 with an answer of one of `factors`.
+    There are `clients` by HTTP and one by gRPC. `failures` holds everything that was not an answer
+    of one of `factors`.
     """
 
     def __init__(self, bed: Bed, factors: tuple[float, ...], clients: int = 3, pause: float = 0.01):
@@ -369,7 +387,8 @@ class Load:
         self.sent, self.failures, self.seen = 0, [], set()  # type: ignore[var-annotated]
         self.latencies: list[float] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        asks = [*[self._ask] * clients, self._ask_by_grpc]
+        self._threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -409,6 +428,29 @@ class Load:
             self.sent += 1
             self.latencies.append(time.monotonic() - began)
             time.sleep(self.pause)
+
+    def _ask_by_grpc(self) -> None:
+        import tritonclient.grpc as triton
+        from tritonclient.utils import InferenceServerException
+
+        edge = self.bed.config.site.edges["us-east"]
+        x = np.float32([[3.0]])
+        tensor = triton.InferInput("x", [1, 1], "FP32").set_data_from_numpy(x)
+        with triton.InferenceServerClient(f"{edge.address}:{edge.grpc_port}") as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = client.infer(MODEL, [tensor], client_timeout=30)
+                    factor = float(answer.as_numpy("y")[0, 0]) / 3.0
+                    if factor not in self.factors:
+                        self.failures.append(("wrong by gRPC", str(factor)))
+                    else:
+                        self.seen.add(factor)
+                except InferenceServerException as error:
+                    self.failures.append(("broken by gRPC", str(error)))
+                self.sent += 1
+                self.latencies.append(time.monotonic() - began)
+                time.sleep(self.pause)
 
 
 PYTHON = sys.executable

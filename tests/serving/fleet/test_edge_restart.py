@@ -104,7 +104,7 @@ class Bed:
 
     @property
     def client(self) -> EdgeBed:
-        return EdgeBed(self.port, self.edge, EdgeLog({}, (0.3,), CollectorRegistry()))
+        return EdgeBed(self.port, 0, self.edge, EdgeLog({}, (0.3,), CollectorRegistry()))
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.argv)
