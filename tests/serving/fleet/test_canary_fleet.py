@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,8 @@ from serving.fleet.canary.gathering import gather
 from serving.fleet.canary.limits import CanaryLimits
 from serving.fleet.canary.verdict import Verdict
 from serving.fleet.cli import command
-from serving.fleet.inventory import Host
-from serving.fleet.rollout.driver import HostState
-from serving.fleet.routing import Routing, VersionCounters
+from serving.fleet.routing import Routing
 from serving.fleet.shipment import read_shipment
-from serving.fleet.ssh import transfer
 from serving.fleet.ssh.ssh_driver import SshDriver
 
 
@@ -40,15 +36,6 @@ pytestmark = beds.MARKS
 LIMITS = CanaryLimits(probe_share=1.0, wait_s=30.0, min_requests=20, max_growth_mib=64.0)
 
 
-class Driver(SshDriver):
-    def counters(self) -> dict[int, VersionCounters]:
-        return self._edge(self.fleet.hosts[0]).counters(self.model)
-
-    def read_host(self, host: Host) -> HostState:
-        facts = transfer.read_facts(self._verbs(host), self.model)
-        return replace(super().read_host(host), memory_bytes=facts.memory_bytes)
-
-
 @pytest.fixture(scope="module")
 def bed():
     made = beds.bed_up(1)
@@ -62,7 +49,7 @@ def bed():
 @pytest.fixture(scope="module")
 def driver(bed):
     on = command.controls(bed.config)
-    with Driver(on.fleet, "toy", on.store, on.config, fence=1) as made:
+    with SshDriver(on.fleet, "toy", on.store, on.config, fence=1) as made:
         load(made, 1)
         yield made
 
