@@ -21,7 +21,8 @@ from serving.fleet.bootstrap.wheelhouse import read_wheelhouse
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
-from tests.serving.fleet.bed import MODEL, make_key, publish, wait_for
+from serving.fleet.haproxy.edge_link import LocalEdge
+from tests.serving.fleet.bed import MODEL, make_key, make_state, publish, wait_for
 from tests.serving.fleet.nspawn.machines import CACHE, Machine, Machines
 
 REPO = Path(__file__).resolve().parents[4]
@@ -100,12 +101,13 @@ class BareFleet:
         return self.fab("pin", host, "--fingerprint", fingerprint(self.machine(host).host_key))
 
     def edge(self) -> Edge:
-        return Edge(REGION, self.root / "edge.sock")
+        edge = self.site.edges[REGION]
+        return Edge(REGION, LocalEdge(REGION, edge.socket, edge.state))
 
     def edge_up(self) -> None:
         """Start the region's HAProxy on the bridge, and wait until it finds every host up."""
         config = self.root / "haproxy.cfg"
-        (self.root / "edge").mkdir(exist_ok=True)
+        make_state(self.site.edges[REGION].state)
         config.write_text(haproxy_cfg(self.site, REGION))
         with (self.root / "haproxy.log").open("wb") as log:
             argv = ["haproxy", "-db", "-f", str(config)]
