@@ -6,6 +6,7 @@ from serving.fleet.cli.host_tasks import (  # noqa: F401
     pin,
     remove,
     replace,
+    upgrade,
     wheelhouse,
 )
 from serving.fleet.cli.tasks import deploy, heal, lock, plan, rollback, status, unlock  # noqa: F401

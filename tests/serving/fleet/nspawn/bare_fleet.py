@@ -94,6 +94,12 @@ class BareFleet:
             overrides=(f"bootstrap.wheelhouse={CACHE}/wheelhouse",),
         )  # fmt: skip
 
+    def upgrade(self, *options: str, change: str) -> subprocess.CompletedProcess[str]:
+        """`fab upgrade` of every host, with one key of conf/bootstrap.yaml changed."""
+        key = str(self.machines.root_key)
+        house = f"bootstrap.wheelhouse={CACHE}/wheelhouse"
+        return self.fab("upgrade", "--key", key, *options, overrides=(house, change))
+
     def pin(self, host: str) -> subprocess.CompletedProcess[str]:
         """`fab pin host` with the fingerprint that the machine's own disk shows."""
         from serving.fleet.bootstrap.host_pin import fingerprint
