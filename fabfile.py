@@ -1,12 +1,7 @@
 """What `fab -l` shows; see serving/fleet/cli/tasks.py and host_tasks.py."""
 
-from serving.fleet.cli.host_tasks import (  # noqa: F401
-    add,
-    bootstrap,
-    pin,
-    remove,
-    replace,
-    upgrade,
-    wheelhouse,
-)
-from serving.fleet.cli.tasks import deploy, heal, lock, plan, rollback, status, unlock  # noqa: F401
+from serving.fleet.cli.host_tasks import *  # noqa: F403
+from serving.fleet.cli.pipes import quiet_pipes
+from serving.fleet.cli.tasks import *  # noqa: F403
+
+quiet_pipes()

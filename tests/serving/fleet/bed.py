@@ -21,6 +21,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,6 +30,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
+from scripts.box.keys import ensure_ed25519
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -242,7 +244,7 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
         config.site.ports[name] = free_port(addresses[names[0]])
     config.site.paths.passwords = str(root / "passwords")
     config.site.paths.edge_log = str(root / "log.sock")
-    config.site.triton.exit_timeout_s = 10
+    config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
     changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
     config.rollout = OmegaConf.merge(config.rollout, changes)
@@ -264,9 +266,14 @@ def _start(bed: Bed) -> None:
     make_key(root / "keys" / "foreign")
     ensure_folders(box.folders(site))
     Path("/run/sshd").mkdir(exist_ok=True)
-    known = ""
+    known, peers = "", {}
     for name in site.hosts:
         known += _start_host(bed, name, deploy, release)
+        etc = root / "hosts" / name / "etc"
+        public = (etc / "ssh_host_ed25519_key.pub").read_text()
+        fetch = ensure_ed25519(etc / "fetch_key", site.users.verify, "fetch")
+        peers[name] = box.peer_of(site, name, public, fetch)
+    ensure_files(box.peer_files(site, peers))
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
@@ -317,6 +324,8 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "sshd.log")  # fmt: skip
     _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "watch")),
            home / "log" / "watch.log")  # fmt: skip
+    _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "agent")),
+           home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
     door = box.door(site, name)
@@ -359,7 +368,8 @@ def wait_for(condition, timeout_s: float) -> None:
 class Load:
     """Clients that ask the edge without pause, each on a kept-alive connection; bounded in rate.
 
-    `failures` holds everything that was not a 200 with an answer of one of `factors`.
+    There are `clients` by HTTP and one by gRPC. `failures` holds everything that was not an answer
+    of one of `factors`.
     """
 
     def __init__(self, bed: Bed, factors: tuple[float, ...], clients: int = 3, pause: float = 0.01):
@@ -367,7 +377,8 @@ class Load:
         self.sent, self.failures, self.seen = 0, [], set()  # type: ignore[var-annotated]
         self.latencies: list[float] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        asks = [*[self._ask] * clients, self._ask_by_grpc]
+        self._threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -407,6 +418,29 @@ class Load:
             self.sent += 1
             self.latencies.append(time.monotonic() - began)
             time.sleep(self.pause)
+
+    def _ask_by_grpc(self) -> None:
+        import tritonclient.grpc as triton
+        from tritonclient.utils import InferenceServerException
+
+        edge = self.bed.config.site.edges["us-east"]
+        x = np.float32([[3.0]])
+        tensor = triton.InferInput("x", [1, 1], "FP32").set_data_from_numpy(x)
+        with triton.InferenceServerClient(f"{edge.address}:{edge.grpc_port}") as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = client.infer(MODEL, [tensor], client_timeout=30)
+                    factor = float(answer.as_numpy("y")[0, 0]) / 3.0
+                    if factor not in self.factors:
+                        self.failures.append(("wrong by gRPC", str(factor)))
+                    else:
+                        self.seen.add(factor)
+                except InferenceServerException as error:
+                    self.failures.append(("broken by gRPC", str(error)))
+                self.sent += 1
+                self.latencies.append(time.monotonic() - began)
+                time.sleep(self.pause)
 
 
 PYTHON = sys.executable

@@ -89,8 +89,11 @@ def host(tmp_path: Path) -> HostUnderTest:
     (root / "etc" / "allowed_signers").write_text(allowed_signer(public))
     (root / "etc" / "host.json").write_text(
         settings_json(
-            f"unix:{root}/run/grpc.sock:1", root / "run" / "verify.sock", 60,
-            ["/bin/sh", "-c", f"echo restarted > '{root}/run/restarted'"], ["/bin/true"],
+            grpc_target=f"unix:{root}/run/grpc.sock:1", verify_socket=root / "run" / "verify.sock",
+            verify_interval_s=60, triton=["/bin/true"],
+            restart=["/bin/sh", "-c", f"echo restarted > '{root}/run/restarted'"],
+            http=("127.0.0.1", beds.free_port()), agent=("127.0.0.1", beds.free_port()),
+            golden_interval_s=1, golden_timeout_s=5,
         )
     )  # fmt: skip
     made = HostUnderTest(root, tmp_path / "store", tmp_path / "release")
@@ -142,12 +145,13 @@ def test_a_package_is_accepted_once_and_is_then_ready(host):
     assert facts["disk_free"] > 0 and facts["shm_free"] > 0
 
 
-def test_the_next_package_starts_from_the_newest_one(host):
-    host.accept(1)
+def test_an_interrupted_transfer_is_kept_and_those_of_other_versions_are_not(host):
     host.publish(2)
-    assert host.done("prepare toy 2") == {"ready": None}
-    seeded = host.root / "staging" / "toy-2" / "version" / "weights.bin"
-    assert seeded.stat().st_size == 1 << 20 and seeded.stat().st_nlink == 1
+    host.send(1)
+    host.done("prepare toy 1")
+    assert (host.root / "staging" / "toy-1" / "version" / "weights.bin").exists()
+    host.done("prepare toy 2")
+    assert [path.name for path in (host.root / "staging").iterdir()] == ["toy-2"]
 
 
 @pytest.mark.parametrize(
@@ -332,6 +336,9 @@ def test_a_restart_runs_the_one_command_of_the_installation(host):
 
 def test_without_a_triton_the_refusal_names_it(host):
     host.accept(1)
+    facts = host.done("facts toy")
+    assert "no Triton listens" in facts["control"] and facts["memory_bytes"] is None
+    assert facts["models"]["toy"]["states"] == {} and facts["models"]["toy"]["golden"] == {}
     assert host.refused("serve toy 1 --timeout 20") == "triton"
     assert host.refused("withdraw toy --timeout 20") == "triton"
 
