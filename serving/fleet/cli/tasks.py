@@ -378,15 +378,22 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
 
 
 def run_composed(primary: str, overrides: list[str] | None, act: Callable[[Any], Any]) -> Any:
-    """Compose a config and do `act`; its error becomes a sentence and the error's exit code."""
-    from conf import LockgateError, compose, enter_project
+    """Compose a config and do `act`; errors end as those of `guarded`."""
+    from conf import compose
+
+    return guarded(lambda: act(compose(primary, overrides or [])))
+
+
+def guarded(act: Callable[[], Any]) -> Any:
+    """Do `act` in the project; its error becomes a sentence and the error's exit code."""
+    from conf import LockgateError, enter_project
     from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.errors import denied
 
     try:
         _refuse_core_hosts(sys.argv[1:])
         enter_project()
-        return act(compose(primary, overrides or []))
+        return act()
     except LockgateError as error:
         raise _exit(str(error), error.exit_code) from error
     except OSError as error:
