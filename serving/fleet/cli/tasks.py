@@ -547,7 +547,7 @@ def _number(text: str | None, command: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        from conf.names import roll_for_audience
+        from conf.names import shown
         from serving.fleet.errors import FleetConfigError
 
         raise FleetConfigError(
