@@ -145,5 +145,5 @@ def known_options() -> set[str]:
     tree = syntax(REPO / "serving/fleet/cli/tasks.py")
     functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
     return literals | {
-        f"--{argument.arg}".replace("_", "-") for node in functions for argument in node.args.args
+        f"--{argument.arg.rstrip('_')}".replace("_", "-") for node in functions for argument in node.args.args
     }
