@@ -9,15 +9,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from serving.host import packages, repository, state, wanted
+from serving.host import arrivals, packages, repository, state, wanted
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
+from serving.host.offers import offer_package
+from serving.host.peers import read_peer
 from serving.host.requests import HostRequest
-from serving.host.running import States, read_running
+from serving.host.running import States, lost_process, read_running
 from serving.host.verification import model_faults, model_names, verify_host
 from serving.triton.server import TritonError
 
 Content = dict[str, Any]
+_ANSWER_S = 3.0
 
 
 def carry_out(home: HostHome, request: HostRequest) -> Content:
@@ -26,15 +29,25 @@ def carry_out(home: HostHome, request: HostRequest) -> Content:
     if not request.alone:
         return act(home, request)
     with ExitStack() as held:
-        held.enter_context(state.exclusive(home))
+        held.enter_context(state.exclusive(home, request.text))
         if request.changes:
             state.pass_fence(home, request.fence)
-        if request.verb == "restart":
-            held.close()  # the start waits for a verification, which takes its turn after us
+        if request.verb in ("restart", "fetch"):
+            # A start waits for a verification, which takes its turn after us; a fetch may take an
+            # hour, and has an area of its own.
+            held.close()
         try:
             return act(home, request)
         except TritonError as error:
-            raise HostRefusal("triton", str(error)) from error
+            raise HostRefusal(_reason_of(error), str(error)) from error
+
+
+def _reason_of(error: TritonError) -> str:
+    from serving.triton.grpc_client import TritonStuck
+
+    if not isinstance(error, TritonStuck):
+        return "triton"
+    return "stuck-unload" if error.unloading else "stuck-load"
 
 
 def _facts(home: HostHome, request: HostRequest) -> Content:
@@ -48,8 +61,10 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
     running, golden = read_running(home), state.golden_verdicts(home)
     return {
         "control": running.fault,
+        "work": state.work_in_hand(home),
         "memory_bytes": running.memory_bytes,
         "disk_free": _free_bytes(str(home.root)),
+        "inodes_free": os.statvfs(home.root).f_favail,
         "shm_free": _free_bytes("/dev/shm"),
         "fence": state.fence(home),
         "verified": state.last_verification(home),
@@ -100,6 +115,25 @@ def _prepare(home: HostHome, request: HostRequest) -> Content:
     return packages.prepare(home, *_of_version(request), request.rollback)
 
 
+def _missing(home: HostHome, request: HostRequest) -> Content:
+    return {"files": arrivals.missing(home, *_of_version(request))}
+
+
+def _offer(home: HostHome, request: HostRequest) -> Content:
+    model, version, peer = request.arguments
+    offer_package(home, str(model), version, str(peer))  # type: ignore[arg-type]
+    return {}
+
+
+def _fetch(home: HostHome, request: HostRequest) -> Content:
+    model, version, digest, name = request.arguments
+    peer = read_peer(home, str(name))
+    return arrivals.fetch(
+        home, str(model), version, str(digest), peer,  # type: ignore[arg-type]
+        request.limit_kib_s, request.rollback,
+    )  # fmt: skip
+
+
 def _accept(home: HostHome, request: HostRequest) -> Content:
     return packages.accept(home, *_of_version(request), request.rollback)
 
@@ -131,7 +165,8 @@ def _serve(home: HostHome, request: HostRequest) -> Content:
     text = repository.config_text(home, model, versions)
     wanted.remember_serving(home, model, versions)
     with TritonClient(home.grpc_target) as client:
-        client.serve_versions(model, text, versions, request.timeout_s)
+        gone = lost_process(home, model)
+        client.serve_versions(model, text, versions, _triton_s(request), gone)
     return {}
 
 
@@ -158,8 +193,13 @@ def _withdraw(home: HostHome, request: HostRequest) -> Content:
     (model,) = request.arguments
     wanted.remember_serving(home, str(model), ())
     with TritonClient(home.grpc_target) as client:
-        client.unload(str(model), request.timeout_s)
+        client.unload(str(model), _triton_s(request), lost_process(home, str(model)))
     return {}
+
+
+def _triton_s(request: HostRequest) -> float:
+    """Triton's part of the request's time: its own sentence is better than that of an alarm."""
+    return max(1.0, request.timeout_s - _ANSWER_S)
 
 
 def _restart(home: HostHome, request: HostRequest) -> Content:
@@ -196,6 +236,9 @@ _ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
     "verify": _verify,
     "probe": _probe,
     "prepare": _prepare,
+    "missing": _missing,
+    "offer": _offer,
+    "fetch": _fetch,
     "accept": _accept,
     "install": _install,
     "serve": _serve,

@@ -55,6 +55,21 @@ class HostHome:
         return self.root / "state"
 
     @property
+    def offers(self) -> Path:
+        """Keys of other hosts and the packages they may read now, as sshd reads it."""
+        return self.state / "offers"
+
+    @property
+    def peers(self) -> Path:
+        """The other hosts of the region."""
+        return self.root / "etc" / "peers.json"
+
+    @property
+    def fetch_key(self) -> Path:
+        """The private key by which this host reads packages of its peers."""
+        return self.root / "etc" / "fetch_key"
+
+    @property
     def allowed_signers(self) -> Path:
         """Public keys whose signatures count on this host."""
         return self.root / "etc" / "allowed_signers"

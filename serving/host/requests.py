@@ -1,6 +1,6 @@
 """A request of a controller, as the words of one SSH command; nothing else is ever run.
 
-    lockgate NONCE VERB [ARGUMENT ...] [--fence N] [--rollback] [--timeout SECONDS]
+    lockgate NONCE VERB [ARGUMENT ...] [--fence N] [--rollback] [--timeout SECONDS] [--limit KIB_S]
 
 Every word is checked by rule, and no word is a path, a config or a command.
 """
@@ -52,6 +52,13 @@ def _digest(word: str) -> str:
     return word
 
 
+def _host(word: str) -> str:
+    try:
+        return check_name("host", word)
+    except ConfigError as error:
+        raise HostRefusal("request", str(error)) from None
+
+
 def _model_or_all(word: str) -> str | None:
     return None if word == ALL else _model(word)
 
@@ -74,6 +81,9 @@ VERBS: dict[str, Verb] = {
     "probe": Verb((_model, _version), changes=False, alone=False),
     "verify": Verb((_model_or_all,), changes=False),
     "prepare": Verb((_model, _version)),
+    "missing": Verb((_model, _version)),
+    "offer": Verb((_model, _version, _host)),
+    "fetch": Verb((_model, _version, _digest, _host)),
     "accept": Verb((_model, _version)),
     "install": Verb((_model, _version)),
     "serve": Verb((_model, _versions)),
@@ -87,13 +97,24 @@ VERBS: dict[str, Verb] = {
 
 @dataclass(frozen=True)
 class HostRequest:
-    """A checked request. `timeout_s` bounds it on the host, whatever becomes of the connection."""
+    """A checked request. `timeout_s` bounds it on the host, whatever becomes of the connection.
+
+    `limit_kib_s` bounds what it may receive from another host in a second; 0 is no bound.
+    """
 
     verb: str
     arguments: tuple[object, ...]
     fence: int = 0
     rollback: bool = False
     timeout_s: int = 60
+    limit_kib_s: int = 0
+
+    @property
+    def text(self) -> str:
+        """The verb and its arguments, for people."""
+        shown = (",".join(map(str, one)) if isinstance(one, tuple) else str(one or ALL)
+                 for one in self.arguments)  # fmt: skip
+        return " ".join((self.verb, *shown))
 
     @property
     def changes(self) -> bool:
@@ -104,6 +125,9 @@ class HostRequest:
     def alone(self) -> bool:
         """True when the request waits until no other is at work, and holds others up."""
         return VERBS[self.verb].alone
+
+
+_NUMBERS = {"--fence": "fence", "--timeout": "timeout_s", "--limit": "limit_kib_s"}
 
 
 def nonce_of(command: str) -> str:
@@ -122,8 +146,8 @@ def parse_request(command: str) -> HostRequest:
         word = words.pop(0)
         if word == "--rollback":
             options["rollback"] = True
-        elif word in ("--fence", "--timeout") and words:
-            options["fence" if word == "--fence" else "timeout_s"] = _count(words.pop(0))
+        elif word in _NUMBERS and words:
+            options[_NUMBERS[word]] = _count(words.pop(0))
         elif word.startswith("-"):
             raise HostRefusal("request", f"{word!a} is no option of this host")
         else:

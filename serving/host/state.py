@@ -29,12 +29,30 @@ Verdicts = dict[str, dict[str, dict[str, Any]]]
 
 
 @contextmanager
-def exclusive(home: HostHome) -> Iterator[None]:
-    """Hold the host: changes and verifications take turns. A killed holder frees it."""
+def exclusive(home: HostHome, work: str) -> Iterator[None]:
+    """Hold the host for `work`: changes and verifications take turns. A killed holder frees it."""
     handle = os.open(home.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, work.encode(), 0)
         yield
+    finally:
+        os.close(handle)
+
+
+def work_in_hand(home: HostHome) -> str:
+    """The work of the one who holds the host now, "" for nobody."""
+    try:
+        handle = os.open(home.state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 200, 0).decode(errors="replace")
+    else:
+        return ""
     finally:
         os.close(handle)
 

@@ -367,16 +367,21 @@ def _roll(
 
 
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
-    """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
+    from serving.fleet.cli.command import controls
+
+    return run_composed("rollout", overrides, lambda config: act(controls(config)))
+
+
+def run_composed(primary: str, overrides: list[str] | None, act: Callable[[Any], Any]) -> Any:
+    """Compose a config and do `act`; its error becomes a sentence and the error's exit code."""
     from conf import LockgateError, compose, enter_project
     from conf.errors import FAILED, INTERRUPTED
-    from serving.fleet.cli.command import controls
     from serving.fleet.errors import denied
 
     try:
         _refuse_core_hosts(sys.argv[1:])
         enter_project()
-        return act(controls(compose("rollout", overrides or [])))
+        return act(compose(primary, overrides or []))
     except LockgateError as error:
         raise _exit(str(error), error.exit_code) from error
     except OSError as error:

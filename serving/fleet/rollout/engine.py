@@ -25,9 +25,12 @@ from serving.fleet.rollout.rollout_run import Abandoned, Progress, RolloutRun
 from serving.fleet.rollout.shifting import record_counters, shift_traffic, unpin_edges
 from serving.fleet.rollout.traffic import route_all, route_edges
 from serving.fleet.rollout.undo import restore
+from serving.fleet.rollout.waves import by_turns
 from serving.fleet.routing import Routing
 
 __all__ = ["Journal", "Lease", "Outcome", "Progress", "RolloutConfig", "roll"]
+
+_STAGED_AT_ONCE = 16
 
 
 def roll(
@@ -133,7 +136,9 @@ def _stage(run: RolloutRun, plan: RolloutPlan) -> None:
     def stage(host: Host) -> None:
         run.log_step(host, "staged", run.driver.stage(host, run.shipment, run.rollback))
 
-    run.each([change.host for change in plan.changes], stage, run.config.parallel)
+    # One host of each region first: the others then fetch from it, and the waiting ones cost a
+    # thread each.
+    run.each(by_turns([change.host for change in plan.changes]), stage, _STAGED_AT_ONCE)
 
 
 def _before_hosts(run: RolloutRun, plan: RolloutPlan) -> None:

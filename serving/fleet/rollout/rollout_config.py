@@ -12,7 +12,8 @@ from serving.fleet.rollout.freeze import FreezeWindow
 
 _POSITIVE = ("parallel", "drain_timeout_s", "ready_timeout_s", "lock_ttl_s", "alias_timeout_s")
 _NOT_NEGATIVE = (
-    "transfer_limit_kib_s", "keep_versions", "free_disk_mib", "free_shm_mib", "warm_up",
+    "transfer_limit_kib_s", "transfer_fetches", "keep_versions", "free_disk_mib", "free_shm_mib",
+    "warm_up",
     "settle_s", "bake_s", "patience_s", "unload_timeout_s", "max_errors",
 )  # fmt: skip
 
@@ -31,6 +32,7 @@ class RolloutConfig:
     parallel: int = 2
     max_unavailable: int | str = 1
     transfer_limit_kib_s: int = 0
+    transfer_fetches: int = 4
     keep_versions: int = 3
     free_disk_mib: int = 512
     free_shm_mib: int = 64

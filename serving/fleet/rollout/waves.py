@@ -63,6 +63,16 @@ def waves(
     return tuple(made)
 
 
+def by_turns(hosts: Sequence[Host]) -> list[Host]:
+    """The hosts with the first of each region first, then the second of each, and so on."""
+    place: dict[str, int] = {}
+    turns = []
+    for host in hosts:
+        turns.append((place.setdefault(host.region, 0), host))
+        place[host.region] += 1
+    return [host for _, host in sorted(turns, key=lambda turn: turn[0])]
+
+
 def _wave_size(number: int, total: int, config: RolloutConfig) -> int:
     # The canary is wave 0; rollout.waves are those behind it.
     sizes = config.waves

@@ -18,6 +18,7 @@ from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.fanout import FanOut
 from serving.fleet.ssh.golden_probe import GoldenProbe
 from serving.fleet.ssh.triton import (
     check_golden,
@@ -40,6 +41,7 @@ class SshDriver:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self.fence = fence
         self._shells: dict[str, Shell] = {}
+        self.transfers = FanOut(config.transfer_fetches)
         self._probes: dict[tuple[str, int], GoldenProbe] = {}
 
     def __enter__(self) -> SshDriver:
@@ -171,7 +173,8 @@ class SshDriver:
             free_shm=self.config.free_shm_mib << 20,
             transfer_kib_s=self.config.transfer_limit_kib_s,
         )
-        return transfer.stage(self._verbs(host), shipment, limits, rollback)
+        verbs = self._verbs(host)
+        return self.transfers.stage(host, verbs, shipment, limits, rollback).sentence
 
     def drain(self, host: Host) -> None:
         for at in self._edges_of(host):

@@ -18,11 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import InferResult, service_pb2
 
+from scripts.loadtest import LoadPlan, LoadRequest, Result, start
 from serving.artifact.golden import build_example, differences
 from serving.artifact.tensors import DTYPES
 from serving.fleet.haproxy.grpc_edge import BACKEND
 from serving.fleet.haproxy.grpc_status import METHODS, SERVICE
 from serving.fleet.routing import Routing, VersionCounters
+from serving.triton.kserve import encode_request
 from tests.serving.fleet.bed import serving_env
 from tests.serving.fleet.edge_bed import (
     BROKEN,
@@ -343,3 +345,31 @@ def test_a_host_that_is_drained_or_parked_gets_no_request_by_grpc_either(bed: Gr
     finally:
         bed.edge.edge.set("a", "ready")
     assert bed.infer().code is OK
+
+
+def test_the_load_test_compares_answers_by_grpc_too(routed: GrpcBed) -> None:
+    inputs = {"x_FP32": np.float32([1, 2]), "x_BYTES": np.array([b"a", b""], object)}
+    outputs = {name.replace("x_", "y_"): value for name, value in inputs.items()}
+    wrong = {**outputs, "y_FP32": np.float32([1, 3])}
+    expected = {
+        version: build_example(inputs, answer, atol=0.0, rtol=0.0)
+        for version, answer in (("1", outputs), ("2", wrong))
+    }
+    example = LoadRequest(encode_request(inputs, binary=True), expected)
+
+    def traffic() -> Result:
+        plan = LoadPlan(
+            SAME, {"us-east": ("127.0.0.1", routed.edge.grpc_port)}, [example],
+            rate=100, duration_s=0.3, concurrency=3, grpc=True,
+        )  # fmt: skip
+        return start(plan).wait()
+
+    routed.edge.edge.route(SAME, Routing(1))
+    good = traffic()
+    assert (good.failed, good.versions) == (0, {"1": 30}) and good.checked == 30
+    routed.edge.edge.route(SAME, Routing(2))
+    assert traffic().failures == {"wrong answer": 30}
+    routed.edge.edge.route(SAME, Routing(9))
+    lost = traffic()
+    assert lost.failures == {"grpc NOT_FOUND": 30}
+    assert all(one["request_id"] for one in lost.examples_of_failure)

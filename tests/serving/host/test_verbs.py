@@ -145,12 +145,13 @@ def test_a_package_is_accepted_once_and_is_then_ready(host):
     assert facts["disk_free"] > 0 and facts["shm_free"] > 0
 
 
-def test_the_next_package_starts_from_the_newest_one(host):
-    host.accept(1)
+def test_an_interrupted_transfer_is_kept_and_those_of_other_versions_are_not(host):
     host.publish(2)
-    assert host.done("prepare toy 2") == {"ready": None}
-    seeded = host.root / "staging" / "toy-2" / "version" / "weights.bin"
-    assert seeded.stat().st_size == 1 << 20 and seeded.stat().st_nlink == 1
+    host.send(1)
+    host.done("prepare toy 1")
+    assert (host.root / "staging" / "toy-1" / "version" / "weights.bin").exists()
+    host.done("prepare toy 2")
+    assert [path.name for path in (host.root / "staging").iterdir()] == ["toy-2"]
 
 
 @pytest.mark.parametrize(
