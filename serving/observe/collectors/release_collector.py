@@ -20,11 +20,11 @@ from serving.fleet.rollout.holder import (
     read_lease,
     this_boot,
 )
-from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, unfinished
+from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, open_rollout
 from serving.fleet.rollout.records import LedgerEntry
 
 RELEASES = ("released", "refused")
-ROLLOUT_ENDS = ("done", "refused", "rolled-back", "manual-intervention")
+ROLLOUT_ENDS = ("done", "prepared", "refused", "rolled-back", "incomplete", "manual-intervention")
 ROLLED_BACK_BY = ("person", "rollout")
 UNREADABLE_S = 120.0
 """Seconds for which a lease that cannot be read counts as held, where it stands still."""
@@ -91,14 +91,16 @@ def read_ledger(journal: Path, before: LeaseSign | None = None, now: float | Non
     for entry in entries:
         if entry.action == "rollback":
             rollbacks[entry.model, "person"] += 1
-    open_now = {
-        model: unfinished(e for e in events if e.model == model) is not None for model in models
-    }
+    committed = {entry.rollout for entry in entries}
+    open_now = {}
+    for model in models:
+        found = open_rollout((e for e in events if e.model == model), committed)
+        open_now[model] = found is not None and not found.committed
     return Ledger(
         production={
-            model: found
+            model: serving
             for model in models
-            if (found := _production([e for e in entries if e.model == model]))
+            if (serving := _production([e for e in entries if e.model == model]))
         },
         rollouts={(m, end): rollouts[m, end] for m in models for end in ROLLOUT_ENDS},
         rollbacks={(m, by): rollbacks[m, by] for m in models for by in ROLLED_BACK_BY},
