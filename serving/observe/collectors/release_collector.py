@@ -92,15 +92,15 @@ def read_ledger(journal: Path, before: LeaseSign | None = None, now: float | Non
         if entry.action == "rollback":
             rollbacks[entry.model, "person"] += 1
     committed = {entry.rollout for entry in entries}
-    open_now = {}
-    for model in models:
-        found = open_rollout((e for e in events if e.model == model), committed)
-        open_now[model] = found is not None and not found.committed
+    left = {
+        model: open_rollout((e for e in events if e.model == model), committed) for model in models
+    }
+    open_now = {model: one is not None and not one.committed for model, one in left.items()}
     return Ledger(
         production={
-            model: serving
+            model: found
             for model in models
-            if (serving := _production([e for e in entries if e.model == model]))
+            if (found := _production([e for e in entries if e.model == model]))
         },
         rollouts={(m, end): rollouts[m, end] for m in models for end in ROLLOUT_ENDS},
         rollbacks={(m, by): rollbacks[m, by] for m in models for by in ROLLED_BACK_BY},
