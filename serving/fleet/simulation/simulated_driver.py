@@ -19,7 +19,7 @@ from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.rollout.records import Before
 from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment
-from serving.fleet.simulation.machines import Late, SimulatedHost, SimulatedEdge
+from serving.fleet.simulation.machines import Late, SimulatedEdge, SimulatedHost
 from serving.triton import model_config
 
 ROUND = 100
@@ -92,7 +92,9 @@ class SimulatedDriver:
         self.changes.append(change)
         return self.fail_at is not None and len(self.changes) == self.fail_at
 
-    def _newest(self, machine: SimulatedHost, effect: Callable[[SimulatedHost], None]) -> int | None:
+    def _newest(
+        self, machine: SimulatedHost, effect: Callable[[SimulatedHost], None]
+    ) -> int | None:
         trial = SimulatedHost(machine.serving, machine.config)
         effect(trial)
         return max(set(trial.serving) - set(machine.serving), default=None)

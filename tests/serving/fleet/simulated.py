@@ -20,7 +20,7 @@ from serving.fleet.simulation.machines import SimulatedHost
 from serving.fleet.simulation.simulated_driver import Killed, SimulatedDriver
 from serving.triton import model_config
 
-__all__ = ["Killed", "SimulatedHost", "SimulatedDriver"]
+__all__ = ["Killed", "SimulatedDriver", "SimulatedHost"]
 
 CONFIG = 'name: "toy" backend: "python" max_batch_size: 8\n' + (
     'input { name: "x" data_type: TYPE_FP32 dims: 1 }\n'
