@@ -20,6 +20,14 @@ from scripts.box.probe import greets, http_ok, is_socket, listens, sends_a_line
 from scripts.box.program import File, Folder, Port, Program
 from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
+from serving.fleet.bootstrap.host_pin import known_hosts_line
+from serving.fleet.bootstrap.ssh_access import (
+    MAX_STARTUPS,
+    RECEIVES_ONLY,
+    authorized_key,
+    receive_command,
+    session_options,
+)
 from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
@@ -94,27 +102,14 @@ def sshd_config(site: Site, host: str) -> str:
             "StrictModes no",
             f"AllowUsers {site.users.verify} {site.users.host}",
             "PermitRootLogin no",
-            "AuthenticationMethods publickey",
-            "PasswordAuthentication no",
-            "KbdInteractiveAuthentication no",
             "UsePAM no",
-            "AllowTcpForwarding local",
-            "PermitOpen " + " ".join(forwards(site, host)),
-            "AllowStreamLocalForwarding no",
-            "AllowAgentForwarding no",
-            "X11Forwarding no",
-            "PermitTTY no",
-            "PermitTunnel no",
-            "PermitUserRC no",
-            # A fan-out opens many sessions at once; the default would drop some at random.
-            "MaxStartups 60:30:120",
-            "MaxSessions 40",
+            *session_options(forwards(site, host), environment),
+            MAX_STARTUPS,
             "UseDNS no",
             "PrintMotd no",
-            "SetEnv " + " ".join(f'"{key}={value}"' for key, value in environment.items()),
             f"Match User {site.users.host}",
             f'    AuthorizedKeysFile "{here}/etc/authorized_keys.staging"',
-            "    AllowTcpForwarding no",
+            *(f"    {option}" for option in RECEIVES_ONLY),
             "",
         ]
     )
@@ -176,7 +171,7 @@ def ensure_keys(site: Site) -> None:
     for host, spec in site.hosts.items():
         etc = home(site, host) / "etc"
         public = keys.ensure_ed25519(etc / "ssh_host_ed25519_key", "root", f"host@{host}")
-        known += keys.known_hosts_line(host, spec.address, site.ports.ssh, public)
+        known += known_hosts_line(host, spec.address, site.ports.ssh, public)
         fetch = keys.ensure_ed25519(etc / "fetch_key", site.users.verify, f"fetch@{host}")
         peers[host] = peer_of(site, host, public, fetch)
         pinned += [
@@ -214,13 +209,12 @@ def peer_files(site: Site, peers: Mapping[str, Peer]) -> list[File]:
 def verbs_key(site: Site, host: str, deploy: str) -> str:
     """The deploy key at the verifier's account: the verbs, and a forward to inference."""
     command = shlex.join(host_program(site, host, "command"))
-    return keys.authorized_key(deploy, command, forwards(site, host))
+    return authorized_key(deploy, command, forwards(site, host))
 
 
 def staging_key(site: Site, host: str, deploy: str) -> str:
     """The deploy key at the account that receives: rsync, into staging, and nothing else."""
-    staging = shlex.quote(str(home(site, host) / "staging"))
-    return keys.authorized_key(deploy, f"umask 007; exec /usr/bin/rrsync -wo {staging}")
+    return authorized_key(deploy, receive_command(str(home(site, host) / "staging")))
 
 
 def adopt(site: Site) -> None:
@@ -247,10 +241,15 @@ def code_files(site: Site, host: str) -> list[File]:
         agent=(server.address, site.ports.host_agent),
         golden_interval_s=site.triton.golden_interval_s,
         golden_timeout_s=site.triton.golden_timeout_s,
+        logs=["/usr/bin/tail", "-n", "{lines}", str(triton_log(site, host))],
         approvals=site.signing.approvals,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
     return [*code, File(etc / "host.json", settings)]
+
+
+def triton_log(site: Site, host: str) -> Path:
+    return home(site, host) / "log" / "triton.log"
 
 
 def watch_socket(site: Site, host: str) -> Path:
@@ -317,7 +316,7 @@ def programs(site: Site) -> list[Program]:
                 needs=(f"supervisor-{host}",),
                 socket=supervisor.host_socket(here),
                 alias="triton",
-                log=here / "log" / "triton.log",
+                log=triton_log(site, host),
                 probe=http_ok(f"http://{address}:{ports.triton_http}/v2/health/live"),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
             ),

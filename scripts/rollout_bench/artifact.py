@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from serving.artifact import golden, store
@@ -18,17 +19,22 @@ _MIB = 1 << 20
 _TENSOR = {"dtype": "FP32", "shape": [1, 1], "data": [1.0]}
 
 
-def publish_random(folder: Path, key: Path, version: int, mib: int) -> Path:
-    """Publish a version with `mib` MiB of random weights in the store at `folder`.
+def publish_random(
+    folder: Path, key: Path, version: int, mib: int, weights: Path | None = None
+) -> Path:
+    """Publish a version with `mib` MiB of random weights in the store `folder`, or with `weights`.
 
     No Triton loads it: it is moved, verified and moved again.
     """
     staged = store.stage(folder, f"{MODEL}-{version}")
     (staged / "version").mkdir()
     (staged / "version" / "model.py").write_text("# moved, never loaded\n")
-    with (staged / "version" / "weights.bin").open("wb") as weights:
-        for _ in range(mib):
-            weights.write(os.urandom(_MIB))
+    if weights is not None:
+        shutil.copyfile(weights, staged / "version" / "weights.bin")
+    else:
+        with (staged / "version" / "weights.bin").open("wb") as file:
+            for _ in range(mib):
+                file.write(os.urandom(_MIB))
     (staged / "config.pbtxt").write_text(f'name: "{MODEL}"\nbackend: "python"\n')
     example = {"inputs": {"x": _TENSOR}, "outputs": {"y": _TENSOR}, "atol": 0.0, "rtol": 0.0}
     (staged / golden.FILE).write_text(json.dumps([example]))

@@ -1,4 +1,4 @@
-"""The programs of a host: answer a controller, watch, judge answers, start Triton, serve blobs.
+"""The programs of a host: verbs of a controller, watches, the start of Triton, blobs to a peer.
 
 An answer is one line with the controller's own nonce and then one JSON document: whatever a login
 shell or a banner printed before it is nobody's answer.
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,7 +52,12 @@ def main(argv: Sequence[str]) -> int:
     if not nonce:
         print("lockgate: this account answers fab and nothing else", file=sys.stderr)
         return 2
-    print(f"{ANSWER} {nonce}\n{json.dumps(_answer(home.root, command))}", flush=True)
+    # A command runs to its end, also when its connection does not: half a load is nobody's state.
+    # sshd ends it neither by a signal nor by the closed pipe, and no other sshd shall.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    answer = f"{ANSWER} {nonce}\n{json.dumps(_answer(home.root, command))}"
+    with suppress(BrokenPipeError):  # nobody is there to read it; the facts have what was done
+        print(answer, flush=True)
     return 0
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from serving.host import repository
 from serving.host.home import HostHome
-from serving.triton.process_memory import tree_bytes
+from serving.triton.process_memory import command_words, tree_bytes, tree_pids
 from serving.triton.server import TritonError
 
 _ANSWER_S = 3.0
@@ -68,6 +70,23 @@ def server_pid(home: HostHome) -> int | None:
         listener = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, _, _ = struct.unpack("3i", listener)
     return int(pid) or None
+
+
+def lost_process(home: HostHome, model: str) -> Callable[[int], bool]:
+    """A check of a version of `model`: true when Triton runs no process for it any more.
+
+    Of the Python backend only, which names the model's file to each process; false for any other.
+    """
+    text = repository.persisted_text(home, model) or ""
+    pid = server_pid(home)
+    if pid is None or 'backend: "python"' not in text:
+        return lambda version: False
+
+    def lost(version: int) -> bool:
+        file = str(home.installed(model, version) / "model.py")
+        return not any(file in command_words(one) for one in tree_pids(pid))
+
+    return lost
 
 
 def _shortened(states: dict[str, States]) -> dict[str, States]:

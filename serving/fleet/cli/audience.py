@@ -28,7 +28,7 @@ from serving.fleet.rollout.records import JournalEvent
 _POLL_S = 0.2
 
 
-def shown(
+def roll_for_audience(
     on: Controls,
     what: str,
     lines: Progress,

@@ -55,7 +55,7 @@ def offer_lines(
     for number, one in enumerate(offered, start=1):
         where = f"warm on {one.warm} hosts" if one.warm else "not known to be loaded"
         lines.append(
-            f"  {number}  {f'{model}/{one.version}':<14} in production since "
+            f"  {number}  {f'{model}/{one.version}':<14} came into production "
             f"{ago(now - one.since)}, by {one.who}; {where}"
         )
     return lines

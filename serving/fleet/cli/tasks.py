@@ -33,11 +33,13 @@ __all__ = [
     "deploy",
     "drain",
     "heal",
+    "history",
     "lock",
     "pause",
     "plan",
     "promote",
     "quarantine",
+    "report",
     "restart",
     "resume",
     "revoke",
@@ -45,6 +47,7 @@ __all__ = [
     "status",
     "undrain",
     "unlock",
+    "watch",
 ]  # a fabfile.py imports *
 
 _HELP = {
@@ -95,6 +98,7 @@ def plan(
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
+    from serving.fleet.cli.edge_configs import plan_lines, read_edges
     from serving.fleet.cli.host_commands import selection_of
     from serving.fleet.cli.tables import plan_table
 
@@ -103,7 +107,11 @@ def plan(
         return preview(on, model, _number(version, "plan"), chosen)
 
     made: RolloutPlan = _run(set, act)
-    _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
+    edges: list[str] = run_composed("rollout", set, lambda config: plan_lines(read_edges(config)))
+    content = {**_plan_json(made), "edges": edges}
+    _print(content, json, _plan_text(made), lambda: plan_table(made))
+    if edges and not json:
+        _print({}, False, edges)
 
 
 @task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})
@@ -330,12 +338,12 @@ def watch(_: Context, model: str | None = None, set: list[str] | None = None) ->
           "out": "the file to write; <journal>/pages/<rollout>.html without"},
 )  # fmt: skip
 def report(
-    _: Context, rollout: str | None = None, out: str | None = None, set: list[str] | None = None
+    _: Context, rollout: str = "", out: str | None = None, set: list[str] | None = None
 ) -> None:
     """Write one rollout as an HTML page: hosts and edges over time, failed requests, verdicts."""
     from serving.fleet.cli.watch import write_report
 
-    _print({}, False, [_run(set, lambda on: write_report(on, rollout, out))])
+    _print({}, False, [_run(set, lambda on: write_report(on, rollout or None, out))])
 
 
 def _roll(
@@ -347,7 +355,7 @@ def _roll(
     act: Callable[[Controls, Progress], RolloutReport],
 ) -> None:
     """Do a rollout before its audience, print its report, end with its exit code."""
-    from serving.fleet.cli.audience import shown
+    from serving.fleet.cli.audience import roll_for_audience
 
     if person:
         os.environ["LOCKGATE_AS"] = person
@@ -356,22 +364,36 @@ def _roll(
     live = not as_json and not to_stdout
     found = _run(
         overrides,
-        lambda on: shown(on, f"fab {command}", lines, events, live, lambda show: act(on, show)),
+        lambda on: roll_for_audience(
+            on, f"fab {command}", lines, events, live, lambda show: act(on, show)
+        ),
     )
     _finish(found, as_json, silent=to_stdout)
 
 
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
-    """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
-    from conf import LockgateError, compose, enter_project
-    from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.cli.command import controls
+
+    return run_composed("rollout", overrides, lambda config: act(controls(config)))
+
+
+def run_composed(primary: str, overrides: list[str] | None, act: Callable[[Any], Any]) -> Any:
+    """Compose a config and do `act`; errors end as those of `guarded`."""
+    from conf import compose
+
+    return guarded(lambda: act(compose(primary, overrides or [])))
+
+
+def guarded(act: Callable[[], Any]) -> Any:
+    """Do `act` in the project; its error becomes a sentence and the error's exit code."""
+    from conf import LockgateError, enter_project
+    from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.errors import denied
 
     try:
         _refuse_core_hosts(sys.argv[1:])
         enter_project()
-        return act(controls(compose("rollout", overrides or [])))
+        return act()
     except LockgateError as error:
         raise _exit(str(error), error.exit_code) from error
     except OSError as error:

@@ -11,7 +11,7 @@ from serving.fleet.report.text import escaped
 from serving.fleet.report.timeline import HURT, UNDO, LaneSegment, TimeLane, edge_lanes, host_lanes
 
 WIDTH, LEFT, RIGHT = 1000, 150, 18
-_ROW, _BAR, _HEAD, _CHART, _GAP = 24, 16, 26, 92, 16
+_ROW, _BAR, _HEAD, _CHART, _EMPTY, _GAP = 24, 16, 26, 92, 22, 16
 _LETTER = 6.3
 """Width of a letter in a lane, about."""
 _NAME_LETTERS = 20
@@ -59,8 +59,9 @@ def timeline_svg(record: RolloutRecord, errors: TimeSeries, p99_s: TimeSeries) -
         ("failed requests", "%", percent), ("p99 of answers", "ms", milliseconds),
     ):  # fmt: skip
         parts.append(_heading(f"{name}, {unit}", top))
-        parts += _chart(name, unit, series, record.began, axis, top + _HEAD)
-        top += _HEAD + _CHART + _GAP
+        height = _CHART if series.points else _EMPTY
+        parts += _chart(name, unit, series, record.began, axis, top + _HEAD, height)
+        top += _HEAD + height + _GAP
     moments = "".join(_moments(record, axis, top))
     height = top + 24
     label = f"Steps of rollout {record.rollout} over {record.seconds:.1f} seconds"
@@ -110,8 +111,10 @@ def _segment(segment: LaneSegment, axis: TimeAxis, top: int, kind: str) -> str:
     spent = f"{segment.end - segment.begin:.1f} s" if segment.end > segment.begin else ""
     title = f"{segment.label} ({segment.begin:.1f} s{f', {spent}' if spent else ''})"
     inside = ""
-    text = segment.label if kind == "edge" else segment.label.split(" ")[0]
-    if len(text) * _LETTER + 6 < width:
+    short = segment.label.split(" ")[0]
+    texts = (segment.label, short) if kind == "edge" else (short,)
+    text = next((one for one in texts if len(one) * _LETTER + 6 < width), "")
+    if text:
         inside = f'<text class="in" x="{left + 4}" y="{top + 12}">{escaped(text)}</text>'
     return (
         f'<rect class="seg {segment.kind}" x="{left}" y="{top}" width="{width:.1f}" '
@@ -120,9 +123,9 @@ def _segment(segment: LaneSegment, axis: TimeAxis, top: int, kind: str) -> str:
 
 
 def _chart(
-    name: str, unit: str, series: TimeSeries, began: float, axis: TimeAxis, top: int
+    name: str, unit: str, series: TimeSeries, began: float, axis: TimeAxis, top: int, height: int
 ) -> list[str]:
-    bottom, right = top + _CHART, WIDTH - RIGHT
+    bottom, right = top + height, WIDTH - RIGHT
     frame = (
         f'<g class="chart" data-name="{escaped(name)}">'
         f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
@@ -130,17 +133,17 @@ def _chart(
     if not series.points:
         sentence = f"not recorded: {series.missing}" if series.missing else "not recorded"
         return [
-            f'{frame}<text class="missing" x="{LEFT + 8}" y="{top + 50}">'
+            f'{frame}<text class="missing" x="{LEFT + 8}" y="{top + 12}">'
             f"{escaped(sentence)}</text></g>"
         ]
     highest = max(value for _, value in series.points)
     full = highest * 1.15 or 1.0
     places = [
-        f"{axis.place(at - began)},{round(bottom - _CHART * max(value, 0) / full, 1)}"
+        f"{axis.place(at - began)},{round(bottom - height * max(value, 0) / full, 1)}"
         for at, value in series.points
     ]
     scale = "".join(
-        f'<text class="name" x="{LEFT - 8}" y="{round(bottom - _CHART * value / full + 4, 1)}">'
+        f'<text class="name" x="{LEFT - 8}" y="{round(bottom - height * value / full + 4, 1)}">'
         f"{value:.3g} {unit}</text>"
         for value in ((0, highest) if highest else (0,))
     )

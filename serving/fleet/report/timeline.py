@@ -19,6 +19,8 @@ _KINDS = {
 }  # fmt: skip
 _COMPLETED = ("staged", "checked", "healthy", "undone", "keep", "failed")
 """Steps that are journalled when they are over; any other when it begins."""
+_MOMENTS = ("undrain", "clean")
+"""Steps that end of themselves; as the last of a host they do not last until the end."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def _host_lane(record: RolloutRecord, host: str, steps: list[StepRecord]) -> Tim
             # A point as well: its detail is the finding of the step.
             segments.append(LaneSegment(at, at, kind, f"{step.step} {step.detail}".strip()))
     if begin is not None and label:
-        segments.append(LaneSegment(begin, max(record.seconds, begin), kind, label))
+        end = begin if steps[-1].step in _MOMENTS else max(record.seconds, begin)
+        segments.append(LaneSegment(begin, end, kind, label))
     return TimeLane(host, tuple(segments), _mark(record, host, steps))
 
 

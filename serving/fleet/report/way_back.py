@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from serving.fleet.errors import FleetConfigError
+from serving.fleet.report.read_rollouts import seconds_of
 from serving.fleet.report.rollout_record import OPEN, RolloutRecord
+from serving.fleet.report.text import utc
+from serving.fleet.rollout.advice import version_back
 from serving.fleet.rollout.journal import history
 from serving.fleet.rollout.records import LedgerEntry
 from serving.fleet.routing import VersionCounters
@@ -25,7 +29,7 @@ def title_sentence(record: RolloutRecord, traffic: VersionCounters | None) -> st
         end = f"{what} is loaded on the hosts, and {before} serves as before"
     elif record.outcome == OPEN:
         end = f"The {record.action} of {what} has no end in the journal"
-    elif record.commit is not None:
+    elif record.commit is not None or record.action == "heal":
         end = f"{what} is in production{again}, but not on every host"
     else:
         end = f"{what} failed, and not every host could be brought back"
@@ -55,16 +59,14 @@ def way_back(
         return "fab status names the command that goes on with it, and the one that goes back."
     if not stack:
         return f"Nothing of {model} is in production: there is nothing to go back to."
-    if len(stack) < 2:
-        return (
-            f"{model}/{stack[-1]} is in production and the ledger has no version before it: there "
-            "is nothing to go back to."
-        )
-    now, target = stack[-1], stack[-2]
+    try:
+        now, target = stack[-1], version_back(model, stack, None, None)
+    except FleetConfigError as error:
+        return str(error)
     since = next(one.at for one in reversed(ledger) if one.version == target)
     sentence = (
         f"fab rollback --model {model} goes from {model}/{now} to {model}/{target}, which came "
-        f"into production at {since[:19]} UTC"
+        f"into production at {utc(seconds_of(since))}"
     )
     proven = sum(target in versions for versions in warm.values())
     if not proven:

@@ -42,7 +42,7 @@ class HostState:
     `unready` are versions that Triton lists in another state than READY, each with that state and
     its reason; `golden` the versions whose golden questions failed just now, each with a sentence
     (a dead Python stub is ready all the same). `memory_bytes` is the resident memory of Triton and
-    its stubs.
+    its stubs. `work` is the command that the host is still carrying out, though nobody waits.
     """
 
     host: str
@@ -60,6 +60,7 @@ class HostState:
     unready: tuple[tuple[int, str], ...] = ()
     golden: tuple[tuple[int, str], ...] = ()
     memory_bytes: int | None = None
+    work: str = ""
 
     @property
     def answers(self) -> int | None:

@@ -167,13 +167,14 @@ def _settled(found: Unfinished | None, ledger: Container[str]) -> Unfinished | N
 def history(entries: Iterable[LedgerEntry]) -> list[int]:
     """Versions in production, as a stack: a deployment pushes, a rollback pops down to its target.
 
-    So a rollback never returns to a version that an earlier rollback left.
+    So a rollback never returns to a version that an earlier rollback left, nor to one above its
+    target where the target is older than the ledger.
     """
     stack: list[int] = []
     for entry in entries:
-        if entry.action == "rollback" and entry.version in stack:
-            del stack[stack.index(entry.version) + 1 :]
-        elif not stack or stack[-1] != entry.version:
+        if entry.action == "rollback":
+            stack = [version for version in stack if version <= entry.version]
+        if not stack or stack[-1] != entry.version:
             stack.append(entry.version)
     return stack
 

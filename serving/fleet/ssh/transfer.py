@@ -58,7 +58,8 @@ class Facts:
     `highest` is the highest version ever accepted, `odd` the names that are none of a version.
     `states` are the state and its reason of each version that Triton lists, `memory_bytes` the
     resident memory of Triton and its stubs (None: it does not run), `control` a sentence where its
-    control does not answer. `golden` are the host's own last golden questions by version.
+    control does not answer. `golden` are the host's own last golden questions by version, `work`
+    the verb that the host is at now ("" for none): one goes on when its connection is lost.
     """
 
     packages: dict[int, str]
@@ -73,6 +74,7 @@ class Facts:
     memory_bytes: int | None = None
     control: str = ""
     golden: dict[int, GoldenVerdict] = field(default_factory=dict)
+    work: str = ""
     inodes_free: int | None = None
 
 
@@ -113,6 +115,7 @@ def parse_facts(content: dict[str, Any], model: str) -> Facts:
         None if memory is None else int(memory),
         str(content["control"]),
         {int(version): _golden(one) for version, one in found["golden"].items()},
+        str(content["work"]),
         int(content["inodes_free"]) if "inodes_free" in content else None,
     )
 
@@ -167,8 +170,7 @@ def check_room(host: str, facts: Facts, size: int, limits: TransferLimits, files
         raise NoRoom(
             f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, "
             f"{limits.free_shm >> 20} MiB are wanted (rollout.free_shm_mib). Regions left by a "
-            "killed Triton may be removed there: ls /dev/shm/lockgate_*. Nothing was "
-            "changed."
+            "killed Triton are removed by its next start: fab restart. Nothing was changed."
         )
 
 
@@ -207,7 +209,8 @@ def is_ready(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollb
     host = verbs.shell.host.name
     facts = read_facts(verbs, shipment.model)
     comes = facts.packages.get(shipment.version) != shipment.digest
-    copies = _COPIES if comes else 0
+    # One that is there already may still have to be copied for Triton.
+    copies = _COPIES if comes else int(shipment.version not in facts.installed)
     check_room(host, facts, copies * shipment.size, limits, copies * len(shipment.manifest.files))
     ready = _call(verbs, "prepare", shipment, rollback)["ready"]
     if ready is not None:

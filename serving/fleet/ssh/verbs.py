@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.artifact.verify import EXIT_CODES
-from serving.fleet.errors import FleetError, FleetRefusal
+from serving.fleet.errors import FleetError, FleetRefusal, StuckVersion
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh.connection import Shell
 
 _ANSWER = "lockgate-answer"
+_STUCK = ("stuck-unload", "stuck-load")
 _REFUSALS = (*EXIT_CODES, "older-version")
 
 
@@ -45,7 +46,8 @@ class HostVerbs:
         """Have the host do `verb`; the content of its answer.
 
         Raises PackageRefused where the host refuses a package, LeaseLost where it has seen a newer
-        controller, FleetError for any other refusal or an answer that is none, Unreachable.
+        controller, StuckVersion where only a restart helps, FleetError for any other refusal or an
+        answer that is none, Unreachable.
         """
         limit = timeout_s or self.shell.ssh.command_timeout_s
         nonce = secrets.token_hex(16)
@@ -70,7 +72,8 @@ class HostVerbs:
         if reason in _REFUSALS:
             what = "/".join(map(str, arguments[:2]))
             raise PackageRefused(f"{host} refused {what}: {reason}: {detail}", reason)
-        raise FleetError(f"{host}: {verb}: {detail}")
+        kind = StuckVersion if reason in _STUCK else FleetError
+        raise kind(f"{host}: {verb}: {detail}")
 
 
 def parse_answer(output: str, nonce: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +30,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import ensure_ed25519, known_hosts_line
+from scripts.box.keys import ensure_ed25519
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -37,6 +38,7 @@ from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
+from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
@@ -62,13 +64,21 @@ class TritonPythonModel:
         if self.transform.get("broken"):
             raise RuntimeError("this version cannot start")
         time.sleep(self.transform.get("load_s", 0))
+        self.count, self.leaked = 0, []
 
     def execute(self, requests):
         time.sleep(self.transform.get("infer_s", 0.002))
         answers = []
         for request in requests:
+            self.count += 1
+            if self.count >= self.transform.get("crash_after", 10**9):
+                os._exit(1)
+            self.leaked.append(b"1" * self.transform.get("leak_bytes", 0))
+            factor = self.transform["factor"]
+            if self.count > self.transform.get("wrong_after", 10**9):
+                factor += 1
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-            y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
+            y = (x * numpy.float32(factor)).astype(numpy.float32)
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
         return answers
 """
@@ -127,7 +137,9 @@ def make_key(path: Path) -> str:
 def publish(folder: Path, key: Path, version: int, factor: float, **options: object) -> Path:
     """Put a signed `toy` version into the store; its answer to x is `factor * x`.
 
-    `golden` (an option) makes the golden examples expect another factor.
+    `golden` (an option) makes the golden examples expect another factor; the others are read by
+    MODEL_PY: `infer_s` and `load_s` are times, `crash_after`, `wrong_after` numbers of requests,
+    `leak_bytes` is kept of each.
     """
     golden = options.pop("golden", factor)
     staged = store.stage(folder, f"toy-{version}")
@@ -370,7 +382,8 @@ def wait_for(condition, timeout_s: float) -> None:
 class Load:
     """Clients that ask the edge without pause, each on a kept-alive connection; bounded in rate.
 
-    `failures` holds everything that was not a 200 with an answer of one of `factors`.
+    There are `clients` by HTTP and one by gRPC. `failures` holds everything that was not an answer
+    of one of `factors`.
     """
 
     def __init__(self, bed: Bed, factors: tuple[float, ...], clients: int = 3, pause: float = 0.01):
@@ -378,7 +391,8 @@ class Load:
         self.sent, self.failures, self.seen = 0, [], set()  # type: ignore[var-annotated]
         self.latencies: list[float] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        asks = [*[self._ask] * clients, self._ask_by_grpc]
+        self._threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -418,6 +432,29 @@ class Load:
             self.sent += 1
             self.latencies.append(time.monotonic() - began)
             time.sleep(self.pause)
+
+    def _ask_by_grpc(self) -> None:
+        import tritonclient.grpc as triton
+        from tritonclient.utils import InferenceServerException
+
+        edge = self.bed.config.site.edges["us-east"]
+        x = np.float32([[3.0]])
+        tensor = triton.InferInput("x", [1, 1], "FP32").set_data_from_numpy(x)
+        with triton.InferenceServerClient(f"{edge.address}:{edge.grpc_port}") as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = client.infer(MODEL, [tensor], client_timeout=30)
+                    factor = float(answer.as_numpy("y")[0, 0]) / 3.0
+                    if factor not in self.factors:
+                        self.failures.append(("wrong by gRPC", str(factor)))
+                    else:
+                        self.seen.add(factor)
+                except InferenceServerException as error:
+                    self.failures.append(("broken by gRPC", str(error)))
+                self.sent += 1
+                self.latencies.append(time.monotonic() - began)
+                time.sleep(self.pause)
 
 
 PYTHON = sys.executable

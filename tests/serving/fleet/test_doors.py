@@ -230,6 +230,19 @@ def test_a_status_into_head_ends_without_a_traceback(form):
     assert head.stdout.strip() and error == ""
 
 
+@pytest.mark.parametrize("command", ["-l", "history", "report", "status"])
+def test_every_command_into_a_closed_pipe_ends_without_a_traceback(tmp_path, command):
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "LOCKGATE_SITE": str(tmp_path)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "fabric", command], cwd=REPO, env=environment, stdout=writing,
+        stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(writing)
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="takes another user's number")
 def test_a_user_without_a_name_is_an_operator_too():
     code = (

@@ -101,7 +101,7 @@ def test_a_good_rollout_says_how_many_of_all_requests_failed(written):
     assert "canary requests 160" in dom.text("table", id="analysis")
     assert dom.text("p", id="back") == (
         "fab rollback --model toy goes from toy/5 to toy/4, which came into production at "
-        "2026-11-27T12:00:00 UTC. It is loaded and proven on 4 of 4 hosts: there one change of "
+        "2026-11-27 12:00:00 UTC. It is loaded and proven on 4 of 4 hosts: there one change of "
         "each edge's map brings it back."
     )
 

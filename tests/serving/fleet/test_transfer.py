@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
@@ -66,6 +66,7 @@ def test_a_verb_is_one_line_of_checked_words():
     [
         ("fence", LeaseLost), ("changed-file", PackageRefused), ("revoked", PackageRefused),
         ("older-version", PackageRefused), ("triton", FleetError), ("anything", FleetError),
+        ("stuck-unload", StuckVersion), ("stuck-load", StuckVersion),
     ],
 )  # fmt: skip
 def test_a_refusal_is_an_error_with_the_hosts_reason(refused, error):
@@ -90,6 +91,7 @@ def test_facts_that_are_none_are_an_error_of_that_host(content):
 def test_facts_of_a_host():
     content = {
         "disk_free": 5, "shm_free": 6, "fence": 1, "memory_bytes": 7, "control": "it hangs",
+        "work": "serve toy 1",
         "verified": {"at": "2026-01-01T00:00:00Z", "ok": False, "faults": [
             {"model": "toy", "version": 1, "where": "repository", "reason": "changed-file",
              "detail": "model.py differs"}]},
@@ -106,7 +108,7 @@ def test_facts_of_a_host():
     assert (facts.disk_free, facts.shm_free, facts.highest) == (5, 6, 3)
     assert facts.odd == ("packages/toy/3.bak",)
     assert facts.states == {1: ("READY", ""), 2: ("UNAVAILABLE", "unloaded")}
-    assert (facts.memory_bytes, facts.control) == (7, "it hangs")
+    assert (facts.memory_bytes, facts.control, facts.work) == (7, "it hangs", "serve toy 1")
     assert facts.golden == {1: transfer.GoldenVerdict(False, "y is off", "2026", 0.5)}
     assert facts.verification.faults == ("toy/1 in its repository: changed-file: model.py differs",)
 
