@@ -50,7 +50,7 @@ def clean_host(run: RolloutRun, host: Host, versions: tuple[int, ...]) -> None:
         except FleetError as error:
             _await_versions(run, host, versions, error)
     run.driver.persist(host, versions, rollback=True)
-    run.driver.prune(host, versions)
+    run.driver.prune(host, versions, run.shipment.version)
 
 
 def _await_versions(

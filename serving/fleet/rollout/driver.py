@@ -150,5 +150,6 @@ class FleetDriver(Protocol):
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
-        """Remove versions that are not needed any more."""
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
+        """Remove versions that are not needed any more; `production` has proven itself in service,
+        and versions that never did push none that did off the disk."""

@@ -329,7 +329,7 @@ class SimulatedDriver:
         self._change(host, "watch", lambda machine: None)
         return Traffic(10, 0)
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
         """Out with what is not served."""
         self._reach(host)
         machine = self.machines[host.name]

@@ -258,8 +258,9 @@ class SshDriver:
             raise FleetError(f"{host.name} went down at the edge after it was given traffic again.")
         return Traffic(last.requests - first.requests, last.errors - first.errors)
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
         keep = self.config.keep_versions
+        self._verbs(host).call("proven", self.model, production)
         self._verbs(host).call("prune", self.model, version_list(serving), keep)
 
     def _examples(self, version: int) -> tuple[GoldenExample, ...] | None:
