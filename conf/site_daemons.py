@@ -21,6 +21,12 @@ class EdgeSettings:
     """Failed checks in a row after which a host is left out."""
     rise: int
     """Good checks in a row after which a host gets requests again."""
+    error_limit: int
+    """Failures (5xx, broken answers) in a row after which a host is left out at once."""
+    agent_interval_ms: int
+    """Time between two readings of a host's verdict on its own answers."""
+    backup_regions: bool
+    """Whether a region with no own host up is served by those of the others."""
     connect_timeout_ms: int
     """Longest TCP connect to a host."""
     queue_timeout_ms: int
@@ -55,7 +61,7 @@ class EdgeSettings:
     """Requests of one client address in one second; more are answered 429."""
 
     def __post_init__(self) -> None:
-        check_at_least_one(vars(self))
+        check_at_least_one({k: v for k, v in vars(self).items() if k != "backup_regions"})
         if self.max_body_bytes > MAX_BODY_BYTES:
             raise ValueError(
                 f"max_body_bytes={self.max_body_bytes}: {MAX_BODY_BYTES} at most, because every "

@@ -1,4 +1,4 @@
-"""The serving hosts: each an sshd and a tritonserver on an address, with keys and files of its own.
+"""The serving hosts: each an sshd, a tritonserver and a door on an address, with keys of its own.
 
 Whoever deploys reaches two accounts and one command at each: lg-host receives packages into
 staging/, lg-verify does the verbs of `serving.host`, and owns what Triton may load. A host's Triton
@@ -16,10 +16,19 @@ from conf.site_schema import Site
 from scripts.box import keys, supervisor
 from scripts.box.files import ensure_files, hand_over
 from scripts.box.identity import REPO
-from scripts.box.probe import greets, http_ok, is_socket, sends_a_line
+from scripts.box.probe import greets, http_ok, is_socket, listens, sends_a_line
 from scripts.box.program import File, Folder, Port, Program
 from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
+from serving.fleet.bootstrap.host_pin import known_hosts_line
+from serving.fleet.bootstrap.ssh_access import (
+    MAX_STARTUPS,
+    RECEIVES_ONLY,
+    authorized_key,
+    receive_command,
+    session_options,
+)
+from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
 from serving.host.peers import Peer, peers_json
@@ -50,6 +59,13 @@ def triton(site: Site, host: str) -> TritonServer:
         http_threads=site.triton.http_threads,
         grpc_address=f"unix:{home(site, host)}/run/triton/grpc.sock",
     )
+
+
+def door(site: Site, host: str) -> File:
+    """The config of the host's door: what the network may reach of its Triton's gRPC."""
+    address = host_port(site.hosts[host].address, site.ports.triton_grpc)
+    target = triton(site, host).grpc_target
+    return File(home(site, host) / "etc" / "door.cfg", door_cfg(address, target, site.edge))
 
 
 def host_program(site: Site, host: str, program: str) -> tuple[str, ...]:
@@ -86,27 +102,14 @@ def sshd_config(site: Site, host: str) -> str:
             "StrictModes no",
             f"AllowUsers {site.users.verify} {site.users.host}",
             "PermitRootLogin no",
-            "AuthenticationMethods publickey",
-            "PasswordAuthentication no",
-            "KbdInteractiveAuthentication no",
             "UsePAM no",
-            "AllowTcpForwarding local",
-            "PermitOpen " + " ".join(forwards(site, host)),
-            "AllowStreamLocalForwarding no",
-            "AllowAgentForwarding no",
-            "X11Forwarding no",
-            "PermitTTY no",
-            "PermitTunnel no",
-            "PermitUserRC no",
-            # A fan-out opens many sessions at once; the default would drop some at random.
-            "MaxStartups 60:30:120",
-            "MaxSessions 40",
+            *session_options(forwards(site, host), environment),
+            MAX_STARTUPS,
             "UseDNS no",
             "PrintMotd no",
-            "SetEnv " + " ".join(f'"{key}={value}"' for key, value in environment.items()),
             f"Match User {site.users.host}",
             f'    AuthorizedKeysFile "{here}/etc/authorized_keys.staging"',
-            "    AllowTcpForwarding no",
+            *(f"    {option}" for option in RECEIVES_ONLY),
             "",
         ]
     )
@@ -168,7 +171,7 @@ def ensure_keys(site: Site) -> None:
     for host, spec in site.hosts.items():
         etc = home(site, host) / "etc"
         public = keys.ensure_ed25519(etc / "ssh_host_ed25519_key", "root", f"host@{host}")
-        known += keys.known_hosts_line(host, spec.address, site.ports.ssh, public)
+        known += known_hosts_line(host, spec.address, site.ports.ssh, public)
         fetch = keys.ensure_ed25519(etc / "fetch_key", site.users.verify, f"fetch@{host}")
         peers[host] = peer_of(site, host, public, fetch)
         pinned += [
@@ -206,13 +209,12 @@ def peer_files(site: Site, peers: Mapping[str, Peer]) -> list[File]:
 def verbs_key(site: Site, host: str, deploy: str) -> str:
     """The deploy key at the verifier's account: the verbs, and a forward to inference."""
     command = shlex.join(host_program(site, host, "command"))
-    return keys.authorized_key(deploy, command, forwards(site, host))
+    return authorized_key(deploy, command, forwards(site, host))
 
 
 def staging_key(site: Site, host: str, deploy: str) -> str:
     """The deploy key at the account that receives: rsync, into staging, and nothing else."""
-    staging = shlex.quote(str(home(site, host) / "staging"))
-    return keys.authorized_key(deploy, f"umask 007; exec /usr/bin/rrsync -wo {staging}")
+    return authorized_key(deploy, receive_command(str(home(site, host) / "staging")))
 
 
 def adopt(site: Site) -> None:
@@ -267,6 +269,7 @@ def programs(site: Site) -> list[Program]:
         )  # fmt: skip
         code = tuple(code_files(site, host))
         watched = watch_socket(site, host)
+        guarded = door(site, host)
         made += [
             Program(
                 name=f"verify-{host}",
@@ -316,6 +319,14 @@ def programs(site: Site) -> list[Program]:
                 log=triton_log(site, host),
                 probe=http_ok(f"http://{address}:{ports.triton_http}/v2/health/live"),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
+            ),
+            Program(
+                name=f"door-{host}",
+                argv=("/usr/sbin/haproxy", "-db", "-f", str(guarded.path)),
+                user=site.users.triton,
+                files=(guarded,),
+                ports=(Port(address, ports.triton_grpc, "site.ports.triton_grpc"),),
+                probe=listens(address, ports.triton_grpc),
             ),
         ]  # fmt: skip
     return made

@@ -65,6 +65,19 @@ def sends_a_line(address: str, port: int) -> Probe:
     return probe
 
 
+def listens(address: str, port: int) -> Probe:
+    """Healthy when `address:port` takes a connection."""
+
+    def probe() -> str:
+        try:
+            socket.create_connection((address, port), timeout=TIMEOUT_S).close()
+        except OSError as error:
+            return f"{address}:{port}: {error}"
+        return ""
+
+    return probe
+
+
 def is_socket(path: Path) -> Probe:
     """Healthy when a unix socket stands at `path`; nobody connects to it."""
     return lambda: "" if path.is_socket() else f"{path}: there is no socket"

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from conf.site_schema import Site
 from scripts.box import (
+    edge,
     files,
     hosts,
     mariadb,
@@ -65,6 +66,7 @@ def exclusive(site: Site) -> Iterator[None]:
 def _prepare(site: Site, console: Console) -> list[Program]:
     """Put on disk all that the daemons need."""
     files.ensure_folders(all_folders(site))
+    edge.ensure_state(site)
     hosts.adopt(site)
     munge.ensure_key(site)
     passwords.ensure(site)

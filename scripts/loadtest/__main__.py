@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--timeout", type=float, default=LoadPlan.timeout_s, help="seconds, per request"
     )
+    parser.add_argument("--grpc", action="store_true", help="by gRPC instead of HTTP")
     parser.add_argument("--allow-remote", action="store_true", help="edges off this machine, too")
     parser.add_argument("--json", action="store_true", help="the whole result as one JSON line")
     given = parser.parse_args(argv)
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             duration_s=given.duration,
             concurrency=given.concurrency,
             timeout_s=given.timeout,
+            grpc=given.grpc,
             allow_remote=given.allow_remote,
         )
     except (TrafficError, GoldenError, ConfigError) as error:

@@ -1,4 +1,4 @@
-"""One client: a connection that is kept or not, one request, and what came of it."""
+"""One client by HTTP: a connection that is kept or not, one request, and what came of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,6 @@ MAX_IDLE_S = 4.0
 WRONG = "wrong answer"
 
 
-@dataclass
-class Connection:
-    http: http.client.HTTPConnection
-    used: float
-
-
 @dataclass(frozen=True)
 class Seen:
     region: str
@@ -33,34 +27,58 @@ class Seen:
     checked: bool = False
     reusable: bool = False
     latency_s: float = 0.0
+    ended: float = 0.0
+    """When it was over, on the monotonic clock."""
 
 
-def send(connection: Connection, region: str, model: str, request: LoadRequest, due: float) -> Seen:
-    """One request and what came of it; `due` is when it was to be sent, on the monotonic clock."""
-    seen = Seen(region)
-    try:
-        sent = request.request
-        connection.http.request("POST", infer_path(model), sent.body, sent.headers)
-        reply = connection.http.getresponse()
-        seen = replace(seen, request_id=reply.getheader("X-Request-Id") or "")
-        body = reply.read()
-        seen = replace(seen, reusable=not reply.will_close)
-        if reply.status != 200:
-            detail = body[:200].decode("utf-8", "replace")
-            seen = replace(seen, failure=f"http {reply.status}", detail=detail)
-        else:
-            answer = decode_answer(body, reply.getheader(HEADER_LENGTH))
-            version = answer.model_version
-            right, detail = check_answer(request, answer)
-            failure = WRONG if right is False else ""
-            seen = replace(
-                seen, version=version, failure=failure, detail=detail, checked=right is not None
-            )
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        detail = f"{type(error).__name__}: {error}"
-        seen = replace(seen, failure=_reason(error), detail=detail, reusable=False)
-    connection.used = time.monotonic()
-    return replace(seen, latency_s=connection.used - due)
+@dataclass
+class HttpConnection:
+    """A connection to an edge, made when the first request is sent."""
+
+    http: http.client.HTTPConnection
+    used: float
+
+    def usable(self) -> bool:
+        """False when it is old or the other side has closed it meanwhile."""
+        sock = self.http.sock
+        closed = sock is None or bool(select.select([sock], [], [], 0)[0])
+        return not closed and time.monotonic() - self.used <= MAX_IDLE_S
+
+    def close(self) -> None:
+        self.http.close()
+
+    def send(self, region: str, model: str, request: LoadRequest, due: float) -> Seen:
+        """One request and what came of it; `due` is when it was to be sent, on the monotonic
+        clock."""
+        seen = Seen(region)
+        try:
+            sent = request.request
+            self.http.request("POST", infer_path(model), sent.body, sent.headers)
+            reply = self.http.getresponse()
+            seen = replace(seen, request_id=reply.getheader("X-Request-Id") or "")
+            body = reply.read()
+            seen = replace(seen, reusable=not reply.will_close)
+            if reply.status != 200:
+                detail = body[:200].decode("utf-8", "replace")
+                seen = replace(seen, failure=f"http {reply.status}", detail=detail)
+            else:
+                answer = decode_answer(body, reply.getheader(HEADER_LENGTH))
+                version = answer.model_version
+                right, detail = check_answer(request, answer)
+                failure = WRONG if right is False else ""
+                seen = replace(
+                    seen, version=version, failure=failure, detail=detail, checked=right is not None
+                )
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            detail = f"{type(error).__name__}: {error}"
+            seen = replace(seen, failure=_reason(error), detail=detail, reusable=False)
+        self.used = time.monotonic()
+        return replace(seen, latency_s=self.used - due)
+
+
+def connect_http(address: str, port: int, timeout_s: float) -> HttpConnection:
+    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
+    return HttpConnection(connection, time.monotonic())
 
 
 def _reason(error: Exception) -> str:
@@ -71,20 +89,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionError | http.client.HTTPException):
         return "connection lost"
     return "unreachable" if isinstance(error, OSError) else "bad reply"
-
-
-def connect(address: str, port: int, timeout_s: float) -> Connection:
-    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
-    return Connection(connection, time.monotonic())
-
-
-def usable(connection: Connection | None) -> Connection | None:
-    """The kept connection, unless it is old or the other side has closed it meanwhile."""
-    if connection is None:
-        return None
-    sock = connection.http.sock
-    closed = sock is None or bool(select.select([sock], [], [], 0)[0])
-    if closed or time.monotonic() - connection.used > MAX_IDLE_S:
-        connection.http.close()
-        return None
-    return connection

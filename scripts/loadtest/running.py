@@ -7,9 +7,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from scripts.loadtest.client import WRONG, Connection, Seen, connect, send, usable
+from scripts.loadtest.client import WRONG, HttpConnection, Seen, connect_http
+from scripts.loadtest.grpc_client import GrpcConnection, connect_grpc
 from scripts.loadtest.plan import LoadPlan, Result
 
 # Where answers are so slow that every connection is taken, requests fall behind their time. They
@@ -39,6 +40,11 @@ class Running:
     def sent(self) -> int:
         """Requests that were answered or failed so far."""
         return len(self._seen)
+
+    def seen(self) -> list[Seen]:
+        """What came of each request so far."""
+        with self._lock:
+            return list(self._seen)
 
     def answered_by(self) -> Counter[str]:
         """The number of good answers of each version so far."""
@@ -71,7 +77,8 @@ class Running:
             return self._next - 1
 
     def _work(self) -> None:
-        kept: dict[str, Connection] = {}
+        kept: dict[str, HttpConnection | GrpcConnection] = {}
+        connect = connect_grpc if self.plan.grpc else connect_http
         regions = sorted(self.plan.endpoints)
         while (ticket := self._ticket()) is not None:
             due = self._started + ticket / self.plan.rate
@@ -80,17 +87,20 @@ class Running:
             region = regions[ticket % len(regions)]
             example = self.plan.examples[ticket // len(regions) % len(self.plan.examples)]
             keep = (ticket // len(regions)) % self.plan.new_connection_every != 0
-            connection = usable(kept.pop(region, None)) if keep else None
-            connection = connection or connect(*self.plan.endpoints[region], self.plan.timeout_s)
-            seen = send(connection, region, self.plan.model, example, due)
+            connection = kept.pop(region, None) if keep else None
+            if connection is None or not connection.usable():
+                if connection is not None:
+                    connection.close()
+                connection = connect(*self.plan.endpoints[region], self.plan.timeout_s)
+            seen = connection.send(region, self.plan.model, example, due)
             if keep and seen.reusable:
                 kept[region] = connection
             else:
-                connection.http.close()
+                connection.close()
             with self._lock:
-                self._seen.append(seen)
+                self._seen.append(replace(seen, ended=time.monotonic()))
         for connection in kept.values():
-            connection.http.close()
+            connection.close()
 
 
 def start(plan: LoadPlan) -> Running:

@@ -24,9 +24,10 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import ensure_ed25519, known_hosts_line
+from scripts.box.keys import ensure_ed25519
 from scripts.box.probe import greets
 from scripts.box.program import File
+from serving.fleet.bootstrap.host_pin import known_hosts_line
 
 SSH_PORT, ROOT_PORT = 2222, 2022
 _START_S = 20.0

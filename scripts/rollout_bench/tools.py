@@ -21,8 +21,8 @@ from scripts.rollout_bench.artifact import MODEL
 from scripts.rollout_bench.machines import ROOT_PORT, BenchError, BenchMachines
 from serving.fleet.inventory import fleet_from
 from serving.fleet.rollout.engine import RolloutConfig
+from serving.fleet.rollout.waves import by_turns
 from serving.fleet.shipment import read_shipment
-from serving.fleet.ssh.fanout import by_turns
 from serving.fleet.ssh.ssh_driver import SshDriver
 
 Push = Callable[[BenchMachines, Sequence[str], Path], None]

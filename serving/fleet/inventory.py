@@ -51,12 +51,27 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Region:
-    """One region: its edge's runtime socket and client port, and the hosts behind it."""
+class FleetEdge:
+    """One HAProxy: its runtime socket and state folder, and the base URL of its clients.
+
+    Both are on the machine at `address` that `ssh` leads to; without it, on the controller's own.
+    """
 
     name: str
-    socket: Path
+    region: str
     url: str
+    socket: Path
+    state: Path
+    address: str = ""
+    ssh: Ssh | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region: its edges, each in front of all its hosts."""
+
+    name: str
+    edges: tuple[FleetEdge, ...]
     hosts: tuple[Host, ...]
 
 
@@ -69,6 +84,11 @@ class Fleet:
     ssh: Ssh
     load_timeout_s: float
     infer_timeout_s: float
+
+    @property
+    def edges(self) -> tuple[FleetEdge, ...]:
+        """Every edge, region by region."""
+        return tuple(edge for region in self.regions for edge in region.edges)
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -109,44 +129,67 @@ def fleet_from(config: DictConfig) -> Fleet:
 
 def _build(content: Mapping[str, Any]) -> Fleet:
     hosts = [_host(name, entry, content) for name, entry in content["hosts"].items()]
-    edges = content["edges"]
+    ssh = _ssh(content["ssh"])
+    edges = [_edge(name, entry, ssh) for name, entry in content["edges"].items()]
+    served = list(dict.fromkeys(edge.region for edge in edges))
     seen: dict[str, str] = {}
     for host in hosts:
         _only_us(host.region, f"host {host.name}")
-        if host.region not in edges:
+        if host.region not in served:
             raise FleetConfigError(
                 f"host {host.name} is in region {host.region!r}, which has no edge; "
-                f"site.edges has {', '.join(edges)}."
+                f"site.edges has {', '.join(served)}."
             )
         if host.address in seen:
             raise FleetConfigError(f"hosts {seen[host.address]} and {host.name} have one address.")
         seen[host.address] = host.name
-    for region in edges:
-        _only_us(region, f"edge {region}")
+    for edge in edges:
+        _only_us(edge.region, f"edge {edge.name}")
+        check_name("the name of an edge", edge.name)
     regions = tuple(
         Region(
             name=name,
-            socket=Path(edge["socket"]),
-            url=f"http://{host_port(str(edge['address']), edge['http_port'])}",
+            edges=tuple(edge for edge in edges if edge.region == name),
             hosts=tuple(host for host in hosts if host.region == name),
         )
-        for name, edge in edges.items()
+        for name in served
     )
-    ssh = content["ssh"]
     return Fleet(
         name=str(content["name"]),
         regions=tuple(region for region in regions if region.hosts),
-        ssh=Ssh(
-            user=str(ssh["user"]),
-            transfer_user=str(ssh["transfer_user"]),
-            port=int(ssh["port"]),
-            key=Path(ssh["key"]),
-            known_hosts=Path(ssh["known_hosts"]),
-            connect_timeout_s=float(ssh["connect_timeout_s"]),
-            command_timeout_s=float(ssh["command_timeout_s"]),
-        ),
+        ssh=ssh,
         load_timeout_s=float(content["triton"]["load_timeout_s"]),
         infer_timeout_s=float(content["triton"]["infer_timeout_s"]),
+    )
+
+
+def _ssh(content: Mapping[str, Any]) -> Ssh:
+    return Ssh(
+        user=str(content["user"]),
+        transfer_user=str(content["transfer_user"]),
+        port=int(content["port"]),
+        key=Path(content["key"]),
+        known_hosts=Path(content["known_hosts"]),
+        connect_timeout_s=float(content["connect_timeout_s"]),
+        command_timeout_s=float(content["command_timeout_s"]),
+    )
+
+
+def _edge(name: str, entry: Mapping[str, Any], ssh: Ssh) -> FleetEdge:
+    own = entry.get("ssh") or {}
+    jump = str(own.get("proxy_jump") or "")
+    if jump and not _JUMP.fullmatch(jump):
+        raise FleetConfigError(f"edge {name}: proxy_jump={jump}: is not user@address:port.")
+    return FleetEdge(
+        name=str(name),
+        region=str(entry.get("region") or name),
+        url=f"http://{host_port(str(entry['address']), entry['http_port'])}",
+        socket=Path(entry["socket"]),
+        state=Path(entry["state"]),
+        address=str(own.get("address") or ""),
+        ssh=replace(ssh, user=str(own["user"]), port=int(own["port"]), proxy_jump=jump)
+        if own
+        else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The edge of one region as HAProxy reads it: `haproxy_cfg(site, region)` is the whole file.
+"""An edge as HAProxy reads it: `haproxy_cfg(site, name)` is the whole file.
 
 What the edge promises to clients and to a rollout:
 
@@ -7,38 +7,43 @@ What the edge promises to clients and to a rollout:
 - a request reaches a host whole and well formed (`kserve_check.lua`), or not at all: a client's
   mistake is answered 4xx here, and one client's flood or slowness is that client's alone;
 - a queue that is full answers 503 at once, with the time to wait;
-- a host that dies is left out within `fall x inter`, and a request that could not even be
-  *connected* to it goes to another host; a request that may have been executed is never sent again;
+- a host that dies is left out within `fall x inter`, one that answers with failures alone at once,
+  and a request that could not even be *connected* to it goes to another host, in the end to one of
+  another region; a request that may have been executed is never sent again;
+- a request that names no version is given one by a map, which a rollout changes at run time;
 - a rollout drains, parks and returns a host by the runtime socket, without a reload.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
-from conf.site_schema import Site
+from conf.site_schema import Site, SiteHost, edge_region
+from serving.edge_host.names import BACKEND, LAST, STATES
+from serving.fleet.haproxy.grpc_edge import grpc_backends, grpc_frontend
+from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
-    CONNECTIONS,
-    REQUESTS,
     VALIDATOR,
     body_rules,
     buffer_settings,
+    connection_limits,
     refusal,
+    request_ids,
     source_limits,
     source_tables,
 )
+from serving.fleet.haproxy.shadow_traffic import shadow_proxies, shadow_rules, shadow_socket
+from serving.fleet.haproxy.version_map import counter_table, path_rules
 
 LOG_RING = "edge-log"
 LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
-
-BACKEND = "triton"
-"""The one backend of every edge; its servers carry the names of the hosts."""
 
 # `/v2/models/stats` is Triton's statistics of all models, not a model.
 MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -46,58 +51,87 @@ MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})?(/ready)?)$"
 INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
 
-LOG_FIELDS = (
-    '"ts_ms":%Ts%ms,"request_id":"%ID","trace_id":"%[var(txn.tid)]","span_id":"%[var(txn.sid)]",'
-    '"parent_id":"%[var(txn.parent)]","model":"%[var(txn.model),json(utf8s)]",'
-    '"path":"%[capture.req.uri,json(utf8s)]","method":"%[capture.req.method,json(utf8s)]",'
-    '"status":%ST,"term":"%tsc","fe":"%ft","be":"%b","srv":"%s","tq_ms":%TR,"tw_ms":%Tw,'
-    '"tc_ms":%Tc,"tr_ms":%Tr,"ta_ms":%Ta,"retries":"%rc","srv_queue":%sq,"be_queue":%bq,"bytes":%B'
-)
 
-
-def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) -> str:
-    """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
+def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) -> str:
+    """The HAProxy 2.6 configuration of the edge called `name`, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[region]`, `edge`, `hosts`, `ports.triton_http`, `paths.edge_log` and `groups.edge`.
-    Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
+    `edges[name]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
+    Raises `ValueError` for a region without a host, or that is not one of the United States.
     """
-    if region not in site.edges:
-        raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
+    if name not in site.edges:
+        raise ValueError(f"there is no edge {name!r}; site.edges has {', '.join(site.edges)}.")
+    edge = site.edges[name]
+    region = edge_region(name, edge)
     require_us_region("region", region)
-    hosts = {name: host for name, host in site.hosts.items() if host.region == region}
-    if not hosts:
+    own = {one: host for one, host in site.hosts.items() if host.region == region}
+    others = {one: host for one, host in site.hosts.items() if host.region != region}
+    if not site.edge.backup_regions:
+        others = {}
+    if not own:
         raise ValueError(
             f"region {region!r} has no host in site.hosts: nothing to send traffic to."
         )
-    edge = site.edges[region]
+    http, grpc, agent = site.ports.triton_http, site.ports.triton_grpc, site.ports.host_agent
     return "\n".join(
         [
-            *_global(edge.socket, site.groups.edge),
+            *_global(edge.socket, site.groups.edge, Path(edge.state)),
+            *shadow_socket(Path(edge.socket)),
             *buffer_settings(site.edge, validator),
             *_log(site.paths.edge_log, Path(f"{edge.socket}.log")),
             *_defaults(site.edge),
-            *_frontend(f"{_address(edge.address)}:{edge.http_port}", _address(region), site.edge),
-            *_backend(
-                {n: f"{_address(h.address)}:{site.ports.triton_http}" for n, h in hosts.items()},
+            *_frontend(
+                f"{_address(edge.address)}:{edge.http_port}",
+                _address(region),
                 site.edge,
+                Path(edge.state),
             ),
+            *_backend(_targets(own, http), _targets(others, http), site.edge, agent),
+            *_last(_targets(own, http), site.edge, agent),
+            *grpc_frontend(
+                f"{_address(edge.address)}:{edge.grpc_port}",
+                _address(region),
+                site.edge,
+                Path(edge.state),
+            ),
+            *grpc_backends(_targets(own, grpc), _targets(others, grpc), site.edge),
+            *shadow_proxies(Path(edge.socket), _targets(own, http), site.edge),
             *source_tables(),
+            *counter_table(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
             "",
         ]
     )
 
 
-def _global(socket: Path, group: str) -> list[str]:
+def validator_at(folder: Path) -> list[Path]:
+    """The files of `VALIDATOR` where they were copied to `folder`."""
+    return [folder / path.name for path in VALIDATOR]
+
+
+def edge_config_diff(site: Site, name: str, current: str, validator: Sequence[Path]) -> list[str]:
+    """Lines that a new config of the edge would remove (-) and add (+), with their sections.
+
+    Empty where `current`, the text that its HAProxy has, is the one of the site.
+    """
+    wanted = haproxy_cfg(site, name, validator).splitlines()
+    lines = difflib.unified_diff(current.splitlines(), wanted, "has", "site", n=2, lineterm="")
+    return list(lines)[2:]
+
+
+def _targets(hosts: Mapping[str, SiteHost], port: int) -> dict[str, str]:
+    return {name: f"{_address(host.address)}:{port}" for name, host in hosts.items()}
+
+
+def _global(socket: Path, group: str, state: Path) -> list[str]:
     # The socket can take hosts out of service: beside HAProxy only the deploy identity is in this
     # group. Readers (Prometheus) have the statistics port.
     return [
         "# Written by serving/fleet/haproxy/edge_config.py; edit conf/site, not this file.",
         "global",
-        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  stats socket {socket} group {group} mode 660 level admin",
         "  stats timeout 30s",
+        f"  server-state-file {state / STATES}",
     ]
 
 
@@ -133,37 +167,26 @@ def _defaults(settings: EdgeSettings) -> list[str]:
     return [
         "defaults",
         "  mode http",
-        "  log global",
+        # Not in `global`: HAProxy logs there what Lua sends, in a form of its own.
+        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  timeout connect {settings.connect_timeout_ms}ms",
         f"  timeout client {settings.client_timeout_ms}ms",
         f"  timeout server {settings.server_timeout_ms}ms",
         f"  timeout queue {settings.queue_timeout_ms}ms",
         f"  timeout http-request {settings.header_timeout_ms}ms",
         f"  timeout check {settings.check_interval_ms}ms",
+        # What a rollout set holds after a restart and a reload.
+        "  load-server-state-from-file global",
     ]
 
 
-def _frontend(bind: str, region: str, settings: EdgeSettings) -> list[str]:
+def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
     return [
         "frontend infer",
         f"  bind {bind}",
-        f"  tcp-request connection track-sc0 src table {CONNECTIONS}",
-        f"  tcp-request connection reject if {{ sc0_conn_cur gt "
-        f"{settings.max_connections_per_source} }}",
-        "  unique-id-format %[uuid()]",
-        "  http-request set-header X-Request-Id %[unique-id]",
-        # A well-formed W3C trace context goes on; anything else is replaced by a fresh one.
-        "  acl tp_ok req.hdr(traceparent) -m reg ^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
-        "  acl tp_zero req.hdr(traceparent) -m reg ^00-0{32}-|-0{16}-",
-        "  http-request set-var(txn.tid) req.hdr(traceparent),field(2,-) if tp_ok !tp_zero",
-        "  http-request set-var(txn.tid) uuid(),regsub(-,,g) unless { var(txn.tid) -m found }",
-        "  http-request set-var(txn.sid) uuid(),regsub(-,,g),bytes(0,16)",
-        "  http-request set-var(txn.fl) req.hdr(traceparent),field(4,-) if tp_ok !tp_zero",
-        "  http-request set-var(txn.fl) str(00) unless { var(txn.fl) -m found }",
-        "  http-request set-var(txn.parent) req.hdr(traceparent),field(3,-) if tp_ok !tp_zero",
-        "  http-request set-header traceparent 00-%[var(txn.tid)]-%[var(txn.sid)]-%[var(txn.fl)]",
+        *connection_limits(settings),
+        *request_ids(),
         "  http-request set-var(txn.model) path,field(4,/) if { path_beg /v2/models/ }",
-        f"  http-request track-sc1 src table {REQUESTS}",
         *source_limits(settings),
         f"  acl read_path path -m reg {READ_PATHS}",
         f"  acl infer_path path -m reg {INFER_PATHS}",
@@ -173,22 +196,61 @@ def _frontend(bind: str, region: str, settings: EdgeSettings) -> list[str]:
         *body_rules(settings),
         # Here and not earlier: it is the state in which the request itself would begin to wait.
         refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
+        *path_rules(state),
+        *shadow_rules(),
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",
-        # The region is in every line: all edges of a site may log to one reader.
-        f'  log-format \'{{"region":"{region}",{LOG_FIELDS}}}\'',
+        f"  {log_format(region)}",
+        f"  use_backend {LAST} if {{ nbsrv({BACKEND}) lt 1 }}",
         f"  default_backend {BACKEND}",
     ]
 
 
-def _backend(servers: dict[str, str], settings: EdgeSettings) -> list[str]:
+def _backend(
+    own: Mapping[str, str], others: Mapping[str, str], settings: EdgeSettings, agent_port: int
+) -> list[str]:
     check = (
         f"check inter {settings.check_interval_ms}ms fall {settings.fall} rise {settings.rise} "
-        f"maxconn {settings.max_connections_per_host}"
+        # A dead stub: Triton is live and ready, and answers every request with 500. Until the
+        # host's agent has seen it, so many failures in a row leave the host out for a moment.
+        f"observe layer7 error-limit {settings.error_limit} on-error mark-down "
+        f"{_host_settings(settings, agent_port)}"
     )
     return [
         f"backend {BACKEND}",
+        *_sending(),
+        # Not only the first of the other regions' hosts, when the own ones are all out.
+        "  option allbackups",
+        # Liveness, not /v2/health/ready: that one turns false on every host while any model loads
+        # and stays so after a failed load, so a rollout would empty the region. Whether a version
+        # answers rightly is checked by golden examples, before the host is given back to the edge.
+        # A restarted Triton opens its port only after the models it served are loaded again.
+        "  option httpchk",
+        "  http-check send meth GET uri /v2/health/live",
+        "  http-check expect status 200",
+        *(f"  server {name} {target} {check}" for name, target in own.items()),
+        # In this backend, so that a request whose host died just now finds them too.
+        *(f"  server {name} {target} {check} backup" for name, target in others.items()),
+    ]
+
+
+def _last(own: Mapping[str, str], settings: EdgeSettings, agent_port: int) -> list[str]:
+    # A client whose requests fail the model would leave out host after host by their failures, and
+    # take the region from everybody. So where nobody is left, the own hosts are tried all the same:
+    # those that a rollout did not take out, and whose agent does not say that they answer wrong.
+    return [
+        f"backend {LAST}",
+        *_sending(),
+        *(
+            f"  server {name} {target} {_host_settings(settings, agent_port)}"
+            for name, target in own.items()
+        ),
+    ]
+
+
+def _sending() -> list[str]:
+    return [
         # Dynamic, so that weights and states can be set at run time.
         "  balance leastconn",
         # Only a connection that was never made may be tried elsewhere: then the host has had
@@ -197,15 +259,15 @@ def _backend(servers: dict[str, str], settings: EdgeSettings) -> list[str]:
         "  retries 3",
         "  retry-on conn-failure",
         "  option redispatch 1",
-        # Liveness, not /v2/health/ready: that one turns false on every host while any model loads
-        # and stays so after a failed load, so a rollout would empty the region. Whether a version
-        # answers rightly is checked by golden examples, before the host is given back to the edge.
-        # A restarted Triton opens its port only after the models it served are loaded again.
-        "  option httpchk",
-        "  http-check send meth GET uri /v2/health/live",
-        "  http-check expect status 200",
-        *(f"  server {name} {target} {check}" for name, target in servers.items()),
     ]
+
+
+def _host_settings(settings: EdgeSettings, agent_port: int) -> str:
+    # Where nobody listens on the agent's port, nothing changes.
+    return (
+        f"agent-check agent-port {agent_port} agent-inter {settings.agent_interval_ms}ms "
+        f"maxconn {settings.max_connections_per_host}"
+    )
 
 
 def _prometheus(bind: str) -> list[str]:

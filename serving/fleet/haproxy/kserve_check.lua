@@ -17,11 +17,6 @@ local byte, find, sub = string.byte, string.find, string.sub
 
 local MAX_SEQUENCE_ID = 128 -- Triton answers a longer one with 501
 
--- Bytes of one element; a BYTES element has a length of its own.
-local SIZES = {
-  BOOL = 1, INT8 = 1, INT16 = 2, INT32 = 4, INT64 = 8, UINT8 = 1, UINT16 = 2, UINT32 = 4,
-  UINT64 = 8, FP16 = 2, BF16 = 2, FP32 = 4, FP64 = 8, BYTES = 0,
-}
 local QUOTE, OPEN, BEGIN, NULL = 34, 91, 123, 110
 
 -- Parameters: texts, numbers and booleans only. `rules[key](s, start)` checks one; other keys pass.
@@ -130,7 +125,7 @@ local function check_input(s, found)
       json.refuse("its %s is missing", key)
     end
   end
-  local size = SIZES[found.datatype]
+  local size = tensors.SIZES[found.datatype]
   if not size then
     json.refuse("its datatype %q is not one that Triton has", json.shown(found.datatype))
   elseif not found.data == not found.size then
@@ -150,24 +145,12 @@ local function check_input(s, found)
   end
 end
 
--- Run `check`, and put the input into its sentence.
-local function about_input(found, number, check, ...)
-  local ok, result = pcall(check, ...)
-  if ok then
-    return result
-  elseif type(result) == "table" then
-    local named = found.name and ("input '" .. json.shown(found.name) .. "'") or "input " .. number
-    result.sentence = named .. ": " .. result.sentence
-  end
-  error(result, 0)
-end
-
 local function walk_inputs(s, i)
   local inputs, names = {}, {}
   local stop = json.walk_array(s, i, 1, "inputs", function(at)
     local found, number = {}, #inputs
-    local last = about_input(found, number, walk_input, s, at, found)
-    about_input(found, number, check_input, s, found)
+    local last = tensors.about_input(found, number, walk_input, s, at, found)
+    tensors.about_input(found, number, check_input, s, found)
     if names[found.name] then
       json.refuse("input '%s' is there twice", json.shown(found.name))
     end
@@ -239,7 +222,7 @@ local function check_request(body, header_length)
         json.refuse("input '%s': its binary data is longer than the body", json.shown(found.name))
       elseif found.datatype == "BYTES" then
         local check, last = tensors.check_binary_bytes, at + size - 1
-        about_input(found, number, check, body, at, last, found.elements)
+        tensors.about_input(found, number, check, body, at, last, found.elements)
       end
       at = at + size
     end

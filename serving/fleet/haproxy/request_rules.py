@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf.site_daemons import EdgeSettings
 
 CONNECTIONS, REQUESTS = "connections_by_source", "requests_by_source"
 """Tables of client addresses: connections now and requests a second, and requests in flight."""
-VALIDATOR = tuple(
-    Path(__file__).with_name(f"{name}.lua")
-    for name in ("strict_json", "tensor_data", "kserve_check")
-)
-"""The Lua files of the validator, in the order in which HAProxy loads them."""
+_LUA = "strict_json tensor_data kserve_check grpc_message grpc_check grpc_version shadow_traffic"
+VALIDATOR = tuple(Path(__file__).with_name(f"{name}.lua") for name in _LUA.split())
+"""The Lua files of the edge, in the order in which HAProxy loads them."""
 _SPARE_BYTES = 16_384
 """Of a buffer, for what HAProxy adds to a head, and its own bookkeeping."""
 
@@ -34,18 +32,60 @@ def buffer_settings(settings: EdgeSettings, validator: Sequence[Path]) -> list[s
     ]
 
 
-def source_limits(settings: EdgeSettings) -> list[str]:
-    """Rules on the head of a request, and on the requests of one client address."""
+def connection_limits(settings: EdgeSettings) -> list[str]:
+    """Rules on the connections of one client address."""
+    return [
+        f"  tcp-request connection track-sc0 src table {CONNECTIONS}",
+        f"  tcp-request connection reject if {{ sc0_conn_cur gt "
+        f"{settings.max_connections_per_source} }}",
+    ]
+
+
+def request_ids() -> list[str]:
+    """Rules that give a request an id, and a place in its trace."""
+    return [
+        "  unique-id-format %[uuid()]",
+        "  http-request set-header X-Request-Id %[unique-id]",
+        # A well-formed W3C trace context goes on; anything else is replaced by a fresh one.
+        "  acl tp_ok req.hdr(traceparent) -m reg ^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        "  acl tp_zero req.hdr(traceparent) -m reg ^00-0{32}-|-0{16}-",
+        "  http-request set-var(txn.tid) req.hdr(traceparent),field(2,-) if tp_ok !tp_zero",
+        "  http-request set-var(txn.tid) uuid(),regsub(-,,g) unless { var(txn.tid) -m found }",
+        "  http-request set-var(txn.sid) uuid(),regsub(-,,g),bytes(0,16)",
+        "  http-request set-var(txn.fl) req.hdr(traceparent),field(4,-) if tp_ok !tp_zero",
+        "  http-request set-var(txn.fl) str(00) unless { var(txn.fl) -m found }",
+        "  http-request set-var(txn.parent) req.hdr(traceparent),field(3,-) if tp_ok !tp_zero",
+        "  http-request set-header traceparent 00-%[var(txn.tid)]-%[var(txn.sid)]-%[var(txn.fl)]",
+    ]
+
+
+def refusal(status: int, sentence: str, condition: str) -> str:
+    """A rule that answers `sentence` in Triton's form of an error."""
+    body = json.dumps({"error": sentence})
+    return (
+        f"  http-request deny deny_status {status} content-type application/json "
+        f"string '{body}' if {condition}"
+    )
+
+
+def source_limits(
+    settings: EdgeSettings, refuse: Callable[[int, str, str], str] = refusal
+) -> list[str]:
+    """Rules on the head of a request, and on the requests of one client address.
+
+    `refuse` makes the rule of a status, a sentence and a condition.
+    """
     head, rate = settings.max_header_bytes, settings.max_requests_per_second_per_source
     in_flight = settings.max_in_flight_per_source
     return [
-        refusal(
+        f"  http-request track-sc1 src table {REQUESTS}",
+        refuse(
             431,
             f"the head of a request may have {head} bytes",
             f"{{ req.hdrs,length gt {head} }} or {{ url,length gt {head} }}",
         ),
-        refusal(429, f"at most {rate} requests a second", f"{{ sc0_http_req_rate gt {rate} }}"),
-        refusal(
+        refuse(429, f"at most {rate} requests a second", f"{{ sc0_http_req_rate gt {rate} }}"),
+        refuse(
             429, f"at most {in_flight} requests at a time", f"{{ sc1_conn_cur gt {in_flight} }}"
         ),
     ]
@@ -94,15 +134,6 @@ def body_rules(settings: EdgeSettings) -> list[str]:
             "infer_path !{ var(txn.checked) -m str ok }",
         ),
     ]
-
-
-def refusal(status: int, sentence: str, condition: str) -> str:
-    """A rule that answers `sentence` in Triton's form of an error."""
-    body = json.dumps({"error": sentence})
-    return (
-        f"  http-request deny deny_status {status} content-type application/json "
-        f"string '{body}' if {condition}"
-    )
 
 
 def source_tables() -> list[str]:

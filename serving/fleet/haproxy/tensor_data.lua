@@ -7,6 +7,12 @@ local json = strict_json
 local byte, find, sub, unpack = string.byte, string.find, string.sub, string.unpack
 
 local MAX_ELEMENTS = 2147483647 -- of a tensor, an empty dimension left out
+
+-- Bytes of one element; a BYTES element has a length of its own.
+local SIZES = {
+  BOOL = 1, INT8 = 1, INT16 = 2, INT32 = 4, INT64 = 8, UINT8 = 1, UINT16 = 2, UINT32 = 4,
+  UINT64 = 8, FP16 = 2, BF16 = 2, FP32 = 4, FP64 = 8, BYTES = 0,
+}
 local LARGEST = { FP32 = 3.4028235677973366e38, FP64 = math.huge } -- the first that is infinite
 local QUOTE, MINUS, ZERO, DOT, OPEN, CLOSE, COMMA, SPACE = 34, 45, 48, 46, 91, 93, 44, 32
 
@@ -125,13 +131,11 @@ local function count_elements(s, i, element)
   end
 end
 
--- Elements of a tensor of the shape at `i`, and the index of its bracket.
-local function shape_elements(s, i)
+-- Two functions over one shape: one takes its dimensions in turn, the other has the elements.
+local function element_counter()
   local dimensions, product, empty = 0, 1, false
-  local stop = json.walk_array(s, i, 1, "its shape", function(at)
-    local digits, last = json.unsigned(s, at, "a dimension of its shape")
+  local function count(size)
     dimensions = dimensions + 1
-    local size = #digits < 11 and tonumber(digits) or MAX_ELEMENTS + 1
     if size == 0 then
       empty = true
     elseif size > MAX_ELEMENTS // product then
@@ -142,9 +146,19 @@ local function shape_elements(s, i)
     if dimensions > json.MAX_DEPTH then
       json.refuse("its shape has more than %d dimensions", json.MAX_DEPTH)
     end
+  end
+  return count, function() return empty and 0 or product end
+end
+
+-- Elements of a tensor of the shape at `i`, and the index of its bracket.
+local function shape_elements(s, i)
+  local count, elements = element_counter()
+  local stop = json.walk_array(s, i, 1, "its shape", function(at)
+    local digits, last = json.unsigned(s, at, "a dimension of its shape")
+    count(#digits < 11 and tonumber(digits) or MAX_ELEMENTS + 1)
     return last
   end)
-  return empty and 0 or product, stop
+  return elements(), stop
 end
 
 -- An element of a datatype that is not known yet.
@@ -172,10 +186,25 @@ local function check_binary_bytes(body, at, stop, elements)
   end
 end
 
+-- Run `check`, and put the input into its sentence.
+local function about_input(found, number, check, ...)
+  local ok, result = pcall(check, ...)
+  if ok then
+    return result
+  elseif type(result) == "table" then
+    local named = found.name and ("input '" .. json.shown(found.name) .. "'") or "input " .. number
+    result.sentence = named .. ": " .. result.sentence
+  end
+  error(result, 0)
+end
+
 tensor_data = {
+  SIZES = SIZES,
   ELEMENTS = ELEMENTS,
   any = any,
   count_elements = count_elements,
+  element_counter = element_counter,
   shape_elements = shape_elements,
   check_binary_bytes = check_binary_bytes,
+  about_input = about_input,
 }

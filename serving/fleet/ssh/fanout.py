@@ -143,16 +143,6 @@ class FanOut:
             return self._flows.setdefault((shipment.digest, host.region), _RegionFlow())
 
 
-def by_turns(hosts: Sequence[Host]) -> list[Host]:
-    """The hosts with the first of each region first, then the second of each, and so on."""
-    place: dict[str, int] = {}
-    turns = []
-    for host in hosts:
-        turns.append((place.setdefault(host.region, 0), host))
-        place[host.region] += 1
-    return [host for _, host in sorted(turns, key=lambda turn: turn[0])]
-
-
 def _offered(source: _Source, shipment: Shipment, host: Host) -> bool:
     """True when the source lets `host` read the package. A source that fails is none."""
     try:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from serving.observe.collectors.version_series import VersionSeries
+
 OTHER = "other"
 SERVER_REASONS = (
     "no_host",  # every host of the region was out, drained or full
@@ -38,6 +40,7 @@ REASONS = (*SERVER_REASONS, *CLIENT_REASONS)
 KINDS = ("infer", "other", "notice", "malformed")
 
 _INFER = re.compile(r"(?:https?://[^/]*)?/v2/models/([^/?]+)(/versions/\d+)?/infer(\?|\Z)")
+_VERSION = re.compile(r"[0-9]{1,9}")
 _MAX_LINE = 65_536
 _MODE = 0o020
 """Of the socket: its group, which is the edge's, may write; the other programs of its owner not."""
@@ -45,12 +48,14 @@ _MODE = 0o020
 
 @dataclass(frozen=True)
 class Request:
-    """One inference request as the edge saw it. `reason` is empty where it was answered well."""
+    """One inference request as the edge saw it. `reason` is empty where it was answered well,
+    `version` where the edge gave it none."""
 
     region: str
     model: str
     reason: str
     seconds: float
+    version: str = ""
 
 
 def parse_line(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> Request | None:
@@ -69,6 +74,7 @@ def parse_line(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> 
     if match is None:
         return None
     known = match.group(1) in models
+    version = str(entry.get("version", ""))
     region = str(entry.get("region"))
     if region not in hosts.values():
         region = hosts.get(str(entry.get("srv")), OTHER)
@@ -80,6 +86,7 @@ def parse_line(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> 
         model=match.group(1) if known else OTHER,
         reason=failure_reason(status, term, known and match.group(2) is None),
         seconds=max(0, milliseconds) / 1e3,
+        version=version if known and _VERSION.fullmatch(version) else "",
     )
 
 
@@ -138,6 +145,7 @@ class EdgeLog:
             buckets=tuple(edges_s),
             registry=registry,
         )
+        self.versions = VersionSeries(edges_s, registry)
         self.lines = Counter(
             "lockgate_edge_log_lines", "Log lines received.", ("kind",), registry=registry
         )
@@ -175,6 +183,11 @@ class EdgeLog:
             self.failures.labels(request.region, request.model, request.reason).inc()
         else:
             self.seconds.labels(request.region, request.model).observe(request.seconds)
+        if request.version and request.reason not in CLIENT_REASONS:
+            failed = bool(request.reason)
+            self.versions.count(
+                request.region, request.model, request.version, request.seconds, failed
+            )
 
 
 class EdgeLogServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -111,7 +111,8 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
             ),
             Alert(
                 "RegionEmpty",
-                'max by (region) (haproxy_server_status{proxy="triton",state="UP"}) == 0',
+                # Own hosts alone: those of other regions stand in as backups.
+                'max by (region) (haproxy_backend_active_servers{proxy="triton"}) == 0',
                 "page",
                 "no host of {{ $labels.region }} takes traffic",
                 hold="1m",
@@ -125,10 +126,11 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
             ),
             Alert(
                 "HostOut",
-                "max by (region, server) "
+                # Not by region: the edges of other regions know the host too.
+                "max by (server) "
                 '(haproxy_server_status{proxy="triton",state=~"DRAIN|MAINT|DOWN"}) == 1',
                 "ticket",
-                "{{ $labels.server }} in {{ $labels.region }} takes no traffic since 15 minutes",
+                "{{ $labels.server }} takes no traffic at an edge since 15 minutes",
                 hold="15m",
             ),
             Alert(
@@ -245,10 +247,10 @@ def rollout_alerts() -> Group:
             ),
             Alert(
                 "RolloutManualIntervention",
-                "sum by (model)"
-                ' (increase(lockgate_rollouts_total{result="manual_intervention"}[1h])) > 0',
+                "sum by (model) (increase(lockgate_rollouts_total"
+                '{result=~"manual_intervention|incomplete"}[1h])) > 0',
                 "ticket",
-                "a host could not be brought back after a failed rollout of {{ $labels.model }}",
+                "a rollout of {{ $labels.model }} left hosts or edges for a person to mend",
             ),
         ),
     )

@@ -21,6 +21,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +30,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import ensure_ed25519, known_hosts_line
+from scripts.box.keys import ensure_ed25519
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -37,8 +38,11 @@ from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
+from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.server_states import FIRST_FILES
 
 REPO = Path(__file__).resolve().parents[3]
 MODEL = "toy"
@@ -60,13 +64,21 @@ class TritonPythonModel:
         if self.transform.get("broken"):
             raise RuntimeError("this version cannot start")
         time.sleep(self.transform.get("load_s", 0))
+        self.count, self.leaked = 0, []
 
     def execute(self, requests):
         time.sleep(self.transform.get("infer_s", 0.002))
         answers = []
         for request in requests:
+            self.count += 1
+            if self.count >= self.transform.get("crash_after", 10**9):
+                os._exit(1)
+            self.leaked.append(b"1" * self.transform.get("leak_bytes", 0))
+            factor = self.transform["factor"]
+            if self.count > self.transform.get("wrong_after", 10**9):
+                factor += 1
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-            y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
+            y = (x * numpy.float32(factor)).astype(numpy.float32)
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
         return answers
 """
@@ -104,6 +116,13 @@ MARKS = [
 """Marks of every test that brings this bed up."""
 
 
+def make_state(folder: Path) -> None:
+    """The state folder of an edge, as the box makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in FIRST_FILES.items():
+        (folder / name).write_text(text)
+
+
 def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
@@ -118,7 +137,9 @@ def make_key(path: Path) -> str:
 def publish(folder: Path, key: Path, version: int, factor: float, **options: object) -> Path:
     """Put a signed `toy` version into the store; its answer to x is `factor * x`.
 
-    `golden` (an option) makes the golden examples expect another factor.
+    `golden` (an option) makes the golden examples expect another factor; the others are read by
+    MODEL_PY: `infer_s` and `load_s` are times, `crash_after`, `wrong_after` numbers of requests,
+    `leak_bytes` is kept of each.
     """
     golden = options.pop("golden", factor)
     staged = store.stage(folder, f"toy-{version}")
@@ -166,7 +187,8 @@ class Bed:
         return site_config(self.config)
 
     def edge(self, region: str = "us-east") -> Edge:
-        return Edge(region, Path(self.config.site.edges[region].socket))
+        edge = self.site.edges[region]
+        return Edge(region, LocalEdge(region, edge.socket, edge.state))
 
     def url(self, region: str = "us-east") -> str:
         edge = self.config.site.edges[region]
@@ -234,7 +256,11 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
     config.site.paths.edge_log = str(root / "log.sock")
     config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
-    changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
+    changes = {
+        "steps": [100], "bake_s": 0.3, "settle_s": 0.5, "free_disk_mib": 64,
+        "free_shm_mib": 16, "lock_ttl_s": 30, "unload_timeout_s": 8,
+        "analysis": {"min_probes": 4, "wait_s": 60.0},
+    }  # fmt: skip
     config.rollout = OmegaConf.merge(config.rollout, changes)
     bed = Bed(root, config)
     try:
@@ -265,6 +291,7 @@ def _start(bed: Bed) -> None:
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
+        make_state(site.edges[region].state)
         path.write_text(haproxy_cfg(site, region))
         _spawn(bed, ["haproxy", "-db", "-f", str(path)], root / f"haproxy-{region}.log")
     for region in site.edges:
@@ -315,6 +342,10 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
+    door = box.door(site, name)
+    ensure_files([door])
+    _spawn(bed, as_user(site.users.triton, "haproxy", "-db", "-f", str(door.path)),
+           home / "log" / "door.log")  # fmt: skip
     wait_for(lambda: (home / "watch" / "verify.sock").exists(), 30)
     return known_hosts_line(name, address, site.ports.ssh, host_key)
 
@@ -323,7 +354,7 @@ def as_user(user: str, *command: str) -> list[str]:
     """`command` run by root as `user`, with its groups and nothing of our environment."""
     group = str(pwd.getpwnam(user).pw_gid)
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups",
-            "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *command]  # fmt: skip
+            "env", "-i", "PATH=/usr/bin:/bin:/usr/sbin", "LANG=C.UTF-8", *command]  # fmt: skip
 
 
 def _spawn(bed: Bed, argv: list[str], log: Path) -> None:
@@ -351,7 +382,8 @@ def wait_for(condition, timeout_s: float) -> None:
 class Load:
     """Clients that ask the edge without pause, each on a kept-alive connection; bounded in rate.
 
-    `failures` holds everything that was not a 200 with an answer of one of `factors`.
+    There are `clients` by HTTP and one by gRPC. `failures` holds everything that was not an answer
+    of one of `factors`.
     """
 
     def __init__(self, bed: Bed, factors: tuple[float, ...], clients: int = 3, pause: float = 0.01):
@@ -359,7 +391,8 @@ class Load:
         self.sent, self.failures, self.seen = 0, [], set()  # type: ignore[var-annotated]
         self.latencies: list[float] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        asks = [*[self._ask] * clients, self._ask_by_grpc]
+        self._threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -399,6 +432,29 @@ class Load:
             self.sent += 1
             self.latencies.append(time.monotonic() - began)
             time.sleep(self.pause)
+
+    def _ask_by_grpc(self) -> None:
+        import tritonclient.grpc as triton
+        from tritonclient.utils import InferenceServerException
+
+        edge = self.bed.config.site.edges["us-east"]
+        x = np.float32([[3.0]])
+        tensor = triton.InferInput("x", [1, 1], "FP32").set_data_from_numpy(x)
+        with triton.InferenceServerClient(f"{edge.address}:{edge.grpc_port}") as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = client.infer(MODEL, [tensor], client_timeout=30)
+                    factor = float(answer.as_numpy("y")[0, 0]) / 3.0
+                    if factor not in self.factors:
+                        self.failures.append(("wrong by gRPC", str(factor)))
+                    else:
+                        self.seen.add(factor)
+                except InferenceServerException as error:
+                    self.failures.append(("broken by gRPC", str(error)))
+                self.sent += 1
+                self.latencies.append(time.monotonic() - began)
+                time.sleep(self.pause)
 
 
 PYTHON = sys.executable

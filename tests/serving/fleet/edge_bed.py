@@ -14,28 +14,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
 from conf import compose
-from conf.site_schema import Site
+from conf.site_daemons import EdgeSettings
+from conf.site_schema import Site, site_config
 from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
 from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_link import LocalEdge
+from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.observe.collectors.edge_log import SERVER_REASONS, EdgeLog, listen
 from serving.triton.kserve import infer_path
 from serving.triton.model_config import TritonConfig, config_pbtxt
 from serving.triton.server import TritonServer
-from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, serving_env
+from tests.serving.fleet.bed import CONFIG, MODEL, MODEL_PY, free_port, make_state, serving_env
 from tests.serving.runtime.test_package import carry_runtime
 
 REGION = "us-east"
 SAME, BROKEN = "same", "broken"
 """Models: one gives every input `x_*` back as `y_*`; one, of Lockgate's runtime, refuses
 an `x_FP32` of 0 and fails on any above it."""
+VERSIONS = (1, 2)
+"""Versions of `same`, which differ in their number alone; each is ready."""
 SAME_PY = """
 import numpy
 import triton_python_backend_utils as pb_utils
@@ -83,6 +88,7 @@ class EdgeBed:
     """A running edge in front of one Triton, named `a`, and the address that requests come from."""
 
     port: int
+    grpc_port: int
     edge: Edge
     log: EdgeLog
     source: str = "127.0.0.1"
@@ -143,34 +149,57 @@ class EdgeBed:
         )
 
 
-@contextmanager
-def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[EdgeBed]:
-    """An edge in front of the Triton on `triton_port`; `settings` replace those of the site."""
-    port, stats = free_port(), free_port()
-    path, log_path = folder / "s.sock", folder / "log.sock"
-    site = OmegaConf.create(
-        {
-            "hosts": {"a": {"address": "127.0.0.1", "region": REGION}},
-            "edges": {
-                REGION: {
-                    "address": "127.0.0.1", "http_port": port, "stats_port": stats,
-                    "socket": str(path),
-                }
-            },
-            "ports": {"triton_http": triton_port},
-            "paths": {"edge_log": str(log_path)},
-            "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
-            "edge": {**compose("site").site.edge, **settings},
+def edge_site(
+    folder: Path,
+    hosts: dict[str, tuple[str, str]],
+    triton_port: int,
+    agent_port: int,
+    door_port: int = 0,
+    **settings: int,
+) -> Site:
+    """A site with one edge, of the region `REGION`, in `folder`; `hosts` have address and region,
+    `settings` replace those of the site."""
+    config = compose("site")
+    OmegaConf.set_struct(config, False)
+    site = config.site
+    site.hosts = {n: {"address": a, "region": r} for n, (a, r) in hosts.items()}
+    site.edges = {
+        REGION: {
+            "address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
+            "grpc_port": free_port(), "socket": str(folder / "s.sock"), "state": str(folder),
         }
-    )  # fmt: skip
+    }  # fmt: skip
+    # A region of the hosts has an edge; this one does not run.
+    for number, region in enumerate({r for _, r in hosts.values()} - {REGION}):
+        site.edges[region] = {**site.edges[REGION], "address": f"127.0.0.{2 + number}"}
+    site.ports.update(
+        triton_http=triton_port, triton_grpc=door_port or free_port(), host_agent=agent_port
+    )
+    site.paths.edge_log = str(folder / "log.sock")
+    site.groups.edge = grp.getgrgid(os.getgid()).gr_name
+    site.edge.update(settings)
+    make_state(folder)
+    return site_config(config)
+
+
+@contextmanager
+def running_edge(
+    folder: Path, triton_port: int, door_port: int = 0, **settings: int
+) -> Iterator[EdgeBed]:
+    """An edge in front of the Triton on `triton_port` and the door on `door_port`, if there is one;
+    `settings` replace those of the site."""
+    hosts = {"a": ("127.0.0.1", REGION)}
+    site = edge_site(folder, hosts, triton_port, free_port(), door_port, **settings)
+    edge = site.edges[REGION]
+    port, grpc, path = edge.http_port, edge.grpc_port, edge.socket
     log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
     log.set_models([SAME, BROKEN, MODEL])
-    receiver, thread = listen(log, log_path)
+    receiver, thread = listen(log, site.paths.edge_log)
     config = folder / "haproxy.cfg"
-    config.write_text(haproxy_cfg(cast(Site, site), REGION))
+    config.write_text(haproxy_cfg(site, REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
         try:
-            bed = EdgeBed(port, Edge(REGION, path), log)
+            bed = EdgeBed(port, grpc, Edge(REGION, LocalEdge(REGION, path, folder)), log)
             end = time.monotonic() + 20
             while bed.send("GET", "/v2/health/live").status != 200:
                 assert process.poll() is None and time.monotonic() < end, "the edge did not come up"
@@ -180,6 +209,20 @@ def running_edge(folder: Path, triton_port: int, **settings: int) -> Iterator[Ed
             process.kill()
             receiver.close()
             thread.join(timeout=10)
+
+
+@contextmanager
+def running_door(folder: Path) -> Iterator[int]:
+    """The door of the Triton that runs in `folder`; yields its port."""
+    port, config = free_port(), folder / "door.cfg"
+    settings = EdgeSettings(**compose("site").site.edge)
+    config.write_text(door_cfg(f"127.0.0.1:{port}", f"unix:{folder}/grpc.sock:8001", settings))
+    with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
+        try:
+            yield port
+            assert process.poll() is None, "the door ended"
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -198,21 +241,22 @@ def running_triton(folder: Path) -> Iterator[int]:
     config = config_pbtxt(TritonConfig(SAME, tensors, answers))
     repository = folder / "repository"
     for model, text, code in (
-        (SAME, config, SAME_PY),
+        (SAME, f"{config}version_policy {{ all {{}} }}\n", SAME_PY),
         (BROKEN, config.replace(SAME, BROKEN), RUNTIME_PY),
         (MODEL, CONFIG, MODEL_PY),
     ):
-        version = repository / model / "1"
-        version.mkdir(parents=True)
-        version.with_name("config.pbtxt").write_text(text)
-        (version / "model.py").write_text(code)
-        (version / "transform.json").write_text('{"factor": 2.0}')
+        for number in VERSIONS if model == SAME else (1,):
+            version = repository / model / str(number)
+            version.mkdir(parents=True)
+            version.with_name("config.pbtxt").write_text(text)
+            (version / "model.py").write_text(code)
+            (version / "transform.json").write_text('{"factor": 2.0}')
     (repository / BROKEN / "1" / "broken.py").write_text(BROKEN_PY)
     carry_runtime(repository / BROKEN / "1", "broken.Broken")
     port = free_port()
     server = TritonServer(
-        env, repository, "127.0.0.1", port, free_port(), free_port(), models=("*",),
-        exit_timeout_s=2,
+        env, repository, "127.0.0.1", port, 8001, free_port(), models=("*",),
+        exit_timeout_s=2, grpc_address=f"unix:{folder}/grpc.sock",
     )  # fmt: skip
     with (
         (folder / "triton.log").open("wb") as log,

@@ -5,57 +5,86 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from conf import compose
+from conf import LockgateError, compose
 from conf.site_daemons import EdgeSettings
+from conf.site_schema import site_config
 from serving.fleet.haproxy import edge
-from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+from serving.fleet.haproxy.edge_config import (
+    INFER_PATHS,
+    READ_PATHS,
+    edge_config_diff,
+    haproxy_cfg,
+    validator_at,
+)
+from serving.fleet.haproxy.edge_group import at_all, set_at_all
+from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
+from serving.fleet.haproxy.server_states import parse_states
+from tests.serving.fleet.bed import make_state
 
 
-def site(**changes):
-    made = OmegaConf.create(
-        {
-            "hosts": {
-                "a": {"address": "127.0.0.11", "region": "us-east"},
-                "b": {"address": "127.0.0.12", "region": "us-east"},
-                "w": {"address": "127.0.0.13", "region": "us-west"},
-            },
-            "edges": {
-                region: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
-                         "socket": f"/run/{region}.sock"}
-                for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
-            },
-            "ports": {"triton_http": 18000},
-            "paths": {"edge_log": "/run/edge-log.sock"},
-            "groups": {"edge": "root"},
-            "edge": compose("site").site.edge,
-        }
-    )  # fmt: skip
-    made = OmegaConf.merge(made, changes)
-    OmegaConf.set_struct(made, True)
-    return made
+def site(state="/run/edges", **changes):
+    config = compose("site")
+    OmegaConf.set_struct(config, False)
+    config.site.hosts = {
+        "a": {"address": "127.0.0.11", "region": "us-east"},
+        "b": {"address": "127.0.0.12", "region": "us-east"},
+        "w": {"address": "127.0.0.13", "region": "us-west"},
+    }
+    config.site.edges = {
+        name: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
+               "grpc_port": 18090 + n, "socket": f"/run/{name}.sock", "state": state,
+               "region": "us-east" if name == "second" else ""}
+        for n, name in enumerate(("us-east", "us-west", "us-empty", "second"))
+    }  # fmt: skip
+    config.site.groups.edge = "root"
+    config.site = OmegaConf.merge(config.site, changes)
+    return site_config(config)
 
 
-def test_a_region_sends_traffic_to_its_own_hosts_only():
+def servers(text, backend):
+    """(name, target, stands in) of the servers of a backend."""
+    lines = text.split(f"\nbackend {backend}\n")[1].split("\nbackend ")[0]
+    found = re.findall(r"^  server (\S+) (\S+) (?:.*)$", lines, re.MULTILINE)
+    return [
+        (n, t, f"server {n} " in lines and bool(re.search(rf"server {n} .* backup$", lines, re.M)))
+        for n, t in found
+    ]
+
+
+def test_a_region_has_its_own_hosts_and_those_of_others_behind_them():
     text = haproxy_cfg(site(), "us-east")
-    backend = text.split("\nbackend triton\n")[1].split("\nfrontend ")[0]
-    servers = re.findall(r"^  server (\S+) (\S+) check", backend, re.MULTILINE)
-    assert servers == [("a", "127.0.0.11:18000"), ("b", "127.0.0.12:18000")]
+    own = [("a", "127.0.0.11:18000", False), ("b", "127.0.0.12:18000", False)]
+    assert servers(text, "triton") == [*own, ("w", "127.0.0.13:18000", True)]
+    assert servers(text, "triton_last") == own
+    alone = haproxy_cfg(site(edge={"backup_regions": False}), "us-east")
+    assert servers(alone, "triton") == own
     assert "stats socket /run/us-east.sock group root mode 660 level admin" in text
     assert "/v2/health/live" in text and "/v2/health/ready\n" not in text
 
 
+def test_a_region_may_have_several_edges_each_in_front_of_all_its_hosts():
+    first, second = haproxy_cfg(site(), "us-east"), haproxy_cfg(site(), "second")
+    for backend in ("triton", "triton_last", "triton_grpc"):
+        assert servers(first, backend) == servers(second, backend)
+    assert "bind 127.0.0.1:18083" in second and "stats socket /run/second.sock" in second
+    assert '{"region":"us-east",' in second
+
+
 def test_a_post_that_may_have_run_is_never_sent_again():
     lines = haproxy_cfg(site(), "us-east").splitlines()
-    assert [line.split() for line in lines if "retry-on" in line] == [["retry-on", "conn-failure"]]
+    tried = {tuple(line.split()[1:]) for line in lines if "retry-on" in line}
+    # By gRPC 503 is the answer of a host's door that could not connect to its Triton.
+    assert tried == {("conn-failure",), ("conn-failure", "503")}
 
 
 @pytest.mark.parametrize(
     ("region", "sentence"),
-    [("us-north", "has no edge"), ("us-empty", "no host"), ("eu-west", "US only")],
+    [("us-north", "no edge 'us-north'"), ("us-empty", "no host")],
 )
 def test_a_region_that_cannot_be_is_refused(region, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -63,21 +92,42 @@ def test_a_region_that_cannot_be_is_refused(region, sentence):
 
 
 def test_a_host_address_cannot_smuggle_configuration():
-    with pytest.raises(ValueError, match="neither an IP address"):
+    with pytest.raises(LockgateError, match="neither an IP address"):
         haproxy_cfg(site(hosts={"a": {"address": "127.0.0.11\n  bind *:1"}}), "us-east")
 
 
 def test_settings_of_the_site_reach_the_config():
     text = haproxy_cfg(
-        site(edge={"check_interval_ms": 250, "max_connections_per_host": 7}), "us-east"
-    )
-    assert "check inter 250ms fall 2 rise 2 maxconn 7" in text
+        site(
+            edge={
+                "check_interval_ms": 250, "max_connections_per_host": 7, "error_limit": 9,
+                "agent_interval_ms": 333,
+            }
+        ),
+        "us-east",
+    )  # fmt: skip
+    assert (
+        "check inter 250ms fall 2 rise 2 observe layer7 error-limit 9 on-error mark-down "
+        "agent-check agent-port 18004 agent-inter 333ms maxconn 7\n"
+    ) in text
+
+
+def test_the_difference_of_a_config_is_lines_of_it():
+    etc = validator_at(Path("/etc/x"))
+    now = haproxy_cfg(site(), "us-east", etc)
+    assert edge_config_diff(site(), "us-east", now, etc) == []
+    changed = edge_config_diff(site(edge={"max_queue": 77}), "us-east", now, etc)
+    removed = [line for line in changed if line.startswith("-")]
+    added = [line for line in changed if line.startswith("+")]
+    assert len(removed) == len(added) == 2  # HTTP and gRPC
+    assert all("ge 77 }" in line for line in added) and all("ge 256 }" in line for line in removed)
 
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 def test_haproxy_accepts_the_config(tmp_path):
     path = tmp_path / "haproxy.cfg"
-    path.write_text(haproxy_cfg(site(), "us-west"))
+    make_state(tmp_path)
+    path.write_text(haproxy_cfg(site(str(tmp_path)), "us-west"))
     done = subprocess.run(["haproxy", "-c", "-f", str(path)], capture_output=True, text=True)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
 
@@ -116,7 +166,14 @@ def test_what_passes_the_edge(path, infer, read):
 
 
 def test_commands_to_the_letter():
-    assert edge.set_state("use1-a", "drain") == "set server triton/use1-a state drain"
+    for state in ("drain", "maint"):
+        assert edge.set_state("use1-a", state) == (
+            f"disable agent triton/use1-a; set server triton/use1-a state {state}"
+        )
+    assert edge.set_state("use1-a", "ready", "triton_last") == (
+        "enable agent triton_last/use1-a; set server triton_last/use1-a agent up; "
+        "set server triton_last/use1-a state ready"
+    )
     with pytest.raises(ValueError, match="unknown edge state"):
         edge.set_state("use1-a", "down")
 
@@ -138,7 +195,7 @@ triton,BACKEND,0,3,150,1,2,4
 
 
 def test_states_and_counters_are_joined():
-    states = edge.parse_states(SERVERS, STAT)
+    states = parse_states(SERVERS, STAT, "triton")
     assert {n: (s.admin, s.up, s.takes_traffic) for n, s in states.items()} == {
         "a": ("ready", True, True),
         "b": ("drain", True, False),
@@ -155,7 +212,7 @@ def test_a_host_is_not_blamed_for_its_clients_mistakes():
         "# pxname,svname,qcur,scur,stot,econ,eresp,cli_abrt,hrsp_4xx,hrsp_5xx\n"
         "triton,a,0,0,300,0,0,40,200,0\ntriton,b,0,0,300,1,2,40,200,3\n"
     )
-    states = edge.parse_states(SERVERS, stat)
+    states = parse_states(SERVERS, stat, "triton")
     assert (states["a"].errors, states["b"].errors) == (0, 6)
 
 
@@ -181,5 +238,25 @@ def test_a_body_that_no_memory_holds_is_refused():
 
 
 def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
-    with pytest.raises(edge.EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
-        edge.Edge("us-east", tmp_path / "none.sock").query("show stat")
+    link = LocalEdge("us-east", tmp_path / "none.sock", tmp_path)
+    with pytest.raises(EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
+        edge.Edge("us-east", link).query("show stat")
+
+
+class FlakyEdge(LocalEdge):
+    def query(self, command):
+        raise EdgeError(f"{self.name} is away")
+
+
+def test_an_edge_that_is_away_holds_up_no_other(tmp_path):
+    away = [edge.Edge(name, FlakyEdge(name, tmp_path, tmp_path)) for name in ("one", "two")]
+    failures = set_at_all(away, "a", edge.DRAIN)
+    assert {name: str(error) for name, error in failures.items()} == {
+        "one": "one is away", "two": "two is away",
+    }  # fmt: skip
+    done = []
+    assert (
+        at_all([*away, edge.Edge("three", away[0].link)], lambda one: done.append(one.name)) == {}
+    )
+    assert sorted(done) == ["one", "three", "two"]
+    assert set_at_all([], "a", edge.DRAIN) == {}

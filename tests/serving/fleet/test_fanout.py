@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.lease import LeaseLost
+from serving.fleet.rollout.waves import by_turns
 from serving.fleet.ssh import fanout, transfer
-from serving.fleet.ssh.fanout import FanOut, by_turns
+from serving.fleet.ssh.fanout import FanOut
 from serving.fleet.ssh.transfer import Arrival, TransferLimits
 
 SHIPMENT = SimpleNamespace(model="toy", version=1, digest="d", size=100)

@@ -19,9 +19,9 @@ from serving.artifact.verify import file_sha256
 from serving.fleet.errors import FleetError
 from serving.fleet.inventory import fleet_from
 from serving.fleet.rollout.engine import RolloutConfig
+from serving.fleet.rollout.waves import by_turns
 from serving.fleet.shipment import read_shipment
 from serving.fleet.ssh import transfer
-from serving.fleet.ssh.fanout import by_turns
 from serving.fleet.ssh.ssh_driver import SshDriver
 
 pytestmark = [

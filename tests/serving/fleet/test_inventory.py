@@ -25,7 +25,7 @@ def test_the_box_is_two_regions_of_two_hosts():
     assert (host.address, host.http_port) == ("127.0.0.14", 18000)
     ssh = fleet.ssh_of(host)
     assert (ssh.user, ssh.transfer_user, ssh.port) == ("lg-verify", "lg-host", 2222)
-    assert fleet.region_of(host).url == "http://127.0.0.1:18081"
+    assert fleet.region_of(host).edges[0].url == "http://127.0.0.1:18081"
 
 
 def test_an_unknown_host_is_answered_with_the_nearest():
@@ -90,7 +90,7 @@ def test_an_edge_with_an_ipv6_address_has_a_url_with_brackets():
     config = compose("rollout")
     config.site.edges["us-east"].address = "::1"
     fleet = fleet_from(config)
-    assert fleet.region_of(fleet.host("use1-a")).url == "http://[::1]:18080"
+    assert fleet.region_of(fleet.host("use1-a")).edges[0].url == "http://[::1]:18080"
 
 
 def test_an_edge_outside_the_us_is_refused():

@@ -23,10 +23,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
-from conf import compose
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.observe.collectors.edge_log import (
     OTHER,
@@ -36,6 +34,7 @@ from serving.observe.collectors.edge_log import (
     listen,
     parse_line,
 )
+from tests.serving.fleet.edge_bed import edge_site
 
 HOSTS = {"a": "us-east", "b": "us-west"}
 
@@ -76,6 +75,28 @@ def test_answers_and_failures_are_counted_apart(log: EdgeLog) -> None:
     assert value(log, "lockgate_request_duration_seconds_count", **FLIGHTS) == 3
     assert value(log, "lockgate_request_duration_seconds_bucket", **FLIGHTS, le="0.3") == 2
     assert value(log, "lockgate_request_failures_total", **FLIGHTS, reason="no_host") == 1
+
+
+def test_the_last_versions_of_a_model_have_series_of_their_own(log: EdgeLog) -> None:
+    for version in range(1, 8):
+        log.take(line(version=str(version)))
+        log.take(line(version=str(version), status=500))
+        log.take(line(version=str(version), status=400))  # the client's mistake
+    for odd in ("", "x", "9" * 10, 7, None):
+        log.take(line(version=odd, path="/v2/models/unknown/infer"))
+        log.take(line(version=odd if odd != 7 else "-7"))
+    found = {
+        (sample.name, sample.labels["version"]): sample.value
+        for metric in (log.versions.seconds, log.versions.failures)
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name.endswith(("_count", "_total"))
+    }
+    kept = [str(version) for version in range(4, 8)]
+    assert found == {
+        **{("lockgate_version_request_duration_seconds_count", one): 1 for one in kept},
+        **{("lockgate_version_request_failures_total", one): 1 for one in kept},
+    }
 
 
 @pytest.mark.parametrize(
@@ -218,29 +239,12 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
     """A real HAProxy with the site's own configuration and one host: its port, and the process."""
     if not shutil.which("haproxy"):
         pytest.skip("haproxy is missing")
-    ports = {"http": free_port(), "stats": free_port()}
-    site = OmegaConf.create(
-        {
-            "hosts": {"a": {"address": "127.0.0.1", "region": "us-east"}},
-            "edges": {
-                "us-east": {
-                    "address": "127.0.0.1",
-                    "http_port": ports["http"],
-                    "stats_port": ports["stats"],
-                    "socket": str(tmp_path / "s.sock"),
-                }
-            },
-            "ports": {"triton_http": triton_port},
-            "paths": {"edge_log": str(tmp_path / "log.sock")},
-            "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
-            "edge": compose("site").site.edge,
-        }
-    )
+    site = edge_site(tmp_path, {"a": ("127.0.0.1", "us-east")}, triton_port, free_port())
     config = tmp_path / "haproxy.cfg"
     config.write_text(haproxy_cfg(site, "us-east"))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
-        until(lambda: ask(ports["http"], "/v2/models/flights") != 0)
-        yield ports["http"], process
+        until(lambda: ask(site.edges["us-east"].http_port, "/v2/models/flights") != 0)
+        yield site.edges["us-east"].http_port, process
         process.terminate()
 
 
