@@ -19,7 +19,7 @@ from serving.fleet.canary.comparison import (
 )
 from serving.fleet.canary.evidence import CanaryEvidence, MemorySample, VersionEvidence
 from serving.fleet.canary.limits import CanaryLimits
-from serving.fleet.canary.verdict import VerdictPart, Verdict, verdict_of
+from serving.fleet.canary.verdict import Verdict, VerdictPart, verdict_of
 
 LOOKS = 10
 """Looks at a watch that goes on, at most; each may stop it."""

