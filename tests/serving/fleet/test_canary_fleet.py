@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from conf.errors import FAILED
 from serving.fleet.canary.analysis import judge_canary
 from serving.fleet.canary.evidence import CanaryEvidence
 from serving.fleet.canary.gathering import gather
@@ -43,6 +45,7 @@ def bed():
     made = beds.bed_up(1)
     try:
         made.publish(1, 2.0)
+        assert deploy(made).outcome.kind == "done"
         yield made
     finally:
         made.down()
@@ -51,9 +54,18 @@ def bed():
 @pytest.fixture(scope="module")
 def driver(bed):
     on = command.controls(bed.config)
-    with SshDriver(on.fleet, "toy", on.store, on.config, fence=1) as made:
-        load(made, 1)
+    # Above every lease: no deployment comes after this.
+    with SshDriver(on.fleet, "toy", on.store, on.config, fence=1000) as made:
         yield made
+
+
+def deploy(bed, **rollout):
+    on = command.controls(OmegaConf.merge(bed.config, {"rollout": rollout}))
+    return command.deploy(on, "toy", None, lambda *_: None)
+
+
+def next_version(bed) -> int:
+    return max(int(path.name) for path in (bed.store / "toy").iterdir()) + 1
 
 
 def load(driver: SshDriver, *versions: int) -> None:
@@ -68,7 +80,7 @@ def watch(
     bed, driver: SshDriver, seconds: float = 1.0, **model: object
 ) -> tuple[Verdict, CanaryEvidence]:
     """Publish a version, load it beside version 1, judge it, unload it."""
-    version = max(int(path.name) for path in (bed.store / "toy").iterdir()) + 1
+    version = next_version(bed)
     bed.publish(version, float(model.pop("factor", 2.0)), **model)
     load(driver, 1, version)
     bed.edge().route("toy", Routing(1, version, 50))
@@ -81,6 +93,26 @@ def watch(
     return judge_canary(found, LIMITS), found
 
 
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"infer_s": 0.5}, "half of the canary's golden answers took over 5"),
+        # Those after the 16 questions of the check, which it stands.
+        ({"wrong_after": 60}, "golden questions wrong"),
+    ],
+    ids=["half a second slower", "wrong after sixty requests"],
+)
+def test_a_deployment_of_a_bad_version_is_undone_without_any_client(bed, model, sentence):
+    """Row 9 of the issue: both were rolled out with exit code 0."""
+    bed.publish(next_version(bed), 2.0, **model)
+    analysis = {"min_probes": 80, "probe_share": 1.0, "wait_s": 120}
+    report = deploy(bed, steps=[10, 100], warm_up=0, analysis=analysis)
+    assert (report.outcome.kind, report.exit_code) == ("rolled-back", FAILED), report
+    assert sentence in report.outcome.reason
+    assert bed.edge().routing("toy") == Routing(1)
+    assert bed.ask(3.0) == 6.0
+
+
 def test_a_good_version_passes_under_traffic_of_clients(bed, driver):
     with beds.Load(bed, (2.0, 3.0)) as clients:
         verdict, found = watch(bed, driver, seconds=4.0, factor=3.0)
@@ -91,6 +123,7 @@ def test_a_good_version_passes_under_traffic_of_clients(bed, driver):
     assert len(found.canary.samples) >= LIMITS.min_probes
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
