@@ -256,7 +256,11 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
     config.site.paths.edge_log = str(root / "log.sock")
     config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
-    changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
+    changes = {
+        "steps": [100], "bake_s": 0.3, "settle_s": 0.5, "free_disk_mib": 64,
+        "free_shm_mib": 16, "lock_ttl_s": 30, "unload_timeout_s": 8,
+        "analysis": {"min_probes": 4, "wait_s": 60.0},
+    }  # fmt: skip
     config.rollout = OmegaConf.merge(config.rollout, changes)
     bed = Bed(root, config)
     try:
