@@ -18,11 +18,12 @@ from serving.fleet.bootstrap.wheelhouse import Wheelhouse, read_wheelhouse
 from serving.fleet.cli.bootstrap import HostSetup, host_facts, root_shell
 from serving.fleet.cli.command import Controls
 from serving.fleet.errors import FleetError, FleetRefusal
-from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge, edge_of
+from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.lease import hold
 from serving.fleet.shipment import read_shipment
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.remote_edge import edge_of
 from serving.fleet.ssh.triton import check_golden, ready_versions
 from serving.fleet.ssh.verbs import HostVerbs
 

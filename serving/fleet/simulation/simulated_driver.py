@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.errors import FleetError, StuckVersion, Unreachable
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.lease import LeaseLost
@@ -300,7 +300,7 @@ class SimulatedDriver:
 
         self._change(host, "serve", load)
         if machine.stuck:
-            raise FleetError(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
+            raise StuckVersion(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
 
     def withdraw(self, host: Host) -> None:
         """No version ready."""
@@ -329,7 +329,7 @@ class SimulatedDriver:
         self._change(host, "watch", lambda machine: None)
         return Traffic(10, 0)
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
         """Out with what is not served."""
         self._reach(host)
         machine = self.machines[host.name]
