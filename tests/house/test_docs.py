@@ -52,8 +52,6 @@ TESTED = {
     "scripts/site as deploy fab revoke": (
         "tests/serving/fleet/test_host_boundaries.py::test_a_revoked_version_is_refused"
     ),
-    "fab edges": "tests/serving/fleet/test_remote_edge.py::"
-    "test_fab_shows_what_differs_and_rolls_it_out",
     "fab wheelhouse": f"{BARE}fleet",
     "fab pin": f"{BARE}fleet",
     "fab add": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
