@@ -160,6 +160,10 @@ class SiteTriton:
     """Seconds that requests in flight have after SIGTERM."""
     verify_interval_s: int
     """Seconds between two verifications of all that a host has."""
+    golden_interval_s: int
+    """Shortest time between two golden questions of a host to itself."""
+    golden_timeout_s: int
+    """Time after which a golden question counts as answered wrongly."""
     http_threads: int
     """HTTP workers of one server."""
 

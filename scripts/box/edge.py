@@ -9,7 +9,7 @@ from contextlib import suppress
 from conf.site_schema import Site
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
-from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_config import haproxy_cfg, validator_at
 from serving.fleet.haproxy.request_rules import VALIDATOR
 from serving.fleet.haproxy.server_states import FIRST_FILES
 
@@ -48,7 +48,7 @@ def programs(site: Site) -> list[Program]:
     made = []
     # Copies: HAProxy's user need not be able to read the checkout.
     validator = tuple(File(site.paths.etc / path.name, path.read_text()) for path in VALIDATOR)
-    paths = [file.path for file in validator]
+    paths = validator_at(site.paths.etc)
     for name, edge in site.edges.items():
         config = File(site.paths.etc / f"haproxy-{name}.cfg", haproxy_cfg(site, name, paths))
         key, address = f"site.edges.{name}", edge.address

@@ -8,6 +8,7 @@ is run by the host's own supervisord, as lg-triton, which may write nothing of t
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from conf.site_checks import host_port
@@ -15,13 +16,22 @@ from conf.site_schema import Site
 from scripts.box import keys, supervisor
 from scripts.box.files import ensure_files, hand_over
 from scripts.box.identity import REPO
-from scripts.box.probe import greets, http_ok, is_socket, listens
+from scripts.box.probe import greets, http_ok, is_socket, listens, sends_a_line
 from scripts.box.program import File, Folder, Port, Program
 from serving.artifact.signature import APPROVER, allowed_signer
 from serving.artifact.verify import IDENTITY
+from serving.fleet.bootstrap.host_pin import known_hosts_line
+from serving.fleet.bootstrap.ssh_access import (
+    MAX_STARTUPS,
+    RECEIVES_ONLY,
+    authorized_key,
+    receive_command,
+    session_options,
+)
 from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
+from serving.host.peers import Peer, peers_json
 from serving.triton import TritonServer
 
 GRPC_SUFFIX = 8001
@@ -59,7 +69,7 @@ def door(site: Site, host: str) -> File:
 
 
 def host_program(site: Site, host: str, program: str) -> tuple[str, ...]:
-    """The command line of `command`, `watch` or `start` of the host's own programs."""
+    """The command line of `command`, `watch`, `agent` or `start` of the host's own programs."""
     here = home(site, host)
     python = f"{site.serving_env}/bin/python"
     return (python, "-I", "-B", str(here / "etc" / "host"), str(here), program)
@@ -86,32 +96,20 @@ def sshd_config(site: Site, host: str) -> str:
             f"ListenAddress {address}",
             f'HostKey "{here}/etc/ssh_host_ed25519_key"',
             f'PidFile "{here}/run/sshd.pid"',
-            f'AuthorizedKeysFile "{here}/etc/authorized_keys"',
+            # The second is the verifier's own: which host may read which package, and until when.
+            f'AuthorizedKeysFile "{here}/etc/authorized_keys" "{here}/state/offers"',
             # The file is root's in a folder of root's, but the checkout above it may be anybody's.
             "StrictModes no",
             f"AllowUsers {site.users.verify} {site.users.host}",
             "PermitRootLogin no",
-            "AuthenticationMethods publickey",
-            "PasswordAuthentication no",
-            "KbdInteractiveAuthentication no",
             "UsePAM no",
-            "AllowTcpForwarding local",
-            "PermitOpen " + " ".join(forwards(site, host)),
-            "AllowStreamLocalForwarding no",
-            "AllowAgentForwarding no",
-            "X11Forwarding no",
-            "PermitTTY no",
-            "PermitTunnel no",
-            "PermitUserRC no",
-            # A fan-out opens many sessions at once; the default would drop some at random.
-            "MaxStartups 60:30:120",
-            "MaxSessions 40",
+            *session_options(forwards(site, host), environment),
+            MAX_STARTUPS,
             "UseDNS no",
             "PrintMotd no",
-            "SetEnv " + " ".join(f'"{key}={value}"' for key, value in environment.items()),
             f"Match User {site.users.host}",
             f'    AuthorizedKeysFile "{here}/etc/authorized_keys.staging"',
-            "    AllowTcpForwarding no",
+            *(f"    {option}" for option in RECEIVES_ONLY),
             "",
         ]
     )
@@ -169,10 +167,13 @@ def ensure_keys(site: Site) -> None:
     verifier = (REPO / "serving" / "artifact" / "verify.py").read_text()
     known = ""
     pinned = []
+    peers = {}
     for host, spec in site.hosts.items():
         etc = home(site, host) / "etc"
         public = keys.ensure_ed25519(etc / "ssh_host_ed25519_key", "root", f"host@{host}")
-        known += keys.known_hosts_line(host, spec.address, site.ports.ssh, public)
+        known += known_hosts_line(host, spec.address, site.ports.ssh, public)
+        fetch = keys.ensure_ed25519(etc / "fetch_key", site.users.verify, f"fetch@{host}")
+        peers[host] = peer_of(site, host, public, fetch)
         pinned += [
             File(etc / "authorized_keys", verbs_key(site, host, deploy)),
             File(etc / "authorized_keys.staging", staging_key(site, host, deploy)),
@@ -181,6 +182,7 @@ def ensure_keys(site: Site) -> None:
             # Root's, and written here only: a deployment cannot choose whom a host believes.
             File(etc / "allowed_signers", signers(site, release)),
         ]
+    pinned += peer_files(site, peers)
     pinned += [
         File(site.paths.known_hosts, known),
         File(site.paths.allowed_signers, signers(site, release)),
@@ -188,16 +190,31 @@ def ensure_keys(site: Site) -> None:
     ensure_files(pinned)
 
 
+def peer_of(site: Site, host: str, host_key: str, fetch_key: str) -> Peer:
+    """`host` as the others of its region know it; the keys are lines of .pub files."""
+    public = [" ".join(line.split()[:2]) for line in (host_key, fetch_key)]
+    return Peer(site.hosts[host].address, site.ports.ssh, *public)
+
+
+def peer_files(site: Site, peers: Mapping[str, Peer]) -> list[File]:
+    """For each host the file with the others of its region: root's, no deployment chooses them."""
+    made = []
+    for host, spec in site.hosts.items():
+        region = {name for name, one in site.hosts.items() if one.region == spec.region}
+        others = {name: peer for name, peer in peers.items() if name in region - {host}}
+        made.append(File(home(site, host) / "etc" / "peers.json", peers_json(others)))
+    return made
+
+
 def verbs_key(site: Site, host: str, deploy: str) -> str:
     """The deploy key at the verifier's account: the verbs, and a forward to inference."""
     command = shlex.join(host_program(site, host, "command"))
-    return keys.authorized_key(deploy, command, forwards(site, host))
+    return authorized_key(deploy, command, forwards(site, host))
 
 
 def staging_key(site: Site, host: str, deploy: str) -> str:
     """The deploy key at the account that receives: rsync, into staging, and nothing else."""
-    staging = shlex.quote(str(home(site, host) / "staging"))
-    return keys.authorized_key(deploy, f"umask 007; exec /usr/bin/rrsync -wo {staging}")
+    return authorized_key(deploy, receive_command(str(home(site, host) / "staging")))
 
 
 def adopt(site: Site) -> None:
@@ -220,10 +237,19 @@ def code_files(site: Site, host: str) -> list[File]:
         restart=[f"{site.serving_env}/bin/supervisorctl", "-c", str(etc / "supervisord.conf"),
                  "restart", "triton"],
         triton=server.argv(),
+        http=(server.address, site.ports.triton_http),
+        agent=(server.address, site.ports.host_agent),
+        golden_interval_s=site.triton.golden_interval_s,
+        golden_timeout_s=site.triton.golden_timeout_s,
+        logs=["/usr/bin/tail", "-n", "{lines}", str(triton_log(site, host))],
         approvals=site.signing.approvals,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
     return [*code, File(etc / "host.json", settings)]
+
+
+def triton_log(site: Site, host: str) -> Path:
+    return home(site, host) / "log" / "triton.log"
 
 
 def watch_socket(site: Site, host: str) -> Path:
@@ -251,6 +277,16 @@ def programs(site: Site) -> list[Program]:
                 user=site.users.verify,
                 files=code,
                 probe=is_socket(watched),
+            ),
+            # Apart from the watch: a verification may read a disk for minutes, a hanging model
+            # may keep a golden question waiting, and neither may hold up the other.
+            Program(
+                name=f"agent-{host}",
+                argv=host_program(site, host, "agent"),
+                user=site.users.verify,
+                files=code,
+                ports=(Port(address, ports.host_agent, "site.ports.host_agent"),),
+                probe=sends_a_line(address, ports.host_agent),
             ),
             Program(
                 name=f"sshd-{host}",
@@ -280,7 +316,7 @@ def programs(site: Site) -> list[Program]:
                 needs=(f"supervisor-{host}",),
                 socket=supervisor.host_socket(here),
                 alias="triton",
-                log=here / "log" / "triton.log",
+                log=triton_log(site, host),
                 probe=http_ok(f"http://{address}:{ports.triton_http}/v2/health/live"),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
             ),

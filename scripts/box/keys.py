@@ -4,30 +4,9 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.box.files import ensure_owner, write_atomically
-
-
-def known_hosts_line(name: str, address: str, port: int, public_key: str) -> str:
-    """One pinned host: by its name and by its address, on its own port."""
-    algorithm, body = public_key.split()[:2]
-    return f"[{name}]:{port},[{address}]:{port} {algorithm} {body}\n"
-
-
-def authorized_key(public_key: str, command: str, forwards: Sequence[str] = ()) -> str:
-    """The rights of the deploy key at one account: to have `command` run, whatever it sends.
-
-    `forwards` are the `address:port` it may forward to. No terminal, no agent, no other forward.
-    """
-    if '"' in command or "\n" in command:
-        raise ValueError(f"authorized_keys cannot carry this command: {command!r}")
-    algorithm, body = public_key.split()[:2]
-    options = ["restrict", f'command="{command}"']
-    if forwards:
-        options += ["port-forwarding", *(f'permitopen="{to}"' for to in forwards)]
-    return f"{','.join(options)} {algorithm} {body} deploy@lockgate\n"
 
 
 def ensure_ed25519(path: Path, owner: str, comment: str) -> str:

@@ -14,6 +14,7 @@ from scripts.box import hosts, passwords, slurm
 from scripts.box.identity import REPO, environment
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
+from serving.host.state import ANSWERS
 from serving.observe import host_exporter
 from serving.observe.prometheus_config import (
     alertmanager_yml,
@@ -124,7 +125,7 @@ def exporters(site: Site) -> list[Program]:
 
 
 def host_exporters(site: Site) -> list[Program]:
-    """On each serving host: the age and the outcome of its verification of itself."""
+    """On each serving host: its verification of itself, and its own golden questions."""
     text = Path(host_exporter.__file__).read_text(encoding="utf-8")
     made = []
     for host, spec in site.hosts.items():
@@ -137,6 +138,7 @@ def host_exporters(site: Site) -> list[Program]:
                 argv=(
                     *("/usr/bin/python3", "-I", str(program.path)),
                     *("--state", str(here / "state" / "verified.json")),
+                    *("--answers", str(here / "state" / ANSWERS)),
                     *("--address", spec.address, "--port", str(port.number)),
                 ),
                 user=site.users.observe,

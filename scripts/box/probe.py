@@ -51,6 +51,20 @@ def greets(address: str, port: int, greeting: bytes) -> Probe:
     return probe
 
 
+def sends_a_line(address: str, port: int) -> Probe:
+    """Healthy when `address:port` sends a line of text to whoever connects."""
+
+    def probe() -> str:
+        try:
+            with socket.create_connection((address, port), timeout=TIMEOUT_S) as link:
+                received = link.makefile("rb").readline(200)
+        except OSError as error:
+            return f"{address}:{port}: {error}"
+        return "" if received.endswith(b"\n") else f"{address}:{port} sends {received!r}"
+
+    return probe
+
+
 def listens(address: str, port: int) -> Probe:
     """Healthy when `address:port` takes a connection."""
 

@@ -7,6 +7,7 @@ import pwd
 import subprocess
 
 from conf.site_schema import Site
+from serving.fleet.bootstrap.ssh_access import LOGIN_SHELL
 
 OWN = (
     "train",
@@ -44,8 +45,6 @@ def useradd(name: str, login: bool) -> list[str]:
     return ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/",
             "--shell", shell, "--password", "*", name]  # fmt: skip
 
-
-LOGIN_SHELL = "/bin/sh"
 
 LOGIN = ("host", "verify")
 """Identities that may log in by SSH."""

@@ -118,6 +118,17 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class SignedListing:
+    """The checked content of a signed manifest; `files` are its entries (sha256, bytes) by path."""
+
+    model: str
+    version: int
+    digest: str
+    expires: str
+    files: dict[str, dict]
+
+
+@dataclass(frozen=True)
 class SignatureRole:
     """One kind of signature: its identity in allowed_signers, its namespace, its file's name."""
 
@@ -169,6 +180,40 @@ def verify_package(
     its expiry nor its key's since then counts, a revocation always does. `approvals` is 0, or 1 for
     a package that needs an approver's signature beside the release's. Raises Refused.
     """
+    listing = signed_listing(
+        directory,
+        allowed_signers,
+        model,
+        version,
+        revoked=revoked,
+        accept_expired=accept_expired,
+        approvals=approvals,
+    )
+    _compare(Path(directory), listing.files)
+    return Verified(
+        model=listing.model,
+        version=listing.version,
+        digest=listing.digest,
+        files=len(listing.files),
+        bytes=sum(entry["bytes"] for entry in listing.files.values()),
+        expires=listing.expires,
+    )
+
+
+def signed_listing(
+    directory: Path,
+    allowed_signers: Path,
+    model: str | None = None,
+    version: int | None = None,
+    *,
+    revoked: Path | None = None,
+    accept_expired: bool = False,
+    approvals: int = 0,
+) -> SignedListing:
+    """The files that the signed manifest in `directory` lists, of which none is looked at here.
+
+    Everything else is checked as `verify_package` checks it. Raises Refused.
+    """
     directory = Path(directory)
     if directory.is_symlink() or not directory.is_dir():
         raise Refused("no-package", f"{_shown(directory)} is not a folder")
@@ -195,15 +240,12 @@ def verify_package(
         name = f"{content['model']}/{content['version']}"
         message = f"{name} expired at {content['expires']}: release its run again"
         raise Refused("expired", message, MANIFEST)
-    listed = {entry["path"]: entry for entry in content["files"]}
-    _compare(directory, listed)
-    return Verified(
+    return SignedListing(
         model=content["model"],
         version=content["version"],
         digest=digest,
-        files=len(listed),
-        bytes=sum(entry["bytes"] for entry in listed.values()),
         expires=content["expires"],
+        files={entry["path"]: entry for entry in content["files"]},
     )
 
 

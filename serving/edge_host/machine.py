@@ -1,4 +1,4 @@
-"""What the requests of a controller do on the edge's machine: HAProxy's sockets, two folders."""
+"""The requests of a controller on the edge's machine: HAProxy's sockets, and two folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of a host's programs: `python -I -B ROOT/etc/host ROOT command|watch|start`."""
+"""The door of a host's programs: `python -I -B ROOT/etc/host ROOT command|watch|agent|start`."""
 
 from __future__ import annotations
 

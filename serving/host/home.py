@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,11 @@ class HostHome:
     `verify_socket` the place where its start waits for a verification. Between two verifications
     of what serves lie at most `verify_interval_s` seconds. A package that arrives needs `approvals`
     signatures of approvers beside the release's.
+
+    `http` is the (address, port) of Triton's inference, `agent` that of the host's verdict on its
+    answers. Golden questions come every `golden_interval_s`, and one that is not answered within
+    `golden_timeout_s` is a wrong answer. `logs` is the command that shows the last `{lines}` lines
+    of Triton's log.
     """
 
     root: Path
@@ -23,6 +29,11 @@ class HostHome:
     verify_interval_s: float
     restart: tuple[str, ...]
     triton: tuple[str, ...]
+    http: tuple[str, int]
+    agent: tuple[str, int]
+    golden_interval_s: float
+    golden_timeout_s: float
+    logs: tuple[str, ...]
     approvals: int = 0
 
     @property
@@ -46,6 +57,21 @@ class HostHome:
         return self.root / "state"
 
     @property
+    def offers(self) -> Path:
+        """Keys of other hosts and the packages they may read now, as sshd reads it."""
+        return self.state / "offers"
+
+    @property
+    def peers(self) -> Path:
+        """The other hosts of the region."""
+        return self.root / "etc" / "peers.json"
+
+    @property
+    def fetch_key(self) -> Path:
+        """The private key by which this host reads packages of its peers."""
+        return self.root / "etc" / "fetch_key"
+
+    @property
     def allowed_signers(self) -> Path:
         """Public keys whose signatures count on this host."""
         return self.root / "etc" / "allowed_signers"
@@ -64,20 +90,31 @@ class HostHome:
 
 
 def settings_json(
+    *,
     grpc_target: str,
     verify_socket: Path,
     verify_interval_s: float,
     restart: list[str],
     triton: list[str],
+    http: tuple[str, int],
+    agent: tuple[str, int],
+    golden_interval_s: float,
+    golden_timeout_s: float,
+    logs: list[str],
     approvals: int = 0,
 ) -> str:
-    """The text of etc/host.json."""
+    """The text of etc/host.json; see `HostHome`."""
     values = {
         "grpc_target": grpc_target,
         "verify_socket": str(verify_socket),
         "verify_interval_s": verify_interval_s,
         "restart": restart,
         "triton": triton,
+        "http": [*http],
+        "agent": [*agent],
+        "golden_interval_s": golden_interval_s,
+        "golden_timeout_s": golden_timeout_s,
+        "logs": logs,
         "approvals": approvals,
     }
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
@@ -93,5 +130,15 @@ def read_home(root: Path) -> HostHome:
         float(values["verify_interval_s"]),
         tuple(values["restart"]),
         tuple(values["triton"]),
+        _endpoint(values["http"]),
+        _endpoint(values["agent"]),
+        float(values["golden_interval_s"]),
+        float(values["golden_timeout_s"]),
+        tuple(values["logs"]),
         int(values["approvals"]),
     )
+
+
+def _endpoint(value: list[Any]) -> tuple[str, int]:
+    address, port = value
+    return str(address), int(port)

@@ -21,12 +21,17 @@ _FILES = (
     "conf/schema.py",
     "serving/__init__.py",
     "serving/artifact/__init__.py",
+    "serving/artifact/digest.py",
     "serving/artifact/durable.py",
+    "serving/artifact/golden.py",
     "serving/artifact/tensors.py",
     "serving/artifact/verify.py",
     "serving/triton/__init__.py",
     "serving/triton/grpc_client.py",
+    "serving/triton/http_client.py",
+    "serving/triton/kserve.py",
     "serving/triton/model_config.py",
+    "serving/triton/process_memory.py",
     "serving/triton/server.py",
 )
 

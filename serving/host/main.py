@@ -1,4 +1,4 @@
-"""The three programs of a host: answer one command of a controller, watch, start Triton.
+"""The programs of a host: verbs of a controller, watches, the start of Triton, blobs to a peer.
 
 An answer is one line with the controller's own nonce and then one JSON document: whatever a login
 shell or a banner printed before it is nobody's answer.
@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from serving.host.blobs import answer_blobs
 from serving.host.commands import carry_out
 from serving.host.errors import HostRefusal
 from serving.host.home import read_home
@@ -27,13 +29,21 @@ ANSWER = "lockgate-answer"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `ROOT command`, `ROOT watch` or `ROOT start`; returns the exit code."""
-    if len(argv) != 2 or argv[1] not in ("command", "watch", "start"):
-        print("usage: python -I -B ROOT/etc/host ROOT command|watch|start", file=sys.stderr)
+    """Run `ROOT command`, `watch`, `agent`, `start` or `blobs KEY`; returns the exit code."""
+    if len(argv) == 3 and argv[1] == "blobs":
+        answer_blobs(read_home(Path(argv[0])), argv[2], sys.stdin.buffer, sys.stdout.buffer)
+        return 0
+    if len(argv) != 2 or argv[1] not in ("command", "watch", "agent", "start"):
+        print("usage: python -I -B ROOT/etc/host ROOT command|watch|agent|start", file=sys.stderr)
         return 2
     home = read_home(Path(argv[0]))
     if argv[1] == "watch":
         watch(home)
+        return 0
+    if argv[1] == "agent":
+        from serving.host.golden_watch import watch_answers  # numpy: not for a command
+
+        watch_answers(home)
         return 0
     if argv[1] == "start":
         return start_triton(home)
@@ -42,7 +52,12 @@ def main(argv: Sequence[str]) -> int:
     if not nonce:
         print("lockgate: this account answers fab and nothing else", file=sys.stderr)
         return 2
-    print(f"{ANSWER} {nonce}\n{json.dumps(_answer(home.root, command))}", flush=True)
+    # A command runs to its end, also when its connection does not: half a load is nobody's state.
+    # sshd ends it neither by a signal nor by the closed pipe, and no other sshd shall.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    answer = f"{ANSWER} {nonce}\n{json.dumps(_answer(home.root, command))}"
+    with suppress(BrokenPipeError):  # nobody is there to read it; the facts have what was done
+        print(answer, flush=True)
     return 0
 
 

@@ -6,14 +6,17 @@ when it is good, and thrown away when it is not.
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.artifact.durable import seal_tree, sync_path
 from serving.artifact.verify import MANIFEST, Refused, Verified, file_sha256, verify_package
-from serving.host import state
+from serving.host import arrivals, state
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.trees import copy_tree, remove_tree
@@ -78,11 +81,11 @@ def verified_package(
 
 
 def prepare(home: HostHome, model: str, version: int, rollback: bool) -> dict[str, object]:
-    """Make an empty staging folder for a package, or one with the newest package's files in it.
+    """Make a staging folder for a package; one that an interrupted transfer left is kept.
 
     `{"ready": digest}` where the package is here and good: nothing is to be sent. A package that
-    was changed since it was accepted is removed, and not copied from. Raises
-    HostRefusal("older-version") before anything is sent.
+    was changed since it was accepted is removed, and not copied from. What interrupted rollouts of
+    other versions left is removed. Raises HostRefusal("older-version") before anything is sent.
     """
     state.refuse_older(home, model, version, rollback)
     kept = home.package(model, version)
@@ -91,15 +94,26 @@ def prepare(home: HostHome, model: str, version: int, rollback: bool) -> dict[st
             return {"ready": verified_package(home, model, version).digest}
         except HostRefusal:
             remove_tree(kept)
+    arrivals.remove_others(home, model, version)
+    for other in home.staging.glob(f"{model}-*"):
+        number = other.name.removeprefix(f"{model}-")
+        if number.isdigit() and number != str(version):
+            clear_staging(other)
     staged = home.staged(model, version)
-    clear_staging(staged)
-    others = numbered(home.packages / model).versions
-    if others:
-        copy_tree(home.package(model, max(others)), staged, 0o640, 0o2770)
-    else:
+    if not _is_own_folder(staged):
+        clear_staging(staged)
         staged.mkdir()
         staged.chmod(0o2770)
     return {"ready": None}
+
+
+def _is_own_folder(path: Path) -> bool:
+    """True for a folder that this identity made, and not the account that receives."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def clear_staging(staged: Path) -> None:
@@ -117,10 +131,17 @@ def clear_staging(staged: Path) -> None:
 
 
 def accept(home: HostHome, model: str, version: int, rollback: bool) -> dict[str, object]:
-    """Move a verified copy of what was sent into `packages/`; `{"digest"}` of its manifest.
+    """Move a verified copy of what has arrived into `packages/`; `{"digest"}` of its manifest.
 
-    Raises HostRefusal with the verifier's reason, or "older-version"; nothing is then left of it.
+    What was sent counts before what was found here or came from another host. Raises HostRefusal
+    with the verifier's reason, or "older-version"; nothing is then left of it. Raises
+    HostRefusal("busy") while an earlier command still fetches it, and then all stays.
     """
+    with arrivals.held(home, model, version):
+        return _accept_held(home, model, version, rollback)
+
+
+def _accept_held(home: HostHome, model: str, version: int, rollback: bool) -> dict[str, object]:
     staged, kept = home.staged(model, version), home.package(model, version)
     area = home.packages / ".verifying"
     copied = area / staged.name
@@ -130,6 +151,7 @@ def accept(home: HostHome, model: str, version: int, rollback: bool) -> dict[str
         if not staged.is_dir() or staged.is_symlink():
             raise HostRefusal("no-package", f"nothing was sent for {model}/{version}")
         copy_tree(staged, copied)
+        arrivals.move_arrived(home, model, version, copied)
         found = verified_package(home, model, version, copied, arrives=True)
         state.refuse_older(home, model, version, rollback)
         seal_tree(copied)
@@ -143,16 +165,23 @@ def accept(home: HostHome, model: str, version: int, rollback: bool) -> dict[str
         sync_path(kept.parent)
     finally:
         remove_tree(area)
+        remove_tree(arrivals.area_of(home, model, version))
         clear_staging(staged)
     return {"digest": found.digest}
 
 
-def prune(home: HostHome, model: str, served: tuple[int, ...], keep: int) -> dict[str, object]:
-    """Remove packages and installed versions: never a served one, never the newest `keep`."""
-    have = numbered(home.packages / model).versions
-    spare = [version for version in have if version not in served]
-    old = spare[: len(spare) - keep] if keep else spare
-    installed = [v for v in numbered(home.repository / model).versions if v not in served]
+def prune(home: HostHome, model: str, kept: Collection[int], count: int) -> dict[str, object]:
+    """Remove packages and installed versions, but for `kept` and the newest `count` good ones.
+
+    Good are those that a controller proved in service: a version that never came so far pushes no
+    other off the disk. Where nothing was ever proven, all count as good.
+    """
+    spare = [v for v in numbered(home.packages / model).versions if v not in kept]
+    proven = state.proven_versions(home, model)
+    good = [v for v in spare if v in proven or not proven]
+    newest = good[-count:] if count else []
+    old = [version for version in spare if version not in newest]
+    installed = [v for v in numbered(home.repository / model).versions if v not in kept]
     for version in old:
         remove_tree(home.package(model, version))
     for version in installed:

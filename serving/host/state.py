@@ -3,6 +3,9 @@
 fence: the highest number that a controller has shown; a lower one is a controller that has lost the
 fleet. <model>.highest: the highest version accepted; an older one passes only as a rollback.
 revoked: digests that are refused from now on. verified.json: the last verification of all.
+answers.json: the last golden question of each version that serves, by the host itself.
+<model>.proven: the versions that a controller proved in service, one in each line.
+<model>.wanted.json: the versions that a controller last had this host persist and serve.
 """
 
 from __future__ import annotations
@@ -20,14 +23,37 @@ from serving.artifact.durable import append_line, replace_file
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 
+ANSWERS = "answers.json"
+
+Verdicts = dict[str, dict[str, dict[str, Any]]]
+"""By model and version: {"ok", "detail", "at" (UTC, ISO), "seconds", "failed_in_row"}."""
+
 
 @contextmanager
-def exclusive(home: HostHome) -> Iterator[None]:
-    """Hold the host: changes and verifications take turns. A killed holder frees it."""
+def exclusive(home: HostHome, work: str) -> Iterator[None]:
+    """Hold the host for `work`: changes and verifications take turns. A killed holder frees it."""
     handle = os.open(home.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, work.encode(), 0)
         yield
+    finally:
+        os.close(handle)
+
+
+def work_in_hand(home: HostHome) -> str:
+    """The work of the one who holds the host now, "" for nobody."""
+    try:
+        handle = os.open(home.state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 200, 0).decode(errors="replace")
+    else:
+        return ""
     finally:
         os.close(handle)
 
@@ -71,6 +97,21 @@ def remember_highest(home: HostHome, model: str, version: int) -> None:
         replace_file(home.state / f"{model}.highest", f"{version}\n")
 
 
+def proven_versions(home: HostHome, model: str) -> frozenset[int]:
+    """The versions of `model` that a controller proved in service here; empty before the first."""
+    try:
+        lines = (home.state / f"{model}.proven").read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(int(line) for line in lines if line.isdigit())
+
+
+def remember_proven(home: HostHome, model: str, version: int) -> None:
+    """Remember that `version` served and answered as it must."""
+    if version not in proven_versions(home, model):
+        append_line(home.state / f"{model}.proven", str(version))
+
+
 def revoked_list(home: HostHome) -> Path:
     """The file of revoked digests, as `serving.artifact.verify` reads it; made where missing."""
     path = home.state / "revoked"
@@ -103,6 +144,21 @@ def last_verification(home: HostHome) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return record
+
+
+def write_verdicts(home: HostHome, verdicts: Verdicts) -> None:
+    """Record the last golden questions; a power cut may take them."""
+    text = json.dumps(verdicts, sort_keys=True) + "\n"
+    replace_file(home.state / ANSWERS, text, durable=False)
+
+
+def golden_verdicts(home: HostHome) -> Verdicts:
+    """The record of `write_verdicts`, empty before the first and where it cannot be read."""
+    try:
+        found = json.loads((home.state / ANSWERS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _number(home: HostHome, name: str) -> int:

@@ -60,7 +60,7 @@ def _answer_start(home: HostHome, listening: socket.socket) -> None:
 
 
 def _verify(home: HostHome, take_out: bool) -> str:
-    with exclusive(home):
+    with exclusive(home, "verify all"):
         line = json.dumps(verify_host(home, take_out), sort_keys=True)
     print(line, file=sys.stderr, flush=True)
     return line

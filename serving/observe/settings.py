@@ -103,6 +103,8 @@ class AlertThresholds:
     """Free share of a file system, below which it is filling (DiskFilling)."""
     verification_age_s: float = 93600
     """Age of a host's last verification of itself; more than its interval (HostVerificationOld)."""
+    golden_age_s: float = 900
+    """Age of a host's last golden question to a version that it serves (HostAnswersOld)."""
     signature_left_s: float = 1209600
     """Time until a served package expires (SignatureExpiresSoon)."""
     cpu_pressure_ratio: float = 0.2

@@ -30,7 +30,10 @@ Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
 
 READY = "READY"
-_CHANGING = ("LOADING", "UNLOADING")
+UNLOADING = "UNLOADING"
+_CHANGING = ("LOADING", UNLOADING)
+# A version is unloading for a moment after its process has ended, in every good unload too.
+_GONE_S = 5.0
 _PROBE_TIMEOUT_S = 2.0
 _REASON_CHARS = 400
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
@@ -39,6 +42,17 @@ _OF_A_LOST_SERVER = ("StatusCode.UNAVAILABLE", "StatusCode.UNKNOWN", "StatusCode
 
 class InferError(TritonError):
     """The server did not answer a request; the message is the server's."""
+
+
+class TritonStuck(TritonError):
+    """Versions that Triton does not come to an end with; only a start of Triton anew helps.
+
+    `unloading` where they are being unloaded: their process is gone, or does not end.
+    """
+
+    def __init__(self, message: str, unloading: bool) -> None:
+        super().__init__(message)
+        self.unloading = unloading
 
 
 class TritonClient:
@@ -122,20 +136,29 @@ class TritonClient:
             ),
         )["config"]
 
-    def index(self, model: str) -> dict[int, str]:
-        """State of every version of `model` on the server, such as `{3: "READY"}`.
+    def states(self) -> dict[str, dict[int, tuple[str, str]]]:
+        """The state of every version on the server and its reason, by model.
 
+        Such as `{"toy": {3: ("READY", "")}}`; a state without a word is one that was never loaded.
         Raises TritonError.
         """
         answer = self._call(
             "list its models",
             lambda: self._client.get_model_repository_index(client_timeout=self.timeout_s),
         )
-        return {
-            int(entry.version): entry.state
-            for entry in answer.models
-            if entry.name == model and entry.version
-        }
+        found: dict[str, dict[int, tuple[str, str]]] = {}
+        for entry in answer.models:
+            if entry.version:
+                found.setdefault(entry.name, {})[int(entry.version)] = (entry.state, entry.reason)
+        return found
+
+    def index(self, model: str) -> dict[int, str]:
+        """State of every version of `model` on the server, such as `{3: "READY"}`.
+
+        Raises TritonError.
+        """
+        found = self.states().get(model, {})
+        return {version: state for version, (state, _) in found.items()}
 
     def ready_versions(self, model: str) -> tuple[int, ...]:
         """The versions of `model` that answer requests, by the index. Raises TritonError."""
@@ -153,25 +176,48 @@ class TritonClient:
         )
 
     def serve_versions(
-        self, model: str, config: str, versions: tuple[int, ...], timeout_s: float
+        self,
+        model: str,
+        config: str,
+        versions: tuple[int, ...],
+        timeout_s: float,
+        gone: Callable[[int], bool] = lambda version: False,
     ) -> None:
         """Load `model` so that exactly `versions` are ready; unchanged ones keep running.
 
         `config` is a config.pbtxt; the request carries all of it. Triton answers success also
-        when a version is missing, so the index has the last word. Raises TritonError.
+        when a version is missing, so the index has the last word. What an earlier call began is
+        waited for, and a call that fails ends when Triton is at rest again: whoever reads the
+        state then reads the truth. `gone` is true for a version whose process has ended. Raises
+        TritonError, TritonStuck.
         """
-        self.load(model, config_json(with_versions(config, versions)), timeout_s)
-        self._wait(model, versions, timeout_s)
+        deadline = time.monotonic() + timeout_s
+        self._settle(model, deadline, gone)
+        limit = max(0.1, deadline - time.monotonic())
+        try:
+            self.load(model, config_json(with_versions(config, versions)), limit)
+        finally:
+            index = self._settle(model, deadline, gone)
+        self._require(model, tuple(sorted(versions)), index)
 
-    def unload(self, model: str, timeout_s: float) -> None:
+    def unload(
+        self,
+        model: str,
+        timeout_s: float,
+        gone: Callable[[int], bool] = lambda version: False,
+    ) -> None:
         """Unload every version of `model` and wait until none is left: the call returns early.
 
-        Raises TritonError.
+        `gone` as in `serve_versions`. Raises TritonError, TritonStuck.
         """
-        if not self.index(model):
+        deadline = time.monotonic() + timeout_s
+        if not self._settle(model, deadline, gone):
             return
-        self._call(f"unload {model}", lambda: self._client.unload_model(model))
-        self._wait(model, (), timeout_s)
+        self._call(
+            f"unload {model}",
+            lambda: self._client.unload_model(model, client_timeout=self.timeout_s),
+        )
+        self._require(model, (), self._settle(model, deadline, gone))
 
     def infer(
         self, model: str, version: int, inputs: Mapping[str, np.ndarray], timeout_s: float
@@ -195,23 +241,33 @@ class TritonClient:
         except (ValueError, TypeError, IndexError, struct.error, MemoryError) as error:
             raise InferError(f"{model} gave an answer that is malformed: {error!r}") from None
 
-    def _wait(self, model: str, versions: tuple[int, ...], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+    def _settle(self, model: str, deadline: float, gone: Callable[[int], bool]) -> dict[int, str]:
+        """Wait until no version is on its way, and return the index then. Raises TritonStuck."""
+        gone_since: float | None = None
         while True:
             index = self.index(model)
-            ready = tuple(sorted(v for v, state in index.items() if state == READY))
-            changing = [v for v, state in index.items() if state in _CHANGING]
-            if ready == tuple(sorted(versions)) and not changing:
-                return
-            settled = not changing and not set(ready) - set(versions)
-            if settled or time.monotonic() > deadline:
-                shown = ", ".join(f"{v} {state}" for v, state in sorted(index.items())) or "nothing"
-                wanted = "[" + ", ".join(str(version) for version in versions) + "]"
-                raise TritonError(
-                    f"{model} should serve {wanted}, but Triton has {shown}. Its log on the host "
-                    "has the reason."
+            changing = {v: state for v, state in index.items() if state in _CHANGING}
+            if not changing:
+                return index
+            now = time.monotonic()
+            ended = all(state == UNLOADING and gone(v) for v, state in changing.items())
+            gone_since = (gone_since or now) if ended else None
+            if now > deadline or (gone_since and now - gone_since > _GONE_S):
+                why = "whose process has ended" if ended else "beyond its time"
+                raise TritonStuck(
+                    f"Triton is stuck: {_words(model, changing)}, {why}. Only a restart of this "
+                    "Triton ends that.",
+                    unloading=UNLOADING in changing.values(),
                 )
             time.sleep(0.05)
+
+    def _require(self, model: str, versions: tuple[int, ...], index: dict[int, str]) -> None:
+        if tuple(sorted(v for v, state in index.items() if state == READY)) != versions:
+            wanted = "[" + ", ".join(str(version) for version in versions) + "]"
+            raise TritonError(
+                f"{model} should serve {wanted}, but Triton has {_words(model, index)}. Its log "
+                "on the host has the reason."
+            )
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
         try:
@@ -282,6 +338,10 @@ class ModelClient:
                     yield pending.get().result()
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _words(model: str, index: Mapping[int, str]) -> str:
+    return ", ".join(f"{model}/{v} {state}" for v, state in sorted(index.items())) or "nothing"
 
 
 def _input(name: str, value: np.ndarray) -> grpc.InferInput:

@@ -16,6 +16,10 @@ from serving.triton.server import TritonError
 _MAX_METADATA_BYTES = 1 << 20
 
 
+class TritonBusy(TritonError):
+    """503: the queue is full, or the version is being loaded; that is no word on its answers."""
+
+
 @dataclass(frozen=True)
 class ModelVersions:
     """A model on one server: `known` False where it is in no state at all; its ready versions."""
@@ -59,14 +63,18 @@ def model_versions(connection: http.client.HTTPConnection, model: str) -> ModelV
 def post_infer(
     connection: http.client.HTTPConnection, path: str, request: HttpRequest
 ) -> HttpAnswer:
-    """One inference. Raises TritonError for a refusal, a lost connection, a malformed answer."""
+    """One inference. Raises TritonError for a refusal, a lost connection, a malformed answer.
+
+    The refusal of a server that has no room for it now is a TritonBusy.
+    """
     try:
         connection.request("POST", path, request.body, request.headers)
         reply = connection.getresponse()
         body = reply.read()
         if reply.status != 200:
             detail = body[:200].decode("utf-8", "replace")
-            raise TritonError(f"{path} answered {reply.status}: {detail}")
+            kind = TritonBusy if reply.status == 503 else TritonError
+            raise kind(f"{path} answered {reply.status}: {detail}")
         return decode_answer(body, reply.getheader(HEADER_LENGTH))
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise TritonError(f"{path} broke off over HTTP: {error!r}") from error

@@ -1,4 +1,4 @@
-"""Memory of a process and all its descendants, another user's too, from /proc (proc(5))."""
+"""A process and all its descendants, another user's too, and their memory, from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def tree_bytes(pid: int) -> int:
 
     Pages that processes share after a fork count for each. A process that ends meanwhile counts 0.
     """
-    return sum(map(_private_bytes, _tree(pid)))
+    return sum(map(_private_bytes, tree_pids(pid)))
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree_pids(pid: int) -> Iterator[int]:
     """`pid` and its descendants, through the children of each thread."""
     waiting = [pid]
     while waiting:
@@ -28,6 +28,14 @@ def _tree(pid: int) -> Iterator[int]:
             for listed in Path(f"/proc/{one}/task").glob("*/children")
             for child in _words(listed)
         ]
+
+
+def command_words(pid: int) -> list[str]:
+    """The words of the command line of `pid`; none once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _private_bytes(pid: int) -> int:

@@ -49,6 +49,9 @@ class TritonServer:
 
     A model that fails to load at start does not stop the server when `exit_on_error` is False: a
     host must come back with the models that are good.
+
+    With `python_version` (3.11) the environment is one of another machine, of that Python: nothing
+    is looked for on this one.
     """
 
     env_dir: Path
@@ -62,10 +65,13 @@ class TritonServer:
     exit_on_error: bool = True
     http_threads: int = 4
     grpc_address: str = ""
+    python_version: str = ""
 
     @property
     def site_packages(self) -> Path:
         """The folder where the wheel is installed in `env_dir`. Raises TritonNotInstalled."""
+        if self.python_version:
+            return Path(self.env_dir, "lib", f"python{self.python_version}", "site-packages")
         found = sorted(Path(self.env_dir).glob("lib/python3.*/site-packages/pytriton"))
         if not found:
             raise TritonNotInstalled(
@@ -91,7 +97,7 @@ class TritonServer:
     def argv(self) -> list[str]:
         """The command line. Raises TritonNotInstalled."""
         stub = self.home / "backends" / "python" / "triton_python_backend_stub"
-        if not stub.exists():
+        if not self.python_version and not stub.exists():
             raise TritonNotInstalled(f"{stub} is missing: run scripts/setup, which puts it there")
         return [
             str(self.home / "bin" / "tritonserver"),

@@ -36,6 +36,8 @@ REPORT = "tests/kernels/compile/test_report.py::"
 INCIDENT = "tests/site/test_docs.py::test_the_incident_commands_of_the_sre_guide_run"
 OPS = "tests/site/test_docs.py::test_the_commands_of_a_guide_run"
 APPROVAL = "tests/serving/release/test_approval.py::test_one_signs_and_another_attaches"
+BARE = "tests/serving/fleet/nspawn/test_bare_hosts.py::"
+SITE_HOSTS = "tests/serving/fleet/test_site_hosts.py::"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
 TESTED = {
     "scripts/site as release lockgate release run=RUN": RUNNERS["docs/extending.md"],
@@ -50,6 +52,13 @@ TESTED = {
     "scripts/site as deploy fab revoke": (
         "tests/serving/fleet/test_host_boundaries.py::test_a_revoked_version_is_refused"
     ),
+    "fab wheelhouse": f"{BARE}fleet",
+    "fab pin": f"{BARE}fleet",
+    "fab add": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
+    "fab replace": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
+    "fab remove": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
+    "fab upgrade": f"{BARE}test_an_upgrade_walks_the_fleet_and_no_client_notices",
+    "fab bootstrap": f"{BARE}test_a_second_bootstrap_changes_nothing",
     "scripts/site as observe amtool silence add": INCIDENT,
     'awk \'/"event":"(undoing|rolled-back)"/\' .site/journal/rollouts.jsonl': INCIDENT,
     "python -m kernels.analysis.report": f"{REPORT}test_rows_of_both_libraries",
@@ -128,11 +137,18 @@ def exists(text: str) -> bool:
     return (REPO / path[0]).exists() or (TEMPLATES / "module" / in_project).exists()
 
 
+TASKS = ("serving/fleet/cli/tasks.py", "serving/fleet/cli/host_tasks.py")
+"""Modules whose decorated functions are tasks of `fab`."""
+
+
 @cache
+def task_functions() -> tuple[ast.FunctionDef, ...]:
+    bodies = (node for name in TASKS for node in syntax(REPO / name).body)
+    return tuple(node for node in bodies if isinstance(node, ast.FunctionDef))
+
+
 def fab_tasks() -> set[str]:
-    tree = syntax(REPO / "serving/fleet/cli/tasks.py")
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-    return {node.name for node in functions if node.decorator_list}
+    return {node.name for node in task_functions() if node.decorator_list}
 
 
 @cache
@@ -142,8 +158,8 @@ def known_options() -> set[str]:
         literal.value for path in python_files() for literal in string_literals(path)
         if literal.value.startswith("--")
     }  # fmt: skip
-    tree = syntax(REPO / "serving/fleet/cli/tasks.py")
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
     return literals | {
-        f"--{argument.arg}".replace("_", "-") for node in functions for argument in node.args.args
+        f"--{argument.arg.rstrip('_')}".replace("_", "-")
+        for node in task_functions()
+        for argument in node.args.args
     }

@@ -20,6 +20,8 @@ from serving.artifact.signature import (
     check_signature,
 )
 from serving.artifact.signature import sign as sign_bytes
+from serving.fleet.bootstrap.host_pin import known_hosts_line
+from serving.fleet.bootstrap.ssh_access import authorized_key
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 
@@ -48,7 +50,7 @@ def verified(signers: Path, message: Path, signature: Path, namespace: str) -> b
 
 def test_a_host_is_pinned_by_its_name_and_its_address(tmp_path: Path) -> None:
     public = generate(tmp_path / "host")
-    line = keys.known_hosts_line("use1-a", "127.0.0.11", 2222, public)
+    line = known_hosts_line("use1-a", "127.0.0.11", 2222, public)
     (tmp_path / "known_hosts").write_text(line)
     known = HostKeys(str(tmp_path / "known_hosts"))
     for name in ("[use1-a]:2222", "[127.0.0.11]:2222"):
@@ -111,7 +113,7 @@ def test_the_account_that_receives_may_neither_forward_nor_leave_staging(site: S
 
 def test_a_command_that_would_end_its_quotes_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot carry"):
-        keys.authorized_key("ssh-ed25519 AAAA x", 'echo "x"')
+        authorized_key("ssh-ed25519 AAAA x", 'echo "x"')
 
 
 @needs_root

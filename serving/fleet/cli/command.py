@@ -10,23 +10,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from conf.errors import DONE
 from conf.names import check_name
+from conf.schema import from_config
 from serving.artifact import store
-from serving.fleet.errors import FleetConfigError, denied
+from serving.fleet.canary.judge import probing_judge
+from serving.fleet.errors import FleetConfigError, FleetRefusal, denied
 from serving.fleet.inventory import Fleet, fleet_from
-from serving.fleet.rollout import rollout_plan as planning
-from serving.fleet.rollout.engine import Outcome, Progress, RolloutConfig, roll
+from serving.fleet.rollout.actions import (
+    EVERY_HOST,
+    carry_out,
+    plan_deployment,
+    production,
+    refuse_against,
+)
+from serving.fleet.rollout.advice import version_back
+from serving.fleet.rollout.freeze import frozen
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.rollout.lease import Lease, hold
 from serving.fleet.rollout.production import point_alias
-from serving.fleet.rollout.rollout_plan import RolloutPlan
+from serving.fleet.rollout.rollout_config import Outcome, RolloutConfig
+from serving.fleet.rollout.rollout_plan import RolloutPlan, Selection
+from serving.fleet.rollout.rollout_run import Progress, RolloutRun
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh.ssh_driver import SshDriver
+
+__all__ = ["production"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,9 @@ class Controls:
     config: RolloutConfig
     mlflow_uri: str
     passwords: Path
-    """With this user's own account at MLflow."""
+    """With this user's own accounts at MLflow and Prometheus."""
+    prometheus_url: str = ""
+    """For error rates and latencies that people look at; "" for a site without one."""
 
 
 @dataclass(frozen=True)
@@ -64,26 +77,17 @@ class RolloutReport:
 
 
 def controls(config: DictConfig) -> Controls:
-    """From a composed `rollout` config. Raises FleetConfigError for a key that cannot be."""
-    values: Any = OmegaConf.to_container(config.rollout, resolve=True)
-    try:
-        rollout = RolloutConfig(**values)
-    except TypeError as error:
-        raise FleetConfigError(f"conf/rollout.yaml: {error}.") from error
+    """From a composed `rollout` config. Raises FleetConfigError or ConfigError for a key that
+    cannot be."""
     return Controls(
         fleet_from(config),
         Path(config.site.paths.store),
         Journal(Path(config.site.paths.journal)),
-        rollout,
+        from_config(RolloutConfig, config.rollout, "rollout"),
         str(config.site.mlflow_uri or ""),
         Path(config.site.paths.passwords),
+        str(config.site.prometheus_url or ""),
     )
-
-
-def production(journal: Journal, model: str) -> int | None:
-    """The version of `model` that the ledger calls production."""
-    stack = history(journal.productions(model))
-    return stack[-1] if stack else None
 
 
 def model_name(model: str, command: str) -> str:
@@ -113,73 +117,88 @@ def only_model(folder: Path, model: str | None, command: str) -> str:
     )
 
 
-def preview(on: Controls, model: str | None, version: int | None) -> RolloutPlan:
+def preview(
+    on: Controls, model: str | None, version: int | None, selection: Selection = EVERY_HOST
+) -> RolloutPlan:
     """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
     shipment = read_shipment(on.store, only_model(on.store, model, "plan"), version)
     with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
-        return _plan(on, shipment, driver, rollback=False)
+        return plan_deployment(on.fleet, shipment, driver, on.journal, on.config, selection)
 
 
 def deploy(
-    on: Controls, model: str | None, version: int | None, progress: Progress
+    on: Controls,
+    model: str | None,
+    version: int | None,
+    progress: Progress,
+    reason: str = "",
+    selection: Selection = EVERY_HOST,
 ) -> RolloutReport:
     """Bring the fleet to `version` (the newest in the store when None).
 
-    Raises FleetError when nothing was done: a version below production, a host that cannot be
-    read, a fleet that another controller works on.
+    Raises FleetError when nothing was done: a version below production, a freeze window, a host
+    that cannot be read, a fleet that another controller works on.
     """
     shipment = read_shipment(on.store, only_model(on.store, model, "deploy"), version)
     current = production(on.journal, shipment.model)
+    if version is None:
+        refuse_against(on.journal.open_rollout(shipment.model), "deployment", current)
     if current is not None and shipment.version < current:
         raise FleetConfigError(
             f"{shipment} is older than {shipment.model}/{current}, which is in production. To go "
             f"back: fab rollback --model {shipment.model} --version {shipment.version}."
         )
-    return _carry_out(on, shipment, "deploy", progress)
+    if sentence := frozen(on.config.freeze, datetime.now(UTC)):
+        raise FleetRefusal(sentence)
+    return _carry_out(on, shipment, "deploy", progress, reason, selection)
 
 
 def rollback(
-    on: Controls, model: str | None, version: int | None, progress: Progress
+    on: Controls,
+    model: str | None,
+    version: int | None,
+    progress: Progress,
+    reason: str = "",
+    selection: Selection = EVERY_HOST,
 ) -> RolloutReport:
-    """Bring the fleet back to `version`; without one, to where the last deployment started.
+    """Bring the fleet back to `version`; without one, to where `advice.version_back` leads.
 
-    That is the version in production before, or production itself while a deployment is
-    unfinished. Raises FleetConfigError when there is nothing to go back to.
+    Raises FleetConfigError when there is nothing to go back to.
     """
     model = only_model(on.store, model, "rollback")
     stack = history(on.journal.productions(model))
-    unfinished = on.journal.unfinished(model)
-    if version is None:
-        if unfinished and stack and unfinished.version != stack[-1]:
-            version = stack[-1]
-        elif len(stack) < 2:
-            raise FleetConfigError(
-                f"{model} has no earlier production version in the ledger to go back to"
-                f"{f' from {model}/{stack[-1]}' if stack else ''}. Name one: --version N."
-            )
-        else:
-            version = stack[-2]
-    elif stack and version > stack[-1]:
-        raise FleetConfigError(
-            f"{model}/{version} is newer than {model}/{stack[-1]} in production: that is a "
-            f"deployment. fab deploy --model {model} --version {version}."
-        )
-    return _carry_out(on, read_shipment(on.store, model, version), "rollback", progress)
+    target = version_back(model, stack, on.journal.open_rollout(model), version)
+    shipment = read_shipment(on.store, model, target)
+    return _carry_out(on, shipment, "rollback", progress, reason, selection)
 
 
-def heal(on: Controls, model: str | None, progress: Progress) -> RolloutReport:
-    """Bring every host back to the version in production. Raises FleetConfigError without
-    one."""
+def heal(
+    on: Controls,
+    model: str | None,
+    progress: Progress,
+    reason: str = "",
+    selection: Selection = EVERY_HOST,
+) -> RolloutReport:
+    """Bring every host and edge back to the version in production. Raises FleetConfigError
+    without one."""
     model = only_model(on.store, model, "heal")
     current = production(on.journal, model)
     if current is None:
         raise FleetConfigError(
             f"the ledger has no production version of {model}: fab deploy first."
         )
-    return _carry_out(on, read_shipment(on.store, model, current), "heal", progress)
+    shipment = read_shipment(on.store, model, current)
+    return _carry_out(on, shipment, "heal", progress, reason, selection)
 
 
-def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress) -> RolloutReport:
+def _carry_out(
+    on: Controls,
+    shipment: Shipment,
+    action: str,
+    progress: Progress,
+    reason: str,
+    selection: Selection,
+) -> RolloutReport:
     began = time.monotonic()
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
@@ -188,15 +207,18 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
         _signals_stop(),
         SshDriver(on.fleet, shipment.model, on.store, on.config, lease.fence) as driver,
     ):
-        plan = _plan(on, shipment, driver, rollback=action != "deploy")
-        outcome = roll(on.fleet, plan, driver, on.journal, lease, rollout, on.config, progress)
-        warning = ""
-        if outcome.exit_code == DONE and previous != shipment.version:
-            on.journal.enter(
-                "deploy" if action == "heal" else action, rollout, model=shipment.model,
-                version=shipment.version, digest=shipment.digest, previous=previous,
-            )  # fmt: skip
-            warning = point_alias(on.mlflow_uri, shipment.model, shipment.version, on.passwords)
+        run = RolloutRun(
+            on.fleet, driver, on.journal, lease, rollout, action, shipment, on.config, progress,
+            rollback=action != "deploy",
+        )  # fmt: skip
+        judge = probing_judge(driver, on.config.analysis)
+        outcome = carry_out(run, selection, reason, judge)
+    warning = ""
+    if production(on.journal, shipment.model) == shipment.version != previous:
+        # The fleet is free again: a registry that hangs holds up nobody.
+        warning = point_alias(
+            on.mlflow_uri, shipment.model, shipment.version, on.passwords, on.config.alias_timeout_s
+        )
     return RolloutReport(
         outcome,
         shipment.model,
@@ -204,21 +226,9 @@ def _carry_out(on: Controls, shipment: Shipment, action: str, progress: Progress
         shipment.digest,
         previous,
         rollout,
-        tuple(change.host.name for change in plan.changes),
+        outcome.hosts,
         round(time.monotonic() - began, 2),
         warning,
-    )
-
-
-def _plan(on: Controls, shipment: Shipment, driver: SshDriver, rollback: bool) -> RolloutPlan:
-    return planning.make_plan(
-        on.fleet,
-        shipment,
-        driver.read_hosts(),
-        on.journal.unfinished(shipment.model),
-        on.config.strategy,
-        on.config.parallel,
-        rollback,
     )
 
 

@@ -1,25 +1,49 @@
-"""The served versions of the fleet, and every drift from production."""
+"""The served versions of the fleet, every drift from production, and the rollout at work on it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from conf.errors import LockgateError
 from serving.artifact import store
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
 from serving.fleet.cli.command import Controls, model_name, production
+from serving.fleet.cli.holder_watch import HolderWatch
+from serving.fleet.cli.model_status import (
+    ModelStatus,
+    latency_now,
+    model_status,
+    routing_faults,
+)
+from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
+from serving.fleet.report.pages import read_rollouts
+from serving.fleet.report.prometheus import PrometheusClient
+from serving.fleet.report.read_rollouts import seconds_of
+from serving.fleet.report.rollout_record import OPEN, RolloutRecord
+from serving.fleet.rollout.advice import next_command
 from serving.fleet.rollout.driver import HostState
 from serving.fleet.rollout.lease import lease_holder
+from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.ssh.ssh_driver import SshDriver
 from serving.triton import model_config
 from serving.triton.server import TritonError
 
+_UNLOADED = "unloaded"
+"""Triton's reason of a version that it was told to give up: no fault."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one host. `drift` are sentences; none means all is as it should be."""
+    """One model on one host. `drift` are sentences; none means all is as it should be.
+
+    `passing` are sentences about what the rollout at work is just changing. `unready` are versions
+    in another state than READY, `verified_age_s` seconds since the host verified all it has.
+    """
 
     model: str
     host: str
@@ -30,15 +54,40 @@ class Row:
     digest: str
     edge: str
     drift: tuple[str, ...]
+    passing: tuple[str, ...] = ()
+    unready: tuple[tuple[int, str], ...] = ()
+    verified_age_s: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class RunningRollout:
+    """A rollout that a living controller is at work on; `step` is the newest one."""
+
+    rollout: str
+    model: str
+    version: int
+    action: str
+    who: str
+    reason: str
+    since: float
+    age_s: float
+    step: str
 
 
 @dataclass(frozen=True)
 class Status:
-    """Every row, and what no single host is to blame for: `remarks` are faults, `notes` are not."""
+    """Every row, and what no single host is to blame for: `remarks` are faults, `notes` are not.
+
+    `quarantined` are hosts that a person keeps out of traffic, each with the reason.
+    """
 
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    models: tuple[ModelStatus, ...] = ()
+    running: tuple[RunningRollout, ...] = ()
+    quarantined: Mapping[str, str] | None = None
 
     @property
     def drifts(self) -> bool:
@@ -54,40 +103,64 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
     """
     if model is not None:
         model_name(model, "status")
-    rows: list[Row] = []
-    remarks: list[str] = []
+    watch = HolderWatch(on.journal.folder, on.config.lock_ttl_s)
     broken = on.journal.broken_lines()
-    remarks += [str(line) for line in broken if not line.torn]
+    remarks = [str(line) for line in broken if not line.torn]
     notes = [str(line) for line in broken if line.torn]
-    if holder := lease_holder(on.journal.folder, on.config.lock_ttl_s):
-        notes.append(f"{holder}.")
-    deployed = {entry.model for entry in on.journal.read_ledger().entries}
+    ledger = on.journal.read_ledger().entries
+    records = read_rollouts(on.journal, model)
+    deployed = {entry.model for entry in ledger} | {one.model for one in records}
+    quarantined = on.journal.quarantined()
+    rows: list[Row] = []
+    models: list[ModelStatus] = []
+    running: list[RunningRollout] = []
     for name in [model] if model is not None else sorted(deployed):
+        own = [one for one in records if one.model == name]
+        going = _running(own, watch)
         try:
-            found, names = _rows(on, name)
-            rows += found
+            # A host verifies all it has at once: the first model's reading is enough.
+            found, seen, names = _model(on, name, own, going, verify=not models)
+            rows += [_with_quarantine(row, quarantined) for row in found]
             notes += names
+            models.append(seen)
+            remarks += [] if going else routing_faults(seen)
         except (LockgateError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             remarks.append(f"{name} cannot be shown: {type(error).__name__}: {error}")
-        if unfinished := on.journal.unfinished(name):
-            remarks.append(
-                f"rollout {unfinished.rollout} of {name}/{unfinished.version} did not end. "
-                f"Go on with fab deploy --model {name}, or back with fab rollback --model {name}."
-            )
-    return Status(tuple(rows), tuple(remarks), tuple(notes))
+        if going := _running(_newest(on, name), watch):
+            running.append(going)
+        elif unfinished := on.journal.open_rollout(name):
+            remarks.append(next_command(unfinished, production(on.journal, name)))
+    if not running and (holder := lease_holder(on.journal.folder, on.config.lock_ttl_s)):
+        notes.append(f"{holder}.")
+    return Status(
+        tuple(rows), tuple(remarks), tuple(notes), tuple(models), tuple(running), quarantined
+    )
 
 
-def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str, ...]:
-    """The faults of one host that should answer with version `wanted` of this `digest`."""
+def drift(
+    state: HostState, wanted: int | None, digest: str | None, routed: frozenset[int] = frozenset()
+) -> tuple[str, ...]:
+    """The faults of one host that should answer with version `wanted` of this `digest`.
+
+    `routed` are versions that its edges give requests to by name; without one the highest that is
+    ready answers.
+    """
     if state.problem:
         return (state.problem,)
     found = []
     if not state.alive:
         found.append("its Triton does not answer")
+    elif routed:
+        missing = sorted(routed - set(state.serving))
+        found += [f"does not serve {version}, which its edge gives requests" for version in missing]
     elif state.answers != wanted:
         found.append(
             f"answers with {state.answers or 'nothing'}, production is {wanted or 'nothing'}"
         )
+    found += [
+        f"{version} is {text}" for version, text in state.unready if _UNLOADED not in text.lower()
+    ]
+    found += [f"{version} answers wrong: {sentence}" for version, sentence in state.golden]
     have = dict(state.packages).get(wanted) if wanted else None
     if wanted and digest and have != digest:
         found.append(
@@ -105,25 +178,94 @@ def drift(state: HostState, wanted: int | None, digest: str | None) -> tuple[str
     return tuple(found)
 
 
-def _rows(on: Controls, model: str) -> tuple[list[Row], list[str]]:
-    """A row for each host, and a note for each name on one that is none of a version."""
+def _newest(on: Controls, model: str) -> list[RolloutRecord]:
+    """Its last rollout as the journal has it now: hosts take seconds to read, and one may end."""
+    return read_rollouts(on.journal, model)[-1:]
+
+
+def _running(records: list[RolloutRecord], watch: HolderWatch) -> RunningRollout | None:
+    """The open rollout among one model's, where a controller is at work on it."""
+    holder = watch.holder()
+    found = records[-1] if records and records[-1].outcome == OPEN else None
+    if (
+        found is None
+        or holder is None
+        or f"{found.model}/{found.version}" not in holder.what.split()
+    ):
+        return None
+    return RunningRollout(
+        found.rollout, found.model, found.version, found.action, found.who, found.reason,
+        found.began, max(round(time.time() - found.began, 1), 0.0), found.last_step,
+    )  # fmt: skip
+
+
+def _model(
+    on: Controls,
+    model: str,
+    records: list[RolloutRecord],
+    going: RunningRollout | None,
+    verify: bool,
+) -> tuple[list[Row], ModelStatus, list[str]]:
+    """A row for each host, the model as a whole, and notes about what is no fault."""
+    entries = on.journal.productions(model)
     wanted = production(on.journal, model)
     digest = _digest(on, model, wanted)
-    with SshDriver(on.fleet, model, on.store, on.config) as driver:
-        states = driver.read_hosts(verify=True)
-    rows = [_row(model, state, wanted, digest) for state in states.values()]
-    notes = [
+    ended = [one for one in records if one.outcome != OPEN]
+    prometheus = PrometheusClient(on.prometheus_url, on.passwords)
+    with (
+        ThreadPoolExecutor(max_workers=1) as pool,
+        SshDriver(on.fleet, model, on.store, on.config) as driver,
+    ):
+        latency: Future[float | str] = pool.submit(latency_now, prometheus, model)
+        states = driver.read_hosts(verify=verify)
+        routing = driver.read_routing()
+        notes: list[str] = []
+        counters: dict[int, VersionCounters] = {}
+        try:
+            counters = driver.counters()
+        except FleetError as error:
+            notes.append(f"{model}: the edges' counters cannot be read: {error}")
+        edges = {host.name: driver.edges_of(host) for host in on.fleet.hosts} if on.fleet else {}
+        seen = model_status(
+            model, entries[-1] if entries else None, ended[-1] if ended else None, routing,
+            counters, latency.result(), time.time(),
+        )  # fmt: skip
+    touched = _touched(records, going)
+    rows = []
+    for state in states.values():
+        row = _row(model, state, wanted, digest, _routed(routing, edges.get(state.host, ())))
+        if state.host in touched and not state.problem:
+            row = replace(row, drift=(), passing=row.drift)
+        rows.append(row)
+    notes += [
         f"{state.host}: {name} is no version, and is left alone."
         for state in states.values()
         for name in state.odd
     ]
-    return rows, notes
+    return rows, seen, notes
 
 
-def _row(model: str, state: HostState, wanted: int | None, digest: str | None) -> Row:
-    answers = state.answers
+def _touched(records: list[RolloutRecord], going: RunningRollout | None) -> frozenset[str]:
+    """Hosts that the running rollout is at work on, or was."""
+    if going is None:
+        return frozenset()
+    return frozenset(step.host for step in records[-1].steps)
+
+
+def _routed(routing: Mapping[str, Routing | str], edges: tuple[str, ...]) -> frozenset[int]:
+    found = [one for edge in edges if isinstance(one := routing.get(edge), Routing)]
+    versions = {one.version for one in found} | {one.canary for one in found if one.percent}
+    return frozenset(version for version in versions if version is not None)
+
+
+def _row(
+    model: str, state: HostState, wanted: int | None, digest: str | None, routed: frozenset[int]
+) -> Row:
+    answers = max(routed & set(state.serving), default=None) if routed else state.answers
+    if len(routed) > 1:
+        answers = min(routed & set(state.serving), default=None)  # the canary's share is a part
     try:
-        found = drift(state, wanted, digest)
+        found = drift(state, wanted, digest, routed)
     except TritonError as error:
         found = (f"{state.host}: {error}",)
     return Row(
@@ -136,6 +278,29 @@ def _row(model: str, state: HostState, wanted: int | None, digest: str | None) -
         dict(state.packages).get(answers, "") if answers else "",
         state.edge if state.up or state.edge != READY else "down",
         found,
+        unready=state.unready,
+        verified_age_s=_age_s(state),
+        memory_bytes=state.memory_bytes,
+    )
+
+
+def _age_s(state: HostState) -> float | None:
+    """Seconds since the host verified all it has, by its clock and ours; None where not known."""
+    try:
+        at = seconds_of(state.verification.at) if state.verification else None
+    except ValueError:
+        return None
+    return None if at is None else max(round(time.time() - at, 1), 0.0)
+
+
+def _with_quarantine(row: Row, quarantined: Mapping[str, str]) -> Row:
+    """Its drift with the reason of the person who took it out, in the place of the bare state."""
+    if row.host not in quarantined:
+        return row
+    reason = quarantined[row.host] or "without a reason"
+    kept = tuple(one for one in row.drift if not one.startswith("gets no traffic: it is in"))
+    return replace(
+        row, drift=(f"quarantined: {reason}. Back: fab undrain {row.host}", *kept), passing=()
     )
 
 

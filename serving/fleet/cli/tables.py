@@ -1,4 +1,4 @@
-"""`fab plan` and `fab status` as tables for a terminal."""
+"""`fab plan` as a table for a terminal, and the tables of the others."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from conf.names import printable
-from serving.fleet.cli.status import Status
 from serving.fleet.rollout.rollout_plan import RolloutPlan
+
+WRAPPED = ("reason", "drift", "why", "edges", "p99")
+"""Columns of sentences."""
 
 
 def plan_title(made: RolloutPlan) -> list[str]:
@@ -27,7 +28,7 @@ def wave_name(number: int) -> str:
 
 def plan_table(made: RolloutPlan) -> Table:
     """A row for each host: its wave, and the reason for a change or for none."""
-    table = _table(made.shipment.model, ("wave", "host", "serves", "shall serve", "reason"))
+    table = plain_table(made.shipment.model, ("wave", "host", "serves", "shall serve", "reason"))
     table.title = "\n".join(plan_title(made))
     for number, wave in enumerate(made.waves):
         for change in wave:
@@ -38,29 +39,11 @@ def plan_table(made: RolloutPlan) -> Table:
     return table
 
 
-def status_table(found: Status) -> Table:
-    """A row for each model on each host, and one below it for each drift; remarks at the end."""
-    columns = ("host", "region", "model", "ready", "answers", "digest", "edge", "drift")
-    table = _table("fleet", columns)
-    for row in found.rows:
-        cells = (
-            row.host, row.region, row.model, _versions(row.serving), str(row.answers or "-"),
-            row.digest[:12] or "-", row.edge,
-        )  # fmt: skip
-        drift = Text(printable("\n".join(row.drift)), "red")
-        table.add_row(*(Text(printable(cell)) for cell in cells), drift)
-    if found.remarks or found.notes:
-        below = Text(printable("\n".join(found.remarks)), "red")
-        below.append("\n" if found.remarks and found.notes else "")
-        below.append(printable("\n".join(found.notes)), "default")
-        table.caption, table.caption_justify = below, "left"
-    return table
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def plain_table(title: str, columns: tuple[str, ...]) -> Table:
+    """A table without lines; columns of sentences may wrap."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for name in columns:
-        table.add_column(name, no_wrap=name not in ("reason", "drift"))
+        table.add_column(name, no_wrap=name not in WRAPPED)
     return table
 
 

@@ -5,6 +5,7 @@ Exit codes are those of `conf.errors`, with 1 also for drift that `fab status` f
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -23,17 +24,30 @@ if TYPE_CHECKING:
 
     from serving.fleet.cli.command import Controls, RolloutReport
     from serving.fleet.rollout.engine import Progress
+    from serving.fleet.rollout.orders import OrderName
     from serving.fleet.rollout.rollout_plan import RolloutPlan
 
 __all__ = [
+    "abort",
+    "approve",
     "deploy",
+    "drain",
     "heal",
+    "history",
     "lock",
+    "pause",
     "plan",
+    "promote",
+    "quarantine",
+    "report",
+    "restart",
+    "resume",
     "revoke",
     "rollback",
     "status",
+    "undrain",
     "unlock",
+    "watch",
 ]  # a fabfile.py imports *
 
 _HELP = {
@@ -42,6 +56,18 @@ _HELP = {
     "set": "one key of conf/rollout.yaml, as in --set rollout.strategy=restart; may be repeated",
     "json": "print one JSON object on stdout; progress goes to stderr",
 }
+_TOLD = {
+    "reason": "why, for the journal and the next person",
+    "as": "who you are, where the account is not yours alone; or set LOCKGATE_AS",
+    "events": "a file that gets each event as a line of JSON; - is stdout",
+}
+_WHICH = {
+    "skip": "hosts that are left out and get no traffic, as in --skip e1,w0",
+    "hosts": "only these hosts, as in --hosts e1,w0; a deployment then moves no request",
+    "region": "only the hosts of one region",
+}
+_HOST = {"host": "its name", "reason": "for the journal and the next person"}
+_ORDER = {"reason": "for the journal", "set": _HELP["set"]}
 _UNLOCK = {
     "reason": "for the next person",
     "force": "also a rollout's own lock: it stops before its next step",
@@ -51,40 +77,66 @@ _REVOKE = {
     "version": "the version's number",
     "reason": "for the next person",
 }
-_ROLLBACK = {**_HELP, "version": "the version to go back to; the one in production before"}
+_ROLLBACK = {
+    **_HELP,
+    **_TOLD,
+    "skip": _WHICH["skip"],
+    "version": "the version to go back to; on a terminal, a choice",
+}
 
 
-@task(iterable=["set"], help=_HELP)
+@task(iterable=["set"], help={**_HELP, **_WHICH})
 def plan(
     _: Context,
     model: str | None = None,
     version: str | None = None,
     set: list[str] | None = None,
     json: bool = False,
+    skip: str = "",
+    hosts: str = "",
+    region: str = "",
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
+    from serving.fleet.cli.edge_configs import plan_lines, read_edges
+    from serving.fleet.cli.host_commands import selection_of
     from serving.fleet.cli.tables import plan_table
 
-    made = _run(set, lambda on: preview(on, model, _number(version, "plan")))
-    _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
+    def act(on: Controls) -> RolloutPlan:
+        chosen = selection_of(on, skip, hosts, region)
+        return preview(on, model, _number(version, "plan"), chosen)
+
+    made: RolloutPlan = _run(set, act)
+    edges: list[str] = run_composed("rollout", set, lambda config: plan_lines(read_edges(config)))
+    content = {**_plan_json(made), "edges": edges}
+    _print(content, json, _plan_text(made), lambda: plan_table(made))
+    if edges and not json:
+        _print({}, False, edges)
 
 
-@task(iterable=["set"], help=_HELP)
+@task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})
 def deploy(
     _: Context,
     model: str | None = None,
     version: str | None = None,
     set: list[str] | None = None,
     json: bool = False,
+    reason: str = "",
+    as_: str = "",
+    events: str | None = None,
+    skip: str = "",
+    hosts: str = "",
+    region: str = "",
 ) -> None:
     """Walk a signed version through the fleet, canary first; undo all at the first failure."""
     from serving.fleet.cli.command import deploy as act
+    from serving.fleet.cli.host_commands import selection_of
 
-    _finish(
-        _run(set, lambda on: act(on, model, _number(version, "deploy"), _progress(json))),
-        json,
-    )
+    def roll(on: Controls, progress: Progress) -> RolloutReport:
+        chosen = selection_of(on, skip, hosts, region)
+        return act(on, model, _number(version, "deploy"), progress, reason, chosen)
+
+    _roll("deploy", set, json, as_, events, roll)
 
 
 @task(iterable=["set"], help=_ROLLBACK)
@@ -94,24 +146,53 @@ def rollback(
     version: str | None = None,
     set: list[str] | None = None,
     json: bool = False,
+    reason: str = "",
+    as_: str = "",
+    events: str | None = None,
+    skip: str = "",
 ) -> None:
     """Go back to the version that was in production before; needs no argument."""
     from serving.fleet.cli.command import rollback as act
+    from serving.fleet.cli.host_commands import selection_of
+    from serving.fleet.cli.picker import picked_version
 
-    _finish(
-        _run(set, lambda on: act(on, model, _number(version, "rollback"), _progress(json))),
-        json,
-    )
+    def pick(on: Controls) -> int | None:
+        named = _number(version, "rollback")
+        return named if named or json else picked_version(on, model)
+
+    number = _run(set, pick)
+
+    def roll(on: Controls, progress: Progress) -> RolloutReport:
+        return act(on, model, number, progress, reason, selection_of(on, skip, "", ""))
+
+    _roll("rollback", set, json, as_, events, roll)
 
 
-@task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
+@task(
+    iterable=["set"],
+    help={key: {**_HELP, **_TOLD, **_WHICH}[key]
+          for key in ("model", "set", "json", *_TOLD, *_WHICH)},
+)  # fmt: skip
 def heal(
-    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
+    _: Context,
+    model: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
+    reason: str = "",
+    as_: str = "",
+    events: str | None = None,
+    skip: str = "",
+    hosts: str = "",
+    region: str = "",
 ) -> None:
     """Bring every host back to the version in production."""
     from serving.fleet.cli.command import heal as act
+    from serving.fleet.cli.host_commands import selection_of
 
-    _finish(_run(set, lambda on: act(on, model, _progress(json))), json)
+    def roll(on: Controls, progress: Progress) -> RolloutReport:
+        return act(on, model, progress, reason, selection_of(on, skip, hosts, region))
+
+    _roll("heal", set, json, as_, events, roll)
 
 
 @task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
@@ -121,21 +202,11 @@ def status(
     """The served versions of each host, its state at the edge, and any drift."""
     from conf.errors import FAILED
     from serving.fleet.cli.status import Status, fleet_status
-    from serving.fleet.cli.tables import status_table
+    from serving.fleet.cli.status_view import status_lines, status_tables
 
     found: Status = _run(set, lambda on: fleet_status(on, model))
-    rows = [
-        f"{row.host:<10} {row.region:<9} {row.model:<10} "
-        f"{' '.join(str(v) for v in row.serving) or '-':<8} answers {row.answers or '-':<3} "
-        f"{row.digest[:12] or '-':<12} {row.edge}" + "".join(f"\n{'':<10} ! {d}" for d in row.drift)
-        for row in found.rows
-    ]
-    rows += [f"! {remark}" for remark in found.remarks]
-    rows += list(found.notes)
-    if not rows:
-        rows = ["nothing was deployed yet: fab deploy"]
     content = {**asdict(found), "drifts": found.drifts}
-    _print(content, json, rows, (lambda: status_table(found)) if found.rows else None)
+    _print(content, json, status_lines(found), lambda: status_tables(found))
     if found.drifts:
         raise Exit(code=FAILED)
 
@@ -177,16 +248,152 @@ def unlock(_: Context, reason: str = "", force: bool = False, set: list[str] | N
     _print({}, False, [_run(set, lambda on: act(on, reason, force))])
 
 
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def quarantine(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Keep a host out of traffic and out of every rollout; needs no SSH to it."""
+    _host_order("quarantine", host, reason, set)
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def drain(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Take a host out of traffic when it has finished what it had."""
+    _host_order("drain", host, reason, set)
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def undrain(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Bring a host to what production is, prove it, and give it traffic again."""
+    _host_order("undrain", host, reason, set)
+
+
+@task(positional=["host"], iterable=["set"], help={**_HOST, "set": _HELP["set"]})
+def restart(_: Context, host: str = "", reason: str = "", set: list[str] | None = None) -> None:
+    """Restart a host's Triton, drained; no version changes."""
+    _host_order("restart", host, reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def pause(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Have the running rollout stay as it is until fab resume."""
+    _order("pause", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def resume(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Let a paused rollout go on."""
+    _order("resume", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def approve(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Let a rollout go past the step at which it waits for a person."""
+    _order("approve", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def promote(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Have the running rollout skip its watches and give the new version all traffic."""
+    _order("promote", reason, set)
+
+
+@task(iterable=["set"], help=_ORDER)
+def abort(_: Context, reason: str = "", set: list[str] | None = None) -> None:
+    """Have the running rollout stop and undo everything."""
+    _order("abort", reason, set)
+
+
+@task(
+    iterable=["set"],
+    help={**{key: _HELP[key] for key in ("model", "set", "json")}, "n": "how many; 20 without it"},
+)
+def history(
+    _: Context,
+    model: str | None = None,
+    n: str | None = None,
+    set: list[str] | None = None,
+    json: bool = False,
+) -> None:
+    """The rollouts so far: who, why, when, how each ended, how long it took."""
+    from serving.fleet.cli.history import history_lines, history_table, rollout_history
+
+    rows = _run(set, lambda on: rollout_history(on, model, n))
+    content = [asdict(row) for row in rows]
+    _print(content, json, history_lines(rows), (lambda: history_table(rows)) if rows else None)
+
+
+@task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set")})
+def watch(_: Context, model: str | None = None, set: list[str] | None = None) -> None:
+    """Follow the rollout that is running, of whoever it is; changes nothing."""
+    from serving.fleet.cli.watch import watch_rollout
+
+    code = _run(set, lambda on: watch_rollout(on, model, _progress(False)))
+    if code:
+        raise Exit(code=code)
+
+
+@task(
+    positional=["rollout"],
+    iterable=["set"],
+    help={"rollout": "its id, or a part of it; the newest without", "set": _HELP["set"],
+          "out": "the file to write; <journal>/pages/<rollout>.html without"},
+)  # fmt: skip
+def report(
+    _: Context, rollout: str = "", out: str | None = None, set: list[str] | None = None
+) -> None:
+    """Write one rollout as an HTML page: hosts and edges over time, failed requests, verdicts."""
+    from serving.fleet.cli.watch import write_report
+
+    _print({}, False, [_run(set, lambda on: write_report(on, rollout or None, out))])
+
+
+def _roll(
+    command: str,
+    overrides: list[str] | None,
+    as_json: bool,
+    person: str,
+    events: str | None,
+    act: Callable[[Controls, Progress], RolloutReport],
+) -> None:
+    """Do a rollout before its audience, print its report, end with its exit code."""
+    from serving.fleet.cli.audience import roll_for_audience
+
+    if person:
+        os.environ["LOCKGATE_AS"] = person
+    to_stdout = events == "-"
+    lines = _progress(as_json or to_stdout)
+    live = not as_json and not to_stdout
+    found = _run(
+        overrides,
+        lambda on: roll_for_audience(
+            on, f"fab {command}", lines, events, live, lambda show: act(on, show)
+        ),
+    )
+    _finish(found, as_json, silent=to_stdout)
+
+
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
-    """Compose the config and do `act`; its error becomes a sentence and the error's exit code."""
-    from conf import LockgateError, compose, enter_project
-    from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.cli.command import controls
+
+    return run_composed("rollout", overrides, lambda config: act(controls(config)))
+
+
+def run_composed(primary: str, overrides: list[str] | None, act: Callable[[Any], Any]) -> Any:
+    """Compose a config and do `act`; errors end as those of `guarded`."""
+    from conf import compose
+
+    return guarded(lambda: act(compose(primary, overrides or [])))
+
+
+def guarded(act: Callable[[], Any]) -> Any:
+    """Do `act` in the project; its error becomes a sentence and the error's exit code."""
+    from conf import LockgateError, enter_project
+    from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.errors import denied
 
     try:
+        _refuse_core_hosts(sys.argv[1:])
         enter_project()
-        return act(controls(compose("rollout", overrides or [])))
+        return act()
     except LockgateError as error:
         raise _exit(str(error), error.exit_code) from error
     except OSError as error:
@@ -201,15 +408,46 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
         raise _exit(sentence, INTERRUPTED) from error
 
 
+def _refuse_core_hosts(words: list[str]) -> None:
+    """Raises FleetConfigError for fab's own -H: it would do a task once for each of the hosts."""
+    from serving.fleet.errors import FleetConfigError
+
+    names = {name.replace("_", "-") for name in __all__}
+    before = list(itertools.takewhile(lambda word: word not in names, words))
+    if any(word.startswith("-H") or word.split("=")[0] == "--hosts" for word in before):
+        raise FleetConfigError(
+            "fab -H runs a task once for each host, and a rollout is one for all. Put the names "
+            "behind the task: fab deploy --hosts e1,w0, or --skip e1"
+        )
+
+
+def _host_order(command: str, host: str, reason: str, overrides: list[str] | None) -> None:
+    from serving.fleet.cli.host_commands import order_host
+
+    progress = _progress(False)
+    done = _run(overrides, lambda on: order_host(on, command, host, reason, progress))
+    _print({}, False, [done])
+
+
+def _order(order: OrderName, reason: str, overrides: list[str] | None) -> None:
+    from serving.fleet.cli.controls import order_rollout
+
+    _print({}, False, [_run(overrides, lambda on: order_rollout(on, order, reason))])
+
+
 def _exit(sentence: str, code: int) -> Exit:
     from conf.names import printable
 
-    print(f"fab: {printable(sentence)}", file=sys.stderr)
+    try:
+        print(f"fab: {printable(sentence)}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _detach(sys.stderr.fileno())  # as in `fab status 2>&1 | head`
     return Exit(code=code)
 
 
-def _finish(report: RolloutReport, as_json: bool) -> None:
-    _print({**asdict(report), "exit_code": report.exit_code}, as_json, _report_text(report))
+def _finish(report: RolloutReport, as_json: bool, silent: bool = False) -> None:
+    if not silent:
+        _print({**asdict(report), "exit_code": report.exit_code}, as_json, _report_text(report))
     if report.exit_code:
         raise Exit(code=report.exit_code)
 
@@ -237,6 +475,14 @@ def _report_text(report: RolloutReport) -> list[str]:
             f"{what} failed, and not every host could be brought back. {report.outcome.reason}",
             *(f"{host}: {reason}" for host, reason in report.outcome.stuck.items()),
             f"Mend the host, then run fab rollback --model {report.model}, which tries again.",
+        ],
+        "prepared": [
+            f"{what} is loaded and proven on {', '.join(report.hosts)}; no request moved."
+        ],
+        "incomplete": [
+            f"{what}: not everything is done. {report.outcome.reason}".rstrip(),
+            *(f"{place}: {reason}" for place, reason in report.outcome.stuck.items()),
+            "See fab status for what is left.",
         ],
     }[report.outcome.kind]
     return [*lines, *warning]

@@ -16,6 +16,7 @@ What the edge promises to clients and to a rollout:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -101,6 +102,21 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
             "",
         ]
     )
+
+
+def validator_at(folder: Path) -> list[Path]:
+    """The files of `VALIDATOR` where they were copied to `folder`."""
+    return [folder / path.name for path in VALIDATOR]
+
+
+def edge_config_diff(site: Site, name: str, current: str, validator: Sequence[Path]) -> list[str]:
+    """Lines that a new config of the edge would remove (-) and add (+), with their sections.
+
+    Empty where `current`, the text that its HAProxy has, is the one of the site.
+    """
+    wanted = haproxy_cfg(site, name, validator).splitlines()
+    lines = difflib.unified_diff(current.splitlines(), wanted, "has", "site", n=2, lineterm="")
+    return list(lines)[2:]
 
 
 def _targets(hosts: Mapping[str, SiteHost], port: int) -> dict[str, str]:

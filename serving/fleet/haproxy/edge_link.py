@@ -22,7 +22,7 @@ class EdgeUnreachable(EdgeError, Unreachable):
 
 
 class EdgeLink(Protocol):
-    """How one edge is reached. Every method raises EdgeError."""
+    """The way to one edge. Every method raises EdgeError."""
 
     @property
     def state(self) -> Path:

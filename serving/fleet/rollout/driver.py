@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.inventory import Host
+from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment
 
 
@@ -85,6 +87,25 @@ class FleetDriver(Protocol):
     def read_host(self, host: Host) -> HostState:
         """The host as it is. A host that cannot be read is a state with a problem."""
 
+    def read_hosts(self, verify: bool = False) -> dict[str, HostState]:
+        """Every host by name, read at the same time; with `verify` each verifies all it has."""
+
+    def read_routing(self) -> dict[str, Routing | str]:
+        """The model's routing at each edge by name; a sentence for one that cannot be read."""
+
+    def edges_of(self, host: Host) -> tuple[str, ...]:
+        """The names of the edges that the host stands behind."""
+
+    def edge_states(self) -> dict[str, str]:
+        """Each host's state at its edges, without a word to the host; those of an edge that does
+        not answer are missing."""
+
+    def route(self, edge: str, routing: Routing) -> None:
+        """Give the model this routing at one edge: on its disk first, then at run time."""
+
+    def counters(self) -> dict[int, VersionCounters]:
+        """Requests by version over all edges that answer, since each was started."""
+
     def peers_up(self, host: Host) -> int:
         """The number of other hosts of its region that take traffic now."""
 
@@ -117,6 +138,13 @@ class FleetDriver(Protocol):
 
     def check_golden(self, host: Host, version: int) -> str:
         """Warm `version` up and compare golden examples on it; returns a sentence for people."""
+
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        """Put one golden question to `version`, which is loaded on the host.
+
+        Raises FleetError where the host cannot be reached or the version has no examples; what
+        the version does with the question is in the sample.
+        """
 
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""

@@ -1,120 +1,189 @@
-"""One host, from the version it serves to the next and back: the order that loses no request.
+"""One host, from the versions it serves to the next: the orders of steps that lose no request.
 
-drain, finish what is in flight, load, check the golden examples, persist for a restart, give
-back, watch. Each step may be run again after a crash; it then finds its work done.
+`prepare` loads a version beside those that serve: nothing of it is given to clients, because the
+edge's map names another, so nothing is drained. `activate` is for a version that cannot lie beside
+the one before: drain, load, check, give back, watch. Each step may be run again after a crash; it
+then finds its work done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Iterable
 
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
-from serving.fleet.rollout.driver import FleetDriver
-from serving.fleet.rollout.records import Before
-from serving.fleet.rollout.rollout_plan import Change
-from serving.fleet.shipment import Shipment
-from serving.triton import model_config
+from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.rollout_plan import Change, version_names
+from serving.fleet.rollout.rollout_run import RolloutRun
 
-LogStep = Callable[[Host, str, str], None]
-"""`log_step(host, step, detail)`: journals and shows a step; raises when we may not go on."""
+_GLANCE_S = 0.1
 
 
 class Unhealthy(FleetError):
     """A host failed requests after it was given back to clients."""
 
 
-def activate(
-    driver: FleetDriver,
-    change: Change,
-    shipment: Shipment,
-    strategy: str,
-    max_errors: int,
-    rollback: bool,
-    log_step: LogStep,
-) -> None:
-    """Bring one host to `change.versions`. Raises FleetError; the host is then as far as it got."""
-    host, versions = change.host, change.versions
+class StuckVersion(FleetError):
+    """A version stays between two states: only a restart of its Triton ends that."""
+
+
+def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
+    """Load the version beside what the host serves, and prove it and those of `beside` there.
+
+    One of `beside` that does not answer rightly is restarted with its Triton, drained: it must be
+    a way back. Raises FleetError; the host is then as far as it got.
+    """
+    host, driver, versions = change.host, run.driver, change.prepared
+    others = tuple(v for v in beside if v in versions and v != run.shipment.version)
+    state = read(run, host)
+    fresh = change.restart or not state.alive or run.config.strategy == "restart"
+    run.log_step(host, "install", str(run.shipment))
+    driver.install(host, run.shipment)
+    if fresh:
+        restart(run, change, versions)
+    else:
+        try:
+            await_quiet(run, host)
+        except StuckVersion as error:
+            run.log_step(host, "stuck", str(error))
+            restart(run, change, versions)
+    run.log_step(host, "load", version_names(versions))
+    driver.serve(host, versions, run.rollback)
+    driver.persist(host, versions, run.rollback)
+    prove(run, host, (run.shipment.version,))
+    try:
+        prove(run, host, others)
+    except FleetError as error:
+        if fresh:
+            raise
+        run.log_step(host, "failed", str(error))
+        restart(run, change, versions)
+        prove(run, host, (run.shipment.version, *others))
+    run.record_proven(host, tuple(sorted((run.shipment.version, *others))))
+    if not change.parked:
+        give_back(run, host, change.before.edge)
+
+
+def activate(run: RolloutRun, change: Change) -> None:
+    """Bring one host to `change.versions`, out of traffic while it is changed. Raises FleetError;
+    the host is then as far as it got."""
+    host, driver, versions = change.host, run.driver, change.versions
     alone = not driver.peers_up(host)
-    down = not driver.read_host(host).alive
+    down = not read(run, host).alive
+    strategy = run.config.strategy
     if change.before.edge == READY and alone and strategy == "restart" and not down:
-        raise FleetError(
-            f"{host.name} is the last host of {host.region} that takes traffic: its Triton will "
-            "not be restarted. Bring another host up, or use --set rollout.strategy=load."
-        )
+        raise FleetError(_last_host(host))
     if alone and not down:
         # Loading beside a version that serves loses nothing either; it only costs latency.
-        log_step(host, "keep", "last host of its region: loads without being drained")
+        run.log_step(host, "keep", "last host of its region: loads without being drained")
     else:
-        log_step(host, "drain", "")
+        run.log_step(host, "drain")
         driver.drain(host)
-    log_step(host, "install", str(shipment))
-    driver.install(host, shipment)
-    if down or (strategy == "restart" and not alone):
-        log_step(host, "restart", "Triton, in maintenance at the edge")
+    run.log_step(host, "install", str(run.shipment))
+    driver.install(host, run.shipment)
+    if down or change.restart or (strategy == "restart" and not alone):
+        run.log_step(host, "restart", "Triton, in maintenance at the edge")
         driver.set_maintenance(host)
-        driver.persist(host, versions, rollback)
+        driver.persist(host, versions, run.rollback)
         driver.restart(host)
-    log_step(host, "load", _list(versions))
-    driver.serve(host, versions, rollback)
-    log_step(host, "check", "")
-    log_step(host, "checked", driver.check_golden(host, shipment.version))
-    driver.persist(host, versions, rollback)
+    run.log_step(host, "load", version_names(versions))
+    driver.serve(host, versions, run.rollback)
+    prove(run, host, (run.shipment.version,))
+    driver.persist(host, versions, run.rollback)
+    run.record_proven(host, (run.shipment.version,))
+    give_back(run, host, change.before.edge)
     if change.before.edge != READY:
-        driver.set_edge(host, change.before.edge)
-        log_step(host, "keep", f"left in {change.before.edge}, as it was before")
         return
-    log_step(host, "undrain", "")
-    driver.set_edge(host, READY)
     traffic = driver.watch(host)
-    if traffic.errors > max_errors:
+    if traffic.errors > run.config.max_errors:
         raise Unhealthy(
             f"{host.name} failed {traffic.errors} of {traffic.requests} requests after it was "
-            f"given {shipment} and traffic (rollout.max_errors is {max_errors})."
+            f"given {run.shipment} and traffic (rollout.max_errors is {run.config.max_errors})."
         )
     seen = f"{traffic.requests} requests, {traffic.errors} failed"
     # No traffic is no evidence; the golden examples are the host's check.
-    log_step(host, "healthy", seen if traffic.requests else "no traffic yet; golden examples only")
+    detail = seen if traffic.requests else "no traffic yet; golden examples only"
+    run.log_step(host, "healthy", detail)
 
 
-def restore(driver: FleetDriver, host: Host, before: Before, log_step: LogStep) -> None:
-    """Bring one host back to what it was. Raises FleetError; the host may then be out of traffic.
+def restart(run: RolloutRun, change: Change, versions: tuple[int, ...]) -> None:
+    """Restart the Triton of a host with `versions`, out of traffic; it stays in maintenance.
 
-    What already is as before stays untouched. The versions before may be older than the one that
-    is undone: each change is a rollback.
+    Raises FleetError, without a change, for the last host of its region that takes traffic.
     """
-    state = driver.read_host(host)
+    host, driver = change.host, run.driver
+    take_out(run, change)
+    run.log_step(host, "restart", "Triton, in maintenance at the edge")
+    driver.set_maintenance(host)
+    driver.persist(host, versions, rollback=True)
+    driver.restart(host)
+    if versions:
+        driver.serve(host, versions, rollback=True)
+
+
+def take_out(run: RolloutRun, change: Change) -> None:
+    """Drain a host. Raises FleetError for the last one of its region that takes traffic."""
+    host, driver = change.host, run.driver
+    in_traffic = change.before.edge == READY and not change.parked
+    run.log_step(host, "drain")
+    with run.draining:  # of two hosts of a region, one sees that the other is gone
+        alone = in_traffic and not change.useless and not driver.peers_up(host)
+        if alone and read(run, host).alive:
+            raise FleetError(_last_host(host))
+        driver.drain(host)
+
+
+def prove(run: RolloutRun, host: Host, versions: Iterable[int]) -> None:
+    """Put the golden questions to each of `versions`. Raises FleetError."""
+    for version in versions:
+        run.log_step(host, "check", str(version))
+        run.log_step(host, "checked", run.driver.check_golden(host, version))
+
+
+def give_back(run: RolloutRun, host: Host, edge: str) -> None:
+    """Give the host the state at its edge that it had."""
+    if read(run, host).edge == edge:
+        return
+    run.log_step(host, "undrain" if edge == READY else "keep", f"{edge} at the edge, as before")
+    run.driver.set_edge(host, edge)
+
+
+def read(run: RolloutRun, host: Host) -> HostState:
+    """The host as it is. Raises FleetError where it cannot be read."""
+    state = run.driver.read_host(host)
     if state.problem:
         raise FleetError(state.problem)
-    try:
-        persisted = model_config.versions_in(before.config)
-        same = state.serving == before.served and model_config.same_config(
-            state.config, before.config
-        )
-    except model_config.ModelConfigError as error:
-        raise FleetError(f"{host.name}: {error}") from error
-    if same and state.alive:
-        if state.edge != before.edge:
-            log_step(host, "undrain", f"{before.edge} again")
-            driver.set_edge(host, before.edge)
-        return
-    if state.edge == READY and driver.peers_up(host):
-        log_step(host, "drain", "to undo")
-        driver.drain(host)
-    log_step(host, "undo", f"back to {_list(before.served)}")
-    driver.persist(host, persisted, rollback=True)
-    if not state.alive:
-        driver.set_maintenance(host)
-        driver.restart(host)
-    if before.served:
-        driver.serve(host, before.served, rollback=True)
-        log_step(host, "checked", driver.check_golden(host, max(before.served)))
-    else:
-        driver.withdraw(host)
-    driver.set_edge(host, before.edge)
-    log_step(host, "undone", f"serves {_list(before.served)}, edge {before.edge}")
+    return state
 
 
-def _list(versions: tuple[int, ...]) -> str:
-    return " and ".join(str(version) for version in versions) if versions else "nothing"
+def await_quiet(run: RolloutRun, host: Host) -> HostState:
+    """The host once no version is LOADING or UNLOADING. Raises StuckVersion, FleetError.
+
+    A load whose SSH broke off goes on in Triton: what is read before its end is not what stays.
+    """
+    began = shown = time.monotonic()
+    while True:
+        state = read(run, host)
+        moving = [(v, why) for v, why in state.unready if why.startswith(("LOADING", "UNLOADING"))]
+        if not moving or not state.alive:
+            return state
+        waited = time.monotonic() - began
+        loading = any(why.startswith("LOADING") for _, why in moving)
+        limit = run.fleet.load_timeout_s if loading else run.config.unload_timeout_s
+        names = ", ".join(f"{run.shipment.model}/{v} {why}" for v, why in moving)
+        if waited > limit:
+            raise StuckVersion(f"{host.name}: {names} for {waited:.0f} s.")
+        if time.monotonic() - shown > 5:
+            shown = time.monotonic()
+            run.progress(host.name, "wait", f"{names}, up to {limit:g} s")
+        run.lease.check()
+        time.sleep(_GLANCE_S)
+
+
+def _last_host(host: Host) -> str:
+    return (
+        f"{host.name} is the last host of {host.region} that takes traffic: its Triton will "
+        "not be restarted. Bring another host up, or use --set rollout.strategy=load."
+    )

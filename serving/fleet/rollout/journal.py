@@ -1,6 +1,8 @@
 """The steps of rollouts, one JSON object per line, on disk before each is done.
 
-`rollouts.jsonl` has every step; `ledger.jsonl` has each version in production. Both only grow.
+`rollouts.jsonl` has every step; `ledger.jsonl` has each version in production, and its line is the
+one commit point: a rollout that is in the ledger is finished, whatever else is missing. Both only
+grow.
 A controller that is killed leaves at worst half a line at the end: it is skipped by readers and
 closed by the next writer.
 """
@@ -8,13 +10,15 @@ closed by the next writer.
 from __future__ import annotations
 
 import json
+import os
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conf.names import LETTERS, NAME, shown
 from conf.user import user_name
 from serving.artifact.durable import append_line
 from serving.fleet.rollout.records import (
@@ -27,19 +31,31 @@ from serving.fleet.rollout.records import (
     event_from,
     read_records,
 )
+from serving.fleet.routing import Routing
 
 ROLLOUTS, LEDGER = "rollouts.jsonl", "ledger.jsonl"
-_ENDS = ("done", "rolled-back", "refused")
+PERSON = "LOCKGATE_AS"
+"""Variable of the environment with the name of the person at the controls."""
+_ENDS = ("done", "rolled-back", "refused", "incomplete", "prepared")
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A rollout that neither ended nor was undone, and the hosts it had begun to change."""
+    """A rollout that neither ended nor was undone, and what it had begun to change.
+
+    `action` is deploy, rollback or heal. `touched` are hosts as they were before, `parked` the edge
+    states of those that were only taken out of traffic, `routing` that of the edges before. A
+    rollout that is `committed` ended well but for its last checks: nothing of it is to be undone.
+    """
 
     rollout: str
     model: str
     version: int
     touched: dict[str, Before]
+    action: str = "deploy"
+    parked: dict[str, str] = field(default_factory=dict)
+    routing: dict[str, Routing] = field(default_factory=dict)
+    committed: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +87,38 @@ class Journal:
         return [one for one in self.read_rollouts().entries if model in (None, one.model)]
 
     def unfinished(self, model: str) -> Unfinished | None:
-        """The open rollout that a killed controller left of `model`, if any."""
-        return unfinished(self.events(model))
+        """The rollout of `model` that did not get to the ledger, if a killed controller left one
+        or its undo did not succeed."""
+        found = self.open_rollout(model)
+        return None if found is None or found.committed else found
+
+    def open_rollout(self, model: str) -> Unfinished | None:
+        """The last rollout of `model` where it has no end, committed or not."""
+        return open_rollout(self.events(model), {one.rollout for one in self.productions(model)})
+
+    def is_committed(self, model: str, rollout: str) -> bool:
+        """True when the ledger has the rollout."""
+        return any(entry.rollout == rollout for entry in self.productions(model))
+
+    def warm(self, model: str) -> dict[str, tuple[int, ...]]:
+        """The versions that were proven last on each host, and are not known to have left it."""
+        found: dict[str, tuple[int, ...]] = {}
+        for one in self.events(model):
+            if one.event == "proven":
+                found[one.host] = one.versions
+            elif one.event == "before" and one.host in found:
+                found[one.host] = tuple(v for v in found[one.host] if v in one.versions)
+        return found
+
+    def quarantined(self) -> dict[str, str]:
+        """The hosts that are kept out of traffic until `fab undrain`, each with the reason."""
+        found: dict[str, str] = {}
+        for one in self.read_rollouts().entries:
+            if one.event == "quarantined":
+                found[one.host] = str(one.content.get("reason", ""))
+            elif one.event == "unquarantined":
+                found.pop(one.host, None)
+        return found
 
     def enter(self, action: str, rollout: str, **content: Any) -> None:
         """Append to the ledger what production is from now on."""
@@ -86,33 +132,49 @@ class Journal:
         return [entry for entry in self.read_ledger().entries if entry.model == model]
 
 
-def unfinished(events: Iterable[JournalEvent]) -> Unfinished | None:
+def open_rollout(events: Iterable[JournalEvent], ledger: Container[str]) -> Unfinished | None:
     """The open rollout in one model's events; a later start takes over what an earlier one touched.
 
-    A rollout whose undo did not succeed stays open: its hosts are still not as they were.
+    `ledger` has the ids of committed rollouts. A rollout whose undo did not succeed stays open: its
+    hosts are still not as they were.
     """
     found: Unfinished | None = None
     for one in events:
         if one.event == "started" and one.model and one.version:
-            inherited = found.touched if found else {}
-            found = Unfinished(one.rollout, one.model, one.version, dict(inherited))
+            earlier = _settled(found, ledger)
+            found = Unfinished(
+                one.rollout, one.model, one.version,
+                dict(earlier.touched) if earlier else {},
+                str(one.content.get("action", "deploy")),
+                dict(earlier.parked) if earlier else {},
+                {**one.routing, **(earlier.routing if earlier else {})},
+            )  # fmt: skip
         elif found and one.before:
             found.touched.setdefault(one.host, one.before)
+        elif found and one.event == "parked":
+            found.parked.setdefault(one.host, str(one.content["edge"]))
         elif found and one.event in _ENDS:
             found = None
-    return found
+    return _settled(found, ledger)
+
+
+def _settled(found: Unfinished | None, ledger: Container[str]) -> Unfinished | None:
+    if found is None or found.rollout not in ledger:
+        return found
+    return replace(found, touched={}, routing={}, committed=True)
 
 
 def history(entries: Iterable[LedgerEntry]) -> list[int]:
     """Versions in production, as a stack: a deployment pushes, a rollback pops down to its target.
 
-    So a rollback never returns to a version that an earlier rollback left.
+    So a rollback never returns to a version that an earlier rollback left, nor to one above its
+    target where the target is older than the ledger.
     """
     stack: list[int] = []
     for entry in entries:
-        if entry.action == "rollback" and entry.version in stack:
-            del stack[stack.index(entry.version) + 1 :]
-        elif not stack or stack[-1] != entry.version:
+        if entry.action == "rollback":
+            stack = [version for version in stack if version <= entry.version]
+        if not stack or stack[-1] != entry.version:
             stack.append(entry.version)
     return stack
 
@@ -120,12 +182,24 @@ def history(entries: Iterable[LedgerEntry]) -> list[int]:
 def append(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one line and wait until it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    append_line(path, json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
+    line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+    # Bytes of a command line that are no UTF-8 are half a surrogate pair here: as JSON's escape.
+    append_line(path, line.encode(errors="backslashreplace").decode())
 
 
 def operator() -> str:
-    """The person or identity and the machine at the controls."""
-    return f"{user_name()}@{socket.gethostname()}"
+    """The person at the controls, the account and the machine: `anna as lg-deploy@control`.
+
+    The person is the one that `fab --as` names (`LOCKGATE_AS`), else the one who came by sudo;
+    both are for people to read, and prove nothing.
+    """
+    account = user_name()
+    here = f"{account}@{socket.gethostname()}"
+    person = os.environ.get(PERSON) or os.environ.get("SUDO_USER") or account
+    if person == account:
+        return here
+    named = person if NAME.fullmatch(person) and len(person) <= LETTERS else shown(person)
+    return f"{named} as {here}"
 
 
 def _now() -> str:

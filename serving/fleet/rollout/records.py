@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from conf.errors import LockgateError
 from conf.names import check_name, shown
+from serving.fleet.routing import Routing
 
 Record = TypeVar("Record")
 ACTIONS = ("deploy", "rollback")
+_OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted")
+_OF_THE_FLEET = ("locked", "unlocked", *_OF_ONE_HOST)
+_OF_A_HOST = ("step", "before", "proven", "parked", *_OF_ONE_HOST)
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class Before:
 class JournalEvent:
     """One line of the journal. `model` and `version` are None for a lock of the whole fleet.
 
-    `host` is that of a step, else empty; `before` the host's state in an event of that name;
-    `content` is the whole line.
+    `host` is that of an event about one, else empty; `before` its state in an event of that name;
+    `versions` those that it was about to serve (`before`) or was proven to serve (`proven`);
+    `routing` those of the edges when a rollout started; `content` is the whole line.
     """
 
     at: str
@@ -62,6 +67,8 @@ class JournalEvent:
     host: str
     before: Before | None
     content: Mapping[str, Any]
+    versions: tuple[int, ...] = ()
+    routing: Mapping[str, Routing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,18 +135,29 @@ def event_from(content: Any) -> JournalEvent:
     kind = _text(content, "event")
     model = version = before = None
     host = ""
-    if kind not in ("locked", "unlocked"):
+    versions: tuple[int, ...] = ()
+    routing: dict[str, Routing] = {}
+    if kind not in _OF_THE_FLEET:
         model = check_name("model", _text(content, "model"))
         version = _number(content["version"])
-    if kind in ("step", "before"):
+    if kind in _OF_A_HOST:
         host = check_name("host", _text(content, "host"))
     if kind == "step":
         _text(content, "step")
     if kind == "before":
         before = Before.from_json(content["before"])
+    if kind in ("before", "proven"):
+        versions = tuple(_number(one) for one in content.get("versions", ()))
+    if kind == "parked" and _text(content, "edge") not in ("ready", "drain", "maint"):
+        raise ValueError("edge is none")
+    if kind == "started" and isinstance(content.get("routing"), dict):
+        routing = {
+            check_name("edge", str(name)): Routing.from_json(one)
+            for name, one in content["routing"].items()
+        }
     return JournalEvent(
         _time(content), _text(content, "who"), _rollout(content), kind, model, version, host,
-        before, content,
+        before, content, versions, routing,
     )  # fmt: skip
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.artifact.golden import GoldenExample
+from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy import edge
+from serving.fleet.haproxy.edge import ServerState
+from serving.fleet.haproxy.edge_group import set_at_all, wait_idle_at_all
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
-from serving.fleet.rollout.engine import RolloutConfig
+from serving.fleet.rollout.rollout_config import RolloutConfig
+from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment, read_shipment
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.fanout import FanOut
+from serving.fleet.ssh.golden_probe import GoldenProbe
 from serving.fleet.ssh.remote_edge import edge_of
 from serving.fleet.ssh.triton import (
     check_golden,
@@ -37,6 +44,9 @@ class SshDriver:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self.fence = fence
         self._shells: dict[str, Shell] = {}
+        self._edges = {one.name: edge_of(one) for one in fleet.edges}
+        self.transfers = FanOut(config.transfer_fetches)
+        self._probes: dict[tuple[str, int], GoldenProbe] = {}
 
     def __enter__(self) -> SshDriver:
         return self
@@ -46,9 +56,14 @@ class SshDriver:
 
     def close(self) -> None:
         """Close every connection."""
+        for probe in self._probes.values():
+            probe.close()
+        self._probes.clear()
         for shell in self._shells.values():
             shell.close()
         self._shells.clear()
+        for at in self._edges.values():
+            at.close()
 
     def read_hosts(self, verify: bool = False) -> dict[str, HostState]:
         """Every host of the fleet, by name, read at the same time.
@@ -68,12 +83,13 @@ class SshDriver:
         return self.read_host(host)
 
     def read_host(self, host: Host) -> HostState:
+        at_edge = ServerState(edge.READY, False, 0, 0, 0, 0)
         try:
+            at_edge = self._at_edges(host)
             shell = self._shell(host)
             facts = transfer.read_facts(self._verbs(host), self.model)
             with fleet_errors(host.name):
                 versions_in(facts.config)  # a config that Triton could not read is a problem
-            at_edge = self._edge(host).state(host.name)
             alive = triton_is_live(shell)
             return HostState(
                 host=host.name,
@@ -87,17 +103,75 @@ class SshDriver:
                 verification=facts.verification,
                 highest=facts.highest or None,
                 odd=facts.odd,
+                unready=tuple(
+                    (version, f"{state} {reason}".strip())
+                    for version, (state, reason) in sorted(facts.states.items())
+                    if state not in ("READY", "")
+                ),
+                golden=tuple(
+                    (version, f"{one.detail} (at {one.at})")
+                    for version, one in sorted(facts.golden.items())
+                    if not one.ok
+                ),
+                memory_bytes=facts.memory_bytes,
             )
         except FleetError as error:
-            return HostState(host.name, host.region, problem=str(error))
+            problem = str(error)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             # Something odd on one host is that host's problem, and hides no other.
             problem = f"{host.name}: {type(error).__name__}: {error}"
-            return HostState(host.name, host.region, problem=problem)
+        return HostState(host.name, host.region, edge=at_edge.admin, up=at_edge.up, problem=problem)
+
+    def read_routing(self) -> dict[str, Routing | str]:
+        names = [one.name for one in self.fleet.edges]
+        with ThreadPoolExecutor(max_workers=min(len(names), 32)) as pool:
+            return dict(zip(names, pool.map(self._routing, names), strict=True))
+
+    def _routing(self, name: str) -> Routing | str:
+        try:
+            return self._edge(name).routing(self.model)
+        except FleetError as error:
+            return str(error)
+
+    def edges_of(self, host: Host) -> tuple[str, ...]:
+        return tuple(one.name for one in self.fleet.region_of(host).edges)
+
+    def edge_states(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for region in self.fleet.regions:
+            try:
+                states = [self._edge(one.name).states() for one in region.edges]
+            except FleetError:
+                continue  # named where it is to be changed
+            for host in region.hosts:
+                at = [one[host.name].admin for one in states if host.name in one]
+                if at:
+                    found[host.name] = _lowest(at)
+        return found
+
+    def route(self, edge: str, routing: Routing) -> None:
+        self._edge(edge).route(self.model, routing)
+
+    def counters(self) -> dict[int, VersionCounters]:
+        found: dict[int, VersionCounters] = {}
+        for one in self.fleet.edges:
+            try:
+                counted = self._edge(one.name).counters(self.model)
+            except FleetError:
+                continue  # the edge that does not answer is named where it is to be changed
+            for version, more in counted.items():
+                sofar = found.get(version, VersionCounters(0, 0))
+                found[version] = VersionCounters(
+                    sofar.requests + more.requests, sofar.errors + more.errors
+                )
+        return found
 
     def peers_up(self, host: Host) -> int:
-        states = self._edge(host).states()
-        return sum(s.takes_traffic for name, s in states.items() if name != host.name)
+        """The fewest that any edge of the region sees: each must have somebody to send to."""
+        return min(
+            sum(one.takes_traffic for name, one in at.states().items() if name != host.name)
+            for at in self._edges_of(host)
+        )
 
     def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
         limits = transfer.TransferLimits(
@@ -105,22 +179,34 @@ class SshDriver:
             free_shm=self.config.free_shm_mib << 20,
             transfer_kib_s=self.config.transfer_limit_kib_s,
         )
-        return transfer.stage(self._verbs(host), shipment, limits, rollback)
+        verbs = self._verbs(host)
+        return self.transfers.stage(host, verbs, shipment, limits, rollback).sentence
 
     def drain(self, host: Host) -> None:
-        self._edge(host).set(host.name, edge.DRAIN)
-        self._edge(host).wait_idle(host.name, self.config.drain_timeout_s)
+        self._set_everywhere(host, edge.DRAIN)
+        limit = self.config.drain_timeout_s
+        _raise_first(wait_idle_at_all(self._edges_of(host), host.name, limit))
+        wait_idle_at_all(self._edges_elsewhere(host), host.name, limit)
 
     def set_maintenance(self, host: Host) -> None:
-        self._edge(host).set(host.name, edge.MAINT)
+        self._set_everywhere(host, edge.MAINT)
 
     def set_edge(self, host: Host, state: str) -> None:
         if state == edge.READY:
             # Not before Triton itself is live: a server leaves maintenance as if it were healthy.
             self._wait_live(host)
-        self._edge(host).set(host.name, state)
+        self._set_everywhere(host, state)
         if state == edge.READY:
-            self._edge(host).wait_up(host.name, self.config.ready_timeout_s)
+            for at in self._edges_of(host):
+                at.wait_up(host.name, self.config.ready_timeout_s)
+
+    def _set_everywhere(self, host: Host, state: str) -> None:
+        """At every edge of its region that answers; raises the first failure after all were tried.
+
+        Where it stands in for another region's hosts too, as far as those edges answer.
+        """
+        set_at_all(self._edges_elsewhere(host), host.name, state)
+        _raise_first(set_at_all(self._edges_of(host), host.name, state))
 
     def install(self, host: Host, shipment: Shipment) -> None:
         self._verbs(host).call("install", shipment.model, shipment.version, timeout_s=_VERIFY_S)
@@ -158,10 +244,25 @@ class SshDriver:
         )
         return f"{count} golden examples of {self.model}/{version} equal"
 
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        shell, key = self._shell(host), (host.name, version)
+        probe = self._probes.get(key)
+        if probe is None or probe.shell is not shell:
+            examples = self._examples(version)
+            if not examples:
+                raise FleetError(
+                    f"the store has no golden examples of {self.model}/{version}: it cannot be "
+                    "compared on a host. Release it again, with examples."
+                )
+            limit_s = self.fleet.infer_timeout_s
+            probe = GoldenProbe(shell, self.model, version, examples, limit_s)
+            self._probes[key] = probe
+        return probe.sample()
+
     def watch(self, host: Host) -> Traffic:
-        first = self._edge(host).state(host.name)
+        first = self._at_edges(host)
         time.sleep(self.config.settle_s)
-        last = self._edge(host).state(host.name)
+        last = self._at_edges(host)
         if not last.up:
             raise FleetError(f"{host.name} went down at the edge after it was given traffic again.")
         return Traffic(last.requests - first.requests, last.errors - first.errors)
@@ -176,8 +277,27 @@ class SshDriver:
         except FleetError:
             return None
 
-    def _edge(self, host: Host) -> edge.Edge:
-        return edge_of(self.fleet.region_of(host).edges[0])
+    def _edge(self, name: str) -> edge.Edge:
+        return self._edges[name]
+
+    def _edges_of(self, host: Host) -> list[edge.Edge]:
+        return [self._edge(name) for name in self.edges_of(host)]
+
+    def _edges_elsewhere(self, host: Host) -> list[edge.Edge]:
+        own = self.edges_of(host)
+        return [at for name, at in self._edges.items() if name not in own]
+
+    def _at_edges(self, host: Host) -> ServerState:
+        """The host as all its edges see it: in traffic where it is at each, counts summed."""
+        seen = [at.state(host.name) for at in self._edges_of(host)]
+        return ServerState(
+            _lowest([one.admin for one in seen]),
+            all(one.up for one in seen),
+            sum(one.sessions for one in seen),
+            sum(one.queued for one in seen),
+            sum(one.requests for one in seen),
+            sum(one.errors for one in seen),
+        )
 
     def _shell(self, host: Host) -> Shell:
         shell = self._shells.get(host.name)
@@ -199,3 +319,13 @@ class SshDriver:
                     "host has the reason."
                 )
             time.sleep(0.1)
+
+
+def _lowest(states: list[str]) -> str:
+    """The state at the edges that lets the fewest requests through."""
+    return max(states, key=(edge.READY, edge.DRAIN, edge.MAINT).index)
+
+
+def _raise_first(failures: Mapping[str, FleetError]) -> None:
+    for error in failures.values():
+        raise error

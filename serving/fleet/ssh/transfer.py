@@ -1,4 +1,8 @@
-"""Bring a package onto a host: checked for room, sent once, verified there, moved in by rename.
+"""Bring a package onto a host: checked for room, brought once, verified there, moved in by rename.
+
+The signed manifest goes first: the host checks it, and answers which files it lacks. Only those are
+sent, or fetched from another host of the region (`fanout` decides), so what is equal in an older
+version, or came before a controller was killed, does not travel again.
 
 The order is the safety: bytes arrive in `staging/`, which nobody trusts, through an account that
 can do nothing else; the host copies them out of reach, verifies the copy with its own verifier and
@@ -9,10 +13,12 @@ second way to write to a file that was found good, and the verifier refuses it.
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from serving.artifact.verify import BESIDE
 from serving.fleet.errors import FleetError, FleetRefusal
 from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.driver import HostVerification
@@ -21,10 +27,27 @@ from serving.fleet.ssh.ssh_client import ssh_command
 from serving.fleet.ssh.verbs import HostVerbs, PackageRefused
 
 _VERIFY_S = 900
+_FETCH_S = 3600
+_COPIES = 3
+"""A package lies twice on its way in or once, then once in packages/, and once as Triton's copy."""
+_SPARE_INODES = 1024
 
 
 class NoRoom(FleetRefusal):
     """A host lacks disk or shared memory for the package."""
+
+
+@dataclass(frozen=True)
+class GoldenVerdict:
+    """The last golden question that a host put to a version of its own: equal or not, and when.
+
+    `at` is UTC in ISO form, `detail` a sentence where it is not `ok`.
+    """
+
+    ok: bool
+    detail: str
+    at: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,10 @@ class Facts:
 
     `config` is the text of the model's config.pbtxt, None where there is none. Room in bytes.
     `highest` is the highest version ever accepted, `odd` the names that are none of a version.
+    `states` are the state and its reason of each version that Triton lists, `memory_bytes` the
+    resident memory of Triton and its stubs (None: it does not run), `control` a sentence where its
+    control does not answer. `golden` are the host's own last golden questions by version, `work`
+    the verb that the host is at now ("" for none): one goes on when its connection is lost.
     """
 
     packages: dict[int, str]
@@ -43,6 +70,12 @@ class Facts:
     highest: int = 0
     odd: tuple[str, ...] = ()
     verification: HostVerification | None = None
+    states: dict[int, tuple[str, str]] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    control: str = ""
+    golden: dict[int, GoldenVerdict] = field(default_factory=dict)
+    work: str = ""
+    inodes_free: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,7 @@ def read_facts(verbs: HostVerbs, model: str) -> Facts:
 def parse_facts(content: dict[str, Any], model: str) -> Facts:
     """The content of an answer to `facts`. Raises KeyError, TypeError, ValueError."""
     found = content["models"][model]
-    config = found["config"]
+    config, memory = found["config"], content["memory_bytes"]
     return Facts(
         {int(version): str(digest) for version, digest in found["packages"].items()},
         tuple(sorted(int(version) for version in found["installed"])),
@@ -78,7 +111,17 @@ def parse_facts(content: dict[str, Any], model: str) -> Facts:
         int(found["highest"]),
         tuple(str(name) for name in found["odd"]),
         _verification(content["verified"]),
+        {int(v): (str(state), str(reason)) for v, (state, reason) in found["states"].items()},
+        None if memory is None else int(memory),
+        str(content["control"]),
+        {int(version): _golden(one) for version, one in found["golden"].items()},
+        str(content["work"]),
+        int(content["inodes_free"]) if "inodes_free" in content else None,
     )
+
+
+def _golden(one: dict[str, Any]) -> GoldenVerdict:
+    return GoldenVerdict(bool(one["ok"]), str(one["detail"]), str(one["at"]), float(one["seconds"]))
 
 
 def _verification(record: dict[str, Any] | None) -> HostVerification | None:
@@ -95,8 +138,28 @@ def fault_sentence(fault: dict[str, Any]) -> str:
     return f"{what} in its {fault['where']}: {fault['reason']}: {fault['detail']}"
 
 
-def check_room(host: str, facts: Facts, size: int, limits: TransferLimits) -> None:
-    """Raises NoRoom unless `size` more bytes leave the host as free as `limits` wants it."""
+@dataclass(frozen=True)
+class Arrival:
+    """A package that is on a host and verified: how it came, for people, and the bytes from here.
+
+    `source` is the host that it was fetched from, "" where it came from the controller.
+    """
+
+    sentence: str
+    sent_bytes: int = 0
+    source: str = ""
+
+
+def check_room(host: str, facts: Facts, size: int, limits: TransferLimits, files: int = 0) -> None:
+    """Raises NoRoom unless `size` more bytes in `files` leave the host as free as `limits` wants.
+
+    A host that knows no number of inodes has enough.
+    """
+    if facts.inodes_free is not None and facts.inodes_free < files + _SPARE_INODES:
+        raise NoRoom(
+            f"{host}: {facts.inodes_free} inodes are free on its disk; the package takes {files} "
+            f"and {_SPARE_INODES} must remain. Nothing was changed: remove small files there."
+        )
     if facts.disk_free < size + limits.free_disk:
         raise NoRoom(
             f"{host}: {facts.disk_free >> 20} MiB of disk are free; the package takes "
@@ -107,21 +170,19 @@ def check_room(host: str, facts: Facts, size: int, limits: TransferLimits) -> No
         raise NoRoom(
             f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, "
             f"{limits.free_shm >> 20} MiB are wanted (rollout.free_shm_mib). Regions left by a "
-            "killed Triton may be removed there: ls /dev/shm/lockgate_*. Nothing was "
-            "changed."
+            "killed Triton are removed by its next start: fab restart. Nothing was changed."
         )
 
 
 def rsync_argv(source: Path, host: Host, ssh: Ssh, name: str, kib_s: int) -> list[str]:
-    """Send a package folder into the folder `name` of the host's staging.
+    """Send the files named on standard input from a package into the folder `name` of staging.
 
-    The folder has the files of an earlier version; what is equal is not sent again. By checksum,
-    not by time and size: two versions' files may well share both. Neither times nor modes are
-    sent: what is not ours there stays as it is.
+    By checksum, not by time and size: a part of an interrupted transfer may share both. Neither
+    times nor modes are sent: what is not ours there stays as it is.
     """
     address = f"[{host.address}]" if ":" in host.address else host.address
     return [
-        "rsync", "--recursive", "--links", "--checksum", "--delete", "--partial",
+        "rsync", "--files-from=-", "--links", "--checksum", "--partial",
         # New folders are their group's to clear; without --perms nothing that is there changes.
         "--chmod=D775,F664", "--timeout=60", "--stats",
         *([f"--bwlimit={kib_s}"] if kib_s else []),
@@ -131,27 +192,72 @@ def rsync_argv(source: Path, host: Host, ssh: Ssh, name: str, kib_s: int) -> lis
 
 
 def stage(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool) -> str:
-    """Have the verified package in the host's `packages/`; returns what was done, for people.
+    """Have the verified package in the host's `packages/`, from here; returns how, for people.
 
     Raises NoRoom, PackageRefused (the host then has nothing of it), FleetError, Unreachable.
     """
-    shell, named = verbs.shell, (shipment.model, shipment.version)
-    facts = read_facts(verbs, shipment.model)
-    if facts.packages.get(shipment.version) != shipment.digest:
-        # Twice on its way in, once in packages/, once as Triton's copy of the version folder.
-        check_room(shell.host.name, facts, 3 * shipment.size, limits)
-    ready = verbs.call("prepare", *named, rollback=rollback, timeout_s=_VERIFY_S)["ready"]
-    if ready is not None:
-        _same(shell.host.name, ready, shipment)
+    if is_ready(verbs, shipment, limits, rollback):
         return "already there and verified"
-    argv = rsync_argv(
-        shipment.path, shell.host, shell.ssh, f"{shipment.model}-{shipment.version}",
-        limits.transfer_kib_s,
-    )  # fmt: skip
-    sent = _rsync(argv)
-    accepted = verbs.call("accept", *named, rollback=rollback, timeout_s=_VERIFY_S)["digest"]
-    _same(shell.host.name, accepted, shipment)
-    return f"{_mib(sent)} sent of {_mib(shipment.size)}, verified"
+    return send(verbs, shipment, limits, rollback).sentence
+
+
+def is_ready(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool) -> bool:
+    """True when the host has the package, verified just now; else it is ready to receive it.
+
+    Raises NoRoom, PackageRefused, FleetError, Unreachable.
+    """
+    host = verbs.shell.host.name
+    facts = read_facts(verbs, shipment.model)
+    comes = facts.packages.get(shipment.version) != shipment.digest
+    # One that is there already may still have to be copied for Triton.
+    copies = _COPIES if comes else int(shipment.version not in facts.installed)
+    check_room(host, facts, copies * shipment.size, limits, copies * len(shipment.manifest.files))
+    ready = _call(verbs, "prepare", shipment, rollback)["ready"]
+    if ready is not None:
+        _same(host, ready, shipment)
+    return ready is not None
+
+
+def send(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool) -> Arrival:
+    """Send from here what a host that is ready to receive lacks, and have it accepted.
+
+    Raises PackageRefused (the host then has nothing of it), FleetError, Unreachable.
+    """
+    beside = [name for name in BESIDE if (shipment.path / name).exists()]
+    sent = _rsync(verbs, shipment, beside, limits)
+    lacking = _call(verbs, "missing", shipment, rollback)["files"]
+    # A host chooses among the files of the package, and cannot name others of this machine.
+    paths = [entry.path for entry in shipment.manifest.files if entry.path in lacking]
+    if paths:
+        sent += _rsync(verbs, shipment, paths, limits)
+    _accept(verbs, shipment, rollback)
+    return Arrival(f"{_mib(sent)} sent of {_mib(shipment.size)}, verified", sent)
+
+
+def fetch(
+    verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool, source: str
+) -> Arrival:
+    """Have a host that is ready to receive fetch what it lacks from `source`, and accept it.
+
+    `source` must have offered it. Raises FleetError, PackageRefused, Unreachable.
+    """
+    named = (shipment.model, shipment.version, shipment.digest, source)
+    content = verbs.call(
+        "fetch", *named, rollback=rollback, timeout_s=_FETCH_S, limit_kib_s=limits.transfer_kib_s
+    )
+    _accept(verbs, shipment, rollback)
+    came = f"{_mib(int(content['bytes']))} of {_mib(shipment.size)}"
+    return Arrival(f"{came} fetched from {source}, none sent, verified", 0, source)
+
+
+def _accept(verbs: HostVerbs, shipment: Shipment, rollback: bool) -> None:
+    digest = _call(verbs, "accept", shipment, rollback)["digest"]
+    _same(verbs.shell.host.name, digest, shipment)
+
+
+def _call(verbs: HostVerbs, verb: str, shipment: Shipment, rollback: bool) -> dict[str, Any]:
+    named = (shipment.model, shipment.version)
+    return verbs.call(verb, *named, rollback=rollback, timeout_s=_VERIFY_S)
 
 
 def _same(host: str, digest: object, shipment: Shipment) -> None:
@@ -163,13 +269,20 @@ def _same(host: str, digest: object, shipment: Shipment) -> None:
         )
 
 
-def _rsync(argv: list[str]) -> int:
-    """Run rsync; returns the bytes it sent."""
-    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _rsync(
+    verbs: HostVerbs, shipment: Shipment, paths: Sequence[str], limits: TransferLimits
+) -> int:
+    """Run rsync for these files; returns the bytes it sent."""
+    shell, name = verbs.shell, f"{shipment.model}-{shipment.version}"
+    argv = rsync_argv(shipment.path, shell.host, shell.ssh, name, limits.transfer_kib_s)
+    done = subprocess.run(argv, capture_output=True, text=True, input="\n".join([*paths, ""]))
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         reason = lines[0] if lines else f"status {done.returncode}"
-        raise FleetError(f"sending to {argv[-1]} failed: {reason}. Nothing was activated there.")
+        raise FleetError(
+            f"sending to {argv[-1]} failed: {reason}. Nothing was activated there, and what "
+            "arrived is kept: typed again, it goes on."
+        )
     for line in done.stdout.splitlines():
         if line.startswith("Total bytes sent:"):
             return int(line.split(":")[1].replace(",", "").strip())

@@ -16,6 +16,7 @@ from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh.connection import Shell
 
 _ANSWER = "lockgate-answer"
+_STUCK = ("stuck-unload", "stuck-load")
 _REFUSALS = (*EXIT_CODES, "older-version")
 
 
@@ -27,6 +28,10 @@ class PackageRefused(FleetRefusal):
         self.reason = reason
 
 
+class StuckTriton(FleetError):
+    """A host's Triton does not come to an end with a version; it must be drained and restarted."""
+
+
 @dataclass(frozen=True)
 class HostVerbs:
     """The verbs of one host, for a controller whose fencing number is `fence`."""
@@ -35,18 +40,25 @@ class HostVerbs:
     fence: int = 0
 
     def call(
-        self, verb: str, *arguments: object, rollback: bool = False, timeout_s: float | None = None
+        self,
+        verb: str,
+        *arguments: object,
+        rollback: bool = False,
+        timeout_s: float | None = None,
+        limit_kib_s: int = 0,
     ) -> dict[str, Any]:
         """Have the host do `verb`; the content of its answer.
 
         Raises PackageRefused where the host refuses a package, LeaseLost where it has seen a newer
-        controller, FleetError for any other refusal or an answer that is none, Unreachable.
+        controller, StuckTriton where only a restart helps, FleetError for any other refusal or an
+        answer that is none, Unreachable.
         """
         limit = timeout_s or self.shell.ssh.command_timeout_s
         nonce = secrets.token_hex(16)
         words = ["lockgate", nonce, verb, *map(str, arguments)]
         words += ["--fence", str(self.fence), "--timeout", str(max(1, round(limit)))]
         words += ["--rollback"] if rollback else []
+        words += ["--limit", str(limit_kib_s)] if limit_kib_s else []
         done = self.shell.run(" ".join(words), limit)
         answer = parse_answer(done.stdout, nonce)
         host = self.shell.host.name
@@ -64,7 +76,8 @@ class HostVerbs:
         if reason in _REFUSALS:
             what = "/".join(map(str, arguments[:2]))
             raise PackageRefused(f"{host} refused {what}: {reason}: {detail}", reason)
-        raise FleetError(f"{host}: {verb}: {detail}")
+        kind = StuckTriton if reason in _STUCK else FleetError
+        raise kind(f"{host}: {verb}: {detail}")
 
 
 def parse_answer(output: str, nonce: str) -> dict[str, Any] | None:

@@ -20,11 +20,11 @@ from serving.fleet.rollout.holder import (
     read_lease,
     this_boot,
 )
-from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, unfinished
+from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, open_rollout
 from serving.fleet.rollout.records import LedgerEntry
 
 RELEASES = ("released", "refused")
-ROLLOUT_ENDS = ("done", "refused", "rolled-back", "manual-intervention")
+ROLLOUT_ENDS = ("done", "prepared", "refused", "rolled-back", "incomplete", "manual-intervention")
 ROLLED_BACK_BY = ("person", "rollout")
 UNREADABLE_S = 120.0
 """Seconds for which a lease that cannot be read counts as held, where it stands still."""
@@ -91,9 +91,11 @@ def read_ledger(journal: Path, before: LeaseSign | None = None, now: float | Non
     for entry in entries:
         if entry.action == "rollback":
             rollbacks[entry.model, "person"] += 1
-    open_now = {
-        model: unfinished(e for e in events if e.model == model) is not None for model in models
+    committed = {entry.rollout for entry in entries}
+    left = {
+        model: open_rollout((e for e in events if e.model == model), committed) for model in models
     }
+    open_now = {model: one is not None and not one.committed for model, one in left.items()}
     return Ledger(
         production={
             model: found

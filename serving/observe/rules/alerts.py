@@ -173,7 +173,7 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
 
 
 def verification_alerts(limits: AlertThresholds) -> Group:
-    """Alerts on what hosts find when they verify themselves, and on signatures that run out."""
+    """Alerts on what hosts find when they verify and question themselves, and on signatures."""
     verified = "lockgate_host_verification_timestamp_seconds"
     return Group(
         "verification",
@@ -191,6 +191,22 @@ def verification_alerts(limits: AlertThresholds) -> Group:
                 "ticket",
                 "{{ $labels.host }} ({{ $labels.region }}) has not verified itself for too long",
                 hold="15m",
+            ),
+            Alert(
+                "HostAnswersWrong",
+                "lockgate_host_golden_ok == 0",
+                "ticket",
+                "{{ $labels.model }}/{{ $labels.version }} on {{ $labels.host }}"
+                " ({{ $labels.region }}) does not give its golden answers",
+                hold="1m",
+            ),
+            Alert(
+                "HostAnswersOld",
+                f"time() - lockgate_host_golden_timestamp_seconds > {limits.golden_age_s:g}",
+                "ticket",
+                "{{ $labels.host }} ({{ $labels.region }}) no longer puts golden questions to"
+                " what it serves",
+                hold="5m",
             ),
             Alert(
                 "SignatureExpiresSoon",
@@ -231,10 +247,10 @@ def rollout_alerts() -> Group:
             ),
             Alert(
                 "RolloutManualIntervention",
-                "sum by (model)"
-                ' (increase(lockgate_rollouts_total{result="manual_intervention"}[1h])) > 0',
+                "sum by (model) (increase(lockgate_rollouts_total"
+                '{result=~"manual_intervention|incomplete"}[1h])) > 0',
                 "ticket",
-                "a host could not be brought back after a failed rollout of {{ $labels.model }}",
+                "a rollout of {{ $labels.model }} left hosts or edges for a person to mend",
             ),
         ),
     )

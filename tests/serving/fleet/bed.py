@@ -30,7 +30,7 @@ from conf.site_schema import Site, site_config
 from scripts.box import hosts as box
 from scripts.box import users
 from scripts.box.files import ensure_files, ensure_folders
-from scripts.box.keys import known_hosts_line
+from scripts.box.keys import ensure_ed25519
 from scripts.box.program import File
 from serving.artifact import store
 from serving.artifact.lineage import DatasetRef, Lineage
@@ -38,6 +38,7 @@ from serving.artifact.manifest import Manifest, list_files
 from serving.artifact.signature import allowed_signer, sign
 from serving.artifact.tensors import TensorSpec
 from serving.artifact.verify import FORMAT
+from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import LocalEdge
@@ -63,13 +64,21 @@ class TritonPythonModel:
         if self.transform.get("broken"):
             raise RuntimeError("this version cannot start")
         time.sleep(self.transform.get("load_s", 0))
+        self.count, self.leaked = 0, []
 
     def execute(self, requests):
         time.sleep(self.transform.get("infer_s", 0.002))
         answers = []
         for request in requests:
+            self.count += 1
+            if self.count >= self.transform.get("crash_after", 10**9):
+                os._exit(1)
+            self.leaked.append(b"1" * self.transform.get("leak_bytes", 0))
+            factor = self.transform["factor"]
+            if self.count > self.transform.get("wrong_after", 10**9):
+                factor += 1
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-            y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
+            y = (x * numpy.float32(factor)).astype(numpy.float32)
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
         return answers
 """
@@ -128,7 +137,9 @@ def make_key(path: Path) -> str:
 def publish(folder: Path, key: Path, version: int, factor: float, **options: object) -> Path:
     """Put a signed `toy` version into the store; its answer to x is `factor * x`.
 
-    `golden` (an option) makes the golden examples expect another factor.
+    `golden` (an option) makes the golden examples expect another factor; the others are read by
+    MODEL_PY: `infer_s` and `load_s` are times, `crash_after`, `wrong_after` numbers of requests,
+    `leak_bytes` is kept of each.
     """
     golden = options.pop("golden", factor)
     staged = store.stage(folder, f"toy-{version}")
@@ -243,9 +254,13 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
         config.site.ports[name] = free_port(addresses[names[0]])
     config.site.paths.passwords = str(root / "passwords")
     config.site.paths.edge_log = str(root / "log.sock")
-    config.site.triton.exit_timeout_s = 10
+    config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
-    changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
+    changes = {
+        "steps": [100], "bake_s": 0.3, "settle_s": 0.5, "free_disk_mib": 64,
+        "free_shm_mib": 16, "lock_ttl_s": 30, "unload_timeout_s": 8,
+        "analysis": {"min_probes": 4, "wait_s": 60.0},
+    }  # fmt: skip
     config.rollout = OmegaConf.merge(config.rollout, changes)
     bed = Bed(root, config)
     try:
@@ -265,9 +280,14 @@ def _start(bed: Bed) -> None:
     make_key(root / "keys" / "foreign")
     ensure_folders(box.folders(site))
     Path("/run/sshd").mkdir(exist_ok=True)
-    known = ""
+    known, peers = "", {}
     for name in site.hosts:
         known += _start_host(bed, name, deploy, release)
+        etc = root / "hosts" / name / "etc"
+        public = (etc / "ssh_host_ed25519_key.pub").read_text()
+        fetch = ensure_ed25519(etc / "fetch_key", site.users.verify, "fetch")
+        peers[name] = box.peer_of(site, name, public, fetch)
+    ensure_files(box.peer_files(site, peers))
     (root / "keys" / "known_hosts").write_text(known)
     for region in site.edges:
         path = root / f"haproxy-{region}.cfg"
@@ -318,6 +338,8 @@ def _start_host(bed: Bed, name: str, deploy: str, release: str) -> str:
            home / "log" / "sshd.log")  # fmt: skip
     _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "watch")),
            home / "log" / "watch.log")  # fmt: skip
+    _spawn(bed, as_user(site.users.verify, *box.host_program(site, name, "agent")),
+           home / "log" / "agent.log")  # fmt: skip
     supervisord = [f"{site.serving_env}/bin/supervisord", "-c", str(etc / "supervisord.conf")]
     _spawn(bed, as_user(site.users.triton, *supervisord), home / "log" / "supervisor.out")
     door = box.door(site, name)

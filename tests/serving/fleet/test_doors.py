@@ -21,6 +21,7 @@ from serving.fleet.rollout.driver import HostState, HostVerification
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal
 from serving.fleet.rollout.lease import lock_fleet
+from serving.fleet.routing import Routing, VersionCounters
 from serving.triton import model_config
 
 REPO = Path(__file__).resolve().parents[3]
@@ -125,6 +126,15 @@ class OddFleet:
         ]
         return {state.host: state for state in states}
 
+    def read_routing(self) -> dict[str, Routing | str]:
+        return {"us-east": Routing(2), "us-west": "the edge of us-west: \x1b[31mnoise"}
+
+    def counters(self) -> dict[int, VersionCounters]:
+        return {2: VersionCounters(100, 1)}
+
+    def edges_of(self, host) -> tuple[str, ...]:
+        return (host.region,)
+
 
 @pytest.fixture
 def odd_site(monkeypatch, tmp_path):
@@ -218,6 +228,19 @@ def test_a_status_into_head_ends_without_a_traceback(form):
         error = process.stderr.read().decode()
         assert process.wait(timeout=60) == 1
     assert head.stdout.strip() and error == ""
+
+
+@pytest.mark.parametrize("command", ["-l", "history", "report", "status"])
+def test_every_command_into_a_closed_pipe_ends_without_a_traceback(tmp_path, command):
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "LOCKGATE_SITE": str(tmp_path)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "fabric", command], cwd=REPO, env=environment, stdout=writing,
+        stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(writing)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes another user's number")

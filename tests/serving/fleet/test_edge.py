@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +14,14 @@ from conf import LockgateError, compose
 from conf.site_daemons import EdgeSettings
 from conf.site_schema import site_config
 from serving.fleet.haproxy import edge
-from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+from serving.fleet.haproxy.edge_config import (
+    INFER_PATHS,
+    READ_PATHS,
+    edge_config_diff,
+    haproxy_cfg,
+    validator_at,
+)
+from serving.fleet.haproxy.edge_group import at_all, set_at_all
 from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
 from serving.fleet.haproxy.server_states import parse_states
 from tests.serving.fleet.bed import make_state
@@ -102,6 +110,17 @@ def test_settings_of_the_site_reach_the_config():
         "check inter 250ms fall 2 rise 2 observe layer7 error-limit 9 on-error mark-down "
         "agent-check agent-port 18004 agent-inter 333ms maxconn 7\n"
     ) in text
+
+
+def test_the_difference_of_a_config_is_lines_of_it():
+    etc = validator_at(Path("/etc/x"))
+    now = haproxy_cfg(site(), "us-east", etc)
+    assert edge_config_diff(site(), "us-east", now, etc) == []
+    changed = edge_config_diff(site(edge={"max_queue": 77}), "us-east", now, etc)
+    removed = [line for line in changed if line.startswith("-")]
+    added = [line for line in changed if line.startswith("+")]
+    assert len(removed) == len(added) == 2  # HTTP and gRPC
+    assert all("ge 77 }" in line for line in added) and all("ge 256 }" in line for line in removed)
 
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
@@ -222,3 +241,22 @@ def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
     link = LocalEdge("us-east", tmp_path / "none.sock", tmp_path)
     with pytest.raises(EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
         edge.Edge("us-east", link).query("show stat")
+
+
+class FlakyEdge(LocalEdge):
+    def query(self, command):
+        raise EdgeError(f"{self.name} is away")
+
+
+def test_an_edge_that_is_away_holds_up_no_other(tmp_path):
+    away = [edge.Edge(name, FlakyEdge(name, tmp_path, tmp_path)) for name in ("one", "two")]
+    failures = set_at_all(away, "a", edge.DRAIN)
+    assert {name: str(error) for name, error in failures.items()} == {
+        "one": "one is away", "two": "two is away",
+    }  # fmt: skip
+    done = []
+    assert (
+        at_all([*away, edge.Edge("three", away[0].link)], lambda one: done.append(one.name)) == {}
+    )
+    assert sorted(done) == ["one", "three", "two"]
+    assert set_at_all([], "a", edge.DRAIN) == {}

@@ -15,9 +15,9 @@ import conf
 from serving.fleet.cli import command, tasks
 from serving.fleet.cli.command import RolloutReport
 from serving.fleet.cli.status import Row, Status
-from serving.fleet.cli.tables import status_table
+from serving.fleet.cli.status_view import status_tables
 from serving.fleet.errors import FleetConfigError, FleetError, FleetRefusal, Unreachable
-from serving.fleet.haproxy.edge import EdgeError, EdgeUnreachable
+from serving.fleet.haproxy.edge_link import EdgeError, EdgeUnreachable
 from serving.fleet.rollout.engine import Outcome
 from serving.fleet.rollout.lease import LeaseLost, Locked
 from serving.fleet.ssh.transfer import NoRoom
@@ -107,7 +107,7 @@ def test_a_reader_that_goes_away_leaves_no_traceback():
 def test_a_terminal_gets_the_status_as_a_table():
     row = Row("toy", "a", "us-east", (1, 2), 2, 2, "ab" * 32, "drain", ("gets no traffic",))
     out = io.StringIO()
-    Console(file=out, width=120).print(status_table(Status((row,), ("rollout r1 did not end.",))))
+    Console(file=out, width=130).print(status_tables(Status((row,), ("rollout r1 did not end.",))))
     (line,) = [line for line in out.getvalue().splitlines() if "us-east" in line]
     assert line.split()[:7] == ["a", "us-east", "toy", "1", "2", "2", "abababababab"]
     assert "gets no traffic" in line and "rollout r1 did not end." in out.getvalue()

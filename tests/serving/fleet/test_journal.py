@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
+from conf.user import user_name
 from serving.fleet.rollout import lease
 from serving.fleet.rollout.holder import Holder
-from serving.fleet.rollout.journal import ROLLOUTS, Journal, history
+from serving.fleet.rollout.journal import ROLLOUTS, Journal, history, operator
 from serving.fleet.rollout.lease import LeaseLost, Locked, hold
 from serving.fleet.rollout.records import Before, LedgerEntry
 
@@ -129,3 +131,28 @@ def test_who_lost_the_lease_finds_out_and_leaves_the_new_one_alone(tmp_path):
         with pytest.raises(LeaseLost, match="taken over"):
             mine.check()
     assert json.loads((tmp_path / lease.LEASE).read_text())["token"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("variables", "who"),
+    [
+        ({}, "{account}@{machine}"),
+        ({"SUDO_USER": "anna"}, "anna as {account}@{machine}"),
+        ({"SUDO_USER": "anna", "LOCKGATE_AS": "berta"}, "berta as {account}@{machine}"),
+        ({"LOCKGATE_AS": "", "SUDO_USER": ""}, "{account}@{machine}"),
+        ({"LOCKGATE_AS": "a\n\x1b[2J"}, "'a\\n\\x1b[2J' as {account}@{machine}"),
+    ],
+)
+def test_the_operator_is_the_person_behind_the_account(monkeypatch, variables, who):
+    for name in ("SUDO_USER", "LOCKGATE_AS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert operator() == who.format(account=user_name(), machine=socket.gethostname())
+
+
+def test_a_reason_that_is_no_utf8_costs_no_rollout(tmp_path):
+    journal = Journal(tmp_path)
+    journal.record("started", "r1", model="toy", version=1, reason="caf\udce9")
+    (event,) = journal.events()
+    assert event.content["reason"] == "caf\udce9" and journal.broken_lines() == ()

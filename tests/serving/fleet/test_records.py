@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, unfinished
+from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, open_rollout
 from serving.fleet.rollout.records import Before, entry_from, event_from, read_records
 
 AT = "2026-01-01T00:00:00.000+00:00"
@@ -81,7 +81,7 @@ def test_a_line_of_any_json_is_an_event_or_broken(tmp_path_factory, value, key):
     found = read_records(path, event_from)
     assert len(found.entries) + len(found.broken) == 3
     assert found.entries[-1].before == Before((1,), None, "ready")
-    unfinished(found.entries)  # and whatever passed is usable
+    open_rollout(found.entries, ())  # and whatever passed is usable
     assert all(str(one) and "\n" not in str(one) for one in found.broken)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -15,17 +16,21 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
-from scripts.box.keys import known_hosts_line
+from conf.site_schema import Site, SiteEdgeSsh
 from serving.edge_host.installation import edge_files, edge_json, edge_key
 from serving.edge_host.machine import EdgeHome
 from serving.edge_host.names import ROUTES, STATES
 from serving.edge_host.requests import EdgeHostRefusal, parse_edge_request
+from serving.fleet.bootstrap.host_pin import known_hosts_line
+from serving.fleet.cli.edge_configs import changed_lines, edge_lines, plan_lines
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.haproxy.edge_link import EdgeError, EdgeUnreachable
+from serving.fleet.haproxy.request_rules import VALIDATOR
 from serving.fleet.inventory import FleetEdge, Ssh, fleet_from
 from serving.fleet.routing import Routing
+from serving.fleet.ssh.edge_rollout import edge_change, roll_edge
 from serving.fleet.ssh.remote_edge import RemoteEdge, edge_of
 from tests.serving.fleet.bed import free_port, make_key
 from tests.serving.fleet.edge_bed import REGION
@@ -184,6 +189,44 @@ def test_a_config_with_which_haproxy_does_not_start_is_taken_back(
         link_of(edge).install_config(taken)
     assert link_of(edge).read_config() == before
     assert bed.client.post("toy", b'{"inputs":[]}').status == 200
+
+
+def on_its_own_machine(bed: HostsBed, place: FleetEdge, **settings: int) -> Site:
+    """The bed's site, its edge reached as `place` is, with some settings of its own."""
+    assert place.ssh
+    way = SiteEdgeSsh("127.0.0.1", place.ssh.port, place.ssh.user, VALIDATOR[0].parent)
+    edges = {**bed.site.edges, REGION: replace(bed.site.edges[REGION], ssh=way)}
+    return replace(bed.site, edges=edges, edge=replace(bed.site.edge, **settings))
+
+
+def test_fab_shows_what_differs_and_rolls_it_out(
+    edge: Edge, bed: HostsBed, place: FleetEdge
+) -> None:
+    served = replace(place, url=bed.site.edges[REGION].url)
+    same, site = on_its_own_machine(bed, place), on_its_own_machine(bed, place, max_queue=78)
+    assert edge_lines([edge_change(same, served)]) == ["us-east: as conf/site has it"]
+    change = edge_change(site, served)
+    assert changed_lines(change) == 4  # two rules, removed and added
+    assert plan_lines([change]) == [
+        "edge us-east: 4 lines of its config differ from conf/site; fab edges shows them"
+    ]
+    edge.route("toy", Routing(7))
+    assert roll_edge(change) == []
+    assert edge.routing("toy") == Routing(7)
+    assert not edge_change(site, served).lines
+    # Nobody answers clients with the next one: it is taken back.
+    with pytest.raises(EdgeError, match="did not answer a client"):
+        roll_edge(
+            replace(edge_change(same, served), edge=replace(served, url="http://127.0.0.1:1"))
+        )
+    assert not edge_change(site, served).lines
+    roll_edge(edge_change(same, served))
+
+
+def test_an_edge_that_cannot_be_read_is_a_sentence(bed: HostsBed, place: FleetEdge) -> None:
+    away = edge_change(bed.site, replace(place, ssh=None))
+    assert re.search(r"us-east: .*haproxy-us-east.cfg: No such file", away.problem)
+    assert edge_lines([away]) == [away.problem] and plan_lines([away]) == []
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from serving.fleet.errors import FleetError
 from serving.fleet.rollout import rollout_plan as planning
-from serving.fleet.rollout.engine import Outcome, RolloutConfig, roll
 from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.lease import hold
+from serving.fleet.rollout.rollout_config import Outcome
+from serving.fleet.routing import Routing
 
 
 def _beside(name: str):
@@ -44,19 +45,8 @@ def tmp_path():
         yield folder
 
 
-def deploy(
-    driver, folder: Path, version: int, rollout: str = "r1", back: bool = False, **options
-) -> Outcome:
-    config = RolloutConfig(**{"settle_s": 0, **options})
-    journal = Journal(folder)
-    shipment = sim.shipment(version)
-    with hold(folder, f"deploy {version}", 30) as lease:
-        plan = planning.make_plan(
-            driver.fleet, shipment, driver.read_hosts(), journal.unfinished("toy"),
-            config.strategy, config.parallel, back,
-        )  # fmt: skip
-        driver.fence = max(driver.fence, lease.fence)
-        return roll(driver.fleet, plan, driver, journal, lease, rollout, config, lambda *_: None)
+def deploy(driver, folder: Path, version: int, rollout: str = "r1", **options) -> Outcome:
+    return sim.act(driver, folder, "deploy", version, rollout, **options)
 
 
 def serving(driver) -> set[tuple[int, ...]]:
@@ -69,7 +59,8 @@ def test_every_host_ends_with_the_new_version_and_the_one_before(tmp_path, strat
     assert deploy(driver, tmp_path, 2, strategy=strategy).kind == "done"
     assert serving(driver) == {(1, 2)}
     assert {machine.edge for machine in driver.machines.values()} == {"ready"}
-    assert driver.outages == []
+    assert driver.outages == [] and driver.unproven == []
+    assert {edge.routing for edge in driver.edges.values()} == {Routing(2)}
     for machine in driver.machines.values():
         assert planning.model_config.versions_in(machine.config) == (1, 2)
 
@@ -78,7 +69,10 @@ def test_the_canary_is_whole_before_any_other_host_is_touched(tmp_path):
     driver = sim.serving_fleet((1,))
     deploy(driver, tmp_path, 2)
     changes = [change for change in driver.changes if not change.startswith("stage")]
-    assert {change.split()[-1] for change in changes[: changes.index("watch e0") + 1]} == {"e0"}
+    first_other = next(n for n, change in enumerate(changes) if not change.endswith("e0"))
+    whole = ["install e0", "serve e0", "persist e0", "check e0", "check e0"]
+    assert changes[:first_other] == whole, "its new version and the one before were proven"
+    assert not any("drain" in change or "park" in change for change in changes)
 
 
 def test_a_second_run_changes_nothing_and_says_so(tmp_path):
@@ -107,8 +101,10 @@ def test_wrong_answers_on_the_canary_bring_it_back_and_spare_the_rest(tmp_path):
     outcome = deploy(driver, tmp_path, 2)
     assert outcome.kind == "rolled-back" and "golden example" in outcome.reason
     assert driver.snapshot() == before
-    touched = {c.split()[-1] for c in driver.changes if not c.startswith("stage")}
+    touched = {c.split()[-1] for c in driver.changes if not c.startswith(("stage", "route"))}
     assert touched == {"e0"}
+    assert {edge.routing for edge in driver.edges.values()} == {Routing(1)}
+    assert driver.unproven == [], "nobody was given the bad version"
 
 
 def test_a_host_that_an_operator_took_out_stays_out(tmp_path):
@@ -157,7 +153,7 @@ def test_a_host_that_cannot_be_brought_back_is_named_and_the_next_run_tries_agai
     driver.wrong = set()
     with pytest.raises(FleetError, match="fab rollback --model toy --version 1"):
         deploy(driver, tmp_path, 1, "r2")
-    assert deploy(driver, tmp_path, 1, "r2", back=True).kind == "done"
+    assert sim.act(driver, tmp_path, "rollback", 1, "r2").kind == "done"
     assert driver.snapshot() == before
 
 
@@ -175,14 +171,16 @@ def test_whatever_fails_the_fleet_is_as_before_or_done(step, late, strategy, bef
         first = driver.snapshot()
         driver.arm(step, late)
         outcome = deploy(driver, folder, 3, strategy=strategy)
-        if driver.fail_at is None:
-            assert outcome.kind in ("refused", "rolled-back")
+        if outcome.kind in ("refused", "rolled-back"):
+            assert driver.fail_at is None
             assert driver.snapshot() == first
         else:
-            assert outcome.kind == "done"
+            assert outcome.kind == "done", "a failure after the commit undoes nothing"
             assert {max(versions) for versions in serving(driver)} == {3}
+            assert {edge.routing for edge in driver.edges.values()} == {Routing(3)}
         assert {machine.edge for machine in driver.machines.values()} == {"ready"}
         assert driver.outages == []
+        assert driver.unproven == []
         assert Journal(folder).unfinished("toy") is None
 
 
@@ -202,7 +200,7 @@ def test_a_killed_controller_is_continued_by_running_again(step, late, strategy,
             )
         assert serving(driver) == {(1, 2)}
         assert {machine.edge for machine in driver.machines.values()} == {"ready"}
-        assert driver.outages == []
+        assert driver.outages == [] and driver.unproven == []
         assert Journal(folder).unfinished("toy") is None
 
 
@@ -218,9 +216,9 @@ def test_killed_and_then_failed_goes_back_to_before_the_first_try(step, late, th
         except sim.Killed:
             driver.arm(then)
             outcome = deploy(driver, folder, 2, "r2", strategy=strategy, parallel=1)
-            if driver.fail_at is None and outcome.kind != "unchanged":
-                assert outcome.kind in ("refused", "rolled-back")
+            if outcome.kind in ("refused", "rolled-back"):
                 assert driver.snapshot() == first
+            assert driver.unproven == [] and driver.outages == []
             assert {machine.edge for machine in driver.machines.values()} == {"ready"}
 
 
@@ -234,7 +232,7 @@ def test_killed_and_then_another_version_is_deployed(step, late):
             deploy(driver, folder, 2, parallel=1)
         except sim.Killed:
             driver.arm(None)
-            assert deploy(driver, folder, 1, "r2", back=True).kind in ("done", "unchanged")
+            assert sim.act(driver, folder, "rollback", 1, "r2").kind in ("done", "unchanged")
             assert serving(driver) == {(1,)}
             assert {machine.edge for machine in driver.machines.values()} == {"ready"}
             assert Journal(folder).unfinished("toy") is None
@@ -253,16 +251,16 @@ def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
     from serving.fleet.rollout.lease import LeaseLost
 
     driver = sim.serving_fleet((1,))
-    drain = driver.drain
+    install = driver.install
 
-    def taken_over(host):
-        drain(host)
+    def taken_over(host, shipment):
+        install(host, shipment)
         (tmp_path / "lease.json").unlink()
 
-    driver.drain = taken_over
+    driver.install = taken_over
     with pytest.raises(LeaseLost):
         deploy(driver, tmp_path, 2)
-    assert driver.machines["e0"].edge == "drain"
+    assert driver.changes[-1] == "install e0"
     assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
 
 
@@ -281,10 +279,7 @@ def test_a_host_that_saw_a_newer_controller_refuses_and_nothing_is_undone(tmp_pa
     with pytest.raises(LeaseLost, match="has seen the controller 7"):
         deploy(driver, tmp_path, 2)
     assert touched == ["e0"]
-    assert [change for change in driver.changes if not change.startswith("stage")] == [
-        "drain e0",
-        "install e0",
-    ]
+    assert [change for change in driver.changes if not change.startswith("stage")] == ["install e0"]
     assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
 
 

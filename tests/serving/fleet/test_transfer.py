@@ -14,7 +14,7 @@ from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Answer
-from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, parse_answer
+from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, StuckTriton, parse_answer
 
 SSH = Ssh("lg-verify", "lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
 HOST = Host("a", "127.0.0.11", "us-east", 1)
@@ -38,7 +38,7 @@ class ScriptedShell:
 def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
     argv = transfer.rsync_argv(Path("/store/toy/2"), HOST, SSH, "toy-2", 500)
     assert argv[-2:] == ["/store/toy/2/", "lg-host@127.0.0.11:toy-2/"]
-    assert {"--checksum", "--delete", "--bwlimit=500"} <= set(argv)
+    assert {"--checksum", "--files-from=-", "--bwlimit=500"} <= set(argv)
     shell = argv[argv.index("--rsh") + 1]
     for option in ("StrictHostKeyChecking=yes", "UserKnownHostsFile=/keys/known", "BatchMode=yes",
                    "GlobalKnownHostsFile=/dev/null", "-F none",
@@ -66,6 +66,7 @@ def test_a_verb_is_one_line_of_checked_words():
     [
         ("fence", LeaseLost), ("changed-file", PackageRefused), ("revoked", PackageRefused),
         ("older-version", PackageRefused), ("triton", FleetError), ("anything", FleetError),
+        ("stuck-unload", StuckTriton), ("stuck-load", StuckTriton),
     ],
 )  # fmt: skip
 def test_a_refusal_is_an_error_with_the_hosts_reason(refused, error):
@@ -89,12 +90,16 @@ def test_facts_that_are_none_are_an_error_of_that_host(content):
 
 def test_facts_of_a_host():
     content = {
-        "disk_free": 5, "shm_free": 6, "fence": 1,
+        "disk_free": 5, "shm_free": 6, "fence": 1, "memory_bytes": 7, "control": "it hangs",
+        "work": "serve toy 1",
         "verified": {"at": "2026-01-01T00:00:00Z", "ok": False, "faults": [
             {"model": "toy", "version": 1, "where": "repository", "reason": "changed-file",
              "detail": "model.py differs"}]},
         "models": {"toy": {"packages": {"1": "d"}, "installed": [1], "config": "c", "highest": 3,
-                           "odd": ["packages/toy/3.bak"]}},
+                           "odd": ["packages/toy/3.bak"],
+                           "states": {"1": ["READY", ""], "2": ["UNAVAILABLE", "unloaded"]},
+                           "golden": {"1": {"ok": False, "detail": "y is off", "at": "2026",
+                                            "seconds": 0.5, "failed_in_row": 2}}}},
     }  # fmt: skip
     noise = "disk 5\nlockgate-answer\nWelcome\n"
     shell = ScriptedShell({"ok": True, "content": content}, noise)
@@ -102,6 +107,9 @@ def test_facts_of_a_host():
     assert (facts.packages, facts.installed, facts.config) == ({1: "d"}, (1,), "c")
     assert (facts.disk_free, facts.shm_free, facts.highest) == (5, 6, 3)
     assert facts.odd == ("packages/toy/3.bak",)
+    assert facts.states == {1: ("READY", ""), 2: ("UNAVAILABLE", "unloaded")}
+    assert (facts.memory_bytes, facts.control, facts.work) == (7, "it hangs", "serve toy 1")
+    assert facts.golden == {1: transfer.GoldenVerdict(False, "y is off", "2026", 0.5)}
     assert facts.verification.faults == ("toy/1 in its repository: changed-file: model.py differs",)
 
 

@@ -314,6 +314,36 @@ def test_hosts_that_find_faults_or_no_longer_look(tmp_path: Path) -> None:
 
 
 @needs_promtool
+def test_hosts_that_answer_wrongly_or_are_asked_no_more(tmp_path: Path) -> None:
+    labels = 'job="host",host="%s",region="us-east",model="flights",version="%s"'
+    ok, at = f"lockgate_host_golden_ok{{{labels}}}", "lockgate_host_golden_timestamp_seconds"
+    series = [
+        (ok % ("fine", "2"), "1x60"),
+        (ok % ("moment", "2"), "1x10 0 1x49"),  # one scrape that failed
+        (ok % ("dead", "2"), "1x10 0x50"),
+        (ok % ("dead", "1"), "1x60"),
+        (f"{at}{{{labels}}}" % ("fine", "2"), "0+60x60"),
+        (f"{at}{{{labels}}}" % ("still", "2"), "0+60x10 600x50"),
+    ]
+
+    def one(host: str) -> dict[str, str]:
+        return {
+            "job": "host", "host": host, "region": "us-east", "model": "flights", "version": "2",
+        }  # fmt: skip
+
+    play(
+        tmp_path,
+        series,
+        [
+            ("9m", "HostAnswersWrong", []),
+            ("13m", "HostAnswersWrong", [one("dead")]),
+            ("24m", "HostAnswersOld", []),
+            ("32m", "HostAnswersOld", [one("still")]),
+        ],
+    )
+
+
+@needs_promtool
 def test_rollouts_that_went_back_or_stopped(tmp_path: Path) -> None:
     flights = {"model": "flights"}
     series = [

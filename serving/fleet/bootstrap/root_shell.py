@@ -1,0 +1,113 @@
+"""Root on one host over SSH: runs `host_side` there, and sends the wheelhouse by rsync."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.artifact import durable
+from serving.fleet.bootstrap import host_side
+from serving.fleet.bootstrap.facts import HostFact, fact_values
+from serving.fleet.bootstrap.host_side import MARK
+from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.ssh.connection import Shell
+from serving.fleet.ssh.ssh_client import ssh_command
+
+_PROGRAM = (
+    "import json, sys, types; request = json.loads(sys.stdin.buffer.read())\n"
+    "for name, text in request['modules']:\n"
+    "    sys.modules[name] = types.ModuleType(name)\n"
+    "    exec(compile(text, name, 'exec'), sys.modules[name].__dict__)\n"
+    "sys.modules[name].main(request)\n"
+)
+_MODULES = (durable, host_side)
+"""The last one has the program's `main`."""
+
+
+@dataclass(frozen=True)
+class RootShell:
+    """An open connection whose account is root, or becomes it by sudo."""
+
+    shell: Shell
+
+    @property
+    def _sudo(self) -> list[str]:
+        return [] if self.shell.ssh.user == "root" else ["sudo", "-n"]
+
+    def compare(self, facts: Sequence[HostFact]) -> list[str]:
+        """The difference of each fact, "" for none. Raises FleetError, Unreachable."""
+        return self._run("compare", facts, 120)
+
+    def make(self, fact: HostFact) -> None:
+        """Make one fact. Raises FleetError with the reason, Unreachable."""
+        self._run("make", [fact], 1800)
+
+    def _run(self, act: str, facts: Sequence[HostFact], timeout_s: float) -> list[str]:
+        nonce, host = secrets.token_hex(16), self.shell.host.name
+        request = {
+            "nonce": nonce,
+            "act": act,
+            "facts": [fact_values(fact) for fact in facts],
+            "modules": [(module.__name__, _source(module)) for module in _MODULES],
+        }
+        command = shlex.join([*self._sudo, "python3", "-I", "-B", "-c", _PROGRAM])
+        output, errors = self._exchange(command, json.dumps(request).encode(), timeout_s)
+        _, found, document = output.rpartition(f"\n{MARK} {nonce}\n")
+        if not found:
+            lines = errors.strip().splitlines() or ["no reason"]
+            raise FleetError(
+                f"{host}: {self.shell.ssh.user} could not run python3 as root there: {lines[-1]}. "
+                "A host needs python3 and root, or an account with sudo without a password."
+            )
+        answers = json.loads(document)
+        for fact, answer in zip(facts, answers, strict=True):
+            if "fault" in answer:
+                raise FleetError(f"{host}: {fact.title}: {answer['fault']}")
+        return [str(answer["text"]) for answer in answers]
+
+    def _exchange(self, command: str, data: bytes, timeout_s: float) -> tuple[str, str]:
+        import paramiko
+
+        try:
+            stdin, stdout, stderr = self.shell.connection.client.exec_command(
+                command, timeout=timeout_s
+            )
+            stdin.write(data)
+            stdin.channel.shutdown_write()
+            return stdout.read().decode(errors="replace"), stderr.read().decode(errors="replace")
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            reason = str(error) or f"no answer within {timeout_s:g} s"
+            raise Unreachable(
+                f"{self.shell.host.name}: the connection was lost ({reason}). What was done stays; "
+                "type the command again to go on."
+            ) from error
+
+    def send(self, folder: Path, target: str) -> int:
+        """Make the host's folder `target` equal to `folder`; returns the bytes that were sent."""
+        host, ssh = self.shell.host, self.shell.ssh
+        address = f"[{host.address}]" if ":" in host.address else host.address
+        remote = shlex.join([*self._sudo, "rsync"])
+        done = subprocess.run(
+            ["rsync", "--recursive", "--checksum", "--delete", "--partial", "--stats",
+             "--chown=root:root", "--chmod=D700,F644", "--timeout=60", "--rsync-path", remote,
+             "--rsh", ssh_command(ssh), "--", f"{folder}/", f"{ssh.user}@{address}:{target}/"],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise FleetError(
+                f"{host.name}: the wheelhouse was not sent: {lines[0]}. Type the command again: "
+                "what is there is not sent twice."
+            )
+        sent = [line for line in done.stdout.splitlines() if line.startswith("Total bytes sent:")]
+        return int(sent[0].split(":")[1].replace(",", "")) if sent else 0
+
+
+def _source(module: Any) -> str:
+    return Path(module.__file__).read_text(encoding="utf-8")

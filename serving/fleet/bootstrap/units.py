@@ -1,0 +1,258 @@
+"""The systemd units of a serving host, as text: hardened, limited, restarted when they end.
+
+Exposure by `systemd-analyze security` stays at or below 3.0 for each. Triton may map memory that is
+writable and executable: what packages bring (onnxruntime, torch) compiles code. Nothing else may.
+
+The verifier restarts Triton without any right of root's: systemd listens on a socket that only the
+verifier's group can connect to, and runs one fixed command per connection. A path unit would do as
+well, but gives no answer: through the socket the verb knows that the restart is over, or why not.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from serving.fleet.bootstrap.layout import HostLayout
+from serving.fleet.bootstrap.restart_request import DONE
+
+WATCH = "lockgate-watch.service"
+AGENT = "lockgate-agent.service"
+TRITON = "lockgate-triton.service"
+DOOR = "lockgate-door.service"
+EXPORTER = "lockgate-exporter.service"
+NODE_EXPORTER = "lockgate-node-exporter.service"
+RESTART = "lockgate-restart.socket"
+RESTART_COMMAND = "lockgate-restart@.service"
+
+WRITTEN = "# Written by fab bootstrap; edit conf/bootstrap.yaml or conf/site, not this file."
+
+HARDENED = """\
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+PrivateTmp=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+KeyringMode=private
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+""".splitlines()
+
+NO_DEVICES = ("PrivateDevices=yes", "DevicePolicy=closed")
+NO_NEW_CODE = "MemoryDenyWriteExecute=yes"
+RUNS_AGAIN = ("Restart=always", "RestartSec=1")
+NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+
+
+def unit_texts(layout: HostLayout) -> dict[str, str]:
+    """The text of every unit by its name."""
+    return {
+        WATCH: _watch(layout),
+        AGENT: _agent(layout),
+        TRITON: _triton(layout),
+        DOOR: _door(layout),
+        EXPORTER: _exporter(layout),
+        RESTART: _restart_socket(layout),
+        RESTART_COMMAND: _restart_command(layout),
+        **({NODE_EXPORTER: _node_exporter(layout)} if layout.settings.node_exporter else {}),
+    }
+
+
+def _watch(layout: HostLayout) -> str:
+    written = ("packages", "model-repository", "state", "watch")
+    return _verifier(layout, "Verification of what this host serves", "watch", written)
+
+
+def _agent(layout: HostLayout) -> str:
+    about = "Golden questions of this host to itself, and its verdict for the edges"
+    return _verifier(layout, about, "agent", ("state",))
+
+
+def _verifier(layout: HostLayout, about: str, program: str, folders: Sequence[str]) -> str:
+    """A program of the verifier's identity, which may write in `folders` only."""
+    written = [layout.path(name) for name in folders]
+    return _unit(
+        about,
+        [
+            f"User={layout.verify}",
+            *_environment(layout.session_environment),
+            f"ExecStart={_command(layout.program(program))}",
+            *RUNS_AGAIN,
+            f"ReadWritePaths={' '.join(written)}",
+            *NO_DEVICES,
+            NO_NEW_CODE,
+            NETWORK,
+            "UMask=0022",
+            "TasksMax=64",
+            f"MemoryMax={layout.settings.watch_memory_max}",
+        ],
+    )
+
+
+def _triton(layout: HostLayout) -> str:
+    settings, server = layout.settings, layout.triton
+    devices = [f"DeviceAllow={device} rw" for device in settings.devices]
+    return _unit(
+        "Triton: serves the verified models of this host",
+        [
+            "Type=exec",
+            f"User={layout.triton_user}",
+            *_environment(server.environment()),
+            f"ExecStart={_command(layout.program('start'))}",
+            *RUNS_AGAIN,
+            # Triton gets SIGTERM and ends its Python stubs itself; what is left then is killed.
+            "KillMode=mixed",
+            f"TimeoutStopSec={server.exit_timeout_s + 5}",
+            # The whole server when a stub was ended for its memory: a dead stub answers nothing.
+            "OOMPolicy=kill",
+            f"ReadWritePaths={layout.path('run/triton')}",
+            *(["DevicePolicy=closed", *devices] if devices else NO_DEVICES),
+            NETWORK,
+            # Also the regions in /dev/shm that a killed Triton leaves behind.
+            "RemoveIPC=yes",
+            # The control socket is its group's as well: the host's verifier is in it, nobody else.
+            "UMask=0007",
+            "LimitNOFILE=65536",
+            f"TasksMax={settings.tasks_max}",
+            f"MemoryMax={settings.memory_max}",
+            *([f"CPUQuota={settings.cpu_quota}"] if settings.cpu_quota else []),
+        ],
+        [f"Wants={WATCH}", f"After=network-online.target {WATCH}", "Wants=network-online.target",
+         "StartLimitIntervalSec=0"],
+    )  # fmt: skip
+
+
+def _door(layout: HostLayout) -> str:
+    command = ["/usr/sbin/haproxy", "-db", "-f", layout.path("etc/door.cfg")]
+    return _unit(
+        "The way from the network to Triton's gRPC, for inference only",
+        [
+            f"User={layout.triton_user}",
+            f"ExecStart={_command(command)}",
+            *RUNS_AGAIN,
+            *NO_DEVICES,
+            NO_NEW_CODE,
+            NETWORK,
+            "UMask=0077",
+            "LimitNOFILE=65536",
+            "TasksMax=64",
+            "MemoryMax=512M",
+        ],
+        ["After=network-online.target", "Wants=network-online.target"],
+    )
+
+
+def _exporter(layout: HostLayout) -> str:
+    command = ["/usr/bin/python3", "-I", layout.path("etc/host_exporter.py"),
+               "--state", layout.path("state/verified.json"),
+               "--address", layout.address, "--port", str(layout.exporter_port)]  # fmt: skip
+    return _metrics("Metrics of this host's verification of itself", command)
+
+
+def _node_exporter(layout: HostLayout) -> str:
+    address = f"[{layout.address}]" if ":" in layout.address else layout.address
+    command = [layout.path("bin/node_exporter"),
+               f"--web.listen-address={address}:{layout.node_exporter_port}"]  # fmt: skip
+    return _metrics("Metrics of this machine", command)
+
+
+def _metrics(description: str, command: Sequence[str]) -> str:
+    return _unit(
+        description,
+        [
+            "DynamicUser=yes",
+            f"ExecStart={_command(command)}",
+            *RUNS_AGAIN,
+            *NO_DEVICES,
+            NO_NEW_CODE,
+            f"{NETWORK} AF_NETLINK",
+            "UMask=0077",
+            "TasksMax=64",
+            "MemoryMax=128M",
+        ],
+        ["After=network-online.target", "Wants=network-online.target"],
+    )
+
+
+def _restart_socket(layout: HostLayout) -> str:
+    return "\n".join(
+        [
+            WRITTEN,
+            "[Unit]",
+            f"Description=Restart of Triton at the wish of {layout.verify}",
+            "[Socket]",
+            f"ListenStream={layout.restart_socket}",
+            "SocketUser=root",
+            f"SocketGroup={layout.verify}",
+            "SocketMode=0660",
+            "DirectoryMode=0755",
+            "Accept=yes",
+            "MaxConnections=4",
+            "[Install]",
+            "WantedBy=sockets.target",
+            "",
+        ]
+    )
+
+
+def _restart_command(layout: HostLayout) -> str:
+    return _unit(
+        "One restart of Triton",
+        [
+            "Type=oneshot",
+            f"ExecStart=/bin/systemctl restart {TRITON}",
+            f"ExecStart=/bin/echo {DONE}",
+            f"TimeoutStartSec={layout.triton.exit_timeout_s + 30}",
+            "StandardInput=socket",
+            "StandardOutput=socket",
+            "StandardError=socket",
+            *NO_DEVICES,
+            NO_NEW_CODE,
+            "PrivateNetwork=yes",
+            "RestrictAddressFamilies=AF_UNIX",
+            "UMask=0077",
+            "TasksMax=8",
+            "MemoryMax=32M",
+        ],
+        install="",
+    )
+
+
+def _unit(
+    description: str,
+    service: Sequence[str],
+    unit: Sequence[str] = (),
+    install: str = "multi-user.target",
+) -> str:
+    wanted = ["[Install]", f"WantedBy={install}"] if install else []
+    lines = [WRITTEN, "[Unit]", f"Description={description}", *unit, "[Service]", *service]
+    return "\n".join([*lines, *HARDENED, *wanted, ""])
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(_escaped(word) for word in words)
+
+
+def _environment(values: Mapping[str, str]) -> list[str]:
+    return [f'Environment="{key}={_escaped(value)}"' for key, value in sorted(values.items())]
+
+
+def _escaped(text: str) -> str:
+    """`text` with what systemd would replace doubled. Raises ValueError for what it cannot hold."""
+    if any(letter in text for letter in "\"'\\\n"):
+        raise ValueError(f"a unit of systemd cannot carry {text!r}")
+    return text.replace("%", "%%").replace("$", "$$")

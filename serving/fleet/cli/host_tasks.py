@@ -1,0 +1,163 @@
+"""The tasks of `fab -l` that set up hosts: parse, call one function, print."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from invoke import Context, task
+
+from serving.fleet.cli.tasks import _print, _progress, guarded, run_composed
+
+if TYPE_CHECKING:
+    from serving.fleet.cli.bootstrap import BootstrapReport, HostSetup
+
+__all__ = ["add", "bootstrap", "pin", "remove", "replace", "upgrade", "wheelhouse"]
+
+_SET = "one key of conf/bootstrap.yaml, as in --set bootstrap.memory_max=24G; may be repeated"
+
+
+@task(iterable=["set"], help={"set": _SET})
+def wheelhouse(_: Context, set: list[str] | None = None) -> None:
+    """Get everything that hosts install onto this machine; hosts then need no internet."""
+    from serving.fleet.cli.bootstrap import wheelhouse as act
+
+    made = _run(set, act)
+    size = f"{made.wheels} packages, {made.size >> 20} MiB"
+    _print({}, False, [f"{size}, are in {made.folder}. Type: fab bootstrap HOST"])
+
+
+@task(
+    iterable=["set"],
+    help={
+        "host": "the host's name in conf/site",
+        "fingerprint": "of its ed25519 key, read on its own console: SHA256:...",
+        "set": _SET,
+    },
+)
+def pin(_: Context, host: str, fingerprint: str = "", set: list[str] | None = None) -> None:
+    """Trust a new host's key, which must have the fingerprint that its console shows."""
+    from serving.fleet.cli.bootstrap import pin as act
+
+    _print({}, False, [_run(set, lambda on: act(on, host, fingerprint))])
+
+
+@task(
+    iterable=["set"],
+    help={
+        "host": "the host's name in conf/site",
+        "user": "root, or an account there with sudo without a password",
+        "key": "the SSH key of that account",
+        "plan": "only show what differs",
+        "restart": "also where its Triton must restart for it: take it out of traffic first",
+        "json": "print one JSON object on stdout; progress goes to stderr",
+        "set": _SET,
+    },
+)
+def bootstrap(
+    _: Context,
+    host: str,
+    user: str = "",
+    key: str = "",
+    plan: bool = False,
+    restart: bool = False,
+    set: list[str] | None = None,
+    json: bool = False,
+) -> None:
+    """Make a bare host a serving host, or mend one; done twice it changes nothing."""
+    from serving.fleet.cli.bootstrap import bootstrap as act
+
+    progress = _progress(json)
+
+    def report(step: str, detail: str) -> None:
+        progress(host, step, detail)
+
+    made = _run(set, lambda on: act(on, host, user, key, plan, restart, report))
+    _print(asdict(made), json, _lines(made, plan))
+
+
+_SITE = "which site: conf/site/NAME.yaml; the project's when left out"
+_ADDRESS = "its IP address or DNS name"
+
+
+@task(help={"host": "its name", "address": _ADDRESS, "region": "us-...", "site": _SITE})
+def add(_: Context, host: str, address: str = "", region: str = "", site: str = "") -> None:
+    """Add a host to the site's file; fab bootstrap then makes it a serving host."""
+    from serving.fleet.cli.site_hosts import add as act
+
+    _print({}, False, guarded(lambda: act(site, host, address, region)))
+
+
+@task(help={"host": "its name", "site": _SITE})
+def remove(_: Context, host: str, site: str = "") -> None:
+    """Take a host out of the site's file; the machine stays as it is."""
+    from serving.fleet.cli.site_hosts import remove as act
+
+    _print({}, False, guarded(lambda: act(site, host)))
+
+
+@task(help={"old": "its name", "new": "the new one's", "address": _ADDRESS, "site": _SITE})
+def replace(_: Context, old: str, new: str, address: str = "", site: str = "") -> None:
+    """Put another machine in a host's place, in the site's file."""
+    from serving.fleet.cli.site_hosts import replace as act
+
+    _print({}, False, guarded(lambda: act(site, old, new, address)))
+
+
+@task(
+    iterable=["set"],
+    help={
+        "hosts": "names with commas between them; every host when left out",
+        "user": "root, or an account there with sudo without a password",
+        "key": "the SSH key of that account",
+        "plan": "only show what differs",
+        "set": "one key of conf/rollout.yaml or conf/bootstrap.yaml; may be repeated",
+    },
+)
+def upgrade(
+    _: Context,
+    hosts: str = "",
+    user: str = "",
+    key: str = "",
+    plan: bool = False,
+    set: list[str] | None = None,
+) -> None:
+    """Bring environment, programs and units of hosts up to date, one after another, each proven."""
+    from conf import compose
+    from serving.fleet.cli.bootstrap import setup
+    from serving.fleet.cli.command import controls
+    from serving.fleet.cli.upgrade import upgrade as act
+
+    names = [name for name in hosts.split(",") if name]
+    progress = _progress(False)
+
+    def both() -> list[str]:
+        own = {"bootstrap": "rollout.", "rollout": "bootstrap."}
+        configs = {
+            primary: compose(primary, [text for text in set or [] if not text.startswith(other)])
+            for primary, other in own.items()
+        }
+        on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
+        return act(on, control, names, user, key, plan, progress)
+
+    _print({}, False, guarded(both))
+
+
+def _lines(made: BootstrapReport, plan: bool) -> list[str]:
+    count = len(made.changes)
+    if not count:
+        return [f"{made.host}: no change. {made.outcome}".rstrip()]
+    counted = f"{count} change{'s' if count > 1 else ''}"
+    if plan:
+        return [*made.changes, f"{made.host}: {counted}; fab bootstrap {made.host} makes them"]
+    return [f"{made.host}: {counted} in {made.seconds} s. {made.outcome}"]
+
+
+def _run(overrides: list[str] | None, act: Any) -> Any:
+    from serving.fleet.cli.bootstrap import setup
+
+    def with_setup(config: Any) -> Any:
+        on: HostSetup = setup(config)
+        return act(on)
+
+    return run_composed("bootstrap", overrides, with_setup)

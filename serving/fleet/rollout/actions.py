@@ -1,0 +1,98 @@
+"""Deploy, rollback and heal from the fleet as it is: the one way in, for `fab` and for tests."""
+
+from __future__ import annotations
+
+from serving.fleet.errors import FleetRefusal
+from serving.fleet.inventory import Fleet
+from serving.fleet.rollout.advice import next_command
+from serving.fleet.rollout.converge import Turn, converge
+from serving.fleet.rollout.driver import FleetDriver
+from serving.fleet.rollout.engine import roll
+from serving.fleet.rollout.journal import Journal, Unfinished, history
+from serving.fleet.rollout.judging import Judge
+from serving.fleet.rollout.rollout_config import Outcome, RolloutConfig
+from serving.fleet.rollout.rollout_plan import RolloutPlan, Selection, make_plan
+from serving.fleet.rollout.rollout_run import RolloutRun
+from serving.fleet.shipment import Shipment
+
+EVERY_HOST = Selection()
+
+
+def carry_out(
+    run: RolloutRun, selection: Selection = EVERY_HOST, reason: str = "", judge: Judge | None = None
+) -> Outcome:
+    """Do what `run.action` is, to the hosts of `selection`. Raises FleetError when nothing was
+    done, LeaseLost."""
+    journal, model = run.journal, run.shipment.model
+    if run.action == "deploy":
+        plan = plan_deployment(run.fleet, run.shipment, run.driver, journal, run.config, selection)
+        outcome = roll(run, plan, judge, reason)
+        _close(run, outcome)
+        return outcome
+    found = journal.open_rollout(model)
+    if run.action == "heal":
+        refuse_against(found, "heal", production(journal, model))
+    warm = journal.warm(model)
+    return converge(
+        run,
+        Turn(
+            frozenset(name for name, proven in warm.items() if run.shipment.version in proven),
+            left_out(run.fleet, journal, selection),
+            selection.only,
+            production(journal, model),
+            found,
+            reason,
+        ),
+    )
+
+
+def _close(run: RolloutRun, outcome: Outcome) -> None:
+    """End the last rollout's line in the journal where all that it lacked turns out to be done."""
+    found = run.journal.open_rollout(run.shipment.model)
+    if outcome.kind == "unchanged" and found and found.committed:
+        run.journal.record("done", found.rollout, model=found.model, version=found.version)
+
+
+def plan_deployment(
+    fleet: Fleet,
+    shipment: Shipment,
+    driver: FleetDriver,
+    journal: Journal,
+    config: RolloutConfig,
+    selection: Selection = EVERY_HOST,
+) -> RolloutPlan:
+    """The plan of a deployment; nothing is touched. Raises FleetError."""
+    return make_plan(
+        fleet,
+        shipment,
+        driver.read_hosts(verify=True),
+        driver.read_routing(),
+        {host.name: driver.edges_of(host) for host in fleet.hosts},
+        journal.open_rollout(shipment.model),
+        config,
+        left_out(fleet, journal, selection),
+        selection.only,
+        production(journal, shipment.model),
+        journal.warm(shipment.model),
+    )
+
+
+def left_out(fleet: Fleet, journal: Journal, selection: Selection) -> dict[str, str]:
+    """The hosts that get no traffic and are not touched, each with the reason."""
+    quarantined = journal.quarantined()
+    # Naming a host is the word of a person that it may be touched again.
+    found = {name: why for name, why in quarantined.items() if name not in selection.only}
+    found |= {name: "skipped by --skip" for name in selection.skip if name not in found}
+    return {host.name: found[host.name] for host in fleet.hosts if host.name in found}
+
+
+def refuse_against(found: Unfinished | None, action: str, current: int | None) -> None:
+    """Raises FleetRefusal for a command that would lead back to what an open rollback leaves."""
+    if found and found.action == "rollback" and not found.committed:
+        raise FleetRefusal(f"{next_command(found, current)} A {action} would undo it.")
+
+
+def production(journal: Journal, model: str) -> int | None:
+    """The version of `model` that the ledger calls production."""
+    stack = history(journal.productions(model))
+    return stack[-1] if stack else None

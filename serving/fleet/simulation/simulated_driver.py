@@ -1,0 +1,349 @@
+"""A fleet in memory behind `FleetDriver`, in which any step can fail or be the last.
+
+It keeps the rules of the real one: a host may be loaded beside what it serves, a restarted Triton
+serves what its config says, an edge gives each request the version of its map, and a host that
+lacks that version answers nothing. What a client could notice is written down after each change:
+`outages` are regions without an answer, `unproven` hosts that were given requests for a version
+that they do not serve, or that nobody had checked on them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.inventory import Fleet, Host
+from serving.fleet.rollout.driver import HostState, Traffic
+from serving.fleet.rollout.lease import LeaseLost
+from serving.fleet.rollout.records import Before
+from serving.fleet.routing import Routing, VersionCounters
+from serving.fleet.shipment import Shipment
+from serving.fleet.simulation.machines import Late, SimulatedEdge, SimulatedHost
+from serving.triton import model_config
+
+ROUND = 100
+"""Requests that each edge gives out between two reads of its counters."""
+
+
+class Killed(BaseException):
+    """kill -9: nothing of ours runs after it."""
+
+
+class SimulatedDriver:
+    """`fail_at`: the number of the change that fails (before or, with `late`, after its effect).
+
+    `kill` makes it a Killed instead of a FleetError; with `hang` a load that fails is still made
+    by Triton, some reads later. `wrong` are versions whose golden examples are not equal. Every
+    change is counted in `changes`.
+    """
+
+    def __init__(self, machines: dict[str, SimulatedHost], driver_fleet: Fleet) -> None:
+        self.machines, self.fleet = machines, driver_fleet
+        self.edges = {region.name: SimulatedEdge(region.name) for region in driver_fleet.regions}
+        self.wrong: set[int] = set()
+        self.failing: dict[int, float] = {}
+        self.configs: dict[int, str] = {}
+        self.changes: list[str] = []
+        self.routed: list[tuple[str, Routing]] = []
+        self.outages: list[str] = []
+        self.unproven: list[str] = []
+        self.fence = 0
+        self.fail_at: int | None = None
+        self.late = self.kill = self.hang = self.killed = False
+        self.lock = threading.RLock()
+
+    def arm(
+        self, fail_at: int | None, late: bool = False, kill: bool = False, hang: bool = False
+    ) -> None:
+        """Let change number `fail_at` from now on fail."""
+        self.changes.clear()
+        self.fail_at, self.late, self.kill, self.hang = fail_at, late, kill, hang
+        self.killed = False
+
+    def snapshot(self) -> dict[str, Before]:
+        """Every host as an undo knows it."""
+        return {name: machine.as_it_is() for name, machine in self.machines.items()}
+
+    def _change(
+        self, host: Host, what: str, effect: Callable[[SimulatedHost], None], ssh: bool = True
+    ) -> None:
+        with self.lock:
+            machine = self.machines[host.name]
+            if ssh:
+                self._reach(host)
+                if self.fence < machine.fence:
+                    raise LeaseLost(f"{host.name} has seen the controller {machine.fence}")
+                machine.fence = self.fence
+            failing = self._count(f"{what} {host.name}")
+            if failing and self.hang and what == "serve":
+                machine.late = Late(2, self._newest(machine, effect), effect)
+                self._fail(host.name, what)
+            if failing and not self.late:
+                self._fail(host.name, what)
+            effect(machine)
+            self._observe()
+            if failing:
+                self._fail(host.name, what)
+
+    def _count(self, change: str) -> bool:
+        if self.killed:
+            raise Killed()  # the other threads of a killed controller do nothing more either
+        self.changes.append(change)
+        return self.fail_at is not None and len(self.changes) == self.fail_at
+
+    def _newest(
+        self, machine: SimulatedHost, effect: Callable[[SimulatedHost], None]
+    ) -> int | None:
+        trial = SimulatedHost(machine.serving, machine.config)
+        effect(trial)
+        return max(set(trial.serving) - set(machine.serving), default=None)
+
+    def _fail(self, place: str, what: str) -> None:
+        self.fail_at, self.killed = None, self.kill
+        raise Killed() if self.kill else FleetError(f"{place}: {what} failed")
+
+    def _reach(self, host: Host) -> None:
+        if not self.machines[host.name].reachable:
+            raise Unreachable(f"{host.name} does not answer on SSH.")
+
+    def _observe(self) -> None:
+        for region in self.fleet.regions:
+            edge = self.edges[region.name]
+            taking = [h.name for h in region.hosts if self.machines[h.name].takes_traffic()]
+            if not taking:
+                self.outages.append(f"{region.name} after {self.changes[-1]}")
+            for name in taking:
+                for version in shares(edge.routing):
+                    if version not in self.machines[name].proven:
+                        self.unproven.append(f"{name} for {version} after {self.changes[-1]}")
+
+    def read_host(self, host: Host) -> HostState:
+        """The host as it is."""
+        with self.lock:
+            machine = self.machines[host.name]
+            if not machine.reachable:
+                problem = f"{host.name} does not answer on SSH."
+                return HostState(host.name, host.region, edge=machine.edge, problem=problem)
+            self._land(machine)
+            golden = tuple((v, "every answer is 500") for v in sorted(machine.dead))
+            return HostState(
+                host.name, host.region, machine.serving if machine.alive else (), machine.config,
+                tuple(sorted(machine.packages.items())), machine.edge, machine.alive,
+                machine.alive, machine.verification(), machine.highest,
+                unready=machine.unready(), golden=golden,
+            )  # fmt: skip
+
+    def _land(self, machine: SimulatedHost) -> None:
+        if machine.late:
+            machine.late.reads -= 1
+            if machine.late.reads <= 0:
+                late, machine.late = machine.late, None
+                late.land(machine)
+                self._observe()
+
+    def read_hosts(self, verify: bool = False) -> dict[str, HostState]:
+        """Every host as it is."""
+        return {host.name: self.read_host(host) for host in self.fleet.hosts}
+
+    def read_routing(self) -> dict[str, Routing | str]:
+        """The routing of each edge, a sentence for one that does not answer."""
+        return {
+            name: edge.routing if edge.reachable else f"the edge {name} does not answer."
+            for name, edge in self.edges.items()
+        }
+
+    def edges_of(self, host: Host) -> tuple[str, ...]:
+        """The edges of its region."""
+        return tuple(name for name, edge in self.edges.items() if edge.region == host.region)
+
+    def edge_states(self) -> dict[str, str]:
+        """The states at edges that answer."""
+        return {
+            host.name: self.machines[host.name].edge
+            for host in self.fleet.hosts
+            if all(self.edges[name].reachable for name in self.edges_of(host))
+        }
+
+    def route(self, edge: str, routing: Routing) -> None:
+        """Set one edge's routing. Raises Unreachable."""
+        with self.lock:
+            if not self.edges[edge].reachable:
+                raise Unreachable(f"the edge {edge} does not answer.")
+            failing = self._count(f"route {edge}")
+            if failing and not self.late:
+                self._fail(edge, "route")
+            self.edges[edge].routing = routing
+            self.routed.append((edge, routing))
+            self._observe()
+            if failing:
+                self._fail(edge, "route")
+
+    def counters(self) -> dict[int, VersionCounters]:
+        """Counts after one more round of requests at each edge that answers."""
+        with self.lock:
+            found: dict[int, VersionCounters] = {}
+            for name, edge in self.edges.items():
+                if edge.reachable:
+                    self._serve_round(name, edge)
+                for version, requests in edge.requests.items():
+                    sofar = found.get(version, VersionCounters(0, 0))
+                    errors = edge.errors.get(version, 0)
+                    found[version] = VersionCounters(
+                        sofar.requests + requests, sofar.errors + errors
+                    )
+            return found
+
+    def _serve_round(self, name: str, edge: SimulatedEdge) -> None:
+        hosts = next(region.hosts for region in self.fleet.regions if region.name == edge.region)
+        taking = [m for h in hosts if (m := self.machines[h.name]).takes_traffic()]
+        for version, percent in shares(edge.routing).items():
+            requests = round(ROUND * percent / 100)
+            right = sum(machine.answers(version) for machine in taking)
+            lost = 1 - right / len(taking) if taking else 1.0
+            lost = max(lost, self.failing.get(version, 0.0))
+            edge.requests[version] = edge.requests.get(version, 0) + requests
+            edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
+
+    def peers_up(self, host: Host) -> int:
+        """Other hosts of its region that take traffic."""
+        peers = self.fleet.region_of(host).hosts
+        return sum(self.machines[p.name].takes_traffic() for p in peers if p.name != host.name)
+
+    def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
+        """Accept the package, unless it is older than the highest and this is no rollback."""
+        self._reach(host)
+        self._refuse_older(host, shipment.version, rollback)
+        self.configs[shipment.version] = shipment.config
+
+        def accept(machine: SimulatedHost) -> None:
+            machine.packages[shipment.version] = shipment.digest
+            machine.highest = max(machine.highest, shipment.version)
+
+        self._change(host, "stage", accept)
+        return "staged"
+
+    def _refuse_older(self, host: Host, version: int, rollback: bool) -> None:
+        if version < self.machines[host.name].highest and not rollback:
+            raise FleetError(f"{host.name}: toy/{version} is older than the highest accepted")
+
+    def _config(self, host: Host, versions: tuple[int, ...], rollback: bool) -> str:
+        """The host's own: from the verified package of the highest."""
+        self._reach(host)
+        machine = self.machines[host.name]
+        missing = set(versions) - set(machine.packages)
+        if missing:
+            raise FleetError(f"{host.name}: no verified package of toy/{min(missing)}")
+        self._refuse_older(host, max(versions), rollback)
+        return model_config.with_versions(self.configs[max(versions)], versions)
+
+    def drain(self, host: Host) -> None:
+        """Into drain, if it is not in maintenance."""
+        self._set_edge(host, "drain", lambda now: "drain" if now == "ready" else now)
+
+    def set_maintenance(self, host: Host) -> None:
+        """Into maintenance."""
+        self._set_edge(host, "park", lambda _: "maint")
+
+    def set_edge(self, host: Host, state: str) -> None:
+        """Into `state`; `ready` needs a Triton that answers."""
+        if state == "ready":
+            self._reach(host)
+            if not self.machines[host.name].alive:
+                raise Unreachable(f"{host.name}: its Triton did not answer.")
+        self._set_edge(host, f"edge {state}", lambda _: state)
+
+    def _set_edge(self, host: Host, what: str, state: Callable[[str], str]) -> None:
+        for name in self.edges_of(host):
+            if not self.edges[name].reachable:
+                raise Unreachable(f"the edge {name} does not answer.")
+
+        def change(machine: SimulatedHost) -> None:
+            machine.edge = state(machine.edge)
+
+        self._change(host, what, change, ssh=False)
+
+    def install(self, host: Host, shipment: Shipment) -> None:
+        """Into the repository, from the verified package."""
+        self._config(host, (shipment.version,), rollback=True)
+
+        def place(machine: SimulatedHost) -> None:
+            machine.installed.add(shipment.version)
+            machine.tampered.discard(shipment.version)
+
+        self._change(host, "install", place)
+
+    def persist(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        """Into the config of the next start."""
+        config = self._config(host, versions, rollback) if versions else None
+
+        def write(machine: SimulatedHost) -> None:
+            machine.config = config
+            machine.installed |= set(versions)
+            machine.tampered -= set(versions)
+
+        self._change(host, "persist", write)
+
+    def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
+        """Exactly these versions ready. Raises FleetError for one that will not unload."""
+        self._config(host, versions, rollback)
+        machine = self.machines[host.name]
+        if not machine.alive:
+            raise Unreachable(f"{host.name}: its Triton does not answer.")
+        if machine.late:
+            late, machine.late = machine.late, None
+            late.land(machine)  # the host takes one change after the other
+
+        def load(machine: SimulatedHost) -> None:
+            machine.installed |= set(versions)
+            machine.serve(versions)
+
+        self._change(host, "serve", load)
+        if machine.stuck:
+            raise FleetError(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
+
+    def withdraw(self, host: Host) -> None:
+        """No version ready."""
+        self._change(host, "withdraw", lambda machine: machine.serve(()))
+
+    def restart(self, host: Host) -> None:
+        """Start Triton again; only one that is in maintenance may be."""
+        self._reach(host)
+        if self.machines[host.name].edge != "maint":
+            raise AssertionError("only a parked host may be restarted")
+        self._change(host, "restart", SimulatedHost.restart)
+
+    def check_golden(self, host: Host, version: int) -> str:
+        """Equal, or a FleetError."""
+        machine = self.machines[host.name]
+        self._change(host, "check", lambda machine: None)
+        if not machine.alive or version not in machine.serving:
+            raise FleetError(f"{host.name}: toy/{version} is not ready.")
+        if version in self.wrong or version in machine.dead:
+            raise FleetError(f"{host.name}: golden example 0 of toy/{version} differs")
+        machine.proven.add(version)
+        return "equal"
+
+    def watch(self, host: Host) -> Traffic:
+        """Ten good requests."""
+        self._change(host, "watch", lambda machine: None)
+        return Traffic(10, 0)
+
+    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+        """Out with what is not served."""
+        self._reach(host)
+        machine = self.machines[host.name]
+        if not set(machine.serving) <= set(serving):
+            raise AssertionError("what is served may not be pruned")
+        machine.installed &= set(serving)
+
+
+def shares(routing: Routing) -> dict[int, float]:
+    """The percent of requests without a version that each version is given; none by the host's own
+    choice."""
+    if routing.version is None:
+        return {}
+    found = {routing.version: 100 - routing.percent}
+    if routing.canary is not None:
+        found[routing.canary] = found.get(routing.canary, 0) + routing.percent
+    return {version: percent for version, percent in found.items() if percent > 0}

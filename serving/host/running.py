@@ -1,0 +1,100 @@
+"""The host's Triton as it runs: the states of its versions, and its memory.
+
+Read from its control socket and from /proc, in a bounded time: every status of the fleet wants it,
+also while Triton is down.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from serving.host import repository
+from serving.host.home import HostHome
+from serving.triton.process_memory import command_words, tree_bytes, tree_pids
+from serving.triton.server import TritonError
+
+_ANSWER_S = 3.0
+_REASON_CHARS = 300
+_UNIX = "unix:"
+
+States = dict[int, tuple[str, str]]
+"""State (READY, LOADING, UNLOADING, UNAVAILABLE) and reason, by version."""
+
+
+@dataclass(frozen=True)
+class RunningTriton:
+    """Triton as it is now: states by model, resident bytes of the server and its stubs.
+
+    `fault` is the sentence of a control socket that does not answer; the states are then empty.
+    `memory_bytes` is None where no process listens there.
+    """
+
+    states: dict[str, States] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    fault: str = ""
+
+
+def read_running(home: HostHome) -> RunningTriton:
+    """Triton's states and memory; never raises for a Triton that is down or hangs."""
+    try:
+        pid = server_pid(home)
+    except OSError as error:
+        return RunningTriton(fault=f"its control socket takes no connection: {error}")
+    if pid is None:
+        return RunningTriton(fault="no Triton listens at its control socket")
+    memory = tree_bytes(pid)
+    from serving.triton.grpc_client import TritonClient
+
+    try:
+        with TritonClient(home.grpc_target, timeout_s=_ANSWER_S) as client:
+            return RunningTriton(_shortened(client.states()), memory)
+    except TritonError as error:
+        return RunningTriton(memory_bytes=memory, fault=str(error))
+
+
+def server_pid(home: HostHome) -> int | None:
+    """The process that listens at Triton's control socket, None where there is none.
+
+    Raises OSError for one that takes no connection now.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect(home.grpc_target.removeprefix(_UNIX))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        size = struct.calcsize("3i")
+        listener = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, _, _ = struct.unpack("3i", listener)
+    return int(pid) or None
+
+
+def lost_process(home: HostHome, model: str) -> Callable[[int], bool]:
+    """A check of a version of `model`: true when Triton runs no process for it any more.
+
+    Of the Python backend only, which names the model's file to each process; false for any other.
+    """
+    text = repository.persisted_text(home, model) or ""
+    pid = server_pid(home)
+    if pid is None or 'backend: "python"' not in text:
+        return lambda version: False
+
+    def lost(version: int) -> bool:
+        file = str(home.installed(model, version) / "model.py")
+        return not any(file in command_words(one) for one in tree_pids(pid))
+
+    return lost
+
+
+def _shortened(states: dict[str, States]) -> dict[str, States]:
+    """With reasons that fit an answer: some carry a whole Python traceback."""
+    return {
+        model: {
+            version: (state, " ".join(reason.split())[:_REASON_CHARS])
+            for version, (state, reason) in found.items()
+        }
+        for model, found in states.items()
+    }
