@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "abort",
     "approve",
+    "capacity",
     "deploy",
     "drain",
     "heal",
@@ -364,6 +365,26 @@ def _roll(
         ),
     )
     _finish(found, as_json, silent=to_stdout)
+
+
+@task(
+    iterable=["set"],
+    help={
+        "model": "only this model",
+        "set": "one key of conf/capacity.yaml, as in --set capacity.policy.target=0.5",
+        "json": _HELP["json"],
+    },
+)
+def capacity(
+    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
+) -> None:
+    """Load against what the hosts bear, how many may fail, and when growth fills them."""
+    from serving.fleet.capacity.headroom import headroom_line
+    from serving.fleet.cli.capacity import fleet_capacity
+
+    found = run_composed("capacity", set, lambda config: fleet_capacity(config, model))
+    lines = [headroom_line(one) for one in found]
+    _print([asdict(one) for one in found], json, lines or ["nothing is in production."])
 
 
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
