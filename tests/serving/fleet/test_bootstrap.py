@@ -77,7 +77,8 @@ def test_a_changed_file_restarts_the_units_that_read_it_and_no_other() -> None:
     found = ["content" if getattr(f, "path", "") == settings_file else "" for f in wanted]
     changes = host_changes(wanted, found)
     assert [change.fact.title for change in changes] == [
-        f"file {settings_file}", f"unit {units.WATCH}", f"unit {units.TRITON}"
+        f"file {settings_file}", f"unit {units.WATCH}",
+        f"unit {units.AGENT}", f"unit {units.TRITON}"
     ]  # fmt: skip
     assert restarts_triton(changes) == f"restart after {settings_file}"
 
