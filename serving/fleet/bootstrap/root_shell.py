@@ -27,6 +27,8 @@ _PROGRAM = (
     "    exec(compile(text, name, 'exec'), sys.modules[name].__dict__)\n"
     "sys.modules[name].main(request)\n"
 )
+_NO_STATUS = -1
+"""paramiko's exit status of a command whose connection ended before it."""
 _KEEPALIVE_S = 5
 _DEAD_AFTER_S = 30
 _MODULES = (durable, host_side)
@@ -84,13 +86,16 @@ class RootShell:
             )
             stdin.write(data)
             stdin.channel.shutdown_write()
-            return stdout.read().decode(errors="replace"), stderr.read().decode(errors="replace")
+            output, errors = stdout.read(), stderr.read()
+            if stdout.channel.recv_exit_status() == _NO_STATUS:
+                raise EOFError("it closed")
         except (OSError, EOFError, paramiko.SSHException) as error:
             reason = str(error) or f"no answer within {timeout_s:g} s"
             raise Unreachable(
                 f"{self.shell.host.name}: the connection was lost ({reason}). What was done stays; "
                 "type the command again to go on."
             ) from error
+        return output.decode(errors="replace"), errors.decode(errors="replace")
 
     def _notice_a_dead_host(self) -> None:
         """Have a host that lost its power end a step soon, and not when the step's time is over."""
