@@ -159,7 +159,7 @@ def known_options() -> set[str]:
         if literal.value.startswith("--")
     }  # fmt: skip
     return literals | {
-        f"--{argument.arg}".replace("_", "-")
+        f"--{argument.arg.rstrip('_')}".replace("_", "-")
         for node in task_functions()
         for argument in node.args.args
     }

@@ -44,6 +44,8 @@ def order_host(on: Controls, command: str, host: str, reason: str, progress: Pro
 
 def selection_of(on: Controls, skip: str, hosts: str, region: str) -> Selection:
     """The hosts that a command names. Raises FleetConfigError for a name that is none."""
+    if not (skip or hosts or region):
+        return Selection()
     regions = {one.name: one for one in on.fleet.regions}
     if region and region not in regions:
         raise FleetConfigError(f"the fleet has no region {region!r}: {', '.join(regions)}.")

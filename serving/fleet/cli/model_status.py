@@ -18,18 +18,15 @@ LATENCY_WINDOW = "5m"
 
 @dataclass(frozen=True)
 class EdgeRouting:
-    """The routing of a model at one edge; `problem` is a sentence where it could not be read."""
+    """The routing of a model at one edge; `text` is it for people, `problem` a sentence where it
+    could not be read."""
 
     edge: str
+    text: str
     version: int | None = None
     canary: int | None = None
     percent: float = 0.0
     problem: str = ""
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        return self.problem or routing_text(Routing(self.version, self.canary, self.percent))
 
 
 @dataclass(frozen=True)
@@ -121,5 +118,5 @@ def routing_faults(found: ModelStatus) -> list[str]:
 
 def _edge(name: str, found: Routing | str) -> EdgeRouting:
     if isinstance(found, str):
-        return EdgeRouting(name, problem=found)
-    return EdgeRouting(name, found.version, found.canary, found.percent)
+        return EdgeRouting(name, found, problem=found)
+    return EdgeRouting(name, routing_text(found), found.version, found.canary, found.percent)

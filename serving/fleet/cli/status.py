@@ -118,7 +118,8 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
         own = [one for one in records if one.model == name]
         going = _running(own, watch)
         try:
-            found, seen, names = _model(on, name, own, going)
+            # A host verifies all it has at once: the first model's reading is enough.
+            found, seen, names = _model(on, name, own, going, verify=not models)
             rows += [_with_quarantine(row, quarantined) for row in found]
             notes += names
             models.append(seen)
@@ -199,7 +200,11 @@ def _running(records: list[RolloutRecord], watch: HolderWatch) -> RunningRollout
 
 
 def _model(
-    on: Controls, model: str, records: list[RolloutRecord], going: RunningRollout | None
+    on: Controls,
+    model: str,
+    records: list[RolloutRecord],
+    going: RunningRollout | None,
+    verify: bool,
 ) -> tuple[list[Row], ModelStatus, list[str]]:
     """A row for each host, the model as a whole, and notes about what is no fault."""
     entries = on.journal.productions(model)
@@ -212,7 +217,7 @@ def _model(
         SshDriver(on.fleet, model, on.store, on.config) as driver,
     ):
         latency: Future[float | str] = pool.submit(latency_now, prometheus, model)
-        states = driver.read_hosts(verify=True)
+        states = driver.read_hosts(verify=verify)
         routing = driver.read_routing()
         notes: list[str] = []
         counters: dict[int, VersionCounters] = {}

@@ -98,6 +98,7 @@ def plan(
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
+    from serving.fleet.cli.edge_configs import plan_lines, read_edges
     from serving.fleet.cli.host_commands import selection_of
     from serving.fleet.cli.tables import plan_table
 
@@ -106,7 +107,11 @@ def plan(
         return preview(on, model, _number(version, "plan"), chosen)
 
     made: RolloutPlan = _run(set, act)
-    _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
+    edges: list[str] = run_composed("rollout", set, lambda config: plan_lines(read_edges(config)))
+    content = {**_plan_json(made), "edges": edges}
+    _print(content, json, _plan_text(made), lambda: plan_table(made))
+    if edges and not json:
+        _print({}, False, edges)
 
 
 @task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})

@@ -83,7 +83,7 @@ def _facts(record: RolloutRecord, found: RolloutMeasures) -> str:
         ("hosts", f"{len(record.hosts)}{f' in {waves} waves' if waves > 1 else ''}"),
         ("strategy", record.strategy or "-"),
         ("began", utc(record.began)),
-        ("in production", utc(record.commit) if record.commit is not None else "never"),
+        ("in production", _commit(record)),
         ("traffic", f"{counted} ({found.source})" if counted else "not recorded"),
         ("by version", shares or "not recorded"),
         ("digest", record.digest[:16] or "-"),
@@ -97,12 +97,22 @@ def _facts(record: RolloutRecord, found: RolloutMeasures) -> str:
 def _troubles(record: RolloutRecord) -> Iterator[str]:
     if record.outcome_reason and record.outcome != "done":
         yield f'<p class="box undo" id="reason">{escaped(record.outcome_reason)}</p>'
-    if record.hurt:
+    for name, title, hosts in (
+        ("hurt", "For a person to mend:", record.hurt),
+        ("undo", "Left out, and without traffic:", record.left_out),
+    ):
         items = "".join(
             f"<li><b>{escaped(host)}</b>: {escaped(reason)}</li>"
-            for host, reason in list(record.hurt.items())[:_LINES]
+            for host, reason in list(hosts.items())[:_LINES]
         )
-        yield f'<div class="box hurt" id="hurt">Hosts for a person to mend:<ul>{items}</ul></div>'
+        if items:
+            yield f'<div class="box {name}">{title}<ul>{items}</ul></div>'
+
+
+def _commit(record: RolloutRecord) -> str:
+    if record.commit is not None:
+        return utc(record.commit)
+    return "before this" if record.action == "heal" else "never"
 
 
 def _analyses(record: RolloutRecord) -> Iterator[str]:

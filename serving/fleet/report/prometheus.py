@@ -64,9 +64,12 @@ class PrometheusClient:
     def _get(self, kind: str, query: dict[str, Any]) -> list[Any] | str:
         if not self.url:
             return "the site has no Prometheus"
-        request = urllib.request.Request(
-            f"{self.url}/api/v1/{kind}?{urllib.parse.urlencode(query)}"
-        )
+        try:
+            request = urllib.request.Request(
+                f"{self.url}/api/v1/{kind}?{urllib.parse.urlencode(query)}"
+            )
+        except ValueError:
+            return f"Prometheus did not answer ({shown(self.url)} is no URL)"
         try:
             account = own_account(self.passwords, PROMETHEUS) if self.passwords else None
             if account:

@@ -96,9 +96,8 @@ def _record(
         elif one.event == COUNTERS:
             counters.append(CountersRecord(at, _counters(content)))
         elif one.event not in _SHOWN:
-            notes.append(NoteRecord(at, one.event, one.who, event_text(one.event, content)))
-    stuck = end.content.get("stuck") if end else None
-    hurt = stuck if isinstance(stuck, dict) else {}
+            who = _text(content, "by") or one.who  # an order is written down by its controller
+            notes.append(NoteRecord(at, one.event, who, event_text(one.event, content)))
     return RolloutRecord(
         rollout=rollout,
         model=start.model,
@@ -122,7 +121,8 @@ def _record(
         analyses=tuple(analyses),
         counters=tuple(counters),
         notes=tuple(notes),
-        hurt={str(host): str(reason) for host, reason in hurt.items()},
+        hurt=_reasons(end.content.get("stuck")) if end else {},
+        left_out=_reasons(start.content.get("left_out")),
     )
 
 
@@ -191,6 +191,11 @@ def _waves(value: Any) -> tuple[tuple[str, ...], ...]:
     if not isinstance(value, list):
         return ()
     return tuple(_texts(wave) for wave in value)
+
+
+def _reasons(value: Any) -> dict[str, str]:
+    found = value.items() if isinstance(value, dict) else ()
+    return {str(host): str(reason) for host, reason in found}
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -67,7 +67,8 @@ class RolloutRecord:
     """One rollout. Times are seconds since the epoch; `ended` is None while it has no end.
 
     `outcome` is one of ENDS or OPEN, `hosts` are in the order of the plan, `hurt` are hosts that
-    could not be brought back, each with the reason. `commit` is when the ledger took it, None for
+    could not be brought back and `left_out` those that were not touched, each with the reason.
+    `commit` is when the ledger took it, None for
     one that it never took; `previous` the version in production before.
     """
 
@@ -94,6 +95,7 @@ class RolloutRecord:
     counters: tuple[CountersRecord, ...] = ()
     notes: tuple[NoteRecord, ...] = ()
     hurt: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hosts(self) -> tuple[str, ...]:

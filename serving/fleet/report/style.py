@@ -30,6 +30,7 @@ dl { display: grid; grid-template-columns: max-content 1fr max-content 1fr; gap:
 @media (max-width: 700px) { dl { grid-template-columns: max-content 1fr; } }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; color: var(--soft); font-weight: normal; }
+th, td:first-child { white-space: nowrap; }
 th, td { padding: 3px 12px 3px 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .pass { color: var(--good); } .fail { color: var(--hurt); font-weight: 600; }

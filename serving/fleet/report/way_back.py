@@ -29,7 +29,7 @@ def title_sentence(record: RolloutRecord, traffic: VersionCounters | None) -> st
         end = f"{what} is loaded on the hosts, and {before} serves as before"
     elif record.outcome == OPEN:
         end = f"The {record.action} of {what} has no end in the journal"
-    elif record.commit is not None:
+    elif record.commit is not None or record.action == "heal":
         end = f"{what} is in production{again}, but not on every host"
     else:
         end = f"{what} failed, and not every host could be brought back"

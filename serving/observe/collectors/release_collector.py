@@ -24,7 +24,7 @@ from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, op
 from serving.fleet.rollout.records import LedgerEntry
 
 RELEASES = ("released", "refused")
-ROLLOUT_ENDS = ("done", "refused", "rolled-back", "manual-intervention")
+ROLLOUT_ENDS = ("done", "prepared", "refused", "rolled-back", "incomplete", "manual-intervention")
 ROLLED_BACK_BY = ("person", "rollout")
 UNREADABLE_S = 120.0
 """Seconds for which a lease that cannot be read counts as held, where it stands still."""

@@ -247,10 +247,10 @@ def rollout_alerts() -> Group:
             ),
             Alert(
                 "RolloutManualIntervention",
-                "sum by (model)"
-                ' (increase(lockgate_rollouts_total{result="manual_intervention"}[1h])) > 0',
+                "sum by (model) (increase(lockgate_rollouts_total"
+                '{result=~"manual_intervention|incomplete"}[1h])) > 0',
                 "ticket",
-                "a host could not be brought back after a failed rollout of {{ $labels.model }}",
+                "a rollout of {{ $labels.model }} left hosts or edges for a person to mend",
             ),
         ),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import io
 import json
+import re
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -21,6 +24,17 @@ from serving.fleet.cli.live import LiveView
 from serving.fleet.errors import FleetError
 from serving.fleet.rollout.engine import Outcome, RolloutConfig
 from serving.fleet.rollout.journal import Journal
+
+
+def _beside(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sim = _beside("simulated")
 
 
 @pytest.fixture
@@ -80,6 +94,23 @@ def test_events_are_the_journals_lines_and_the_end(on, tmp_path):
     assert [one["event"] for one in events] == ["started", "step", "done", "ended"]
     assert events[-1]["exit_code"] == 0 and events[-1]["outcome"]["kind"] == "done"
     assert report.warning == ""
+
+
+def test_a_rollout_of_the_engine_has_its_events_and_its_page(on, tmp_path):
+    driver, file = sim.serving_fleet((1,)), tmp_path / "events.jsonl"
+
+    def act(progress):
+        outcome = sim.act(driver, on.journal.folder, "deploy", 2, "r2", progress=progress, bake_s=0)
+        return RolloutReport(outcome, "toy", 2, "d", 1, "r2", (), 0.1)
+
+    report = roll_for_audience(on, "fab deploy", quiet, str(file), False, act)
+    assert report.outcome.kind == "done" and report.warning == ""
+    events = [json.loads(line)["event"] for line in file.read_text().splitlines()]
+    assert events[0] == "started" and events[-2:] == ["done", "ended"]
+    assert {"counters", "before", "step", "proven", "routed", "analysis"} <= set(events)
+    page = (on.journal.folder / "pages" / "r2.html").read_text()
+    assert re.search(r"<h1[^>]*>toy/2 is in production: 0 of [1-9][0-9,]* requests failed", page)
+    assert page.count('<g class="lane host"') == 4 and page.count('<g class="lane edge"') == 2
 
 
 def test_events_on_stdout_are_alone_there(on, capsys):

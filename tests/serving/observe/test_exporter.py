@@ -141,7 +141,8 @@ def test_the_ledger_as_numbers(journal: Journal) -> None:
         "d1",
     )
     assert {end: n for (_, end), n in ledger.rollouts.items()} == {
-        "done": 2, "refused": 0, "rolled-back": 1, "manual-intervention": 0,
+        "done": 2, "prepared": 0, "refused": 0, "rolled-back": 1, "incomplete": 0,
+        "manual-intervention": 0,
     }  # fmt: skip
     assert ledger.rollbacks == {("flights", "person"): 1, ("flights", "rollout"): 1}
     assert ledger.unfinished == {"flights": False}
