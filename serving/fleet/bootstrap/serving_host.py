@@ -78,8 +78,9 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
 
 
 def accounts(layout: HostLayout) -> list[HostFact]:
-    """The identities of a host. The verifier is in the group of the account that receives: it
-    takes packages out of where they arrive; and of those who may read the journal, for `fab logs`."""
+    """The identities of a host. The verifier is in the group of the account that receives, because
+    it takes packages out of where they arrive, and in the one that reads the journal, for fab logs.
+    """
     return [
         HostGroup(layout.serving_group),
         HostAccount(layout.receive, LOGIN_SHELL),
