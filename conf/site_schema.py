@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from conf.schema import from_config
 from conf.site_checks import (
+    HOST_LABEL,
     check_absolute,
     check_address,
     check_at_least_one,
@@ -154,8 +155,30 @@ EDGE_PORTS = ("http_port", "grpc_port", "stats_port")
 
 
 @dataclass(frozen=True)
+class SiteEdgeSsh:
+    """The way to an edge on a machine of its own."""
+
+    address: str
+    """IPv4 or IPv6 address, or host name, of its sshd."""
+    port: int
+    """Port of its sshd."""
+    user: str
+    """Account that answers the runtime commands of a rollout, and nothing else."""
+    etc: Path
+    """Folder of root's files there: the edge's programs, and the validator's Lua."""
+    proxy_jump: str = ""
+    """`user@address:port` of a host to go through, "" for none."""
+
+    def __post_init__(self) -> None:
+        check_address("address", self.address)
+        check_ports({"port": self.port})
+        check_names({"user": self.user})
+        check_absolute("etc", self.etc)
+
+
+@dataclass(frozen=True)
 class SiteEdge:
-    """HAProxy of one region."""
+    """One HAProxy."""
 
     address: str
     """IPv4 or IPv6 address, or host name, that it listens on."""
@@ -169,6 +192,10 @@ class SiteEdge:
     """Runtime socket by which a rollout routes versions and drains hosts."""
     state: Path
     """Folder with the routing of versions and the states of hosts, which HAProxy reads at start."""
+    region: str = ""
+    """Region whose hosts it stands in front of; "" for the region of its own name."""
+    ssh: SiteEdgeSsh | None = None
+    """The way to its machine; none for an edge on the controller's own."""
 
     def __post_init__(self) -> None:
         check_address("address", self.address)
@@ -185,6 +212,11 @@ class SiteEdge:
     def metrics_url(self) -> str:
         """URL that Prometheus scrapes."""
         return f"http://{host_port(self.address, self.stats_port)}/metrics"
+
+
+def edge_region(name: str, edge: SiteEdge) -> str:
+    """The region of the edge called `name`."""
+    return edge.region or name
 
 
 @dataclass(frozen=True)
@@ -210,7 +242,7 @@ class Site:
     hosts: dict[str, SiteHost]
     """Serving hosts by name."""
     edges: dict[str, SiteEdge]
-    """HAProxy by region."""
+    """HAProxies by name; a region may have several, each in front of all its hosts."""
     edge: EdgeSettings
     """Settings that all edges share."""
     ports: SitePorts
@@ -230,24 +262,27 @@ class Site:
         check_absolute("root", self.root)
         check_absolute("serving_env", self.serving_env)
         check_at_least_one({"up_timeout_s": self.up_timeout_s})
-        for region in self.edges:
-            require_us_region(f"edges.{region}", region)
+        regions = {name: edge_region(name, edge) for name, edge in self.edges.items()}
+        for name, region in regions.items():
+            require_us_region(f"edges.{name}", region)
+            if not HOST_LABEL.fullmatch(name):
+                raise ValueError(f"edges.{name}: a name has letters, digits and - only, 63 at most")
         for name, host in self.hosts.items():
-            if host.region not in self.edges:
+            if host.region not in regions.values():
                 raise ValueError(
                     f"hosts.{name}.region={host.region}: must be a region with an edge "
-                    f"({', '.join(self.edges)})"
+                    f"({', '.join(dict.fromkeys(regions.values()))})"
                 )
         check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
         ports = self._all_ports()
         check_ports(ports)
         places = {}
-        for region, edge in self.edges.items():
+        for name, edge in self.edges.items():
             for key in EDGE_PORTS:
                 port = getattr(edge, key)
                 if port in ports.values():
-                    raise ValueError(f"edges.{region}.{key}={port}: is also one of site.ports")
-                places[f"edges.{region}.{key}"] = f"{edge.address} port {port}"
+                    raise ValueError(f"edges.{name}.{key}={port}: is also one of site.ports")
+                places[f"edges.{name}.{key}"] = f"{edge.address} port {port}"
         check_distinct(places)
 
     def _all_ports(self) -> dict[str, int]:

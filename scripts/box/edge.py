@@ -1,4 +1,4 @@
-"""The edges: one HAProxy per region, configured by `serving.fleet.haproxy.edge_config`."""
+"""The edges: HAProxies, configured by `serving.fleet.haproxy.edge_config`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from conf.site_schema import Site
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
-from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_config import haproxy_cfg, validator_at
 from serving.fleet.haproxy.request_rules import VALIDATOR
 from serving.fleet.haproxy.server_states import FIRST_FILES
 
@@ -48,13 +48,13 @@ def programs(site: Site) -> list[Program]:
     made = []
     # Copies: HAProxy's user need not be able to read the checkout.
     validator = tuple(File(site.paths.etc / path.name, path.read_text()) for path in VALIDATOR)
-    paths = [file.path for file in validator]
-    for region, edge in site.edges.items():
-        config = File(site.paths.etc / f"haproxy-{region}.cfg", haproxy_cfg(site, region, paths))
-        key, address = f"site.edges.{region}", edge.address
+    paths = validator_at(site.paths.etc)
+    for name, edge in site.edges.items():
+        config = File(site.paths.etc / f"haproxy-{name}.cfg", haproxy_cfg(site, name, paths))
+        key, address = f"site.edges.{name}", edge.address
         made.append(
             Program(
-                name=f"haproxy-{region}",
+                name=f"haproxy-{name}",
                 argv=("/usr/sbin/haproxy", "-db", "-f", str(config.path)),
                 user=site.users.haproxy,
                 files=(config, *validator),

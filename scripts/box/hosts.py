@@ -241,10 +241,15 @@ def code_files(site: Site, host: str) -> list[File]:
         agent=(server.address, site.ports.host_agent),
         golden_interval_s=site.triton.golden_interval_s,
         golden_timeout_s=site.triton.golden_timeout_s,
+        logs=["/usr/bin/tail", "-n", "{lines}", str(triton_log(site, host))],
         approvals=site.signing.approvals,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
     return [*code, File(etc / "host.json", settings)]
+
+
+def triton_log(site: Site, host: str) -> Path:
+    return home(site, host) / "log" / "triton.log"
 
 
 def watch_socket(site: Site, host: str) -> Path:
@@ -311,7 +316,7 @@ def programs(site: Site) -> list[Program]:
                 needs=(f"supervisor-{host}",),
                 socket=supervisor.host_socket(here),
                 alias="triton",
-                log=here / "log" / "triton.log",
+                log=triton_log(site, host),
                 probe=http_ok(f"http://{address}:{ports.triton_http}/v2/health/live"),
                 stop_wait_s=site.triton.exit_timeout_s + 10,
             ),

@@ -54,8 +54,8 @@ def urls(site: Site) -> dict[str, str]:
         "prometheus": site.prometheus_url,
         "alertmanager": f"http://127.0.0.1:{site.ports.alertmanager}",
     }
-    for region, edge in site.edges.items():
-        found[region] = edge.url
+    for name, edge in site.edges.items():
+        found[name] = edge.url
     return found
 
 

@@ -27,6 +27,8 @@ class Seen:
     checked: bool = False
     reusable: bool = False
     latency_s: float = 0.0
+    ended: float = 0.0
+    """When it was over, on the monotonic clock."""
 
 
 @dataclass

@@ -89,6 +89,6 @@ def _decode(answer: service_pb2.ModelInferResponse) -> HttpAnswer:
 
 
 def _request_id(call: Any) -> str:
-    return next(
-        (value for key, value in call.initial_metadata() or () if key == "x-request-id"), ""
-    )
+    # A refusal is nothing but trailers.
+    given = dict((*(call.initial_metadata() or ()), *(call.trailing_metadata() or ())))
+    return str(given.get("x-request-id", ""))

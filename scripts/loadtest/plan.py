@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from conf import compose
+from conf.site_schema import edge_region, site_config
 from scripts.loadtest.golden_requests import LoadRequest, read_requests
 
 MAX_RATE = 1_000.0
@@ -111,18 +111,20 @@ def plan_for(model: str, regions: Sequence[str] = (), **settings: Any) -> LoadPl
 
     `settings` are fields of `LoadPlan`. Raises `TrafficError`, `GoldenError` or `ConfigError`.
     """
-    site = compose("site").site
-    unknown = sorted(set(regions) - set(site.edges))
+    site = site_config(compose("site"))
+    served = dict.fromkeys(edge_region(name, edge) for name, edge in site.edges.items())
+    unknown = sorted(set(regions) - set(served))
     if unknown:
         raise TrafficError(
-            f"there is no edge in {', '.join(unknown)}; choose from {', '.join(site.edges)}"
+            f"there is no edge in {', '.join(unknown)}; choose from {', '.join(served)}"
         )
     port = "grpc_port" if settings.get("grpc") else "http_port"
     endpoints = {
-        region: (str(site.edges[region].address), int(site.edges[region][port]))
-        for region in (regions or site.edges)
+        name: (edge.address, int(getattr(edge, port)))
+        for name, edge in site.edges.items()
+        if not regions or edge_region(name, edge) in regions
     }
-    return LoadPlan(model, endpoints, read_requests(Path(site.paths.store), model), **settings)
+    return LoadPlan(model, endpoints, read_requests(site.paths.store, model), **settings)
 
 
 def _is_loopback(address: str) -> bool:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scripts.loadtest.client import WRONG, HttpConnection, Seen, connect_http
 from scripts.loadtest.grpc_client import GrpcConnection, connect_grpc
@@ -40,6 +40,11 @@ class Running:
     def sent(self) -> int:
         """Requests that were answered or failed so far."""
         return len(self._seen)
+
+    def seen(self) -> list[Seen]:
+        """What came of each request so far."""
+        with self._lock:
+            return list(self._seen)
 
     def answered_by(self) -> Counter[str]:
         """The number of good answers of each version so far."""
@@ -93,7 +98,7 @@ class Running:
             else:
                 connection.close()
             with self._lock:
-                self._seen.append(seen)
+                self._seen.append(replace(seen, ended=time.monotonic()))
         for connection in kept.values():
             connection.close()
 

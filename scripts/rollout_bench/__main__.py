@@ -1,9 +1,11 @@
 """Goals of the rollouts, measured on this machine beside other tools.
 
     scripts/bench rollout [--part transfer] [--hosts 1,2,4,8] [--mib 300] [--json]
+    scripts/bench rollout --part load --model NAME [--rate 150] [--requests 100000]
 
-Hosts are network namespaces with a real sshd each; nothing leaves this machine. It ends by itself
-and leaves nothing behind but build/bench-venv. Exit code 1 when a measured goal does not hold.
+Hosts of the part transfer are network namespaces with a real sshd each; the part load asks the
+running site. Nothing leaves this machine. It ends by itself and leaves nothing behind but
+build/bench-venv. Exit code 1 when a measured goal does not hold.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from scripts.rollout_bench.goals import Goal, all_goals, goal_rows
+from conf import compose
+from scripts.rollout_bench.goals import all_goals, goal_rows
+from scripts.rollout_bench.load import LoadFigures, load_rows, load_values, measure_load
 from scripts.rollout_bench.machines import BenchError
 from scripts.rollout_bench.tools import TOOLS
 from scripts.rollout_bench.transfer import (
@@ -25,8 +30,9 @@ from scripts.rollout_bench.transfer import (
     transfer_rows,
     transfer_values,
 )
+from serving.artifact.store import models
 
-PARTS = ("transfer",)
+PARTS = ("transfer", "load")
 MAX_HOSTS, MAX_MIB = 32, 4096
 
 
@@ -41,23 +47,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--hosts", type=_counts, default=(1, 2, 4, 8), help="numbers, with commas")
     parser.add_argument("--mib", type=int, default=300, help="size of the package")
+    parser.add_argument("--model", default="", help="of the part load; the store's only one")
+    parser.add_argument("--rate", type=float, default=150.0, help="a second, by each protocol")
+    parser.add_argument("--requests", type=int, default=100_000, help="in all, at least")
     parser.add_argument("--json", action="store_true", help="print the goals as JSON, no table")
     given = parser.parse_args(argv)
     if not 1 <= given.mib <= MAX_MIB:
         parser.error(f"--mib {given.mib}: choose 1 to {MAX_MIB}")
-    console = Console(stderr=True, highlight=False)
-    try:
-        found = measure_transfer(given.hosts, given.mib, list(TOOLS), console.print)
-    except BenchError as error:
-        print(f"scripts/bench: {error}", file=sys.stderr)
-        return 2
-    values, bounds = transfer_values(found)
-    listed = all_goals(values, bounds)
+    progress = Console(stderr=True, highlight=False)
+    parts = given.part or PARTS
+    values: dict[str, float] = {}
+    bounds: dict[str, float] = {}
+    tables: list[Table] = []
+    faults = []
+    if "transfer" in parts:
+        try:
+            moved = measure_transfer(given.hosts, given.mib, list(TOOLS), progress.print)
+            values, bounds = transfer_values(moved)
+            tables.append(_transfer_table(moved))
+        except BenchError as error:
+            faults.append(f"transfer: {error}")
+    if "load" in parts:
+        try:
+            model = given.model or _only_model()
+            asked = measure_load(model, given.rate, given.requests, progress.print)
+            values |= load_values(asked)
+            tables.append(_load_table(asked))
+        except BenchError as error:
+            faults.append(f"load: {error}")
+    for fault in faults:
+        print(f"scripts/bench: not measured: {fault}", file=sys.stderr)
+    listed = all_goals(values, bounds, given.requests)
     if given.json:
         print(json.dumps([goal.as_json() for goal in listed], indent=2))
     else:
-        _print_tables(found, listed)
-    return 0 if all(goal.holds for goal in listed if goal.value is not None) else 1
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        tables.append(_table("Goals", ("goal", "value", "holds"), goal_rows(listed)))
+        for table in tables:
+            console.print(table)
+    held = all(goal.holds for goal in listed if goal.value is not None)
+    return 0 if held and not faults else 1
+
+
+def _only_model() -> str:
+    try:
+        names = models(Path(compose("site").site.paths.store))
+    except OSError as error:
+        raise BenchError(f"the store cannot be read: {error.strerror}") from error
+    if len(names) != 1:
+        raise BenchError(f"name one with --model; the store has {', '.join(names) or 'none'}")
+    return names[0]
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -67,12 +106,17 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _print_tables(found: TransferFigures, listed: Sequence[Goal]) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+def _transfer_table(found: TransferFigures) -> Table:
     title = f"A package of {found.package_bytes / (1 << 20):.0f} MiB; sizes in packages"
-    console.print(_table(title, ("hosts", "tool", "sent", "s", "sent again", "s again"),
-                         transfer_rows(found)))  # fmt: skip
-    console.print(_table("Goals", ("goal", "value", "holds"), goal_rows(listed)))
+    return _table(
+        title, ("hosts", "tool", "sent", "s", "sent again", "s again"), transfer_rows(found)
+    )
+
+
+def _load_table(found: LoadFigures) -> Table:
+    title = f"Under load: {len(found.seen)} requests by HTTP and gRPC"
+    columns = ("phase", "s", "requests", "failed", "p99 ms", "longest gap ms")
+    return _table(title, columns, load_rows(found))
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

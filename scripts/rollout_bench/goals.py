@@ -48,8 +48,8 @@ REQUESTS = "requests under load"
 P99_CHANGE = "p99 during a version change, in steady ones"
 P99_RESTART = "p99 during a rolling restart, in steady ones"
 STALL = "longest time without an answer, s"
-FLIP = "flip to a version that is warm everywhere, s"
-ROLLBACK = "rollback to the version before, s"
+FLIP = "from the first answer of the version before to the last of the other, s"
+ROLLBACK = "from typing fab rollback to the last answer of the other version, s"
 
 
 def all_goals(

@@ -52,13 +52,18 @@ class Host:
 
 @dataclass(frozen=True)
 class FleetEdge:
-    """One HAProxy: its runtime socket and state folder, and the base URL of its clients."""
+    """One HAProxy: its runtime socket and state folder, and the base URL of its clients.
+
+    Both are on the machine at `address` that `ssh` leads to; without it, on the controller's own.
+    """
 
     name: str
     region: str
     url: str
     socket: Path
     state: Path
+    address: str = ""
+    ssh: Ssh | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ def fleet_from(config: DictConfig) -> Fleet:
 
 def _build(content: Mapping[str, Any]) -> Fleet:
     hosts = [_host(name, entry, content) for name, entry in content["hosts"].items()]
-    edges = [_edge(name, entry) for name, entry in content["edges"].items()]
+    ssh = _ssh(content["ssh"])
+    edges = [_edge(name, entry, ssh) for name, entry in content["edges"].items()]
     served = list(dict.fromkeys(edge.region for edge in edges))
     seen: dict[str, str] = {}
     for host in hosts:
@@ -139,6 +145,7 @@ def _build(content: Mapping[str, Any]) -> Fleet:
         seen[host.address] = host.name
     for edge in edges:
         _only_us(edge.region, f"edge {edge.name}")
+        check_name("the name of an edge", edge.name)
     regions = tuple(
         Region(
             name=name,
@@ -147,31 +154,42 @@ def _build(content: Mapping[str, Any]) -> Fleet:
         )
         for name in served
     )
-    ssh = content["ssh"]
     return Fleet(
         name=str(content["name"]),
         regions=tuple(region for region in regions if region.hosts),
-        ssh=Ssh(
-            user=str(ssh["user"]),
-            transfer_user=str(ssh["transfer_user"]),
-            port=int(ssh["port"]),
-            key=Path(ssh["key"]),
-            known_hosts=Path(ssh["known_hosts"]),
-            connect_timeout_s=float(ssh["connect_timeout_s"]),
-            command_timeout_s=float(ssh["command_timeout_s"]),
-        ),
+        ssh=ssh,
         load_timeout_s=float(content["triton"]["load_timeout_s"]),
         infer_timeout_s=float(content["triton"]["infer_timeout_s"]),
     )
 
 
-def _edge(name: str, entry: Mapping[str, Any]) -> FleetEdge:
+def _ssh(content: Mapping[str, Any]) -> Ssh:
+    return Ssh(
+        user=str(content["user"]),
+        transfer_user=str(content["transfer_user"]),
+        port=int(content["port"]),
+        key=Path(content["key"]),
+        known_hosts=Path(content["known_hosts"]),
+        connect_timeout_s=float(content["connect_timeout_s"]),
+        command_timeout_s=float(content["command_timeout_s"]),
+    )
+
+
+def _edge(name: str, entry: Mapping[str, Any], ssh: Ssh) -> FleetEdge:
+    own = entry.get("ssh") or {}
+    jump = str(own.get("proxy_jump") or "")
+    if jump and not _JUMP.fullmatch(jump):
+        raise FleetConfigError(f"edge {name}: proxy_jump={jump}: is not user@address:port.")
     return FleetEdge(
         name=str(name),
         region=str(entry.get("region") or name),
         url=f"http://{host_port(str(entry['address']), entry['http_port'])}",
         socket=Path(entry["socket"]),
         state=Path(entry["state"]),
+        address=str(own.get("address") or ""),
+        ssh=replace(ssh, user=str(own["user"]), port=int(own["port"]), proxy_jump=jump)
+        if own
+        else None,
     )
 
 

@@ -12,31 +12,44 @@ class Routing:
     """Versions for requests that name none.
 
     `version` None: the edge leaves them as they are, and each host answers with its highest ready
-    version. `percent` of them go to `canary` where there is one.
+    version. `percent` of them go to `canary` where there is one. Of `shadow_percent` a copy goes to
+    `shadow`, and its answer to nobody.
     """
 
     version: int | None = None
     canary: int | None = None
     percent: float = 0.0
+    shadow: int | None = None
+    shadow_percent: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.percent <= 100:
-            raise ValueError(f"percent is {self.percent:g}: 0 to 100")
+        for percent in (self.percent, self.shadow_percent):
+            if not 0 <= percent <= 100:
+                raise ValueError(f"percent is {percent:g}: 0 to 100")
         if self.canary is None and self.percent:
             raise ValueError("a share without a canary")
+        if self.shadow is None and self.shadow_percent:
+            raise ValueError("a share without a shadow")
+        if self.shadow is not None and self.shadow in (self.version, self.canary):
+            raise ValueError(f"version {self.shadow} takes traffic: it cannot be a shadow too")
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
-        return {"version": self.version, "canary": self.canary, "percent": self.percent}
+        made = {"version": self.version, "canary": self.canary, "percent": self.percent}
+        if self.shadow is not None:
+            made |= {"shadow": self.shadow, "shadow_percent": self.shadow_percent}
+        return made
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Routing:
         """From the journal. Raises KeyError, TypeError or ValueError."""
-        numbers = (content["version"], content["canary"])
+        numbers = (content["version"], content["canary"], content.get("shadow"))
         for number in numbers:
             if number is not None and (type(number) is not int or number < 1):
                 raise ValueError(f"{number!r} is not a version's number")
-        return cls(*numbers, float(content["percent"]))
+        version, canary, shadow = numbers
+        shadow_percent = float(content.get("shadow_percent", 0.0))
+        return cls(version, canary, float(content["percent"]), shadow, shadow_percent)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ network, and no server to be left behind by a controller that was killed.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
@@ -219,5 +218,5 @@ def ssh_argv(home: HostHome, peer: Peer, known_hosts: str, own: str) -> list[str
         # A peer that falls silent is given up, and the controller sends instead.
         "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
         *(["-b", own] if own else []),
-        "-p", str(peer.port), "-l", getpass.getuser(), "--", peer.address,
+        "-p", str(peer.port), "--", peer.address,  # as the user of this name there
     ]  # fmt: skip

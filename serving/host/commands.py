@@ -9,18 +9,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from serving.host import arrivals, packages, repository, state, wanted
+from serving.host import arrivals, leftovers, packages, repository, snapshots, state, wanted
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.offers import offer_package
 from serving.host.peers import read_peer
 from serving.host.requests import HostRequest
 from serving.host.running import States, lost_process, read_running
-from serving.host.verification import model_faults, model_names, verify_host
+from serving.host.verification import model_faults, model_names, verify_host, with_changes
 from serving.triton.server import TritonError
 
 Content = dict[str, Any]
 _ANSWER_S = 3.0
+_LOG_BYTES = 256 << 10
 
 
 def carry_out(home: HostHome, request: HostRequest) -> Content:
@@ -67,7 +68,7 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
         "inodes_free": os.statvfs(home.root).f_favail,
         "shm_free": _free_bytes("/dev/shm"),
         "fence": state.fence(home),
-        "verified": state.last_verification(home),
+        "verified": with_changes(home, state.last_verification(home), map(str, names)),
         "models": {
             str(name): {
                 **_model_facts(home, str(name)),
@@ -151,8 +152,13 @@ def _probe(home: HostHome, request: HostRequest) -> Content:
 
 
 def _install(home: HostHome, request: HostRequest) -> Content:
-    repository.install(home, *_of_version(request))
+    _installed(home, *_of_version(request))
     return {}
+
+
+def _installed(home: HostHome, model: str, version: int) -> None:
+    repository.install(home, model, version)
+    snapshots.remember_tree(home, model, version)
 
 
 def _serve(home: HostHome, request: HostRequest) -> Content:
@@ -183,7 +189,7 @@ def _made_ready(home: HostHome, request: HostRequest) -> tuple[str, tuple[int, .
     if versions:
         state.refuse_older(home, model, max(versions), request.rollback)
     for version in versions:
-        repository.install(home, model, version)
+        _installed(home, model, version)
     return model, versions
 
 
@@ -214,9 +220,31 @@ def _restart(home: HostHome, request: HostRequest) -> Content:
     return {}
 
 
+def _proven(home: HostHome, request: HostRequest) -> Content:
+    state.remember_proven(home, *_of_version(request))
+    return {}
+
+
 def _prune(home: HostHome, request: HostRequest) -> Content:
-    model, served, keep = request.arguments
-    return packages.prune(home, str(model), served, keep)  # type: ignore[arg-type]
+    """Remove what is neither named, nor wanted, nor one of the newest `count` that were proven."""
+    model, named, count = request.arguments
+    assert isinstance(model, str) and isinstance(named, tuple) and isinstance(count, int)
+    kept = {*named, *(v for of, v in wanted.wanted_versions(home) if of == model)}
+    return packages.prune(home, model, kept, count)
+
+
+def _gc(home: HostHome, request: HostRequest) -> Content:
+    return {"removed": leftovers.remove_rubbish(home), "regions": leftovers.old_regions(home)}
+
+
+def _logs(home: HostHome, request: HostRequest) -> Content:
+    (lines,) = request.arguments
+    argv = [word.replace("{lines}", str(lines)) for word in home.logs]
+    done = subprocess.run(
+        argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=request.timeout_s
+    )
+    text = done.stdout or done.stderr
+    return {"text": text[-_LOG_BYTES:].decode(errors="replace")}
 
 
 def _revoke(home: HostHome, request: HostRequest) -> Content:
@@ -245,6 +273,9 @@ _ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
     "persist": _persist,
     "withdraw": _withdraw,
     "restart": _restart,
+    "proven": _proven,
     "prune": _prune,
+    "gc": _gc,
+    "logs": _logs,
     "revoke": _revoke,
 }

@@ -19,7 +19,8 @@ class HostHome:
 
     `http` is the (address, port) of Triton's inference, `agent` that of the host's verdict on its
     answers. Golden questions come every `golden_interval_s`, and one that is not answered within
-    `golden_timeout_s` is a wrong answer.
+    `golden_timeout_s` is a wrong answer. `logs` is the command that shows the last `{lines}` lines
+    of Triton's log.
     """
 
     root: Path
@@ -32,6 +33,7 @@ class HostHome:
     agent: tuple[str, int]
     golden_interval_s: float
     golden_timeout_s: float
+    logs: tuple[str, ...]
     approvals: int = 0
 
     @property
@@ -98,6 +100,7 @@ def settings_json(
     agent: tuple[str, int],
     golden_interval_s: float,
     golden_timeout_s: float,
+    logs: list[str],
     approvals: int = 0,
 ) -> str:
     """The text of etc/host.json; see `HostHome`."""
@@ -111,6 +114,7 @@ def settings_json(
         "agent": [*agent],
         "golden_interval_s": golden_interval_s,
         "golden_timeout_s": golden_timeout_s,
+        "logs": logs,
         "approvals": approvals,
     }
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
@@ -130,6 +134,7 @@ def read_home(root: Path) -> HostHome:
         _endpoint(values["agent"]),
         float(values["golden_interval_s"]),
         float(values["golden_timeout_s"]),
+        tuple(values["logs"]),
         int(values["approvals"]),
     )
 

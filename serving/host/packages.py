@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,12 +170,18 @@ def _accept_held(home: HostHome, model: str, version: int, rollback: bool) -> di
     return {"digest": found.digest}
 
 
-def prune(home: HostHome, model: str, served: tuple[int, ...], keep: int) -> dict[str, object]:
-    """Remove packages and installed versions: never a served one, never the newest `keep`."""
-    have = numbered(home.packages / model).versions
-    spare = [version for version in have if version not in served]
-    old = spare[: len(spare) - keep] if keep else spare
-    installed = [v for v in numbered(home.repository / model).versions if v not in served]
+def prune(home: HostHome, model: str, kept: Collection[int], count: int) -> dict[str, object]:
+    """Remove packages and installed versions, but for `kept` and the newest `count` good ones.
+
+    Good are those that a controller proved in service: a version that never came so far pushes no
+    other off the disk. Where nothing was ever proven, all count as good.
+    """
+    spare = [v for v in numbered(home.packages / model).versions if v not in kept]
+    proven = state.proven_versions(home, model)
+    good = [v for v in spare if v in proven or not proven]
+    newest = good[-count:] if count else []
+    old = [version for version in spare if version not in newest]
+    installed = [v for v in numbered(home.repository / model).versions if v not in kept]
     for version in old:
         remove_tree(home.package(model, version))
     for version in installed:

@@ -6,6 +6,7 @@ Nothing gets here but through `install`, which verifies the package first and th
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from serving.artifact.durable import replace_file, sync_path
@@ -50,10 +51,12 @@ def install(home: HostHome, model: str, version: int) -> None:
         raise HostRefusal("changed-file", f"Triton's copy of {model}/{version}: {fault}")
 
 
-def difference(home: HostHome, model: str, version: int) -> str:
+def difference(
+    home: HostHome, model: str, version: int, touched: Collection[str] | None = None
+) -> str:
     """The first difference of Triton's copy from the package's manifest, "" where it has none.
 
-    The manifest must have been verified just before.
+    The manifest must have been verified before. With `touched` only those files are read.
     """
     manifest = json.loads((home.package(model, version) / MANIFEST).read_bytes())
     listed = {
@@ -70,6 +73,8 @@ def difference(home: HostHome, model: str, version: int) -> str:
     for name in sorted(present.keys() - listed.keys()):
         return f"{ascii(name)[1:-1]} is not in the manifest"
     for name, digest in sorted(listed.items()):
+        if touched is not None and name not in touched:
+            continue
         if file_sha256(present[name]) != digest:
             return f"{name} has another sha256 than the manifest"
     return ""

@@ -16,6 +16,7 @@ from conf.names import check_name
 from serving.host.errors import HostRefusal
 
 MAX_TIMEOUT_S = 3600
+MAX_LINES = 1000
 NONCE = re.compile(r"[0-9a-f]{16,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +45,13 @@ def _versions(word: str) -> tuple[int, ...]:
 
 def _count(word: str) -> int:
     return 0 if word == "0" else _version(word)
+
+
+def _lines(word: str) -> int:
+    number = _version(word)
+    if number > MAX_LINES:
+        raise HostRefusal("request", f"{number} lines are too many: {MAX_LINES} at most")
+    return number
 
 
 def _digest(word: str) -> str:
@@ -90,6 +98,9 @@ VERBS: dict[str, Verb] = {
     "persist": Verb((_model, _versions)),
     "withdraw": Verb((_model,)),
     "restart": Verb(()),
+    "proven": Verb((_model, _version)),
+    "gc": Verb(()),
+    "logs": Verb((_lines,), changes=False, alone=False),
     "prune": Verb((_model, _versions, _count)),
     "revoke": Verb((_digest,)),
 }

@@ -9,6 +9,7 @@ import sys
 import time
 
 from serving.host.home import HostHome
+from serving.host.leftovers import SHM, region_prefix, remove_dead_regions
 
 _WATCH_S = 60.0
 _VERIFY_S = 1800.0
@@ -28,6 +29,9 @@ def start_triton(home: HostHome) -> int:
         return 1
     for fault in record["faults"]:
         print(f"taken out or named before the start: {json.dumps(fault)}", file=sys.stderr)
+    removed = remove_dead_regions(region_prefix(home))
+    if removed:
+        print(f"removed {len(removed)} regions that a killed Triton left in {SHM}", file=sys.stderr)
     sys.stderr.flush()
     os.execv(home.triton[0], home.triton)
 

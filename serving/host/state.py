@@ -4,6 +4,7 @@ fence: the highest number that a controller has shown; a lower one is a controll
 fleet. <model>.highest: the highest version accepted; an older one passes only as a rollback.
 revoked: digests that are refused from now on. verified.json: the last verification of all.
 answers.json: the last golden question of each version that serves, by the host itself.
+<model>.proven: the versions that a controller proved in service, one in each line.
 <model>.wanted.json: the versions that a controller last had this host persist and serve.
 """
 
@@ -94,6 +95,21 @@ def remember_highest(home: HostHome, model: str, version: int) -> None:
     """Raise the mark of `model` to `version`; it never falls."""
     if version > highest(home, model):
         replace_file(home.state / f"{model}.highest", f"{version}\n")
+
+
+def proven_versions(home: HostHome, model: str) -> frozenset[int]:
+    """The versions of `model` that a controller proved in service here; empty before the first."""
+    try:
+        lines = (home.state / f"{model}.proven").read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(int(line) for line in lines if line.isdigit())
+
+
+def remember_proven(home: HostHome, model: str, version: int) -> None:
+    """Remember that `version` served and answered as it must."""
+    if version not in proven_versions(home, model):
+        append_line(home.state / f"{model}.proven", str(version))
 
 
 def revoked_list(home: HostHome) -> Path:

@@ -6,15 +6,17 @@ because a running model is not to be taken from clients by a check.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from serving.host import repository, state
+from serving.host import repository, snapshots, state
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.packages import numbered, verified_package
 from serving.host.trees import remove_tree
 from serving.triton.model_config import ModelConfigError, versions_in
 
+_CHANGED = "changed-file"
 Fault = dict[str, Any]
 """{model, version or None, where: packages or repository, reason, detail}."""
 
@@ -23,6 +25,29 @@ def verify_host(home: HostHome, take_out: bool) -> dict[str, Any]:
     """Verify every model, record it and return the record of `state.write_verification`."""
     faults = [fault for model in model_names(home) for fault in model_faults(home, model, take_out)]
     return state.write_verification(home, faults)
+
+
+def with_changes(
+    home: HostHome, record: dict[str, Any] | None, models: Iterable[str]
+) -> dict[str, Any] | None:
+    """The record of the last verification, with what was touched since in the copies of `models`.
+
+    While a command changes the host, what it has half done is no fault.
+    """
+    if record is None or state.work_in_hand(home):
+        return record
+    named = {(model, v) for model in models for v in numbered(home.repository / model).versions}
+    kept = [
+        fault
+        for fault in record["faults"]
+        if fault["reason"] != _CHANGED or (fault["model"], fault["version"]) not in named
+    ]
+    fresh = [
+        _fault(model, version, "repository", _CHANGED, detail)
+        for model, version in sorted(named)
+        if (detail := snapshots.fault_since(home, model, version))
+    ]
+    return {**record, "ok": not kept and not fresh, "faults": kept + fresh}
 
 
 def model_names(home: HostHome) -> list[str]:
@@ -58,8 +83,9 @@ def _repository_faults(home: HostHome, model: str, good: set[int], take_out: boo
         if version not in good:
             reason, detail = "unverified", "no verified package stands behind it"
         elif detail := repository.difference(home, model, version):
-            reason = "changed-file"
+            reason = _CHANGED
         else:
+            snapshots.remember_tree(home, model, version)
             fit.add(version)
             continue
         faults.append(_fault(model, version, "repository", reason, detail))

@@ -13,7 +13,7 @@ import yaml
 
 from conf.credentials import ALERTMANAGER, PROMETHEUS, password_file
 from conf.site_checks import host_port
-from conf.site_schema import Site
+from conf.site_schema import Site, edge_region
 from serving.observe.settings import Settings, read_settings
 
 RULES_FILE = "rules.yml"
@@ -197,7 +197,8 @@ def _host_targets(site: Site, port: int) -> list[dict[str, Any]]:
 
 def _edge_targets(site: Site) -> list[dict[str, Any]]:
     return [
-        _target(edge.address, edge.stats_port, region=region) for region, edge in site.edges.items()
+        _target(edge.address, edge.stats_port, region=edge_region(name, edge))
+        for name, edge in site.edges.items()
     ]
 
 

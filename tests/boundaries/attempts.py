@@ -15,6 +15,7 @@ import base64
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import urllib.request
@@ -133,6 +134,36 @@ def submit_job(site: dict[str, Any]) -> None:
     subprocess.run(["scancel", done.stdout.strip()], env=environment, check=True, timeout=TIMEOUT_S)
 
 
+def list_by_grpc(site: dict[str, Any]) -> None:
+    """RepositoryIndex at a host's door, with frames of HTTP/2 by hand."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+        head = struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream)
+        return head + payload
+
+    def literal(name: str, value: str) -> bytes:
+        return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+    fields = {
+        ":method": "POST", ":path": "/inference.GRPCInferenceService/RepositoryIndex",
+        ":scheme": "http", ":authority": "door", "content-type": "application/grpc",
+        "te": "trailers",
+    }  # fmt: skip
+    head = b"".join(literal(name, value) for name, value in fields.items())
+    with socket.create_connection(tuple(site["door"]), timeout=TIMEOUT_S) as link:
+        link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+        link.sendall(frame(1, 4, 1, head) + frame(0, 1, 1, b"\0" * 5))
+        answer = b""
+        while not (found := answer.partition(b"grpc-status")[2]):
+            part = link.recv(65536)
+            if not part:
+                raise Refused("the door closed the connection")
+            answer += part
+    code = found[1 : 1 + found[0]].decode()
+    if code != "0":
+        raise Refused(f"grpc-status {code}")
+
+
 ATTEMPTS: dict[str, Attempt] = {
     "release key": reading("release_key"),
     "deploy key": reading("deploy_key"),
@@ -152,6 +183,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "Triton control, gRPC": connecting("triton_grpc"),
     "Triton control, HTTP": fetching("triton_index", "POST", "{}"),
     "Triton control, edge": fetching("edge_index", "POST", "{}"),
+    "Triton control, door": list_by_grpc,
     "host's supervisor": connecting("host_supervisor"),
     "site's supervisor": connecting("site_supervisor"),
     "HAProxy": connecting("haproxy"),

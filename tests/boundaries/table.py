@@ -121,6 +121,11 @@ TABLE = (
         "list of allowed paths",
     ),
     thing(
+        "Triton control, door", "list the repository through a host's door", "",
+        "as above, by a neighbour's gRPC",
+        "list of exact paths; behind the door, the unix socket",
+    ),
+    thing(
         "host's supervisor", "connect", "verify triton",
         "a host is stopped",
         "unix socket, group serving",

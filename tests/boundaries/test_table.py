@@ -71,6 +71,7 @@ def site_as_json(site: Site, user: str) -> dict[str, Any]:
     signer = signer_command(site.paths.release_key, site.paths.signed)
     return {
         **{key: str(value) for key, value in paths.items()},
+        "door": [address, site.ports.triton_grpc],
         "things": [thing.name for thing in TABLE],
         "sign": ["sudo", "-n", "-u", site.users.sign, *signer],
         "as_candidate": ["sudo", "-n", "-u", site.users.candidate, "true"],

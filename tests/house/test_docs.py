@@ -38,6 +38,7 @@ INCIDENT = "tests/site/test_docs.py::test_the_incident_commands_of_the_sre_guide
 OPS = "tests/site/test_docs.py::test_the_commands_of_a_guide_run"
 APPROVAL = "tests/serving/release/test_approval.py::test_one_signs_and_another_attaches"
 BARE = "tests/serving/fleet/nspawn/test_bare_hosts.py::"
+SITE_HOSTS = "tests/serving/fleet/test_site_hosts.py::"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
 TESTED = {
     "scripts/site as release lockgate release run=RUN": RUNNERS["docs/extending.md"],
@@ -54,6 +55,10 @@ TESTED = {
     ),
     "fab wheelhouse": f"{BARE}fleet",
     "fab pin": f"{BARE}fleet",
+    "fab add": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
+    "fab replace": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
+    "fab remove": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
+    "fab upgrade": f"{BARE}test_an_upgrade_walks_the_fleet_and_no_client_notices",
     "fab bootstrap": f"{BARE}test_a_second_bootstrap_changes_nothing",
     "scripts/site as observe amtool silence add": INCIDENT,
     'awk \'/"event":"(undoing|rolled-back)"/\' .site/journal/rollouts.jsonl': INCIDENT,

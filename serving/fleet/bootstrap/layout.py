@@ -72,12 +72,15 @@ class HostLayout:
     serving_group: str
     http_port: int
     grpc_port: int
+    agent_port: int
     metrics_port: int
     exporter_port: int
     node_exporter_port: int
     exit_timeout_s: int
     http_threads: int
     verify_interval_s: int
+    golden_interval_s: int
+    golden_timeout_s: int
     approvals: int
     edge: EdgeSettings
 
@@ -107,7 +110,7 @@ class HostLayout:
         return {"PATH": path, "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
     def program(self, name: str) -> tuple[str, ...]:
-        """The command line of `command`, `watch` or `start` of the host's own programs."""
+        """The command line of `command`, `watch`, `agent` or `start` of the host's own programs."""
         python = f"{self.environment}/bin/python"
         return (python, "-I", "-B", self.path("etc/host"), str(self.settings.root), name)
 
@@ -143,12 +146,15 @@ def host_layout(site: Site, settings: BootstrapSettings, host: str) -> HostLayou
         serving_group=site.groups.serving,
         http_port=site.ports.triton_http,
         grpc_port=site.ports.triton_grpc,
+        agent_port=site.ports.host_agent,
         metrics_port=site.ports.triton_metrics,
         exporter_port=site.ports.host_exporter,
         node_exporter_port=site.ports.node_exporter,
         exit_timeout_s=site.triton.exit_timeout_s,
         http_threads=site.triton.http_threads,
         verify_interval_s=site.triton.verify_interval_s,
+        golden_interval_s=site.triton.golden_interval_s,
+        golden_timeout_s=site.triton.golden_timeout_s,
         approvals=site.signing.approvals,
         edge=site.edge,
     )

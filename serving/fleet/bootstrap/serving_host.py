@@ -154,6 +154,7 @@ def running(layout: HostLayout) -> list[HostFact]:
         HostUnit("ssh.service", (SSHD,), "reload"),
         unit(units.RESTART),
         unit(units.WATCH, *code),
+        unit(units.AGENT, *code),
         unit(units.TRITON, *code),
         unit(units.DOOR, path("etc/door.cfg")),
         unit(units.EXPORTER, path("etc/host_exporter.py")),
@@ -170,12 +171,14 @@ def sshd_options(layout: HostLayout) -> str:
     # In a Match block the first value counts.
     receives = [*RECEIVES_ONLY, *(line for line in session if "TcpForwarding" not in line)]
     keys = layout.path("etc/authorized_keys")
+    # The second is the verifier's own: which host may read which package, and until when.
+    verbs = f'"{keys}" "{layout.path("state/offers")}"'
     return "\n".join(
         [
             units.WRITTEN,
             MAX_STARTUPS,
             f"Match User {layout.verify}",
-            *(f"    {line}" for line in (f'AuthorizedKeysFile "{keys}"', *session)),
+            *(f"    {line}" for line in (f"AuthorizedKeysFile {verbs}", *session)),
             f"Match User {layout.receive}",
             *(f"    {line}" for line in (f'AuthorizedKeysFile "{keys}.staging"', *receives)),
             "",
@@ -208,6 +211,10 @@ def _settings(layout: HostLayout) -> str:
         verify_interval_s=layout.verify_interval_s,
         restart=["/usr/bin/python3", "-I", layout.path("etc/restart.py"), layout.restart_socket],
         triton=layout.triton.argv(),
+        http=(layout.address, layout.http_port),
+        agent=(layout.address, layout.agent_port),
+        golden_interval_s=layout.golden_interval_s,
+        golden_timeout_s=layout.golden_timeout_s,
         approvals=layout.approvals,
     )
 

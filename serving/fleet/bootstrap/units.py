@@ -17,6 +17,7 @@ from serving.fleet.bootstrap.layout import HostLayout
 from serving.fleet.bootstrap.restart_request import DONE
 
 WATCH = "lockgate-watch.service"
+AGENT = "lockgate-agent.service"
 TRITON = "lockgate-triton.service"
 DOOR = "lockgate-door.service"
 EXPORTER = "lockgate-exporter.service"
@@ -61,6 +62,7 @@ def unit_texts(layout: HostLayout) -> dict[str, str]:
     """The text of every unit by its name."""
     return {
         WATCH: _watch(layout),
+        AGENT: _agent(layout),
         TRITON: _triton(layout),
         DOOR: _door(layout),
         EXPORTER: _exporter(layout),
@@ -71,13 +73,24 @@ def unit_texts(layout: HostLayout) -> dict[str, str]:
 
 
 def _watch(layout: HostLayout) -> str:
-    written = [layout.path(name) for name in ("packages", "model-repository", "state", "watch")]
+    written = ("packages", "model-repository", "state", "watch")
+    return _verifier(layout, "Verification of what this host serves", "watch", written)
+
+
+def _agent(layout: HostLayout) -> str:
+    about = "Golden questions of this host to itself, and its verdict for the edges"
+    return _verifier(layout, about, "agent", ("state",))
+
+
+def _verifier(layout: HostLayout, about: str, program: str, folders: Sequence[str]) -> str:
+    """A program of the verifier's identity, which may write in `folders` only."""
+    written = [layout.path(name) for name in folders]
     return _unit(
-        "Verification of what this host serves",
+        about,
         [
             f"User={layout.verify}",
             *_environment(layout.session_environment),
-            f"ExecStart={_command(layout.program('watch'))}",
+            f"ExecStart={_command(layout.program(program))}",
             *RUNS_AGAIN,
             f"ReadWritePaths={' '.join(written)}",
             *NO_DEVICES,

@@ -19,7 +19,7 @@ from serving.fleet.canary.comparison import (
 )
 from serving.fleet.canary.evidence import CanaryEvidence, MemorySample, VersionEvidence
 from serving.fleet.canary.limits import CanaryLimits
-from serving.fleet.canary.verdict import Finding, Verdict, verdict_of
+from serving.fleet.canary.verdict import Verdict, VerdictPart, verdict_of
 
 LOOKS = 10
 """Looks at a watch that goes on, at most; each may stop it."""
@@ -46,7 +46,7 @@ def needs_more(evidence: CanaryEvidence, limits: CanaryLimits) -> bool:
     return any(one.outcome == "inconclusive" for one in found)
 
 
-def _findings(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> list[Finding]:
+def _findings(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> list[VerdictPart]:
     return [
         *_golden(evidence),
         *_enough(evidence, limits),
@@ -55,11 +55,11 @@ def _findings(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> l
         *client_errors(evidence, limits, level),
         *client_latency(evidence, limits, level),
         *_memory(evidence, limits),
-        *(Finding("remark", sentence) for sentence in evidence.remarks),
+        *(VerdictPart("remark", sentence) for sentence in evidence.remarks),
     ]
 
 
-def _golden(evidence: CanaryEvidence) -> Iterator[Finding]:
+def _golden(evidence: CanaryEvidence) -> Iterator[VerdictPart]:
     """One wrong answer is enough: a model that is right gives none."""
     for name, version in _versions(evidence):
         wrong = [
@@ -68,7 +68,7 @@ def _golden(evidence: CanaryEvidence) -> Iterator[Finding]:
         if not wrong:
             continue
         host, first = wrong[0]
-        yield Finding(
+        yield VerdictPart(
             "fail" if name == "canary" else "remark",
             f"the {name} answered {len(wrong)} of {len(version.samples)} golden questions wrong, "
             f"first on {host}: {first.fault}",
@@ -76,15 +76,15 @@ def _golden(evidence: CanaryEvidence) -> Iterator[Finding]:
         )
 
 
-def _enough(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[Finding]:
+def _enough(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[VerdictPart]:
     """The least evidence of a pass."""
     if not evidence.canary.probes:
-        yield Finding("inconclusive", "no host was asked a golden question.")
+        yield VerdictPart("inconclusive", "no host was asked a golden question.")
     for name, version in _versions(evidence):
         for host in evidence.canary.probes:
             count = len(version.probes.get(host, ()))
             if count < limits.min_probes:
-                yield Finding(
+                yield VerdictPart(
                     "inconclusive",
                     f"{host}: {count} golden questions to the {name} in {evidence.seconds:.0f} s, "
                     f"and {limits.min_probes} are needed. A slow model needs fewer "
@@ -93,25 +93,27 @@ def _enough(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[Finding]
     asked = evidence.baseline.samples if evidence.baseline else ()
     answered = sum(not sample.failed for sample in asked)
     if 2 * answered < len(asked):
-        yield Finding(
+        yield VerdictPart(
             "inconclusive",
             f"the baseline answered {answered} of {len(asked)} golden questions: it is no measure "
             "for the canary.",
         )
 
 
-def _memory(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[Finding]:
+def _memory(evidence: CanaryEvidence, limits: CanaryLimits) -> Iterator[VerdictPart]:
     """Growth on each host, which one step at the start (a warm-up) does not move."""
     read = {host: one for host, one in evidence.memory.items() if len(one) >= MIN_MEMORY}
     unread = [host for host in evidence.canary.probes if host not in read]
     if unread:
-        yield Finding("remark", f"the growth of memory was not measured on {', '.join(unread)}.")
+        yield VerdictPart(
+            "remark", f"the growth of memory was not measured on {', '.join(unread)}."
+        )
     if not read:
         return
     growths = {host: _growth_mib(samples) for host, samples in read.items()}
     most = max(growths, key=lambda host: growths[host])
     seconds = read[most][-1].at_s - read[most][0].at_s
-    yield Finding(
+    yield VerdictPart(
         "fail" if growths[most] > limits.max_growth_mib else "pass",
         f"{most}: the memory of Triton grew by {growths[most]:.0f} MiB in {seconds:.0f} s, between "
         f"the medians of the first and the last third of {len(read[most])} readings; "

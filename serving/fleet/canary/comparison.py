@@ -17,7 +17,7 @@ from serving.fleet.canary.significance import (
     fisher_greater,
     mann_whitney_greater,
 )
-from serving.fleet.canary.verdict import Finding
+from serving.fleet.canary.verdict import VerdictPart
 from serving.fleet.routing import VersionCounters
 
 TESTS = 5
@@ -27,19 +27,19 @@ MIN_RANKED = 10
 _TAIL = 0.01
 
 
-def probe_errors(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> Finding:
+def probe_errors(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> VerdictPart:
     """Golden questions without an answer."""
     canary = _failed_probes(evidence.canary)
     baseline = _failed_probes(evidence.baseline) if evidence.baseline else None
     found = _error_rate("golden questions", "probes", canary, baseline, limits, level)
     first = next((one.fault for one in evidence.canary.samples if one.failed), "")
     more = f" The first: {first}" if first else ""
-    return Finding(found.outcome, found.sentence + more, found.numbers)
+    return VerdictPart(found.outcome, found.sentence + more, found.numbers)
 
 
 def client_errors(
     evidence: CanaryEvidence, limits: CanaryLimits, level: float
-) -> Iterator[Finding]:
+) -> Iterator[VerdictPart]:
     """Failed requests of clients at the edges; too few of them are no evidence for a pass."""
     canary = evidence.canary.requests
     baseline = evidence.baseline.requests if evidence.baseline else None
@@ -51,17 +51,17 @@ def client_errors(
             yield found
     if not enough:
         count = "no edge was read" if canary is None else f"the canary got {canary.requests}"
-        yield Finding(
+        yield VerdictPart(
             "inconclusive" if limits.require_traffic else "remark",
             f"requests of clients: {count}; their error rate is evidence for a pass from "
             f"{limits.min_requests} on (rollout.analysis.min_requests).",
         )
 
 
-def latency(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> Iterator[Finding]:
+def latency(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> Iterator[VerdictPart]:
     """Golden questions that went to both versions alternately on the same hosts."""
     if evidence.baseline is None:
-        yield Finding("remark", "without a baseline, the latency was compared with nothing.")
+        yield VerdictPart("remark", "without a baseline, the latency was compared with nothing.")
         return
     canary = sorted(sample.rank_seconds for sample in evidence.canary.samples)
     baseline = sorted(sample.rank_seconds for sample in evidence.baseline.samples)
@@ -72,10 +72,10 @@ def latency(evidence: CanaryEvidence, limits: CanaryLimits, level: float) -> Ite
 
 def _middle(
     canary: Sequence[float], baseline: Sequence[float], limits: CanaryLimits, level: float
-) -> Finding:
+) -> VerdictPart:
     middle, usual = median(canary), median(baseline)
     limit, chance = limits.slowest_s(usual), mann_whitney_greater(canary, baseline)
-    return Finding(
+    return VerdictPart(
         "fail" if chance < level and middle > limit else "pass",
         f"half of the canary's golden answers took over {_ms(middle)}, of the baseline's over "
         f"{_ms(usual)}; {_ms(limit)} are borne (Mann-Whitney, {_p(chance, level)}).",
@@ -85,7 +85,7 @@ def _middle(
 
 def _tail(
     canary: Sequence[float], baseline: Sequence[float], limits: CanaryLimits, level: float
-) -> Finding:
+) -> VerdictPart:
     """Answers over the limit that the baseline's slowest 1 % set.
 
     Under equal distributions, the number of the canary's answers above the r-th slowest of the
@@ -98,7 +98,7 @@ def _tail(
     limit = limits.slowest_s(threshold)
     slow = sum(seconds > limit for seconds in canary)
     chance = fisher_greater(slow, len(canary), above, len(baseline))
-    return Finding(
+    return VerdictPart(
         "fail" if chance < level else "pass",
         f"{slow} of {len(canary)} golden answers of the canary took over {_ms(limit)}, which is "
         f"borne where the baseline's slowest 1 % begin at {_ms(threshold)} (exceedances, "
@@ -112,7 +112,7 @@ def _tail(
 
 def client_latency(
     evidence: CanaryEvidence, limits: CanaryLimits, level: float
-) -> Iterator[Finding]:
+) -> Iterator[VerdictPart]:
     """Slow or failed requests of clients by Prometheus, beyond a bucket with 99 % of the
     baseline's."""
     reading = evidence.prometheus
@@ -121,7 +121,7 @@ def client_latency(
     canary, baseline = reading.canary, reading.baseline
     if reading.problem or canary is None or baseline is None:
         why = reading.problem or "it has no requests of both versions"
-        yield Finding("remark", f"Prometheus was no judge: {why}.")
+        yield VerdictPart("remark", f"Prometheus was no judge: {why}.")
         return
     usual_s = _edge(baseline, (1 - _TAIL) * baseline.answered)
     limit_s = min(
@@ -129,7 +129,7 @@ def client_latency(
     )
     totals = [one.answered + one.failed for one in (canary, baseline)]
     if min(totals) < max(1, limits.min_requests) or math.isinf(limit_s):
-        yield Finding(
+        yield VerdictPart(
             "remark",
             f"Prometheus was no judge: it has {totals[0]} requests of the canary and {totals[1]} "
             f"of the baseline, and buckets up to {max(canary.within, default=0):g} s.",
@@ -138,7 +138,7 @@ def client_latency(
     slow = totals[0] - canary.within[limit_s]
     baseline_slow = totals[1] - baseline.within[usual_s]
     chance = fisher_greater(slow, totals[0], baseline_slow, totals[1])
-    yield Finding(
+    yield VerdictPart(
         "fail" if chance < level else "pass",
         f"{slow} of {totals[0]} requests of clients to the canary failed or took over "
         f"{limit_s:g} s, {baseline_slow} of {totals[1]} to the baseline failed or took over "
@@ -154,7 +154,7 @@ def _error_rate(
     baseline: VersionCounters | None,
     limits: CanaryLimits,
     level: float,
-) -> Finding:
+) -> VerdictPart:
     """Against the baseline by Fisher's test; without one against a fixed rate, by the binomial."""
     sentence = f"the canary failed {canary.errors} of {canary.requests} {what}"
     numbers: dict[str, float] = {f"canary_{key}": canary.requests}
@@ -169,7 +169,7 @@ def _error_rate(
         sentence += f", the baseline {baseline.errors} of {baseline.requests} (Fisher"
     numbers[f"p_failed_{key}"] = chance
     outcome = "fail" if chance < level else "pass"
-    return Finding(outcome, f"{sentence}, {_p(chance, level)}).", numbers)  # type: ignore[arg-type]
+    return VerdictPart(outcome, f"{sentence}, {_p(chance, level)}).", numbers)  # type: ignore[arg-type]
 
 
 def _failed_probes(version: VersionEvidence) -> VersionCounters:

@@ -33,7 +33,7 @@ _FIRST_LOOK = 12
 """Questions to the canary before the first look; each next look is at twice as many."""
 _PAIRS_PER_S = 1.0
 """Pace of a host that has had its `min_probes`, in pairs of questions."""
-_MEMORY_SAMPLES = 10
+_MEMORY_SAMPLES = 8
 """Readings of a host's memory while it gets its `min_probes`, and again over the watch."""
 _LOST_AFTER = 3
 """Questions in a row that did not reach a host; then it is asked no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from serving.fleet.canary.analysis import judge_canary
 from serving.fleet.canary.gathering import (
@@ -22,8 +23,10 @@ def probing_judge(
     """`judge(canary, baseline, hosts, seconds, poll)` by golden questions on some of `hosts`.
 
     `hosts` have both versions loaded. `poll` is called about five times a second, and raises to
-    stop the watch. An inconclusive verdict has waited for `limits.wait_s` already.
+    stop the watch. An inconclusive verdict has waited for `limits.wait_s` already. A version that
+    passed once needs `limits.later_probes` from then on.
     """
+    passed: set[int] = set()
 
     def judge(
         canary: int,
@@ -32,8 +35,13 @@ def probing_judge(
         seconds: float,
         poll: Callable[[], None],
     ) -> Verdict:
+        probes = limits.later_probes if canary in passed else limits.min_probes
+        wanted = replace(limits, min_probes=probes)
         asked = probed_hosts(hosts, limits.hosts)
-        evidence = gather(fleet, asked, canary, baseline, seconds, limits, poll, prometheus)
-        return judge_canary(evidence, limits)
+        evidence = gather(fleet, asked, canary, baseline, seconds, wanted, poll, prometheus)
+        verdict = judge_canary(evidence, wanted)
+        if verdict.outcome == "pass":
+            passed.add(canary)
+        return verdict
 
     return judge

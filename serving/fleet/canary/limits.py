@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CanaryLimits:
-    """How much evidence a verdict needs, and how far a canary may lie from its baseline."""
+    """The least evidence of a verdict, and the most by which a canary may be worse."""
 
     hosts: int = 4
     """Prepared hosts that are asked at the same time, of every region some."""
     min_probes: int = 120
     """Golden questions to each version on each asked host before a canary can pass."""
+    later_probes: int = 30
+    """The same, of a canary that passed a step already."""
     probe_share: float = 0.5
     """Longest share of the time that one host spends on golden questions."""
     wait_s: float = 300.0
@@ -35,7 +37,7 @@ class CanaryLimits:
     """Longest wait for one answer of Prometheus."""
 
     def __post_init__(self) -> None:
-        for name in ("hosts", "min_probes", "max_latency_ratio", "max_growth_mib",
+        for name in ("hosts", "min_probes", "later_probes", "max_latency_ratio", "max_growth_mib",
                      "prometheus_timeout_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name):g}: must be above 0")

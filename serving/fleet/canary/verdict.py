@@ -10,7 +10,7 @@ Judgement = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class VerdictPart:
     """One part of a verdict, as a sentence with numbers, and the numbers themselves.
 
     A `remark` decides nothing, and is stated all the same.
@@ -35,7 +35,7 @@ class Verdict:
         return {"verdict": self.outcome, "reasons": reasons, "numbers": numbers}
 
 
-def verdict_of(findings: list[Finding]) -> Verdict:
+def verdict_of(findings: list[VerdictPart]) -> Verdict:
     """fail where one part fails, else inconclusive where one is, else pass; remarks last."""
     numbers = {name: number for one in findings for name, number in one.numbers.items()}
     outcomes = [one.outcome for one in findings]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,22 +84,28 @@ def bootstrap(
     host = on.fleet.host(name)
     deploy = on.fleet.ssh_of(host)
     wheels = read_wheelhouse(on.settings)
-    facts = _facts(on, name, wheels)
+    facts = host_facts(on, name, wheels)
+    with root_shell(on, host, user, key) as root:
+        if plan:
+            return _report(name, planned_changes(root, facts), "", began)
+        changes = converge(root, facts, wheels.folder, restart, progress)
+    return _report(name, changes, see_serving(host, deploy, on.settings.start_timeout_s), began)
+
+
+@contextmanager
+def root_shell(on: HostSetup, host: Host, user: str, key: str) -> Iterator[RootShell]:
+    """Root at `host`, by the account and the key that are given, else by those of the settings.
+
+    Raises FleetConfigError without a pin of the host or without the key, Unreachable.
+    """
     own = replace(
-        deploy,
+        on.fleet.ssh_of(host),
         user=user or on.settings.user,
         key=Path(key).expanduser() if key else on.settings.key,
     )
     _require_access(host, own)
-    shell = open_shell(host, own)
-    try:
-        root = RootShell(shell)
-        if plan:
-            return _report(name, planned_changes(root, facts), "", began)
-        changes = converge(root, facts, wheels.folder, restart, progress)
-    finally:
-        shell.close()
-    return _report(name, changes, see_serving(host, deploy, on.settings.start_timeout_s), began)
+    with closing(open_shell(host, own)) as shell:
+        yield RootShell(shell)
 
 
 def _require_access(host: Host, own: Ssh) -> None:
@@ -116,7 +123,8 @@ def _require_access(host: Host, own: Ssh) -> None:
         )
 
 
-def _facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:
+def host_facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:
+    """The wanted facts of the host `name`, with the site's keys. Raises FleetConfigError."""
     paths = on.site.paths
     public = paths.deploy_key.with_name(paths.deploy_key.name + ".pub")
     trust = HostTrust(_text(public, "deploy key"), _text(paths.allowed_signers, "allowed signers"))

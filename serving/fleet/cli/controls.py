@@ -15,7 +15,7 @@ _EFFECT: dict[OrderName, str] = {
     "pause": "stops before its next step and stays as it is",
     "resume": "goes on",
     "approve": "goes on past the step that waits for a person",
-    "promote": "ends its watch and gives all traffic to the new version",
+    "promote": "goes to all traffic, without approval or verdict, when its step's watch ends",
     "abort": "stops and undoes everything",
 }
 

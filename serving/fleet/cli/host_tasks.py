@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, task
 
-from serving.fleet.cli.tasks import _print, _progress, run_composed
+from serving.fleet.cli.tasks import _print, _progress, guarded, run_composed
 
 if TYPE_CHECKING:
     from serving.fleet.cli.bootstrap import BootstrapReport, HostSetup
 
-__all__ = ["bootstrap", "pin", "wheelhouse"]
+__all__ = ["add", "bootstrap", "pin", "remove", "replace", "upgrade", "wheelhouse"]
 
 _SET = "one key of conf/bootstrap.yaml, as in --set bootstrap.memory_max=24G; may be repeated"
 
@@ -74,6 +74,73 @@ def bootstrap(
 
     made = _run(set, lambda on: act(on, host, user, key, plan, restart, report))
     _print(asdict(made), json, _lines(made, plan))
+
+
+_SITE = "which site: conf/site/NAME.yaml; the project's when left out"
+_ADDRESS = "its IP address or DNS name"
+
+
+@task(help={"host": "its name", "address": _ADDRESS, "region": "us-...", "site": _SITE})
+def add(_: Context, host: str, address: str = "", region: str = "", site: str = "") -> None:
+    """Add a host to the site's file; fab bootstrap then makes it a serving host."""
+    from serving.fleet.cli.site_hosts import add as act
+
+    _print({}, False, guarded(lambda: act(site, host, address, region)))
+
+
+@task(help={"host": "its name", "site": _SITE})
+def remove(_: Context, host: str, site: str = "") -> None:
+    """Take a host out of the site's file; the machine stays as it is."""
+    from serving.fleet.cli.site_hosts import remove as act
+
+    _print({}, False, guarded(lambda: act(site, host)))
+
+
+@task(help={"old": "its name", "new": "the new one's", "address": _ADDRESS, "site": _SITE})
+def replace(_: Context, old: str, new: str, address: str = "", site: str = "") -> None:
+    """Put another machine in a host's place, in the site's file."""
+    from serving.fleet.cli.site_hosts import replace as act
+
+    _print({}, False, guarded(lambda: act(site, old, new, address)))
+
+
+@task(
+    iterable=["set"],
+    help={
+        "hosts": "names with commas between them; every host when left out",
+        "user": "root, or an account there with sudo without a password",
+        "key": "the SSH key of that account",
+        "plan": "only show what differs",
+        "set": "one key of conf/rollout.yaml or conf/bootstrap.yaml; may be repeated",
+    },
+)
+def upgrade(
+    _: Context,
+    hosts: str = "",
+    user: str = "",
+    key: str = "",
+    plan: bool = False,
+    set: list[str] | None = None,
+) -> None:
+    """Bring environment, programs and units of hosts up to date, one after another, each proven."""
+    from conf import compose
+    from serving.fleet.cli.bootstrap import setup
+    from serving.fleet.cli.command import controls
+    from serving.fleet.cli.upgrade import upgrade as act
+
+    names = [name for name in hosts.split(",") if name]
+    progress = _progress(False)
+
+    def both() -> list[str]:
+        own = {"bootstrap": "rollout.", "rollout": "bootstrap."}
+        configs = {
+            primary: compose(primary, [text for text in set or [] if not text.startswith(other)])
+            for primary, other in own.items()
+        }
+        on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
+        return act(on, control, names, user, key, plan, progress)
+
+    _print({}, False, guarded(both))
 
 
 def _lines(made: BootstrapReport, plan: bool) -> list[str]:

@@ -98,6 +98,7 @@ def plan(
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
     from serving.fleet.cli.command import preview
+    from serving.fleet.cli.edge_configs import plan_lines, read_edges
     from serving.fleet.cli.host_commands import selection_of
     from serving.fleet.cli.tables import plan_table
 
@@ -106,7 +107,11 @@ def plan(
         return preview(on, model, _number(version, "plan"), chosen)
 
     made: RolloutPlan = _run(set, act)
-    _print(_plan_json(made), json, _plan_text(made), lambda: plan_table(made))
+    edges: list[str] = run_composed("rollout", set, lambda config: plan_lines(read_edges(config)))
+    content = {**_plan_json(made), "edges": edges}
+    _print(content, json, _plan_text(made), lambda: plan_table(made))
+    if edges and not json:
+        _print({}, False, edges)
 
 
 @task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})
@@ -373,15 +378,22 @@ def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:
 
 
 def run_composed(primary: str, overrides: list[str] | None, act: Callable[[Any], Any]) -> Any:
-    """Compose a config and do `act`; its error becomes a sentence and the error's exit code."""
-    from conf import LockgateError, compose, enter_project
+    """Compose a config and do `act`; errors end as those of `guarded`."""
+    from conf import compose
+
+    return guarded(lambda: act(compose(primary, overrides or [])))
+
+
+def guarded(act: Callable[[], Any]) -> Any:
+    """Do `act` in the project; its error becomes a sentence and the error's exit code."""
+    from conf import LockgateError, enter_project
     from conf.errors import FAILED, INTERRUPTED
     from serving.fleet.errors import denied
 
     try:
         _refuse_core_hosts(sys.argv[1:])
         enter_project()
-        return act(compose(primary, overrides or []))
+        return act()
     except LockgateError as error:
         raise _exit(str(error), error.exit_code) from error
     except OSError as error:

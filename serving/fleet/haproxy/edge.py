@@ -9,21 +9,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from serving.fleet.haproxy.edge_config import BACKEND, LAST
-from serving.fleet.haproxy.edge_link import EdgeError, EdgeLink, EdgeUnreachable, LocalEdge
+from serving.edge_host.names import BACKEND, COUNTERS, LAST, ROUTES, SHADOW_COUNTERS, STATES
+from serving.fleet.haproxy.edge_link import EdgeError, EdgeLink, EdgeUnreachable
 from serving.fleet.haproxy.server_states import (
     DRAIN,
     MAINT,
     READY,
-    STATES,
     ServerState,
     parse_kept,
     parse_states,
     states_file,
 )
 from serving.fleet.haproxy.version_map import (
-    COUNTERS,
-    ROUTES,
     checked_model,
     map_text,
     map_value,
@@ -31,16 +28,10 @@ from serving.fleet.haproxy.version_map import (
     parse_map,
     parse_shown,
 )
-from serving.fleet.inventory import FleetEdge
 from serving.fleet.routing import Routing, VersionCounters
 
 __all__ = ["DRAIN", "MAINT", "READY", "Edge", "EdgeError", "EdgeUnreachable", "ServerState",
-           "edge_of", "set_state"]  # fmt: skip
-
-
-def edge_of(edge: FleetEdge) -> Edge:
-    """The edge at run time; nothing is opened before it is used."""
-    return Edge(edge.name, LocalEdge(edge.name, edge.socket, edge.state))
+           "set_state"]  # fmt: skip
 
 
 def set_state(host: str, state: str, backend: str = BACKEND) -> str:
@@ -78,6 +69,10 @@ class Edge:
         """Send a command that reads and return its answer. Raises EdgeUnreachable."""
         return self.link.query(command)
 
+    def close(self) -> None:
+        """End what is open to the edge; it is opened again when it is used."""
+        self.link.close()
+
     def routing(self, model: str) -> Routing:
         """The versions that HAProxy gives to requests for `model` now."""
         return self._routes().get(model, Routing())
@@ -104,6 +99,10 @@ class Edge:
     def counters(self, model: str) -> dict[int, VersionCounters]:
         """Requests that this edge gave to each version since HAProxy started."""
         return parse_counters(self.query(f"show table {COUNTERS}"), model)
+
+    def shadow_counters(self, model: str) -> dict[int, VersionCounters]:
+        """As `counters`, of the copies that went to each shadow."""
+        return parse_counters(self.query(f"show table {SHADOW_COUNTERS}"), model)
 
     def states(self) -> dict[str, ServerState]:
         """Every host of its own region as HAProxy sees it now."""

@@ -1,4 +1,4 @@
-"""The edge of one region as HAProxy reads it: `haproxy_cfg(site, region)` is the whole file.
+"""An edge as HAProxy reads it: `haproxy_cfg(site, name)` is the whole file.
 
 What the edge promises to clients and to a rollout:
 
@@ -16,6 +16,7 @@ What the edge promises to clients and to a rollout:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 
 from conf.site_checks import require_us_region
 from conf.site_daemons import EdgeSettings
-from conf.site_schema import Site, SiteHost
+from conf.site_schema import Site, SiteHost, edge_region
+from serving.edge_host.names import BACKEND, LAST, STATES
 from serving.fleet.haproxy.grpc_edge import grpc_backends, grpc_frontend
 from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
@@ -36,17 +38,12 @@ from serving.fleet.haproxy.request_rules import (
     source_limits,
     source_tables,
 )
-from serving.fleet.haproxy.server_states import STATES
+from serving.fleet.haproxy.shadow_traffic import shadow_proxies, shadow_rules, shadow_socket
 from serving.fleet.haproxy.version_map import counter_table, path_rules
 
 LOG_RING = "edge-log"
 LOG_RELAY = "log-relay"
 LOG_LINE_BYTES = 8192
-
-BACKEND = "triton"
-"""The backend of requests by HTTP; its servers carry the names of the hosts."""
-LAST = "triton_last"
-"""The region's own hosts once more, for when the checks leave nobody: see `_last`."""
 
 # `/v2/models/stats` is Triton's statistics of all models, not a model.
 MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -55,29 +52,31 @@ READ_PATHS = rf"^/v2/(health/(live|ready)|models/{MODEL}(/versions/[0-9]{{1,9}})
 INFER_PATHS = rf"^/v2/models/{MODEL}(/versions/[0-9]{{1,9}})?/infer$"
 
 
-def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) -> str:
-    """The HAProxy 2.6 configuration of `region`'s edge, ending in a newline.
+def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) -> str:
+    """The HAProxy 2.6 configuration of the edge called `name`, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[region]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
-    Raises `ValueError` where the region has no edge, no host, or is not one of the United States.
+    `edges[name]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
+    Raises `ValueError` for a region without a host, or that is not one of the United States.
     """
-    if region not in site.edges:
-        raise ValueError(f"region {region!r} has no edge; site.edges has {', '.join(site.edges)}.")
+    if name not in site.edges:
+        raise ValueError(f"there is no edge {name!r}; site.edges has {', '.join(site.edges)}.")
+    edge = site.edges[name]
+    region = edge_region(name, edge)
     require_us_region("region", region)
-    own = {name: host for name, host in site.hosts.items() if host.region == region}
-    others = {name: host for name, host in site.hosts.items() if host.region != region}
+    own = {one: host for one, host in site.hosts.items() if host.region == region}
+    others = {one: host for one, host in site.hosts.items() if host.region != region}
     if not site.edge.backup_regions:
         others = {}
     if not own:
         raise ValueError(
             f"region {region!r} has no host in site.hosts: nothing to send traffic to."
         )
-    edge = site.edges[region]
     http, grpc, agent = site.ports.triton_http, site.ports.triton_grpc, site.ports.host_agent
     return "\n".join(
         [
             *_global(edge.socket, site.groups.edge, Path(edge.state)),
+            *shadow_socket(Path(edge.socket)),
             *buffer_settings(site.edge, validator),
             *_log(site.paths.edge_log, Path(f"{edge.socket}.log")),
             *_defaults(site.edge),
@@ -96,12 +95,28 @@ def haproxy_cfg(site: Site, region: str, validator: Sequence[Path] = VALIDATOR) 
                 Path(edge.state),
             ),
             *grpc_backends(_targets(own, grpc), _targets(others, grpc), site.edge),
+            *shadow_proxies(Path(edge.socket), _targets(own, http), site.edge),
             *source_tables(),
             *counter_table(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
             "",
         ]
     )
+
+
+def validator_at(folder: Path) -> list[Path]:
+    """The files of `VALIDATOR` where they were copied to `folder`."""
+    return [folder / path.name for path in VALIDATOR]
+
+
+def edge_config_diff(site: Site, name: str, current: str, validator: Sequence[Path]) -> list[str]:
+    """Lines that a new config of the edge would remove (-) and add (+), with their sections.
+
+    Empty where `current`, the text that its HAProxy has, is the one of the site.
+    """
+    wanted = haproxy_cfg(site, name, validator).splitlines()
+    lines = difflib.unified_diff(current.splitlines(), wanted, "has", "site", n=2, lineterm="")
+    return list(lines)[2:]
 
 
 def _targets(hosts: Mapping[str, SiteHost], port: int) -> dict[str, str]:
@@ -114,7 +129,6 @@ def _global(socket: Path, group: str, state: Path) -> list[str]:
     return [
         "# Written by serving/fleet/haproxy/edge_config.py; edit conf/site, not this file.",
         "global",
-        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  stats socket {socket} group {group} mode 660 level admin",
         "  stats timeout 30s",
         f"  server-state-file {state / STATES}",
@@ -153,7 +167,8 @@ def _defaults(settings: EdgeSettings) -> list[str]:
     return [
         "defaults",
         "  mode http",
-        "  log global",
+        # Not in `global`: HAProxy logs there what Lua sends, in a form of its own.
+        f"  log ring@{LOG_RING} len {LOG_LINE_BYTES} format raw local0",
         f"  timeout connect {settings.connect_timeout_ms}ms",
         f"  timeout client {settings.client_timeout_ms}ms",
         f"  timeout server {settings.server_timeout_ms}ms",
@@ -182,6 +197,7 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
         # Here and not earlier: it is the state in which the request itself would begin to wait.
         refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
         *path_rules(state),
+        *shadow_rules(),
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",

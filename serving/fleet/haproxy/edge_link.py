@@ -22,7 +22,7 @@ class EdgeUnreachable(EdgeError, Unreachable):
 
 
 class EdgeLink(Protocol):
-    """How one edge is reached. Every method raises EdgeError."""
+    """The way to one edge. Every method raises EdgeError."""
 
     @property
     def state(self) -> Path:
@@ -36,6 +36,9 @@ class EdgeLink(Protocol):
 
     def write_state(self, name: str, text: str) -> None:
         """Put a file into the state folder: whole, and on the disk on return."""
+
+    def close(self) -> None:
+        """End what is open; safe to call twice."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class LocalEdge:
             replace_file(self.state / name, text)
         except OSError as error:
             raise self._denied(name, "written", error) from error
+
+    def close(self) -> None:
+        pass
 
     def _denied(self, name: str, done: str, error: Exception) -> EdgeError:
         return EdgeError(

@@ -35,7 +35,9 @@ def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -
         *own_errors(),
         *connection_limits(settings),
         *request_ids(),
+        # For the log of a request that ends before it has an answer.
         "  http-request set-var(txn.path) path",
+        "  http-request set-var(txn.status) int(0)",
         *source_limits(settings, grpc_refusal),
         f"  http-request set-var(txn.most_bytes) int({most})",
         f"  http-request use-service lua.grpc_too_large if {{ req.body_size gt {most} }}",
@@ -90,6 +92,7 @@ def _answer_rules(settings: EdgeSettings) -> list[str]:
     return [
         "  http-after-response set-header X-Request-Id %[unique-id]",
         "  http-after-response set-header content-type application/grpc",
+        "  http-after-response del-header content-length",
         f"  http-after-response set-header grpc-retry-pushback-ms {settings.retry_after_s * 1000} "
         "if { status 503 } or { status 429 }",
         # Counted and logged with the status that HTTP has for it; the client's is always 200.

@@ -10,9 +10,9 @@ from conf.site_daemons import EdgeSettings
 
 CONNECTIONS, REQUESTS = "connections_by_source", "requests_by_source"
 """Tables of client addresses: connections now and requests a second, and requests in flight."""
-_LUA = "strict_json tensor_data kserve_check grpc_message grpc_check grpc_version"
+_LUA = "strict_json tensor_data kserve_check grpc_message grpc_check grpc_version shadow_traffic"
 VALIDATOR = tuple(Path(__file__).with_name(f"{name}.lua") for name in _LUA.split())
-"""The Lua files of the validator, in the order in which HAProxy loads them."""
+"""The Lua files of the edge, in the order in which HAProxy loads them."""
 _SPARE_BYTES = 16_384
 """Of a buffer, for what HAProxy adds to a head, and its own bookkeeping."""
 

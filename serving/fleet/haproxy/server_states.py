@@ -10,10 +10,8 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.edge_host.names import ROUTES, STATES
 
-STATES = "servers.state"
-"""Name of the file in the state folder of an edge."""
 FIRST_FILES = {ROUTES: "", STATES: "1\n"}
 """The state folder's files before anything was set; HAProxy does not start without the first."""
 READY, DRAIN, MAINT = "ready", "drain", "maint"

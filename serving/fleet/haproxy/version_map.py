@@ -1,8 +1,9 @@
 """The version that the edge gives to a request without one: a map of HAProxy, and its counters.
 
 `<state>/routes.map` has a line `MODEL STABLE:CANARY:SHARE` for each routed model: two versions, 0
-for none, and the canary's share of the requests in hundredths of a percent. One value, so that one
-command changes it as a whole. HAProxy reads the file at start; at run time its memory counts.
+for none, and the canary's share of the requests in hundredths of a percent; `:SHADOW:SHARE` follows
+where copies go to a third one. One value, so that one command changes it as a whole. HAProxy reads
+the file at start; at run time its memory counts.
 """
 
 from __future__ import annotations
@@ -11,36 +12,34 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from serving.edge_host.names import COUNTERS, MODEL, ROUTE, ROUTES
 from serving.fleet.routing import Routing, VersionCounters
 
-ROUTES = "routes.map"
-"""Name of the map's file in the state folder of an edge."""
-COUNTERS = "requests_by_version"
-"""Table of requests, the failed ones of them and the clients' mistakes, by `MODEL/VERSION`."""
 LANE_HEADER, LANE_COOKIE = "Lockgate-Lane", "lockgate-lane"
 """A client's own choice: `canary` or `stable`; the header goes before the cookie."""
 VERSION_HEADER = "Lockgate-Version"
 """Header of an answer whose version the edge chose."""
 
-_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_VALUE = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,5})")
+_MODEL, _VALUE = re.compile(MODEL), re.compile(ROUTE)
 _PATH = re.compile(r"/[A-Za-z0-9._/-]+")
 _COUNT = re.compile(r"(\w+)=(\S+)")
 
 
 def map_value(routing: Routing) -> str:
     """The value of a model in the map."""
-    share = round(routing.percent * 100)
-    return f"{routing.version or 0}:{routing.canary or 0}:{share}"
+    value = f"{routing.version or 0}:{routing.canary or 0}:{round(routing.percent * 100)}"
+    if routing.shadow is None:
+        return value
+    return f"{value}:{routing.shadow}:{round(routing.shadow_percent * 100)}"
 
 
 def parse_value(value: str) -> Routing:
     """The routing of `map_value`. Raises ValueError."""
-    found = _VALUE.fullmatch(value)
-    if not found:
+    if not _VALUE.fullmatch(value):
         raise ValueError(f"{value!r} is no STABLE:CANARY:SHARE")
-    stable, canary, share = (int(number) for number in found.groups())
-    return Routing(stable or None, canary or None, share / 100)
+    numbers = [int(number) for number in value.split(":")]
+    stable, canary, share, shadow, copied = [*numbers, 0, 0][:5]
+    return Routing(stable or None, canary or None, share / 100, shadow or None, copied / 100)
 
 
 def map_text(routes: Mapping[str, Routing]) -> str:

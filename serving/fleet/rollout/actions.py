@@ -26,7 +26,9 @@ def carry_out(
     journal, model = run.journal, run.shipment.model
     if run.action == "deploy":
         plan = plan_deployment(run.fleet, run.shipment, run.driver, journal, run.config, selection)
-        return roll(run, plan, judge, reason)
+        outcome = roll(run, plan, judge, reason)
+        _close(run, outcome)
+        return outcome
     found = journal.open_rollout(model)
     if run.action == "heal":
         refuse_against(found, "heal", production(journal, model))
@@ -42,6 +44,13 @@ def carry_out(
             reason,
         ),
     )
+
+
+def _close(run: RolloutRun, outcome: Outcome) -> None:
+    """End the last rollout's line in the journal where all that it lacked turns out to be done."""
+    found = run.journal.open_rollout(run.shipment.model)
+    if outcome.kind == "unchanged" and found and found.committed:
+        run.journal.record("done", found.rollout, model=found.model, version=found.version)
 
 
 def plan_deployment(

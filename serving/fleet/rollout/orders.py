@@ -17,8 +17,8 @@ from serving.fleet.rollout.records import Records, read_records
 
 ORDERS = "orders.jsonl"
 OrderName = Literal["pause", "resume", "approve", "promote", "abort"]
-"""pause: stay as it is. resume: go on. approve: go on where a person has to agree. promote: no
-more steps and watches, all traffic to the new version. abort: undo everything."""
+"""pause: stay as it is. resume: go on. approve: go on where a person has to agree. promote: all
+traffic to the new version, without approval or verdict. abort: undo everything."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ class Late:
 
     reads: int
     version: int | None
-    land: Callable[[Machine], None]
+    land: Callable[[SimulatedHost], None]
 
 
 @dataclass
-class Machine:
+class SimulatedHost:
     """A host. `proven` are the versions whose golden examples were equal since they were loaded.
 
     `dead` are versions whose Python stub died: ready, and every answer is wrong until Triton is

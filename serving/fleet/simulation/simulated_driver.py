@@ -19,7 +19,7 @@ from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.rollout.records import Before
 from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment
-from serving.fleet.simulation.machines import Late, Machine, SimulatedEdge
+from serving.fleet.simulation.machines import Late, SimulatedEdge, SimulatedHost
 from serving.triton import model_config
 
 ROUND = 100
@@ -38,7 +38,7 @@ class SimulatedDriver:
     change is counted in `changes`.
     """
 
-    def __init__(self, machines: dict[str, Machine], driver_fleet: Fleet) -> None:
+    def __init__(self, machines: dict[str, SimulatedHost], driver_fleet: Fleet) -> None:
         self.machines, self.fleet = machines, driver_fleet
         self.edges = {region.name: SimulatedEdge(region.name) for region in driver_fleet.regions}
         self.wrong: set[int] = set()
@@ -50,7 +50,7 @@ class SimulatedDriver:
         self.unproven: list[str] = []
         self.fence = 0
         self.fail_at: int | None = None
-        self.late = self.kill = self.hang = False
+        self.late = self.kill = self.hang = self.killed = False
         self.lock = threading.RLock()
 
     def arm(
@@ -59,13 +59,14 @@ class SimulatedDriver:
         """Let change number `fail_at` from now on fail."""
         self.changes.clear()
         self.fail_at, self.late, self.kill, self.hang = fail_at, late, kill, hang
+        self.killed = False
 
     def snapshot(self) -> dict[str, Before]:
         """Every host as an undo knows it."""
         return {name: machine.as_it_is() for name, machine in self.machines.items()}
 
     def _change(
-        self, host: Host, what: str, effect: Callable[[Machine], None], ssh: bool = True
+        self, host: Host, what: str, effect: Callable[[SimulatedHost], None], ssh: bool = True
     ) -> None:
         with self.lock:
             machine = self.machines[host.name]
@@ -86,16 +87,20 @@ class SimulatedDriver:
                 self._fail(host.name, what)
 
     def _count(self, change: str) -> bool:
+        if self.killed:
+            raise Killed()  # the other threads of a killed controller do nothing more either
         self.changes.append(change)
         return self.fail_at is not None and len(self.changes) == self.fail_at
 
-    def _newest(self, machine: Machine, effect: Callable[[Machine], None]) -> int | None:
-        trial = Machine(machine.serving, machine.config)
+    def _newest(
+        self, machine: SimulatedHost, effect: Callable[[SimulatedHost], None]
+    ) -> int | None:
+        trial = SimulatedHost(machine.serving, machine.config)
         effect(trial)
         return max(set(trial.serving) - set(machine.serving), default=None)
 
     def _fail(self, place: str, what: str) -> None:
-        self.fail_at = None
+        self.fail_at, self.killed = None, self.kill
         raise Killed() if self.kill else FleetError(f"{place}: {what} failed")
 
     def _reach(self, host: Host) -> None:
@@ -129,7 +134,7 @@ class SimulatedDriver:
                 unready=machine.unready(), golden=golden,
             )  # fmt: skip
 
-    def _land(self, machine: Machine) -> None:
+    def _land(self, machine: SimulatedHost) -> None:
         if machine.late:
             machine.late.reads -= 1
             if machine.late.reads <= 0:
@@ -211,7 +216,7 @@ class SimulatedDriver:
         self._refuse_older(host, shipment.version, rollback)
         self.configs[shipment.version] = shipment.config
 
-        def accept(machine: Machine) -> None:
+        def accept(machine: SimulatedHost) -> None:
             machine.packages[shipment.version] = shipment.digest
             machine.highest = max(machine.highest, shipment.version)
 
@@ -253,7 +258,7 @@ class SimulatedDriver:
             if not self.edges[name].reachable:
                 raise Unreachable(f"the edge {name} does not answer.")
 
-        def change(machine: Machine) -> None:
+        def change(machine: SimulatedHost) -> None:
             machine.edge = state(machine.edge)
 
         self._change(host, what, change, ssh=False)
@@ -262,7 +267,7 @@ class SimulatedDriver:
         """Into the repository, from the verified package."""
         self._config(host, (shipment.version,), rollback=True)
 
-        def place(machine: Machine) -> None:
+        def place(machine: SimulatedHost) -> None:
             machine.installed.add(shipment.version)
             machine.tampered.discard(shipment.version)
 
@@ -272,7 +277,7 @@ class SimulatedDriver:
         """Into the config of the next start."""
         config = self._config(host, versions, rollback) if versions else None
 
-        def write(machine: Machine) -> None:
+        def write(machine: SimulatedHost) -> None:
             machine.config = config
             machine.installed |= set(versions)
             machine.tampered -= set(versions)
@@ -289,7 +294,7 @@ class SimulatedDriver:
             late, machine.late = machine.late, None
             late.land(machine)  # the host takes one change after the other
 
-        def load(machine: Machine) -> None:
+        def load(machine: SimulatedHost) -> None:
             machine.installed |= set(versions)
             machine.serve(versions)
 
@@ -306,7 +311,7 @@ class SimulatedDriver:
         self._reach(host)
         if self.machines[host.name].edge != "maint":
             raise AssertionError("only a parked host may be restarted")
-        self._change(host, "restart", Machine.restart)
+        self._change(host, "restart", SimulatedHost.restart)
 
     def check_golden(self, host: Host, version: int) -> str:
         """Equal, or a FleetError."""

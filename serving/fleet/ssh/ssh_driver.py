@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.haproxy import edge
 from serving.fleet.haproxy.edge import ServerState
+from serving.fleet.haproxy.edge_group import set_at_all, wait_idle_at_all
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.rollout_config import RolloutConfig
@@ -20,6 +22,7 @@ from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Shell, open_shell
 from serving.fleet.ssh.fanout import FanOut
 from serving.fleet.ssh.golden_probe import GoldenProbe
+from serving.fleet.ssh.remote_edge import edge_of
 from serving.fleet.ssh.triton import (
     check_golden,
     fleet_errors,
@@ -41,6 +44,7 @@ class SshDriver:
         self.fleet, self.model, self.store, self.config = fleet, model, store, config
         self.fence = fence
         self._shells: dict[str, Shell] = {}
+        self._edges = {one.name: edge_of(one) for one in fleet.edges}
         self.transfers = FanOut(config.transfer_fetches)
         self._probes: dict[tuple[str, int], GoldenProbe] = {}
 
@@ -58,6 +62,8 @@ class SshDriver:
         for shell in self._shells.values():
             shell.close()
         self._shells.clear()
+        for at in self._edges.values():
+            at.close()
 
     def read_hosts(self, verify: bool = False) -> dict[str, HostState]:
         """Every host of the fleet, by name, read at the same time.
@@ -177,10 +183,10 @@ class SshDriver:
         return self.transfers.stage(host, verbs, shipment, limits, rollback).sentence
 
     def drain(self, host: Host) -> None:
-        for at in self._edges_of(host):
-            at.set(host.name, edge.DRAIN)
-        for at in self._edges_of(host):
-            at.wait_idle(host.name, self.config.drain_timeout_s)
+        self._set_everywhere(host, edge.DRAIN)
+        limit = self.config.drain_timeout_s
+        _raise_first(wait_idle_at_all(self._edges_of(host), host.name, limit))
+        wait_idle_at_all(self._edges_elsewhere(host), host.name, limit)
 
     def set_maintenance(self, host: Host) -> None:
         self._set_everywhere(host, edge.MAINT)
@@ -195,15 +201,12 @@ class SshDriver:
                 at.wait_up(host.name, self.config.ready_timeout_s)
 
     def _set_everywhere(self, host: Host, state: str) -> None:
-        """At every edge that answers; raises the first failure after all were tried."""
-        failures: list[FleetError] = []
-        for at in self._edges_of(host):
-            try:
-                at.set(host.name, state)
-            except FleetError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        """At every edge of its region that answers; raises the first failure after all were tried.
+
+        Where it stands in for another region's hosts too, as far as those edges answer.
+        """
+        set_at_all(self._edges_elsewhere(host), host.name, state)
+        _raise_first(set_at_all(self._edges_of(host), host.name, state))
 
     def install(self, host: Host, shipment: Shipment) -> None:
         self._verbs(host).call("install", shipment.model, shipment.version, timeout_s=_VERIFY_S)
@@ -275,10 +278,14 @@ class SshDriver:
             return None
 
     def _edge(self, name: str) -> edge.Edge:
-        return edge.edge_of(next(one for one in self.fleet.edges if one.name == name))
+        return self._edges[name]
 
     def _edges_of(self, host: Host) -> list[edge.Edge]:
         return [self._edge(name) for name in self.edges_of(host)]
+
+    def _edges_elsewhere(self, host: Host) -> list[edge.Edge]:
+        own = self.edges_of(host)
+        return [at for name, at in self._edges.items() if name not in own]
 
     def _at_edges(self, host: Host) -> ServerState:
         """The host as all its edges see it: in traffic where it is at each, counts summed."""
@@ -317,3 +324,8 @@ class SshDriver:
 def _lowest(states: list[str]) -> str:
     """The state at the edges that lets the fewest requests through."""
     return max(states, key=(edge.READY, edge.DRAIN, edge.MAINT).index)
+
+
+def _raise_first(failures: Mapping[str, FleetError]) -> None:
+    for error in failures.values():
+        raise error

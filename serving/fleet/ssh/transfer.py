@@ -170,8 +170,7 @@ def check_room(host: str, facts: Facts, size: int, limits: TransferLimits, files
         raise NoRoom(
             f"{host}: {facts.shm_free >> 20} MiB of /dev/shm are free, "
             f"{limits.free_shm >> 20} MiB are wanted (rollout.free_shm_mib). Regions left by a "
-            "killed Triton may be removed there: ls /dev/shm/lockgate_*. Nothing was "
-            "changed."
+            "killed Triton are removed by its next start: fab restart. Nothing was changed."
         )
 
 
@@ -210,7 +209,8 @@ def is_ready(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollb
     host = verbs.shell.host.name
     facts = read_facts(verbs, shipment.model)
     comes = facts.packages.get(shipment.version) != shipment.digest
-    copies = _COPIES if comes else 0
+    # One that is there already may still have to be copied for Triton.
+    copies = _COPIES if comes else int(shipment.version not in facts.installed)
     check_room(host, facts, copies * shipment.size, limits, copies * len(shipment.manifest.files))
     ready = _call(verbs, "prepare", shipment, rollback)["ready"]
     if ready is not None:

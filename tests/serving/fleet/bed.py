@@ -64,13 +64,21 @@ class TritonPythonModel:
         if self.transform.get("broken"):
             raise RuntimeError("this version cannot start")
         time.sleep(self.transform.get("load_s", 0))
+        self.count, self.leaked = 0, []
 
     def execute(self, requests):
         time.sleep(self.transform.get("infer_s", 0.002))
         answers = []
         for request in requests:
+            self.count += 1
+            if self.count >= self.transform.get("crash_after", 10**9):
+                os._exit(1)
+            self.leaked.append(b"1" * self.transform.get("leak_bytes", 0))
+            factor = self.transform["factor"]
+            if self.count > self.transform.get("wrong_after", 10**9):
+                factor += 1
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
-            y = (x * numpy.float32(self.transform["factor"])).astype(numpy.float32)
+            y = (x * numpy.float32(factor)).astype(numpy.float32)
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]))
         return answers
 """
@@ -129,7 +137,9 @@ def make_key(path: Path) -> str:
 def publish(folder: Path, key: Path, version: int, factor: float, **options: object) -> Path:
     """Put a signed `toy` version into the store; its answer to x is `factor * x`.
 
-    `golden` (an option) makes the golden examples expect another factor.
+    `golden` (an option) makes the golden examples expect another factor; the others are read by
+    MODEL_PY: `infer_s` and `load_s` are times, `crash_after`, `wrong_after` numbers of requests,
+    `leak_bytes` is kept of each.
     """
     golden = options.pop("golden", factor)
     staged = store.stage(folder, f"toy-{version}")
@@ -246,7 +256,11 @@ def bed_up(hosts: int = 2, west: int = 0) -> Bed:
     config.site.paths.edge_log = str(root / "log.sock")
     config.site.triton.exit_timeout_s, config.site.triton.golden_interval_s = 10, 1
     config.fleet.triton.load_timeout_s, config.fleet.triton.infer_timeout_s = 60, 20
-    changes = {"settle_s": 1.0, "free_disk_mib": 64, "free_shm_mib": 16, "lock_ttl_s": 30}
+    changes = {
+        "steps": [100], "bake_s": 0.3, "settle_s": 0.5, "free_disk_mib": 64,
+        "free_shm_mib": 16, "lock_ttl_s": 30, "unload_timeout_s": 8,
+        "analysis": {"min_probes": 4, "wait_s": 60.0},
+    }  # fmt: skip
     config.rollout = OmegaConf.merge(config.rollout, changes)
     bed = Bed(root, config)
     try:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
 from conf import compose
 from conf.site_daemons import EdgeSettings
-from conf.site_schema import Site
+from conf.site_schema import Site, site_config
 from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
 from serving.fleet.haproxy.edge import Edge, ServerState
@@ -159,27 +159,27 @@ def edge_site(
 ) -> Site:
     """A site with one edge, of the region `REGION`, in `folder`; `hosts` have address and region,
     `settings` replace those of the site."""
-    made = OmegaConf.create(
-        {
-            "hosts": {n: {"address": a, "region": r} for n, (a, r) in hosts.items()},
-            "edges": {
-                REGION: {
-                    "address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
-                    "grpc_port": free_port(), "socket": str(folder / "s.sock"),
-                    "state": str(folder),
-                }
-            },
-            "ports": {
-                "triton_http": triton_port, "triton_grpc": door_port or free_port(),
-                "host_agent": agent_port,
-            },
-            "paths": {"edge_log": str(folder / "log.sock")},
-            "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
-            "edge": {**compose("site").site.edge, **settings},
+    config = compose("site")
+    OmegaConf.set_struct(config, False)
+    site = config.site
+    site.hosts = {n: {"address": a, "region": r} for n, (a, r) in hosts.items()}
+    site.edges = {
+        REGION: {
+            "address": "127.0.0.1", "http_port": free_port(), "stats_port": free_port(),
+            "grpc_port": free_port(), "socket": str(folder / "s.sock"), "state": str(folder),
         }
-    )  # fmt: skip
+    }  # fmt: skip
+    # A region of the hosts has an edge; this one does not run.
+    for number, region in enumerate({r for _, r in hosts.values()} - {REGION}):
+        site.edges[region] = {**site.edges[REGION], "address": f"127.0.0.{2 + number}"}
+    site.ports.update(
+        triton_http=triton_port, triton_grpc=door_port or free_port(), host_agent=agent_port
+    )
+    site.paths.edge_log = str(folder / "log.sock")
+    site.groups.edge = grp.getgrgid(os.getgid()).gr_name
+    site.edge.update(settings)
     make_state(folder)
-    return cast(Site, made)
+    return site_config(config)
 
 
 @contextmanager
@@ -190,11 +190,11 @@ def running_edge(
     `settings` replace those of the site."""
     hosts = {"a": ("127.0.0.1", REGION)}
     site = edge_site(folder, hosts, triton_port, free_port(), door_port, **settings)
-    port, grpc = site.edges[REGION].http_port, site.edges[REGION].grpc_port
-    path = Path(site.edges[REGION].socket)
+    edge = site.edges[REGION]
+    port, grpc, path = edge.http_port, edge.grpc_port, edge.socket
     log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
     log.set_models([SAME, BROKEN, MODEL])
-    receiver, thread = listen(log, Path(site.paths.edge_log))
+    receiver, thread = listen(log, site.paths.edge_log)
     config = folder / "haproxy.cfg"
     config.write_text(haproxy_cfg(site, REGION))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:

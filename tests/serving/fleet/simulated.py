@@ -16,11 +16,11 @@ from serving.fleet.rollout.rollout_config import Outcome, RolloutConfig
 from serving.fleet.rollout.rollout_run import RolloutRun
 from serving.fleet.routing import Routing
 from serving.fleet.shipment import Shipment
-from serving.fleet.simulation.machines import Machine
+from serving.fleet.simulation.machines import SimulatedHost
 from serving.fleet.simulation.simulated_driver import Killed, SimulatedDriver
 from serving.triton import model_config
 
-__all__ = ["Killed", "Machine", "SimulatedDriver"]
+__all__ = ["Killed", "SimulatedDriver", "SimulatedHost"]
 
 CONFIG = 'name: "toy" backend: "python" max_batch_size: 8\n' + (
     'input { name: "x" data_type: TYPE_FP32 dims: 1 }\n'
@@ -64,7 +64,7 @@ def serving_fleet(
     config = model_config.with_versions(CONFIG, versions) if versions else None
     packages = {version: shipment(version).digest for version in versions}
     machines = {
-        host.name: Machine(
+        host.name: SimulatedHost(
             versions, config, packages=dict(packages), installed=set(versions),
             highest=max(versions, default=0), proven=set(versions),
         )

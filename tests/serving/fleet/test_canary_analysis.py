@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conf import compose
 from conf.errors import ConfigError
 from conf.schema import from_config
 from serving.fleet.canary.analysis import LOOKS, judge_canary, needs_more
@@ -314,6 +315,10 @@ def test_the_rank_test_agrees_with_the_paper_and_is_careful_with_ties():
 def test_limits_that_cannot_be_are_refused_by_their_key(changes):
     with pytest.raises(ConfigError, match=rf"rollout\.analysis\.{next(iter(changes))}"):
         from_config(CanaryLimits, changes, "rollout.analysis")
+
+
+def test_the_config_has_the_limits_that_the_code_has_without_one():
+    assert from_config(CanaryLimits, compose("rollout").rollout.analysis, "r") == CanaryLimits()
 
 
 def test_the_looks_of_a_watch_double():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -139,6 +139,16 @@ def test_a_host_that_is_lost_is_named_and_nothing_passes_without_it():
     began = time.monotonic()
     assert judge(Answers(lost=frozenset("ab")), seconds=30).outcome == "inconclusive"
     assert time.monotonic() - began < 5, "nobody is left to wait for"
+
+
+def test_a_version_that_passed_a_step_is_asked_less_at_the_next():
+    fleet = Answers()
+    judge = probing_judge(fleet, replace(LIMITS, later_probes=10))
+    for most in (30 + 3, 10 + 3):
+        fleet.asked.clear()
+        assert judge(NEW, OLD, (A,), 0.0, lambda: None).outcome == "pass"
+        assert fleet.count(A, NEW) <= most + 15, "a tick after its least"
+        assert fleet.count(A, NEW) >= most - 3
 
 
 def test_edges_and_memory_that_cannot_be_read_are_said_and_stop_nothing():

@@ -5,42 +5,45 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from conf import compose
+from conf import LockgateError, compose
 from conf.site_daemons import EdgeSettings
+from conf.site_schema import site_config
 from serving.fleet.haproxy import edge
-from serving.fleet.haproxy.edge_config import INFER_PATHS, READ_PATHS, haproxy_cfg
+from serving.fleet.haproxy.edge_config import (
+    INFER_PATHS,
+    READ_PATHS,
+    edge_config_diff,
+    haproxy_cfg,
+    validator_at,
+)
+from serving.fleet.haproxy.edge_group import at_all, set_at_all
 from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
 from serving.fleet.haproxy.server_states import parse_states
 from tests.serving.fleet.bed import make_state
 
 
 def site(state="/run/edges", **changes):
-    made = OmegaConf.create(
-        {
-            "hosts": {
-                "a": {"address": "127.0.0.11", "region": "us-east"},
-                "b": {"address": "127.0.0.12", "region": "us-east"},
-                "w": {"address": "127.0.0.13", "region": "us-west"},
-            },
-            "edges": {
-                region: {"address": "127.0.0.1", "http_port": 18080 + n,
-                         "grpc_port": 18090 + n, "stats_port": 18404 + n,
-                         "socket": f"/run/{region}.sock", "state": state}
-                for n, region in enumerate(("us-east", "us-west", "us-empty", "eu-west"))
-            },
-            "ports": {"triton_http": 18000, "triton_grpc": 18001, "host_agent": 18004},
-            "paths": {"edge_log": "/run/edge-log.sock"},
-            "groups": {"edge": "root"},
-            "edge": compose("site").site.edge,
-        }
-    )  # fmt: skip
-    made = OmegaConf.merge(made, changes)
-    OmegaConf.set_struct(made, True)
-    return made
+    config = compose("site")
+    OmegaConf.set_struct(config, False)
+    config.site.hosts = {
+        "a": {"address": "127.0.0.11", "region": "us-east"},
+        "b": {"address": "127.0.0.12", "region": "us-east"},
+        "w": {"address": "127.0.0.13", "region": "us-west"},
+    }
+    config.site.edges = {
+        name: {"address": "127.0.0.1", "http_port": 18080 + n, "stats_port": 18404 + n,
+               "grpc_port": 18090 + n, "socket": f"/run/{name}.sock", "state": state,
+               "region": "us-east" if name == "second" else ""}
+        for n, name in enumerate(("us-east", "us-west", "us-empty", "second"))
+    }  # fmt: skip
+    config.site.groups.edge = "root"
+    config.site = OmegaConf.merge(config.site, changes)
+    return site_config(config)
 
 
 def servers(text, backend):
@@ -64,6 +67,14 @@ def test_a_region_has_its_own_hosts_and_those_of_others_behind_them():
     assert "/v2/health/live" in text and "/v2/health/ready\n" not in text
 
 
+def test_a_region_may_have_several_edges_each_in_front_of_all_its_hosts():
+    first, second = haproxy_cfg(site(), "us-east"), haproxy_cfg(site(), "second")
+    for backend in ("triton", "triton_last", "triton_grpc"):
+        assert servers(first, backend) == servers(second, backend)
+    assert "bind 127.0.0.1:18083" in second and "stats socket /run/second.sock" in second
+    assert '{"region":"us-east",' in second
+
+
 def test_a_post_that_may_have_run_is_never_sent_again():
     lines = haproxy_cfg(site(), "us-east").splitlines()
     tried = {tuple(line.split()[1:]) for line in lines if "retry-on" in line}
@@ -73,7 +84,7 @@ def test_a_post_that_may_have_run_is_never_sent_again():
 
 @pytest.mark.parametrize(
     ("region", "sentence"),
-    [("us-north", "has no edge"), ("us-empty", "no host"), ("eu-west", "US only")],
+    [("us-north", "no edge 'us-north'"), ("us-empty", "no host")],
 )
 def test_a_region_that_cannot_be_is_refused(region, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -81,7 +92,7 @@ def test_a_region_that_cannot_be_is_refused(region, sentence):
 
 
 def test_a_host_address_cannot_smuggle_configuration():
-    with pytest.raises(ValueError, match="neither an IP address"):
+    with pytest.raises(LockgateError, match="neither an IP address"):
         haproxy_cfg(site(hosts={"a": {"address": "127.0.0.11\n  bind *:1"}}), "us-east")
 
 
@@ -99,6 +110,17 @@ def test_settings_of_the_site_reach_the_config():
         "check inter 250ms fall 2 rise 2 observe layer7 error-limit 9 on-error mark-down "
         "agent-check agent-port 18004 agent-inter 333ms maxconn 7\n"
     ) in text
+
+
+def test_the_difference_of_a_config_is_lines_of_it():
+    etc = validator_at(Path("/etc/x"))
+    now = haproxy_cfg(site(), "us-east", etc)
+    assert edge_config_diff(site(), "us-east", now, etc) == []
+    changed = edge_config_diff(site(edge={"max_queue": 77}), "us-east", now, etc)
+    removed = [line for line in changed if line.startswith("-")]
+    added = [line for line in changed if line.startswith("+")]
+    assert len(removed) == len(added) == 2  # HTTP and gRPC
+    assert all("ge 77 }" in line for line in added) and all("ge 256 }" in line for line in removed)
 
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
@@ -219,3 +241,22 @@ def test_an_edge_that_is_not_there_is_a_sentence(tmp_path):
     link = LocalEdge("us-east", tmp_path / "none.sock", tmp_path)
     with pytest.raises(EdgeError, match=r"us-east does not answer on .*Is HAProxy up"):
         edge.Edge("us-east", link).query("show stat")
+
+
+class FlakyEdge(LocalEdge):
+    def query(self, command):
+        raise EdgeError(f"{self.name} is away")
+
+
+def test_an_edge_that_is_away_holds_up_no_other(tmp_path):
+    away = [edge.Edge(name, FlakyEdge(name, tmp_path, tmp_path)) for name in ("one", "two")]
+    failures = set_at_all(away, "a", edge.DRAIN)
+    assert {name: str(error) for name, error in failures.items()} == {
+        "one": "one is away", "two": "two is away",
+    }  # fmt: skip
+    done = []
+    assert (
+        at_all([*away, edge.Edge("three", away[0].link)], lambda one: done.append(one.name)) == {}
+    )
+    assert sorted(done) == ["one", "three", "two"]
+    assert set_at_all([], "a", edge.DRAIN) == {}

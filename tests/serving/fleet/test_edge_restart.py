@@ -6,155 +6,30 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge
-from serving.fleet.haproxy.edge_config import haproxy_cfg
-from serving.fleet.haproxy.edge_link import LocalEdge
-from serving.fleet.haproxy.server_states import STATES, parse_kept, states_file
-from serving.fleet.haproxy.version_map import ROUTES
+from serving.edge_host.names import ROUTES, STATES
+from serving.fleet.haproxy.edge import DRAIN, MAINT, READY
+from serving.fleet.haproxy.server_states import parse_kept, states_file
 from serving.fleet.routing import Routing
-from serving.observe.collectors.edge_log import EdgeLog
-from tests.serving.fleet.bed import free_port
-from tests.serving.fleet.edge_bed import REGION, EdgeBed, edge_site
+from tests.serving.fleet.edge_hosts import BODY, HOSTS, HostsBed, running_hosts, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 
-HOSTS = {"a": ("127.0.7.1", REGION), "b": ("127.0.7.2", REGION), "w": ("127.0.7.3", "us-west")}
-BODY = b'{"inputs":[]}'
-
-
-class Host(ThreadingHTTPServer):
-    """A host that answers its own name, or fails; and its agent, which gives its `verdict`."""
-
-    daemon_threads = True
-
-    def __init__(self, name: str, address: str, port: int, agent_port: int) -> None:
-        self.name, self.status, self.live, self.verdict, self.asked = name, 200, 200, b"", 0
-        super().__init__((address, port), Answers)
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-        self.agent = socket.create_server((address, agent_port))
-        threading.Thread(target=self.judge, daemon=True).start()
-
-    def judge(self) -> None:
-        while True:
-            try:
-                connection, _ = self.agent.accept()
-            except OSError:
-                return
-            with connection:
-                if self.verdict:
-                    connection.sendall(self.verdict)
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self.agent.close()
-
-    def handle_error(self, *_: object) -> None:
-        pass
-
-
-class Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Host
-
-    def do_GET(self) -> None:
-        self.answer(self.server.live)
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked += 1
-        self.answer(500 if "poison" in self.path else self.server.status)
-
-    def answer(self, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(self.server.name)))
-        self.end_headers()
-        self.wfile.write(self.server.name.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@dataclass
-class Bed:
-    """One edge with two hosts of its region and one of another."""
-
-    folder: Path
-    hosts: dict[str, Host]
-    port: int
-    argv: list[str] = field(default_factory=list)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def edge(self) -> Edge:
-        return Edge(REGION, LocalEdge(REGION, self.folder / "s.sock", self.folder))
-
-    @property
-    def client(self) -> EdgeBed:
-        return EdgeBed(self.port, 0, self.edge, EdgeLog({}, (0.3,), CollectorRegistry()))
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.argv)
-        until(lambda: self.client.send("GET", "/v2/health/live").status == 200)
-
-    def kill(self) -> None:
-        assert self.process
-        self.process.kill()
-        self.process.wait()
-
-    def answering(self, model: str = "toy", times: int = 12) -> set[str]:
-        """The hosts that answered, and the status of what was not answered well."""
-        answers = [self.client.post(model, BODY) for _ in range(times)]
-        return {a.body.decode() if a.status == 200 else str(a.status) for a in answers}
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            if condition():
-                return
-        except ValueError:
-            pass
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
-
 
 @pytest.fixture(scope="module")
-def module_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    folder = tmp_path_factory.mktemp("edge")
-    port, agent = free_port("127.0.7.1"), free_port("127.0.7.1")
-    hosts = {name: Host(name, address, port, agent) for name, (address, _) in HOSTS.items()}
-    quick = {"check_interval_ms": 100, "agent_interval_ms": 100}
-    site = edge_site(folder, HOSTS, port, agent, **quick)
-    config = folder / "haproxy.cfg"
-    config.write_text(haproxy_cfg(site, REGION))
-    bed = Bed(folder, hosts, site.edges[REGION].http_port)
-    bed.argv = ["haproxy", "-W", "-db", "-f", str(config)]
-    bed.start()
-    yield bed
-    assert bed.process
-    bed.process.terminate()
-    bed.process.wait()
-    for host in hosts.values():
-        host.close()
+def module_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostsBed]:
+    with running_hosts(tmp_path_factory.mktemp("edge")) as made:
+        yield made
 
 
 @pytest.fixture
-def bed(module_bed: Bed) -> Bed:
+def bed(module_bed: HostsBed) -> HostsBed:
     for host in module_bed.hosts.values():
         host.status = host.live = 200
         host.verdict = b"up\n"
@@ -165,13 +40,13 @@ def bed(module_bed: Bed) -> Bed:
     return module_bed
 
 
-def workers(bed: Bed) -> list[int]:
+def workers(bed: HostsBed) -> list[int]:
     assert bed.process
     text = Path(f"/proc/{bed.process.pid}/task/{bed.process.pid}/children").read_text()
     return [int(pid) for pid in text.split()]
 
 
-def kill_and_restart(bed: Bed) -> None:
+def kill_and_restart(bed: HostsBed) -> None:
     children = workers(bed)
     bed.kill()
     for pid in children:
@@ -179,7 +54,7 @@ def kill_and_restart(bed: Bed) -> None:
     bed.start()
 
 
-def reload(bed: Bed) -> None:
+def reload(bed: HostsBed) -> None:
     assert bed.process
     before = set(workers(bed))
     bed.process.send_signal(signal.SIGUSR2)
@@ -188,7 +63,7 @@ def reload(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("again", [kill_and_restart, reload])
-def test_states_and_routing_hold(again: Callable[[Bed], None], bed: Bed) -> None:
+def test_states_and_routing_hold(again: Callable[[HostsBed], None], bed: HostsBed) -> None:
     bed.edge.set("a", MAINT)
     bed.edge.set("w", DRAIN)
     bed.edge.route("toy", Routing(7, 8, 12.5))
@@ -206,7 +81,7 @@ def test_states_and_routing_hold(again: Callable[[Bed], None], bed: Bed) -> None
     assert {one.admin for one in bed.edge.all_states().values()} == {READY}
 
 
-def test_what_a_hand_changed_is_mended(bed: Bed) -> None:
+def test_what_a_hand_changed_is_mended(bed: HostsBed) -> None:
     bed.edge.set("a", MAINT)
     bed.edge.route("toy", Routing(7))
     bed.edge.route("other", Routing(3))
@@ -225,7 +100,7 @@ def test_what_a_hand_changed_is_mended(bed: Bed) -> None:
     bed.edge.route("other", Routing())
 
 
-def test_only_what_was_taken_out_is_kept(bed: Bed) -> None:
+def test_only_what_was_taken_out_is_kept(bed: HostsBed) -> None:
     bed.edge.set("a", DRAIN)
     text = (bed.folder / STATES).read_text()
     assert parse_kept(text, "triton") == {"a": DRAIN}
@@ -235,14 +110,14 @@ def test_only_what_was_taken_out_is_kept(bed: Bed) -> None:
     assert parse_kept((bed.folder / STATES).read_text(), "triton") == {}
 
 
-def test_own_hosts_are_counted_alone(bed: Bed) -> None:
+def test_own_hosts_are_counted_alone(bed: HostsBed) -> None:
     assert set(bed.edge.states()) == {"a", "b"}
     assert bed.edge.state("w").backup
     bed.edge.set("w", DRAIN)
     assert bed.edge.state("w").admin == DRAIN
 
 
-def test_a_region_whose_hosts_are_all_out_is_served_by_another(bed: Bed) -> None:
+def test_a_region_whose_hosts_are_all_out_is_served_by_another(bed: HostsBed) -> None:
     assert bed.answering() <= {"a", "b"}
     for name in ("a", "b"):
         bed.edge.set(name, DRAIN)
@@ -253,7 +128,7 @@ def test_a_region_whose_hosts_are_all_out_is_served_by_another(bed: Bed) -> None
     assert bed.answering() == {"a"}
 
 
-def test_a_host_that_only_fails_is_left_out_after_few_failures(bed: Bed) -> None:
+def test_a_host_that_only_fails_is_left_out_after_few_failures(bed: HostsBed) -> None:
     bed.hosts["a"].status = 500  # a dead stub: live all the same
     asked = bed.hosts["a"].asked
     statuses = [bed.client.post("toy", BODY).status for _ in range(40)]
@@ -267,7 +142,7 @@ def test_a_host_that_only_fails_is_left_out_after_few_failures(bed: Bed) -> None
     until(lambda: bed.answering() == {"a", "b"})
 
 
-def test_a_client_cannot_take_a_region_out_by_requests_that_fail(bed: Bed) -> None:
+def test_a_client_cannot_take_a_region_out_by_requests_that_fail(bed: HostsBed) -> None:
     """Each host that its requests reach is left out; the last ones serve all the same."""
     done = threading.Event()
 
@@ -287,7 +162,7 @@ def test_a_client_cannot_take_a_region_out_by_requests_that_fail(bed: Bed) -> No
             thread.join()
 
 
-def test_a_host_of_which_all_answer_wrong_gets_no_request(bed: Bed) -> None:
+def test_a_host_of_which_all_answer_wrong_gets_no_request(bed: HostsBed) -> None:
     for host in bed.hosts.values():
         host.verdict = b"down #golden question 3 failed\n"
     until(lambda: not any(state.up for state in bed.edge.all_states().values()))
@@ -295,7 +170,7 @@ def test_a_host_of_which_all_answer_wrong_gets_no_request(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("word", [b"ready\n", b"ready up\n"])
-def test_a_host_cannot_take_itself_back_into_traffic(word: bytes, bed: Bed) -> None:
+def test_a_host_cannot_take_itself_back_into_traffic(word: bytes, bed: HostsBed) -> None:
     """An agent may use these words; ours is not listened to while its host is out."""
     for state in (MAINT, DRAIN):
         bed.edge.set("a", READY)
@@ -309,13 +184,13 @@ def test_a_host_cannot_take_itself_back_into_traffic(word: bytes, bed: Bed) -> N
         bed.hosts["a"].verdict = b""
 
 
-def test_an_agent_that_is_away_changes_nothing(bed: Bed) -> None:
+def test_an_agent_that_is_away_changes_nothing(bed: HostsBed) -> None:
     bed.hosts["a"].verdict = b""  # takes the connection, and answers nothing
     time.sleep(0.4)
     assert bed.edge.state("a").up
 
 
-def test_a_host_that_was_proven_is_given_back_though_its_agent_died(bed: Bed) -> None:
+def test_a_host_that_was_proven_is_given_back_though_its_agent_died(bed: HostsBed) -> None:
     bed.hosts["a"].verdict = b"down\n"
     until(lambda: not bed.edge.state("a").up)
     bed.hosts["a"].verdict = b""

@@ -306,7 +306,7 @@ def test_an_interrupted_rollback_is_not_undone_and_is_continued(driver, folder, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(driver, "check_golden", interrupted)
-    monkeypatch.setattr("serving.fleet.rollout.converge._READERS", 1)
+    monkeypatch.setattr("serving.fleet.rollout.mending._READERS", 1)
     version, outcome = back(driver, folder)
     assert outcome.exit_code == 3 and routings(driver) == {Routing(1)}
     found = Journal(folder).open_rollout("toy")

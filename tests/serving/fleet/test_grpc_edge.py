@@ -25,6 +25,7 @@ from serving.fleet.haproxy.grpc_edge import BACKEND
 from serving.fleet.haproxy.grpc_status import METHODS, SERVICE
 from serving.fleet.routing import Routing, VersionCounters
 from serving.triton.kserve import encode_request
+from tests.boundaries.attempts import Refused, list_by_grpc
 from tests.serving.fleet.bed import serving_env
 from tests.serving.fleet.edge_bed import (
     BROKEN,
@@ -35,7 +36,7 @@ from tests.serving.fleet.edge_bed import (
     running_triton,
 )
 from tests.serving.fleet.grpc_requests import GOOD, Request, encode, malformed
-from tests.serving.fleet.raw_http2 import grpc_call
+from tests.serving.fleet.raw_http2 import grpc_call, unfinished_calls
 from tests.serving.fleet.test_edge_requests import FLAT, arrays
 
 pytestmark = [
@@ -49,8 +50,13 @@ pytestmark = [
 TRIES = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
-LIMITS = {"max_requests_per_second_per_source": 1_000_000, "max_body_bytes": 1 << 20,
-          "max_json_bytes": 1 << 16}  # fmt: skip
+LIMITS = {
+    "max_requests_per_second_per_source": 1_000_000,
+    "max_in_flight_per_source": 90,
+    "max_body_bytes": 1 << 20,
+    "max_json_bytes": 1 << 16,
+    "body_timeout_ms": 1500,
+}
 INFER = f"{SERVICE}/ModelInfer"
 OK, INVALID = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
 RPCS = sorted(one.name for one in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -250,6 +256,11 @@ def test_only_the_methods_of_inference_are_served(bed: GrpcBed, door: bool) -> N
     assert bed.failures() == before
 
 
+def test_the_attempt_of_the_boundaries_table_tells_a_refusal(bed: GrpcBed) -> None:
+    with pytest.raises(Refused, match="grpc-status 12"):
+        list_by_grpc({"door": ["127.0.0.1", bed.door_port]})
+
+
 def test_what_a_client_needs_to_know_is_served(bed: GrpcBed) -> None:
     for method in ("ServerLive", "ServerReady", "ServerMetadata"):
         assert bed.call(method, b"").code is OK
@@ -276,6 +287,19 @@ def test_a_message_that_is_too_large_is_refused_in_words(bed: GrpcBed) -> None:
     reply = bed.infer(value_by_value.SerializeToString())
     assert reply.code is INVALID and "send it as raw_input_contents" in reply.text
     assert bed.infer(gzip=True).code is grpc.StatusCode.UNIMPLEMENTED
+    assert bed.failures() == before
+
+
+def test_requests_that_never_end_are_those_of_their_client_alone(bed: GrpcBed) -> None:
+    before = bed.failures()
+    with unfinished_calls(bed.edge.grpc_port, INFER, b"\0" * 2000, 80) as codes:
+        for _ in range(20):
+            began = time.monotonic()
+            assert bed.infer().code is OK
+            assert time.monotonic() - began < 1
+        with unfinished_calls(bed.edge.grpc_port, INFER, b"\0" * 2000, 20) as more:
+            assert more().count(8) >= 10, "more than 90 in flight of one address"
+        assert codes() == [4] * 80
     assert bed.failures() == before
 
 

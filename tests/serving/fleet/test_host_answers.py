@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
+from serving.fleet.errors import FleetError
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import open_shell
-from serving.fleet.ssh.verbs import HostVerbs
+from serving.fleet.ssh.verbs import HostVerbs, StuckTriton
 from tests.serving.fleet import bed as beds
 
 pytestmark = beds.MARKS
@@ -142,3 +144,48 @@ def test_a_version_that_is_taken_away_on_purpose_takes_nobody_out(bed, verbs):
     verbs.call("serve", "toy", "2", rollback=True, timeout_s=60)
     time.sleep(3)
     assert agent(bed) == b"up\n" and facts(verbs).states[1][0] != "READY"
+
+
+def test_a_version_whose_process_died_is_stuck_in_its_unload_and_the_host_has_a_name_for_it(
+    bed, verbs
+):
+    comes(bed, b"up")
+    (stub,) = stubs(bed, 2)
+    os.kill(stub, signal.SIGKILL)
+    comes(bed, b"down")
+    for versions in ("1", "1,2"):
+        began = time.monotonic()
+        with pytest.raises(StuckTriton, match="toy/2 UNLOADING, whose process has ended"):
+            verbs.call("serve", "toy", versions, rollback=True, timeout_s=90)
+        assert time.monotonic() - began < 20
+    assert facts(verbs).states[2][0] == "UNLOADING"
+    comes(bed, b"down #toy/2 is UNLOADING")
+    verbs.call("restart", timeout_s=60)
+    comes(bed, b"up")
+    verbs.call("serve", "toy", "1", rollback=True, timeout_s=60)
+    verbs.call("serve", "toy", "1,2", rollback=True, timeout_s=60)
+    assert {state for state, _ in facts(verbs).states.values()} == {"READY"}
+
+
+def test_a_load_goes_on_when_its_connection_is_lost_and_the_next_command_waits_for_it(bed, verbs):
+    bed.publish(4, 4.0, load_s=4)
+    shipment = command.read_shipment(bed.store, "toy", 4)
+    transfer.stage(verbs, shipment, transfer.TransferLimits(0, 0), False)
+    site = bed.site
+    words = f"lockgate {'0' * 32} serve toy 1,2,4 --fence {verbs.fence} --timeout 60"
+    client = subprocess.Popen(
+        ["ssh", "-F", "none", "-p", str(site.ports.ssh), "-i", str(site.paths.deploy_key),
+         "-o", f"UserKnownHostsFile={site.paths.known_hosts}", "-o", "BatchMode=yes",
+         "-o", "IdentitiesOnly=yes", f"{site.users.verify}@{site.hosts['a'].address}", words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    beds.wait_for(lambda: facts(verbs).states.get(4, ("",))[0] == "LOADING", 30)
+    client.kill()
+    client.wait()
+    assert facts(verbs).work == "serve toy 1,2,4"
+    with pytest.raises(FleetError, match="longer than it may"):
+        verbs.call("install", "toy", 1, timeout_s=1)
+    verbs.call("install", "toy", 1)
+    assert facts(verbs).states[4] == ("READY", "") and facts(verbs).work == ""
+    assert agent(bed) == b"up\n"
+    verbs.call("serve", "toy", "1,2", rollback=True, timeout_s=60)

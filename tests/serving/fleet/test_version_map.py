@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from serving.edge_host.names import ROUTES
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_link import EdgeError, LocalEdge
 from serving.fleet.haproxy.version_map import (
-    ROUTES,
     map_text,
     map_value,
     parse_counters,

@@ -94,6 +94,7 @@ def host(tmp_path: Path) -> HostUnderTest:
             restart=["/bin/sh", "-c", f"echo restarted > '{root}/run/restarted'"],
             http=("127.0.0.1", beds.free_port()), agent=("127.0.0.1", beds.free_port()),
             golden_interval_s=1, golden_timeout_s=5,
+            logs=["/usr/bin/tail", "-n", "{lines}", f"{root}/run/triton.log"],
         )
     )  # fmt: skip
     made = HostUnderTest(root, tmp_path / "store", tmp_path / "release")
@@ -327,6 +328,84 @@ def test_served_and_newest_packages_stay(host):
     assert host.done("prune toy 1,5 2") == {"packages": [2], "installed": [2, 3, 4]}
     facts = host.done("facts toy")["models"]["toy"]
     assert list(facts["packages"]) == ["1", "3", "4", "5"] and facts["installed"] == [1, 5]
+
+
+def test_failed_versions_push_no_good_one_off_the_disk(host):
+    for version in range(2, 8):
+        host.publish(version)
+    for version in range(1, 8):
+        host.accept(version)
+    for version in (1, 2, 3):
+        host.done(f"proven toy {version}")
+        host.done(f"proven toy {version}")
+    assert (host.root / "state" / "toy.proven").read_text() == "1\n2\n3\n"
+    # 3 serves; 4 to 7 failed one after another. 2 is the last good one before it.
+    assert host.done("prune toy 3 1") == {"packages": [1, 4, 5, 6, 7], "installed": []}
+    assert list(host.done("facts toy")["models"]["toy"]["packages"]) == ["2", "3"]
+
+
+def test_what_a_restarted_triton_is_to_serve_is_not_pruned_even_unnamed(host):
+    host.publish(2)
+    for version in (1, 2):
+        host.accept(version)
+    host.done("persist toy 1,2")
+    assert host.done("prune toy none 0") == {"packages": [], "installed": []}
+
+
+def test_a_touched_copy_is_seen_by_the_next_facts(host):
+    host.accept(1)
+    host.done("persist toy 1")
+    assert host.done("facts toy")["verified"] is None
+    host.done("verify all")
+    assert host.done("facts toy")["verified"]["ok"]
+    folder = host.root / "model-repository" / "toy" / "1"
+    model, weights = folder / "model.py", folder / "weights.bin"
+    good = model.read_bytes()
+    for path in (folder, model, weights):
+        path.chmod(0o755)
+    assert host.done("facts toy")["verified"]["ok"], "another mode is no other content"
+    os.utime(model)
+    assert host.done("facts toy")["verified"]["ok"]
+    before = model.stat()
+    model.write_bytes(good.replace(b"0.002", b"0.003"))
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    weights.write_bytes(b"\1" * (1 << 20))
+    for _ in range(2):
+        found = host.done("facts all")["verified"]
+        assert not found["ok"]
+        (fault,) = found["faults"]
+        assert (fault["model"], fault["version"], fault["reason"]) == ("toy", 1, "changed-file")
+        assert "model.py" in fault["detail"]
+    model.write_bytes(good)
+    (fault,) = host.done("facts toy")["verified"]["faults"]
+    assert "weights.bin" in fault["detail"], "mending one file hides no other"
+    (folder / "evil.py").write_text("")
+    host.done("install toy 1")
+    assert host.done("facts toy")["verified"] == host.done("facts all")["verified"]
+    assert host.done("facts toy")["verified"]["ok"]
+    (folder / "more").mkdir(mode=0o755) if os.access(folder, os.W_OK) else None
+    folder.chmod(0o755)
+    (folder / "evil.py").write_text("")
+    assert "evil.py" in host.done("facts toy")["verified"]["faults"][0]["detail"]
+
+
+def test_what_killed_commands_left_is_removed(host):
+    host.accept(1)
+    left = host.root / "staging" / ".left-0123"
+    (left / "inner").mkdir(parents=True)
+    (host.root / "packages" / ".verifying").mkdir()
+    found = host.done("gc")
+    assert sorted(found["removed"]) == ["packages/.verifying", "staging/.left-0123"]
+    assert found["regions"] == {"number": 0, "bytes": 0}
+    assert host.done("gc")["removed"] == [] and not left.exists()
+    assert host.done("verify all")["ok"]
+
+
+def test_the_log_of_triton_is_shown_by_its_last_lines(host):
+    (host.root / "run" / "triton.log").write_bytes(b"one\ntwo\n\xff three\n")
+    assert host.done("logs 2") == {"text": "two\n\ufffd three\n"}
+    for line in ("logs", "logs 0", "logs 1001", "logs -1", "logs ../x"):
+        assert host.refused(line) == "request"
 
 
 def test_a_restart_runs_the_one_command_of_the_installation(host):

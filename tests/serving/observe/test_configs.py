@@ -12,16 +12,17 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
 from conf import ConfigError, compose
 from conf.credentials import password_file
+from conf.site_schema import Site, site_config
 from serving.observe.prometheus_config import (
     alertmanager_yml,
     amtool_http_file,
@@ -37,8 +38,8 @@ needs_amtool = pytest.mark.skipif(not shutil.which("amtool"), reason="amtool is 
 
 
 @pytest.fixture(scope="module")
-def site() -> DictConfig:
-    return compose("site").site
+def site() -> Site:
+    return site_config(compose("site"))
 
 
 def run(*argv: str | Path) -> str:
@@ -47,13 +48,13 @@ def run(*argv: str | Path) -> str:
     return done.stdout
 
 
-def jobs(site: DictConfig, *overrides: str) -> dict[str, Any]:
+def jobs(site: Site, *overrides: str) -> dict[str, Any]:
     text = prometheus_yml(site, read_settings(compose("observe", list(overrides))))
     return {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
 
 
 @needs_promtool
-def test_promtool_accepts_config_and_rules(site: DictConfig, tmp_path: Path) -> None:
+def test_promtool_accepts_config_and_rules(site: Site, tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(prometheus_yml(site))
     (tmp_path / "rules.yml").write_text(rules_yml())
     said = run(
@@ -68,7 +69,7 @@ def test_promtool_accepts_config_and_rules(site: DictConfig, tmp_path: Path) -> 
     "overrides", [(), ("observe/receiver=webhook", "observe.receiver.webhook=http://127.0.0.1:9/x")]
 )
 def test_amtool_accepts_the_config_and_routes_by_severity(
-    site: DictConfig, tmp_path: Path, overrides: tuple[str, ...]
+    site: Site, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     path = tmp_path / "alertmanager.yml"
     path.write_text(alertmanager_yml(site, read_settings(compose("observe", list(overrides)))))
@@ -85,7 +86,7 @@ def test_amtool_accepts_the_config_and_routes_by_severity(
     assert [bool(one) for one in webhooks] == ([False, True, True] if overrides else [False] * 3)
 
 
-def test_every_daemon_of_the_site_is_a_target(site: DictConfig) -> None:
+def test_every_daemon_of_the_site_is_a_target(site: Site) -> None:
     found = jobs(site)
     assert sorted(found) == sorted(SCRAPED)
     triton = {
@@ -105,11 +106,14 @@ def test_every_daemon_of_the_site_is_a_target(site: DictConfig) -> None:
         "127.0.0.1:18404": {"region": "us-east"},
         "127.0.0.1:18405": {"region": "us-west"},
     }
-    for job, port in [("slurm", "slurm_exporter"), ("lockgate", "release_exporter")]:
-        assert found[job]["static_configs"] == [{"targets": [f"127.0.0.1:{site.ports[port]}"]}]
+    for job, port in [
+        ("slurm", site.ports.slurm_exporter),
+        ("lockgate", site.ports.release_exporter),
+    ]:
+        assert found[job]["static_configs"] == [{"targets": [f"127.0.0.1:{port}"]}]
 
 
-def test_training_jobs_are_discovered_soon(site: DictConfig) -> None:
+def test_training_jobs_are_discovered_soon(site: Site) -> None:
     train = jobs(site)["train"]
     assert train["http_sd_configs"] == [
         {"url": "http://127.0.0.1:19200/sd/train", "refresh_interval": "15s"}
@@ -130,7 +134,7 @@ haproxy_server_status{proxy="triton",state="UP"} 0
 
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is missing")
 def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
-    site: DictConfig, tmp_path: Path
+    site: Site, tmp_path: Path
 ) -> None:
     class Job(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -181,13 +185,13 @@ def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
     assert {one["instance"] for one in found} == set(target["targets"])
 
 
-def test_no_scrape_is_without_limits(site: DictConfig) -> None:
+def test_no_scrape_is_without_limits(site: Site) -> None:
     for name, job in jobs(site).items():
         assert 0 < job["sample_limit"] <= 10_000, name
         assert 0 < job["label_limit"] <= 64 and job["label_value_length_limit"] > 0, name
 
 
-def test_node_exporters_on_hosts_are_scraped_where_there_are_some(site: DictConfig) -> None:
+def test_node_exporters_on_hosts_are_scraped_where_there_are_some(site: Site) -> None:
     assert len(jobs(site)["node"]["static_configs"]) == 1
     everywhere = jobs(site, "observe.node_exporter_on_hosts=true")["node"]["static_configs"]
     assert [config["labels"]["host"] for config in everywhere] == ["control", *site.hosts]
@@ -196,10 +200,7 @@ def test_node_exporters_on_hosts_are_scraped_where_there_are_some(site: DictConf
 @needs_promtool
 def test_a_name_with_odd_characters_stays_a_name(tmp_path: Path) -> None:
     odd = 'a: "b" # c\n{{x}}'
-    content = OmegaConf.to_container(compose("site").site, resolve=True)
-    assert isinstance(content, dict)
-    content["name"] = odd
-    text = prometheus_yml(OmegaConf.create(content))
+    text = prometheus_yml(replace(site_config(compose("site")), name=odd))
     assert yaml.safe_load(text)["global"]["external_labels"] == {"site": odd}
     (tmp_path / "prometheus.yml").write_text(text)
     (tmp_path / "rules.yml").write_text(rules_yml())
@@ -227,7 +228,7 @@ def test_a_wrong_key_is_refused_by_name(override: str, words: str) -> None:
     assert words in str(refusal.value)
 
 
-def test_prometheus_logs_in_with_files_and_no_password(site: DictConfig) -> None:
+def test_prometheus_logs_in_with_files_and_no_password(site: Site) -> None:
     text = yaml.safe_load(prometheus_yml(site))
     here = site.paths.passwords
     for service in ("prometheus", "alertmanager"):
@@ -241,7 +242,7 @@ def test_prometheus_logs_in_with_files_and_no_password(site: DictConfig) -> None
     not (shutil.which("prometheus-alertmanager") and shutil.which("amtool")),
     reason="alertmanager is missing",
 )
-def test_amtool_finds_alertmanager_and_its_account(site: DictConfig, tmp_path: Path) -> None:
+def test_amtool_finds_alertmanager_and_its_account(site: Site, tmp_path: Path) -> None:
     bcrypt = pytest.importorskip("bcrypt")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -23,10 +23,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from prometheus_client import CollectorRegistry
 
-from conf import compose
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.observe.collectors.edge_log import (
     OTHER,
@@ -36,7 +34,7 @@ from serving.observe.collectors.edge_log import (
     listen,
     parse_line,
 )
-from tests.serving.fleet.bed import make_state
+from tests.serving.fleet.edge_bed import edge_site
 
 HOSTS = {"a": "us-east", "b": "us-west"}
 
@@ -241,32 +239,12 @@ def haproxy(tmp_path: Path, triton_port: int) -> Iterator[tuple[int, subprocess.
     """A real HAProxy with the site's own configuration and one host: its port, and the process."""
     if not shutil.which("haproxy"):
         pytest.skip("haproxy is missing")
-    ports = {"http": free_port(), "grpc": free_port(), "stats": free_port()}
-    site = OmegaConf.create(
-        {
-            "hosts": {"a": {"address": "127.0.0.1", "region": "us-east"}},
-            "edges": {
-                "us-east": {
-                    "address": "127.0.0.1",
-                    "http_port": ports["http"],
-                    "grpc_port": ports["grpc"],
-                    "stats_port": ports["stats"],
-                    "socket": str(tmp_path / "s.sock"),
-                    "state": str(tmp_path),
-                }
-            },
-            "ports": {"triton_http": triton_port, "triton_grpc": 1, "host_agent": 2},
-            "paths": {"edge_log": str(tmp_path / "log.sock")},
-            "groups": {"edge": grp.getgrgid(os.getgid()).gr_name},
-            "edge": compose("site").site.edge,
-        }
-    )
+    site = edge_site(tmp_path, {"a": ("127.0.0.1", "us-east")}, triton_port, free_port())
     config = tmp_path / "haproxy.cfg"
-    make_state(tmp_path)
     config.write_text(haproxy_cfg(site, "us-east"))
     with subprocess.Popen(["haproxy", "-db", "-f", str(config)]) as process:
-        until(lambda: ask(ports["http"], "/v2/models/flights") != 0)
-        yield ports["http"], process
+        until(lambda: ask(site.edges["us-east"].http_port, "/v2/models/flights") != 0)
+        yield site.edges["us-east"].http_port, process
         process.terminate()
 
 

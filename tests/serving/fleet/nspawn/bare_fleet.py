@@ -21,7 +21,8 @@ from serving.fleet.bootstrap.wheelhouse import read_wheelhouse
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
-from tests.serving.fleet.bed import MODEL, make_key, publish, wait_for
+from serving.fleet.haproxy.edge_link import LocalEdge
+from tests.serving.fleet.bed import MODEL, make_key, make_state, publish, wait_for
 from tests.serving.fleet.nspawn.machines import CACHE, Machine, Machines
 
 REPO = Path(__file__).resolve().parents[4]
@@ -93,6 +94,12 @@ class BareFleet:
             overrides=(f"bootstrap.wheelhouse={CACHE}/wheelhouse",),
         )  # fmt: skip
 
+    def upgrade(self, *options: str, change: str) -> subprocess.CompletedProcess[str]:
+        """`fab upgrade` of every host, with one key of conf/bootstrap.yaml changed."""
+        key = str(self.machines.root_key)
+        house = f"bootstrap.wheelhouse={CACHE}/wheelhouse"
+        return self.fab("upgrade", "--key", key, *options, overrides=(house, change))
+
     def pin(self, host: str) -> subprocess.CompletedProcess[str]:
         """`fab pin host` with the fingerprint that the machine's own disk shows."""
         from serving.fleet.bootstrap.host_pin import fingerprint
@@ -100,12 +107,13 @@ class BareFleet:
         return self.fab("pin", host, "--fingerprint", fingerprint(self.machine(host).host_key))
 
     def edge(self) -> Edge:
-        return Edge(REGION, self.root / "edge.sock")
+        edge = self.site.edges[REGION]
+        return Edge(REGION, LocalEdge(REGION, edge.socket, edge.state))
 
     def edge_up(self) -> None:
         """Start the region's HAProxy on the bridge, and wait until it finds every host up."""
         config = self.root / "haproxy.cfg"
-        (self.root / "edge").mkdir(exist_ok=True)
+        make_state(self.site.edges[REGION].state)
         config.write_text(haproxy_cfg(self.site, REGION))
         with (self.root / "haproxy.log").open("wb") as log:
             argv = ["haproxy", "-db", "-f", str(config)]

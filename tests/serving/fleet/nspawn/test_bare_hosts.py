@@ -159,6 +159,21 @@ def test_a_host_that_loses_power_in_a_deploy_comes_back_serving_what_it_served(
     assert fleet.bootstrap("h2").stdout.startswith("h2: no change")
 
 
+def test_an_upgrade_walks_the_fleet_and_no_client_notices(fleet: BareFleet) -> None:
+    """After the deploys above: every Triton restarts, out of traffic, and is proven before it
+    gets traffic again."""
+    change = "bootstrap.tasks_max=2048"
+    with Clients(fleet) as clients:
+        done = fleet.upgrade(change=change)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    assert done.stdout.count("golden examples of toy/") >= len(HOSTS)
+    assert "3 of 3 hosts upgraded" in done.stdout
+    assert clients.wrong == [] and clients.failed == 0 and clients.sent > 100, clients
+    limit = "systemctl show -P TasksMax lockgate-triton"
+    assert {fleet.machines.ssh(fleet.machine(h), limit).stdout for h in HOSTS} == {"2048\n"}
+    assert "0 of 3 hosts change" in fleet.upgrade("--plan", change=change).stdout
+
+
 def _deploy_with_a_power_cut(fleet: BareFleet, host: str) -> None:
     """Cut the power of `host` when it has work to do, and boot it; the deploy ends as it may."""
     sets = [part for text in (*fleet.overrides, *QUICK) for part in ("--set", text)]

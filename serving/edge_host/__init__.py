@@ -1,0 +1,4 @@
+"""The programs of an edge's own machine: a rollout's commands to its HAProxy, checked here.
+
+Stands alone: imports artifact.durable and nothing else of ours, so that it can be copied there.
+"""

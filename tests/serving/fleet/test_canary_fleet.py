@@ -1,0 +1,109 @@
+"""The judged canary on a real Triton behind a real edge: what must be stopped is, and what is good
+passes. The tests share one bed; each loads a version beside the one in production and unloads it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.fleet.canary.analysis import judge_canary
+from serving.fleet.canary.evidence import CanaryEvidence
+from serving.fleet.canary.gathering import gather
+from serving.fleet.canary.limits import CanaryLimits
+from serving.fleet.canary.verdict import Verdict
+from serving.fleet.cli import command
+from serving.fleet.routing import Routing
+from serving.fleet.shipment import read_shipment
+from serving.fleet.ssh.ssh_driver import SshDriver
+
+
+def _beside(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+beds = _beside("bed")
+
+pytestmark = beds.MARKS
+
+LIMITS = CanaryLimits(probe_share=1.0, wait_s=30.0, min_requests=20, max_growth_mib=64.0)
+
+
+@pytest.fixture(scope="module")
+def bed():
+    made = beds.bed_up(1)
+    try:
+        made.publish(1, 2.0)
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="module")
+def driver(bed):
+    on = command.controls(bed.config)
+    with SshDriver(on.fleet, "toy", on.store, on.config, fence=1) as made:
+        load(made, 1)
+        yield made
+
+
+def load(driver: SshDriver, *versions: int) -> None:
+    """Have the host serve exactly `versions`, of which the last may be new to it."""
+    (host,), shipment = driver.fleet.hosts, read_shipment(driver.store, "toy", versions[-1])
+    driver.stage(host, shipment, rollback=False)
+    driver.install(host, shipment)
+    driver.serve(host, versions, rollback=False)
+
+
+def watch(
+    bed, driver: SshDriver, seconds: float = 1.0, **model: object
+) -> tuple[Verdict, CanaryEvidence]:
+    """Publish a version, load it beside version 1, judge it, unload it."""
+    version = max(int(path.name) for path in (bed.store / "toy").iterdir()) + 1
+    bed.publish(version, float(model.pop("factor", 2.0)), **model)
+    load(driver, 1, version)
+    bed.edge().route("toy", Routing(1, version, 50))
+    try:
+        found = gather(driver, driver.fleet.hosts, version, 1, seconds, LIMITS)
+    finally:
+        bed.edge().route("toy", Routing(1))
+        driver.serve(driver.fleet.hosts[0], (1,), rollback=True)
+    return judge_canary(found, LIMITS), found
+
+
+def test_a_good_version_passes_under_traffic_of_clients(bed, driver):
+    with beds.Load(bed, (2.0, 3.0)) as clients:
+        verdict, found = watch(bed, driver, seconds=4.0, factor=3.0)
+    assert verdict.outcome == "pass", verdict
+    assert clients.failures == [] and clients.seen == {2.0, 3.0}
+    assert found.canary.requests.requests > 20 and found.baseline.requests.requests > 20
+    assert len(found.memory["a"]) > 6, "the host says how much memory its Triton has"
+    assert len(found.canary.samples) >= LIMITS.min_probes
+    assert found.seconds < 20
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence", "seconds"),
+    [
+        ({"infer_s": 0.5}, "half of the canary's golden answers took over 5", 15),
+        ({"wrong_after": 60}, "golden questions wrong", 15),
+        ({"leak_bytes": 2 << 20}, "memory of Triton grew by", 30),
+        ({"crash_after": 10}, "golden questions, the baseline 0 of", 40),  # last: its unload hangs
+    ],
+    ids=["half a second slower", "wrong after sixty requests", "leaks", "crashes on the tenth"],
+)
+def test_a_bad_version_is_stopped_without_any_client(bed, driver, model, sentence, seconds):
+    try:
+        verdict, found = watch(bed, driver, **model)
+    finally:
+        assert bed.ask(3.0, version=1) == 6.0, "the version in production answers on"
+    assert verdict.outcome == "fail", verdict
+    assert any(sentence in reason for reason in verdict.reasons), verdict.reasons
+    assert found.seconds < seconds
