@@ -120,10 +120,10 @@ def _analyses(record: RolloutRecord) -> Iterator[str]:
         return
     rows = []
     for one in record.analyses[-_LINES:]:
-        percent = "-" if one.percent is None else f"{one.percent:g} %"
+        percent = "-" if one.percent is None else f"{one.percent:g}%"
         numbers = "; ".join(f"{name} {value}" for name, value in one.numbers)
         rows.append((
-            f"{one.at - record.began:.1f} s", percent, one.verdict, "; ".join(one.reasons), numbers,
+            f"{one.at - record.began:.1f} s", percent, one.verdict, " ".join(one.reasons), numbers,
         ))  # fmt: skip
     columns = ("after", "share", "verdict", "reasons", "numbers")
     yield _table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
