@@ -52,10 +52,13 @@ FINISH = (
 
 @dataclass(frozen=True)
 class HostTrust:
-    """A host's trust: the public key that deploys, and the text of its allowed signers."""
+    """A host's trust: the public key that deploys, the text of its allowed signers, the private
+    key by which it fetches from its peers, and the text of etc/peers.json."""
 
     deploy_key: str
     allowed_signers: str
+    fetch_key: str
+    peers: str
 
 
 def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> list[HostFact]:
@@ -116,6 +119,8 @@ def files(layout: HostLayout, trust: HostTrust) -> list[HostFact]:
         HostFile(path("etc/allowed_signers"), trust.allowed_signers),
         HostFile(path("etc/authorized_keys"), verbs),
         HostFile(path("etc/authorized_keys.staging"), receives),
+        HostFile(path("etc/fetch_key"), trust.fetch_key, layout.verify, layout.verify, 0o600),
+        HostFile(path("etc/peers.json"), trust.peers),
         HostFile(path("etc/restart.py"), _text(restart_request.__file__)),
         HostFile(path("etc/door.cfg"), _door(layout)),
         HostFile(path("etc/host_exporter.py"), _text(EXPORTER)),
