@@ -10,6 +10,7 @@ that they do not serve, or that nobody had checked on them.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from serving.fleet.errors import FleetError, StuckVersion, Unreachable
@@ -44,6 +45,7 @@ class SimulatedDriver:
         self.wrong: set[int] = set()
         self.failing: dict[int, float] = {}
         self.configs: dict[int, str] = {}
+        self.copies: Counter[int] = Counter()
         self.changes: list[str] = []
         self.routed: list[tuple[str, Routing]] = []
         self.outages: list[str] = []
@@ -204,6 +206,18 @@ class SimulatedDriver:
             lost = max(lost, self.failing.get(version, 0.0))
             edge.requests[version] = edge.requests.get(version, 0) + requests
             edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
+
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        """Counts of copies after one more round of requests at each edge."""
+        with self.lock:
+            for edge in self.edges.values():
+                if edge.routing.shadow is not None:
+                    copies = round(ROUND * edge.routing.shadow_percent / 100)
+                    self.copies[edge.routing.shadow] += copies
+            return {
+                version: VersionCounters(count, round(count * self.failing.get(version, 0.0)))
+                for version, count in self.copies.items()
+            }
 
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""
