@@ -107,6 +107,9 @@ class FleetDriver(Protocol):
     def counters(self) -> dict[int, VersionCounters]:
         """Requests by version over all edges that answer, since each was started."""
 
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        """Copies of requests by version over all edges that answer, and the failed ones."""
+
     def peers_up(self, host: Host) -> int:
         """The number of other hosts of its region that take traffic now."""
 

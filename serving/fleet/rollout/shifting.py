@@ -13,7 +13,7 @@ from serving.fleet.rollout.operator_orders import OrderDesk
 from serving.fleet.rollout.rollout_plan import RolloutPlan, version_names
 from serving.fleet.rollout.rollout_run import RolloutRun
 from serving.fleet.rollout.traffic import hosts_behind, route_all
-from serving.fleet.routing import Routing
+from serving.fleet.routing import Routing, VersionCounters
 
 _AT_ONCE = 16
 
@@ -32,6 +32,8 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
     edges = [edge for edge, one in plan.routing.items() if one != Routing(target)]
     edges = [edge for edge in edges if plan.mode == "swap" or plan.base[edge] != target]
     steps = run.config.steps if plan.mode == "beside" and edges else (100.0,)
+    if run.config.shadow_percent and plan.mode == "beside" and edges:
+        _shadow(run, plan, edges, desk)
     for percent in steps:
         desk.boundary()
         if desk.promoted and percent < 100:
@@ -53,6 +55,26 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
             return
         _require_pass(run, plan, judge, desk, percent)
         record_counters(run)
+
+
+def _shadow(run: RolloutRun, plan: RolloutPlan, edges: list[str], desk: OrderDesk) -> None:
+    """Give the version copies of requests, whose answers go to nobody. Raises CanaryFailed."""
+    target, share = run.shipment.version, run.config.shadow_percent
+    none = VersionCounters(0, 0)
+    desk.boundary()
+    before = run.driver.shadow_counters().get(target, none)
+    route_all(
+        run,
+        {edge: Routing(plan.base[edge], shadow=target, shadow_percent=share) for edge in edges},
+    )
+    run.pause_s(run.config.bake_s, desk.poll)
+    seen = run.driver.shadow_counters().get(target, none).since(before)
+    why = f"{seen.errors} of {seen.requests} copies of requests to {run.shipment} failed"
+    verdict = "fail" if seen.errors > run.config.max_errors else "pass"
+    run.record("analysis", percent=0, verdict=verdict, reasons=[why], numbers={})
+    run.progress("fleet", "shadow", why)
+    if verdict == "fail":
+        raise CanaryFailed(f"{why} (rollout.max_errors is {run.config.max_errors}).")
 
 
 def _persist(run: RolloutRun, plan: RolloutPlan) -> None:

@@ -10,6 +10,7 @@ that they do not serve, or that nobody had checked on them.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from serving.fleet.canary.evidence import ProbeSample
@@ -45,6 +46,7 @@ class SimulatedDriver:
         self.wrong: set[int] = set()
         self.failing: dict[int, float] = {}
         self.configs: dict[int, str] = {}
+        self.copies: Counter[int] = Counter()
         self.changes: list[str] = []
         self.routed: list[tuple[str, Routing]] = []
         self.outages: list[str] = []
@@ -206,6 +208,7 @@ class SimulatedDriver:
             edge.requests[version] = edge.requests.get(version, 0) + requests
             edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
 
+<<<<<<< HEAD
     def probe(self, host: Host, version: int) -> ProbeSample:
         """One golden question, answered in a millisecond."""
         with self.lock:
@@ -215,6 +218,19 @@ class SimulatedDriver:
                 return ProbeSample(0.001, "every answer is 500")
             wrong = version in self.wrong
             return ProbeSample(0.001, "another answer" if wrong else "", wrong)
+=======
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        """Counts of copies after one more round of requests at each edge."""
+        with self.lock:
+            for edge in self.edges.values():
+                if edge.routing.shadow is not None:
+                    copies = round(ROUND * edge.routing.shadow_percent / 100)
+                    self.copies[edge.routing.shadow] += copies
+            return {
+                version: VersionCounters(count, round(count * self.failing.get(version, 0.0)))
+                for version, count in self.copies.items()
+            }
+>>>>>>> engine
 
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""

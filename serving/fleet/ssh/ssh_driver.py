@@ -146,8 +146,16 @@ class SshDriver:
         self._edge(edge).route(self.model, routing)
 
     def counters(self) -> dict[int, VersionCounters]:
+        return self._summed(lambda at: at.counters(self.model))
+
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        return self._summed(lambda at: at.shadow_counters(self.model))
+
+    def _summed(
+        self, read: Callable[[edge.Edge], dict[int, VersionCounters]]
+    ) -> dict[int, VersionCounters]:
         found: dict[int, VersionCounters] = {}
-        for counted in self._at_all_edges(lambda at: at.counters(self.model)).values():
+        for counted in self._at_all_edges(read).values():
             if isinstance(counted, str):
                 continue  # the edge that does not answer is named where it is to be changed
             for version, more in counted.items():
