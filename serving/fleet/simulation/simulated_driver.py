@@ -208,7 +208,6 @@ class SimulatedDriver:
             edge.requests[version] = edge.requests.get(version, 0) + requests
             edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
 
-<<<<<<< HEAD
     def probe(self, host: Host, version: int) -> ProbeSample:
         """One golden question, answered in a millisecond."""
         with self.lock:
@@ -218,7 +217,7 @@ class SimulatedDriver:
                 return ProbeSample(0.001, "every answer is 500")
             wrong = version in self.wrong
             return ProbeSample(0.001, "another answer" if wrong else "", wrong)
-=======
+
     def shadow_counters(self) -> dict[int, VersionCounters]:
         """Counts of copies after one more round of requests at each edge."""
         with self.lock:
@@ -230,7 +229,6 @@ class SimulatedDriver:
                 version: VersionCounters(count, round(count * self.failing.get(version, 0.0)))
                 for version, count in self.copies.items()
             }
->>>>>>> engine
 
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""
