@@ -13,10 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import open_shell
-from serving.fleet.ssh.verbs import HostVerbs, StuckTriton
+from serving.fleet.ssh.verbs import HostVerbs
 from tests.serving.fleet import bed as beds
 
 pytestmark = beds.MARKS
@@ -155,7 +155,7 @@ def test_a_version_whose_process_died_is_stuck_in_its_unload_and_the_host_has_a_
     comes(bed, b"down")
     for versions in ("1", "1,2"):
         began = time.monotonic()
-        with pytest.raises(StuckTriton, match="toy/2 UNLOADING, whose process has ended"):
+        with pytest.raises(StuckVersion, match="toy/2 UNLOADING, whose process has ended"):
             verbs.call("serve", "toy", versions, rollback=True, timeout_s=90)
         assert time.monotonic() - began < 20
     assert facts(verbs).states[2][0] == "UNLOADING"
