@@ -37,6 +37,10 @@ class HolderWatch:
         dead = free(found, now - self._sign.since, this_boot(), is_alive(found))
         return None if dead else found
 
+    def quiet_s(self) -> float:
+        """Seconds that we watched it without a sign of life; a living one shows one each second."""
+        return time.monotonic() - self._sign.since
+
     def lives(self) -> bool:
         """True while a controller is at work."""
         return self.holder() is not None
