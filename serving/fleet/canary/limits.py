@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class CanaryLimits:
     """The least evidence of a verdict, and the most by which a canary may be worse."""
 
-    hosts: int = 4
+    hosts: int = 2
     """Prepared hosts that are asked at the same time, of every region some."""
     min_probes: int = 120
     """Golden questions to each version on each asked host before a canary can pass."""
