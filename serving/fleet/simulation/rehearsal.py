@@ -126,7 +126,7 @@ def rehearse(
         ("deploy, nothing fails", "deploy", nothing, Selection()),
         (f"deploy, change {failing} fails", "deploy", one_change, Selection()),
         (f"deploy, {len(away)} hosts away and skipped", "deploy", unreachable,
-         Selection(skip=tuple(away))),
+         Selection(skip=frozenset(away))),
         (f"rollback, {len(away)} hosts away, {len(dead)} with a dead stub", "rollback", worn,
          Selection()),
     )  # fmt: skip
