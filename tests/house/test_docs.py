@@ -151,7 +151,11 @@ def exists(text: str) -> bool:
     return (REPO / path[0]).exists() or (TEMPLATES / "module" / in_project).exists()
 
 
-TASKS = ("serving/fleet/cli/tasks.py", "serving/fleet/cli/host_tasks.py")
+TASKS = (
+    "serving/fleet/cli/tasks.py",
+    "serving/fleet/cli/host_tasks.py",
+    "serving/fleet/cli/edge_tasks.py",
+)
 """Modules whose decorated functions are tasks of `fab`."""
 
 

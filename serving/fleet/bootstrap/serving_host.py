@@ -38,6 +38,7 @@ from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
 
+JOURNAL_GROUP = "systemd-journal"
 UNITS = "/etc/systemd/system"
 SSHD = "/etc/ssh/sshd_config.d/lockgate.conf"
 EXPORTER = Path(__file__).resolve().parents[2] / "observe" / "host_exporter.py"
@@ -77,12 +78,15 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
 
 
 def accounts(layout: HostLayout) -> list[HostFact]:
-    """The identities of a host. The verifier is in the group of the account that receives: it
-    takes packages out of where they arrive."""
+    """The identities of a host. The verifier is in the group of the account that receives, because
+    it takes packages out of where they arrive, and in the one that reads the journal, for fab logs.
+    """
     return [
         HostGroup(layout.serving_group),
         HostAccount(layout.receive, LOGIN_SHELL),
-        HostAccount(layout.verify, LOGIN_SHELL, (layout.serving_group, layout.receive)),
+        HostAccount(
+            layout.verify, LOGIN_SHELL, (layout.serving_group, layout.receive, JOURNAL_GROUP)
+        ),
         HostAccount(layout.triton_user, NO_SHELL, (layout.serving_group,)),
     ]
 
@@ -220,6 +224,7 @@ def _settings(layout: HostLayout) -> str:
         agent=(layout.address, layout.agent_port),
         golden_interval_s=layout.golden_interval_s,
         golden_timeout_s=layout.golden_timeout_s,
+        logs=["/usr/bin/journalctl", "--unit", units.TRITON, "--no-pager", "--lines", "{lines}"],
         approvals=layout.approvals,
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from serving.fleet.bootstrap.layout import HostLayout
 from serving.fleet.bootstrap.restart_request import DONE
+from serving.host.state import ANSWERS
 
 WATCH = "lockgate-watch.service"
 AGENT = "lockgate-agent.service"
@@ -167,6 +168,7 @@ def _door(layout: HostLayout) -> str:
 def _exporter(layout: HostLayout) -> str:
     command = ["/usr/bin/python3", "-I", layout.path("etc/host_exporter.py"),
                "--state", layout.path("state/verified.json"),
+               "--answers", layout.path(f"state/{ANSWERS}"),
                "--address", layout.address, "--port", str(layout.exporter_port)]  # fmt: skip
     return _metrics("Metrics of this host's verification of itself", command)
 

@@ -6,6 +6,7 @@ import time
 
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
+from serving.fleet.inventory import Host
 from serving.fleet.rollout.host import read
 from serving.fleet.rollout.judging import Judge
 from serving.fleet.rollout.operator_orders import OrderDesk
@@ -13,6 +14,8 @@ from serving.fleet.rollout.rollout_plan import RolloutPlan, version_names
 from serving.fleet.rollout.rollout_run import RolloutRun
 from serving.fleet.rollout.traffic import hosts_behind, route_all
 from serving.fleet.routing import Routing
+
+_AT_ONCE = 16
 
 
 class CanaryFailed(FleetError):
@@ -35,6 +38,8 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
             continue
         if percent in run.config.approvals:
             desk.await_approval(percent)
+        if percent >= 100 and plan.mode == "beside":
+            _persist(run, plan)
         route_all(
             run,
             {
@@ -48,6 +53,17 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
             return
         _require_pass(run, plan, judge, desk, percent)
         record_counters(run)
+
+
+def _persist(run: RolloutRun, plan: RolloutPlan) -> None:
+    """Have every host serve the version also after a restart, before all requests depend on it."""
+    changes = {change.host: change.prepared for change in plan.changes}
+
+    def persist(host: Host) -> None:
+        run.log_step(host, "persist", version_names(changes[host]))
+        run.driver.persist(host, changes[host], run.rollback)
+
+    run.each(list(changes), persist, _AT_ONCE)
 
 
 def unpin_edges(run: RolloutRun, plan: RolloutPlan) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.canary.evidence import ProbeSample
+from serving.fleet.errors import FleetError, StuckVersion, Unreachable
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.lease import LeaseLost
@@ -205,6 +206,16 @@ class SimulatedDriver:
             edge.requests[version] = edge.requests.get(version, 0) + requests
             edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
 
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        """One golden question, answered in a millisecond."""
+        with self.lock:
+            self._reach(host)
+            machine = self.machines[host.name]
+            if not machine.answers(version):
+                return ProbeSample(0.001, "every answer is 500")
+            wrong = version in self.wrong
+            return ProbeSample(0.001, "another answer" if wrong else "", wrong)
+
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""
         peers = self.fleet.region_of(host).hosts
@@ -300,7 +311,7 @@ class SimulatedDriver:
 
         self._change(host, "serve", load)
         if machine.stuck:
-            raise FleetError(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
+            raise StuckVersion(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
 
     def withdraw(self, host: Host) -> None:
         """No version ready."""
@@ -329,7 +340,7 @@ class SimulatedDriver:
         self._change(host, "watch", lambda machine: None)
         return Traffic(10, 0)
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
         """Out with what is not served."""
         self._reach(host)
         machine = self.machines[host.name]

@@ -113,6 +113,7 @@ def test_a_deployment_of_a_bad_version_is_undone_without_any_client(bed, model, 
     assert bed.ask(3.0) == 6.0
 
 
+@pytest.mark.full
 def test_a_good_version_passes_under_traffic_of_clients(bed, driver):
     with beds.Load(bed, (2.0, 3.0)) as clients:
         verdict, found = watch(bed, driver, seconds=4.0, factor=3.0)
