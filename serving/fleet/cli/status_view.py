@@ -6,8 +6,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from conf.names import printable
+from serving.fleet.cli.host_status import Row
 from serving.fleet.cli.model_status import ModelStatus, VersionTraffic
-from serving.fleet.cli.status import Row, RunningRollout, Status
+from serving.fleet.cli.status import RunningRollout, Status
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.report.text import ago, duration
 

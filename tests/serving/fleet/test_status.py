@@ -17,7 +17,8 @@ from rich.console import Console
 
 from serving.fleet.cli import status
 from serving.fleet.cli.command import Controls
-from serving.fleet.cli.status import drift, fleet_status
+from serving.fleet.cli.host_status import drift
+from serving.fleet.cli.status import fleet_status
 from serving.fleet.cli.status_view import status_lines, status_tables
 from serving.fleet.errors import Unreachable
 from serving.fleet.rollout.driver import HostState, HostVerification
