@@ -62,7 +62,10 @@ class Row:
 
 @dataclass(frozen=True)
 class RunningRollout:
-    """A rollout that a living controller is at work on; `step` is the newest one."""
+    """A rollout that a living controller is at work on; `step` is the newest one.
+
+    `quiet_s` are seconds that its controller was watched without a sign of life.
+    """
 
     rollout: str
     model: str
@@ -73,6 +76,7 @@ class RunningRollout:
     since: float
     age_s: float
     step: str
+    quiet_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ def _running(records: list[RolloutRecord], watch: HolderWatch) -> RunningRollout
     return RunningRollout(
         found.rollout, found.model, found.version, found.action, found.who, found.reason,
         found.began, max(round(time.time() - found.began, 1), 0.0), found.last_step,
+        round(watch.quiet_s(), 1),
     )  # fmt: skip
 
 

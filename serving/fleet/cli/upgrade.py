@@ -8,7 +8,7 @@ answers their golden examples as before. The first host that does not stays out,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from conf.errors import INCOMPLETE
@@ -40,7 +40,7 @@ class UpgradeStopped(FleetError):
 
 @dataclass(frozen=True)
 class HostUpgrade:
-    """The access and the edges of one host while it is upgraded."""
+    """One host, and the access to it, while it is upgraded."""
 
     on: HostSetup
     controls: Controls
@@ -49,11 +49,6 @@ class HostUpgrade:
     user: str
     key: str
     progress: Progress
-
-    @property
-    def edges(self) -> list[Edge]:
-        """Every edge of the host's region."""
-        return [edge_of(edge) for edge in self.on.fleet.region_of(self.host).edges]
 
     def changes(self) -> list[HostChange]:
         """The changes that the host needs."""
@@ -66,11 +61,18 @@ class HostUpgrade:
 
         One that was out of traffic before stays out.
         """
+        with ExitStack() as held:
+            edges = [edge_of(edge) for edge in self.on.fleet.region_of(self.host).edges]
+            for edge in edges:
+                held.callback(edge.close)
+            self._make(edges)
+
+    def _make(self, edges: list[Edge]) -> None:
         name, config = self.host.name, self.controls.config
         ssh = self.on.fleet.ssh_of(self.host)
         with closing(open_shell(self.host, ssh)) as shell:
             before = _serving(shell)
-        taken = [edge for edge in self.edges if edge.state(name).admin == READY]
+        taken = [edge for edge in edges if edge.state(name).admin == READY]
         for edge in taken:
             _require_peers(edge, name)
         for edge in taken:

@@ -88,7 +88,9 @@ class PrometheusClient:
                 request.add_header("Authorization", account.header)
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
                 found = json.loads(reply.read(_MAX_BYTES))["data"]["result"]
-        except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
+        except urllib.error.HTTPError as error:
+            return f"Prometheus refused with {error.code} ({shown(str(error.reason))})"
+        except (OSError, http.client.HTTPException) as error:
             return f"Prometheus did not answer ({shown(str(getattr(error, 'reason', error)))})"
         except (ValueError, KeyError, TypeError, RecursionError):
             return "Prometheus answered with something else than values"

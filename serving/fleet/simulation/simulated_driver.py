@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.errors import FleetError, StuckVersion, Unreachable
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
@@ -218,6 +219,16 @@ class SimulatedDriver:
                 version: VersionCounters(count, round(count * self.failing.get(version, 0.0)))
                 for version, count in self.copies.items()
             }
+
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        """One golden question, answered in a millisecond."""
+        with self.lock:
+            self._reach(host)
+            machine = self.machines[host.name]
+            if not machine.answers(version):
+                return ProbeSample(0.001, "every answer is 500")
+            wrong = version in self.wrong
+            return ProbeSample(0.001, "another answer" if wrong else "", wrong)
 
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""

@@ -133,7 +133,7 @@ def test_a_window_refuses_a_deployment_and_no_way_back(tmp_path, monkeypatch):
     on = command.Controls(None, tmp_path, journal, config, "", None)
     monkeypatch.setattr(command, "read_shipment", lambda *_: SHIPMENT)
     monkeypatch.setattr(command, "_carry_out", lambda *arguments: arguments[2])
-    with pytest.raises(FleetRefusal, match="frozen until .* --set rollout.freeze=") as refused:
+    with pytest.raises(FleetRefusal, match=r"frozen until .* --set rollout\.freeze=") as refused:
         command.deploy(on, "toy", 3, lambda *_: None)
     assert refused.value.exit_code == REFUSED
     assert journal.events() == [], "nothing was begun"

@@ -290,3 +290,15 @@ def test_model_control_does_not_pass_the_edge(bed):
             urllib.request.urlopen(request)
         assert refused.value.code == 403
     assert factor_now(bed)
+
+
+def test_a_door_that_is_down_fails_no_request_by_grpc(bed):
+    (door,) = [one for one in bed.processes if str(bed.root / "hosts/a/etc/door.cfg") in one.args]
+    door.kill()
+    door.wait()
+    try:
+        with beds.Load(bed, (factor_now(bed),), clients=0) as load:
+            beds.wait_for(lambda: load.sent > 30, 30)
+    finally:
+        bed.processes[bed.processes.index(door)] = subprocess.Popen(door.args)
+    assert load.failures == []
