@@ -21,11 +21,14 @@ from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.rollout.records import Before
 from serving.fleet.routing import Routing, VersionCounters
 from serving.fleet.shipment import Shipment
+from serving.fleet.simulation.edge_traffic import (
+    ROUND,
+    serve_round,
+    shares,
+    summed_counters,
+)
 from serving.fleet.simulation.machines import Late, SimulatedEdge, SimulatedHost
 from serving.triton import model_config
-
-ROUND = 100
-"""Requests that each edge gives out between two reads of its counters."""
 
 
 class Killed(BaseException):
@@ -185,38 +188,14 @@ class SimulatedDriver:
     def counters(self) -> dict[int, VersionCounters]:
         """Counts after one more round of requests at each edge that answers."""
         with self.lock:
-            found: dict[int, VersionCounters] = {}
-            for name, edge in self.edges.items():
+            for edge in self.edges.values():
                 if edge.reachable:
-                    self._serve_round(name, edge)
-                for version, requests in edge.requests.items():
-                    sofar = found.get(version, VersionCounters(0, 0))
-                    errors = edge.errors.get(version, 0)
-                    found[version] = VersionCounters(
-                        sofar.requests + requests, sofar.errors + errors
-                    )
-            return found
+                    serve_round(edge, self._taking(edge), self.failing)
+            return summed_counters(self.edges.values())
 
-    def _serve_round(self, name: str, edge: SimulatedEdge) -> None:
+    def _taking(self, edge: SimulatedEdge) -> list[SimulatedHost]:
         hosts = next(region.hosts for region in self.fleet.regions if region.name == edge.region)
-        taking = [m for h in hosts if (m := self.machines[h.name]).takes_traffic()]
-        for version, percent in shares(edge.routing).items():
-            requests = round(ROUND * percent / 100)
-            right = sum(machine.answers(version) for machine in taking)
-            lost = 1 - right / len(taking) if taking else 1.0
-            lost = max(lost, self.failing.get(version, 0.0))
-            edge.requests[version] = edge.requests.get(version, 0) + requests
-            edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
-
-    def probe(self, host: Host, version: int) -> ProbeSample:
-        """One golden question, answered in a millisecond."""
-        with self.lock:
-            self._reach(host)
-            machine = self.machines[host.name]
-            if not machine.answers(version):
-                return ProbeSample(0.001, "every answer is 500")
-            wrong = version in self.wrong
-            return ProbeSample(0.001, "another answer" if wrong else "", wrong)
+        return [m for h in hosts if (m := self.machines[h.name]).takes_traffic()]
 
     def shadow_counters(self) -> dict[int, VersionCounters]:
         """Counts of copies after one more round of requests at each edge."""
@@ -229,6 +208,16 @@ class SimulatedDriver:
                 version: VersionCounters(count, round(count * self.failing.get(version, 0.0)))
                 for version, count in self.copies.items()
             }
+
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        """One golden question, answered in a millisecond."""
+        with self.lock:
+            self._reach(host)
+            machine = self.machines[host.name]
+            if not machine.answers(version):
+                return ProbeSample(0.001, "every answer is 500")
+            wrong = version in self.wrong
+            return ProbeSample(0.001, "another answer" if wrong else "", wrong)
 
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""
@@ -361,14 +350,3 @@ class SimulatedDriver:
         if not set(machine.serving) <= set(serving):
             raise AssertionError("what is served may not be pruned")
         machine.installed &= set(serving)
-
-
-def shares(routing: Routing) -> dict[int, float]:
-    """The percent of requests without a version that each version is given; none by the host's own
-    choice."""
-    if routing.version is None:
-        return {}
-    found = {routing.version: 100 - routing.percent}
-    if routing.canary is not None:
-        found[routing.canary] = found.get(routing.canary, 0) + routing.percent
-    return {version: percent for version, percent in found.items() if percent > 0}
