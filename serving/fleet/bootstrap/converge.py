@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from serving.fleet.bootstrap.changes import HostChange, host_changes, restarts_triton
@@ -23,15 +22,6 @@ Report = Callable[[str, str], None]
 """Takes a step and its detail, for people."""
 
 _VERIFY_S = 900.0
-
-
-@dataclass(frozen=True)
-class Convergence:
-    """The end of a bootstrap: its changes, and how long it took."""
-
-    host: str
-    changes: tuple[str, ...]
-    seconds: float
 
 
 def planned_changes(root: RootShell, facts: Sequence[HostFact]) -> list[HostChange]:

@@ -33,6 +33,8 @@ class BootstrapSettings:
     """Account on the host that bootstraps it: root, or one with sudo without a password."""
     key: Path
     """SSH key of that account."""
+    fetch_keys: Path
+    """Folder on the control host with the keys by which hosts fetch from each other."""
     node_exporter: str
     """Program on the control host that every host gets and runs; "" for none."""
     devices: tuple[str, ...]

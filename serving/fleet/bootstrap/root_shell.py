@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _PROGRAM = (
     "    exec(compile(text, name, 'exec'), sys.modules[name].__dict__)\n"
     "sys.modules[name].main(request)\n"
 )
+_NO_STATUS = -1
+"""paramiko's exit status of a command whose connection ended before it."""
+_KEEPALIVE_S = 5
+_DEAD_AFTER_S = 30
 _MODULES = (durable, host_side)
 """The last one has the program's `main`."""
 
@@ -74,19 +79,32 @@ class RootShell:
     def _exchange(self, command: str, data: bytes, timeout_s: float) -> tuple[str, str]:
         import paramiko
 
+        self._notice_a_dead_host()
         try:
             stdin, stdout, stderr = self.shell.connection.client.exec_command(
                 command, timeout=timeout_s
             )
             stdin.write(data)
             stdin.channel.shutdown_write()
-            return stdout.read().decode(errors="replace"), stderr.read().decode(errors="replace")
+            output, errors = stdout.read(), stderr.read()
+            if stdout.channel.recv_exit_status() == _NO_STATUS:
+                raise EOFError("it closed")
         except (OSError, EOFError, paramiko.SSHException) as error:
             reason = str(error) or f"no answer within {timeout_s:g} s"
             raise Unreachable(
                 f"{self.shell.host.name}: the connection was lost ({reason}). What was done stays; "
                 "type the command again to go on."
             ) from error
+        return output.decode(errors="replace"), errors.decode(errors="replace")
+
+    def _notice_a_dead_host(self) -> None:
+        """Have a host that lost its power end a step soon, and not when the step's time is over."""
+        transport = self.shell.connection.client.get_transport()
+        transport.set_keepalive(_KEEPALIVE_S)
+        if isinstance(transport.sock, socket.socket):  # through a jump host it is a command
+            transport.sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_S * 1000
+            )
 
     def send(self, folder: Path, target: str) -> int:
         """Make the host's folder `target` equal to `folder`; returns the bytes that were sent."""

@@ -38,6 +38,7 @@ from serving.fleet.haproxy.grpc_door import door_cfg
 from serving.host.home import settings_json
 from serving.host.installation import host_files
 
+JOURNAL_GROUP = "systemd-journal"
 UNITS = "/etc/systemd/system"
 SSHD = "/etc/ssh/sshd_config.d/lockgate.conf"
 EXPORTER = Path(__file__).resolve().parents[2] / "observe" / "host_exporter.py"
@@ -52,10 +53,13 @@ FINISH = (
 
 @dataclass(frozen=True)
 class HostTrust:
-    """A host's trust: the public key that deploys, and the text of its allowed signers."""
+    """A host's trust: the public key that deploys, the text of its allowed signers, the private
+    key by which it fetches from its peers, and the text of etc/peers.json."""
 
     deploy_key: str
     allowed_signers: str
+    fetch_key: str
+    peers: str
 
 
 def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> list[HostFact]:
@@ -74,12 +78,15 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
 
 
 def accounts(layout: HostLayout) -> list[HostFact]:
-    """The identities of a host. The verifier is in the group of the account that receives: it
-    takes packages out of where they arrive."""
+    """The identities of a host. The verifier is in the group of the account that receives, because
+    it takes packages out of where they arrive, and in the one that reads the journal, for fab logs.
+    """
     return [
         HostGroup(layout.serving_group),
         HostAccount(layout.receive, LOGIN_SHELL),
-        HostAccount(layout.verify, LOGIN_SHELL, (layout.serving_group, layout.receive)),
+        HostAccount(
+            layout.verify, LOGIN_SHELL, (layout.serving_group, layout.receive, JOURNAL_GROUP)
+        ),
         HostAccount(layout.triton_user, NO_SHELL, (layout.serving_group,)),
     ]
 
@@ -116,6 +123,8 @@ def files(layout: HostLayout, trust: HostTrust) -> list[HostFact]:
         HostFile(path("etc/allowed_signers"), trust.allowed_signers),
         HostFile(path("etc/authorized_keys"), verbs),
         HostFile(path("etc/authorized_keys.staging"), receives),
+        HostFile(path("etc/fetch_key"), trust.fetch_key, layout.verify, layout.verify, 0o600),
+        HostFile(path("etc/peers.json"), trust.peers),
         HostFile(path("etc/restart.py"), _text(restart_request.__file__)),
         HostFile(path("etc/door.cfg"), _door(layout)),
         HostFile(path("etc/host_exporter.py"), _text(EXPORTER)),
@@ -215,6 +224,7 @@ def _settings(layout: HostLayout) -> str:
         agent=(layout.address, layout.agent_port),
         golden_interval_s=layout.golden_interval_s,
         golden_timeout_s=layout.golden_timeout_s,
+        logs=["/usr/bin/journalctl", "--unit", units.TRITON, "--no-pager", "--lines", "{lines}"],
         approvals=layout.approvals,
     )
 

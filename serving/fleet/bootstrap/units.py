@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from serving.fleet.bootstrap.layout import HostLayout
 from serving.fleet.bootstrap.restart_request import DONE
+from serving.host.state import ANSWERS
 
 WATCH = "lockgate-watch.service"
 AGENT = "lockgate-agent.service"
@@ -79,10 +80,17 @@ def _watch(layout: HostLayout) -> str:
 
 def _agent(layout: HostLayout) -> str:
     about = "Golden questions of this host to itself, and its verdict for the edges"
-    return _verifier(layout, about, "agent", ("state",))
+    # It sees that a process of Triton's is gone, which belongs to another user.
+    return _verifier(layout, about, "agent", ("state",), ("ProtectProc=default",))
 
 
-def _verifier(layout: HostLayout, about: str, program: str, folders: Sequence[str]) -> str:
+def _verifier(
+    layout: HostLayout,
+    about: str,
+    program: str,
+    folders: Sequence[str],
+    other: Sequence[str] = (),
+) -> str:
     """A program of the verifier's identity, which may write in `folders` only."""
     written = [layout.path(name) for name in folders]
     return _unit(
@@ -99,6 +107,7 @@ def _verifier(layout: HostLayout, about: str, program: str, folders: Sequence[st
             "UMask=0022",
             "TasksMax=64",
             f"MemoryMax={layout.settings.watch_memory_max}",
+            *other,
         ],
     )
 
@@ -159,6 +168,7 @@ def _door(layout: HostLayout) -> str:
 def _exporter(layout: HostLayout) -> str:
     command = ["/usr/bin/python3", "-I", layout.path("etc/host_exporter.py"),
                "--state", layout.path("state/verified.json"),
+               "--answers", layout.path(f"state/{ANSWERS}"),
                "--address", layout.address, "--port", str(layout.exporter_port)]  # fmt: skip
     return _metrics("Metrics of this host's verification of itself", command)
 
@@ -239,8 +249,9 @@ def _unit(
     install: str = "multi-user.target",
 ) -> str:
     wanted = ["[Install]", f"WantedBy={install}"] if install else []
-    lines = [WRITTEN, "[Unit]", f"Description={description}", *unit, "[Service]", *service]
-    return "\n".join([*lines, *HARDENED, *wanted, ""])
+    lines = [WRITTEN, "[Unit]", f"Description={description}", *unit, "[Service]"]
+    # Of two lines for one setting the later one counts: a unit may need less than all of it.
+    return "\n".join([*lines, *HARDENED, *service, *wanted, ""])
 
 
 def _command(words: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from serving.fleet.bootstrap import host_pin
 from serving.fleet.bootstrap.changes import HostChange
 from serving.fleet.bootstrap.converge import converge, planned_changes, see_serving
 from serving.fleet.bootstrap.facts import HostFact
+from serving.fleet.bootstrap.fetch_keys import ensure_fetch_key, peers_of
 from serving.fleet.bootstrap.layout import BootstrapSettings, host_layout
 from serving.fleet.bootstrap.root_shell import RootShell
 from serving.fleet.bootstrap.serving_host import HostTrust, serving_host
@@ -127,7 +128,13 @@ def host_facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:
     """The wanted facts of the host `name`, with the site's keys. Raises FleetConfigError."""
     paths = on.site.paths
     public = paths.deploy_key.with_name(paths.deploy_key.name + ".pub")
-    trust = HostTrust(_text(public, "deploy key"), _text(paths.allowed_signers, "allowed signers"))
+    host, keys = on.fleet.host(name), on.settings.fetch_keys
+    trust = HostTrust(
+        _text(public, "deploy key"),
+        _text(paths.allowed_signers, "allowed signers"),
+        ensure_fetch_key(keys, name).private,
+        peers_of(on.fleet, host, keys),
+    )
     return serving_host(host_layout(on.site, on.settings, name), trust, wheels)
 
 

@@ -8,7 +8,7 @@ answers their golden examples as before. The first host that does not stays out,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from conf.errors import INCOMPLETE
@@ -18,11 +18,12 @@ from serving.fleet.bootstrap.wheelhouse import Wheelhouse, read_wheelhouse
 from serving.fleet.cli.bootstrap import HostSetup, host_facts, root_shell
 from serving.fleet.cli.command import Controls
 from serving.fleet.errors import FleetError, FleetRefusal
-from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge, edge_of
+from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.lease import hold
 from serving.fleet.shipment import read_shipment
 from serving.fleet.ssh.connection import Shell, open_shell
+from serving.fleet.ssh.remote_edge import edge_of
 from serving.fleet.ssh.triton import check_golden, ready_versions
 from serving.fleet.ssh.verbs import HostVerbs
 
@@ -39,7 +40,7 @@ class UpgradeStopped(FleetError):
 
 @dataclass(frozen=True)
 class HostUpgrade:
-    """The access and the edges of one host while it is upgraded."""
+    """One host, and the access to it, while it is upgraded."""
 
     on: HostSetup
     controls: Controls
@@ -48,11 +49,6 @@ class HostUpgrade:
     user: str
     key: str
     progress: Progress
-
-    @property
-    def edges(self) -> list[Edge]:
-        """Every edge of the host's region."""
-        return [edge_of(edge) for edge in self.on.fleet.region_of(self.host).edges]
 
     def changes(self) -> list[HostChange]:
         """The changes that the host needs."""
@@ -65,11 +61,18 @@ class HostUpgrade:
 
         One that was out of traffic before stays out.
         """
+        with ExitStack() as held:
+            edges = [edge_of(edge) for edge in self.on.fleet.region_of(self.host).edges]
+            for edge in edges:
+                held.callback(edge.close)
+            self._make(edges)
+
+    def _make(self, edges: list[Edge]) -> None:
         name, config = self.host.name, self.controls.config
         ssh = self.on.fleet.ssh_of(self.host)
         with closing(open_shell(self.host, ssh)) as shell:
             before = _serving(shell)
-        taken = [edge for edge in self.edges if edge.state(name).admin == READY]
+        taken = [edge for edge in edges if edge.state(name).admin == READY]
         for edge in taken:
             _require_peers(edge, name)
         for edge in taken:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,16 +33,17 @@ from serving.fleet.bootstrap.facts import (
     HostUnit,
     fact_values,
 )
-from serving.fleet.bootstrap.host_pin import fingerprint, pin
+from serving.fleet.bootstrap.fetch_keys import ensure_fetch_key, peers_of
+from serving.fleet.bootstrap.host_pin import fingerprint, known_hosts_line, pin
 from serving.fleet.bootstrap.layout import BootstrapSettings, HostLayout, host_layout
 from serving.fleet.bootstrap.serving_host import HostTrust, serving_host, sshd_options
 from serving.fleet.bootstrap.wheelhouse import Wheelhouse, read_wheelhouse
 from serving.fleet.errors import FleetConfigError, FleetRefusal
-from serving.fleet.inventory import Host
+from serving.fleet.inventory import Host, fleet_from
 from tests.serving.fleet.bed import free_port, make_key, wait_for
 
 ME = (pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name)
-TRUST = HostTrust("ssh-ed25519 AAAA deploy", "release@lockgate ssh-ed25519 AAAA\n")
+TRUST = HostTrust("ssh-ed25519 AAAA deploy", "release@lockgate ssh-ed25519 AAAA\n", "private", "{}")
 NO_WHEELS = Wheelhouse(Path("/nowhere"), "# none\n", "0" * 64)
 
 
@@ -77,7 +80,8 @@ def test_a_changed_file_restarts_the_units_that_read_it_and_no_other() -> None:
     found = ["content" if getattr(f, "path", "") == settings_file else "" for f in wanted]
     changes = host_changes(wanted, found)
     assert [change.fact.title for change in changes] == [
-        f"file {settings_file}", f"unit {units.WATCH}", f"unit {units.TRITON}"
+        f"file {settings_file}", f"unit {units.WATCH}",
+        f"unit {units.AGENT}", f"unit {units.TRITON}"
     ]  # fmt: skip
     assert restarts_triton(changes) == f"restart after {settings_file}"
 
@@ -103,7 +107,8 @@ def test_what_a_deployment_may_not_write_is_roots() -> None:
     wanted = [f for f in facts() if isinstance(f, HostFile | HostFolder)]
     own = {f.path.removeprefix("/srv/lockgate") for f in wanted if f.owner != "root"}
     assert own == {
-        "/model-repository", "/packages", "/state", "/staging", "/run/triton", "/watch"
+        "/model-repository", "/packages", "/state", "/staging", "/run/triton", "/watch",
+        "/etc/fetch_key",
     }  # fmt: skip
 
 
@@ -257,3 +262,33 @@ def _greets(port: int) -> bool:
 
     with socket.create_connection(("127.0.0.1", port), 1) as connection:
         return connection.recv(4) == b"SSH-"
+
+
+def test_a_fetch_key_is_made_once_also_by_two_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = {*pool.map(lambda _: ensure_fetch_key(tmp_path, "h1"), range(4))}
+    assert len(found) == 1 and [path.name for path in tmp_path.iterdir()] == ["h1"]
+    (key,) = found
+    assert key.public.startswith("ssh-ed25519 ") and "PRIVATE KEY" in key.private
+    assert (tmp_path / "h1").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_host_knows_the_pinned_hosts_of_its_region_and_no_other(tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    keys = {name: make_key(tmp_path / name) for name in ("use1-b", "usw2-a")}
+    known.write_text(
+        "".join(
+            known_hosts_line(name, address, 2222, keys[name])
+            for name, address in (("use1-b", "127.0.0.12"), ("usw2-a", "127.0.0.13"))
+        )
+    )
+    fleet = fleet_from(compose("bootstrap", [f"site.paths.known_hosts={known}"]))
+    peers = json.loads(peers_of(fleet, fleet.host("use1-a"), tmp_path / "fetch"))
+    assert peers == {
+        "use1-b": {
+            "address": "127.0.0.12",
+            "port": 2222,
+            "host_key": " ".join(keys["use1-b"].split()[:2]),
+            "fetch_key": ensure_fetch_key(tmp_path / "fetch", "use1-b").public,
+        }
+    }

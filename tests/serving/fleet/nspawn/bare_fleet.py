@@ -10,6 +10,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
 from omegaconf import DictConfig
 
 from conf import compose
@@ -86,6 +87,20 @@ class BareFleet:
             argv, cwd=REPO, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
         )
 
+    def fab_lines(self, *words: str, overrides: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        """Begin one command of fab, to read its lines as they come."""
+        sets = [part for text in (*self.overrides, *overrides) for part in ("--set", text)]
+        return subprocess.Popen(
+            [*FAB, *words, *sets], cwd=REPO, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def begin_bootstrap(self, host: str) -> subprocess.Popen[str]:
+        """Begin `fab bootstrap host`."""
+        house = f"bootstrap.wheelhouse={CACHE}/wheelhouse"
+        key = str(self.machines.root_key)
+        return self.fab_lines("bootstrap", host, "--key", key, overrides=(house,))
+
     def bootstrap(self, host: str, *options: str) -> subprocess.CompletedProcess[str]:
         """`fab bootstrap host` with root's key."""
         key = str(self.machines.root_key)
@@ -135,6 +150,15 @@ class BareFleet:
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return float(json.load(answer)["outputs"][0]["data"][0])
+
+    def ask_by_grpc(self, x: float) -> float:
+        """One inference by gRPC through the edge."""
+        from tritonclient import grpc
+
+        tensor = grpc.InferInput("x", [1, 1], "FP32")
+        tensor.set_data_from_numpy(numpy.array([[x]], dtype=numpy.float32))
+        with grpc.InferenceServerClient(f"{self.machines.gateway}:18090") as client:
+            return float(client.infer(MODEL, [tensor]).as_numpy("y")[0][0])
 
     def down(self) -> None:
         for process in self.processes:

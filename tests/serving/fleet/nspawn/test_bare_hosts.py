@@ -6,14 +6,14 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conf.errors import DONE, REFUSED
+from conf.errors import DONE, REFUSED, UNREACHABLE
 from serving.fleet.bootstrap import units
-from tests.serving.fleet.nspawn.bare_fleet import FAB, REPO, BareFleet, bare_fleet, wait_for
+from tests.serving.fleet.nspawn.bare_fleet import BareFleet, bare_fleet, wait_for
 from tests.serving.fleet.nspawn.machines import reason_to_skip
 
 pytestmark = [
@@ -59,6 +59,28 @@ def test_an_unpinned_host_is_not_touched(bare: BareFleet) -> None:
     assert wrong.returncode == REFUSED and "Nothing was pinned" in wrong.stderr
 
 
+def test_a_bootstrap_goes_on_after_a_kill_and_after_a_power_cut(bare: BareFleet) -> None:
+    """The controller is killed in the middle, then the host loses power while it installs; what
+    was made stays, and nothing is there in half. The fleet's own bootstrap then goes on."""
+    assert bare.pin("h1").returncode == DONE
+    with bare.begin_bootstrap("h1") as killed:
+        assert killed.stdout is not None
+        _read_until(killed.stdout, "etc/host.json")
+        killed.kill()
+    plan = bare.bootstrap("h1", "--plan").stdout
+    assert "account lg-verify" not in plan and "environment /srv/lockgate/env: missing" in plan
+    with bare.begin_bootstrap("h1") as cut:
+        assert cut.stdout is not None
+        _read_until(cut.stdout, "program /srv/lockgate/bin/node_exporter")
+        time.sleep(3)
+        bare.machines.reboot(bare.machine("h1"))
+        _, errors = cut.communicate(timeout=60)
+    assert cut.returncode == UNREACHABLE and "type the command again" in errors
+    bare.machines.wait_booted(bare.machine("h1"))
+    plan = bare.bootstrap("h1", "--plan").stdout
+    assert "environment /srv/lockgate/env: missing" in plan and "etc/host.json" not in plan
+
+
 def test_a_second_bootstrap_changes_nothing(fleet: BareFleet) -> None:
     done = fleet.bootstrap("h1")
     assert done.returncode == DONE, done.stderr
@@ -68,6 +90,7 @@ def test_a_second_bootstrap_changes_nothing(fleet: BareFleet) -> None:
 def test_every_unit_is_hardened(fleet: BareFleet) -> None:
     names = [
         units.WATCH,
+        units.AGENT,
         units.TRITON,
         units.DOOR,
         units.EXPORTER,
@@ -154,6 +177,7 @@ def test_a_host_that_loses_power_in_a_deploy_comes_back_serving_what_it_served(
         back = fleet.fab("rollback", "--model", "toy", overrides=QUICK)
         assert back.returncode == DONE, back.stdout + back.stderr
         assert {fleet.ask(1.0) for _ in range(9)} == {2.0}
+        assert fleet.ask_by_grpc(1.0) == 2.0  # through the edge and a host's door
     assert clients.wrong == []
     assert clients.sent > 100 and clients.failed <= clients.sent * 0.01, clients
     assert fleet.bootstrap("h2").stdout.startswith("h2: no change")
@@ -174,13 +198,19 @@ def test_an_upgrade_walks_the_fleet_and_no_client_notices(fleet: BareFleet) -> N
     assert "0 of 3 hosts change" in fleet.upgrade("--plan", change=change).stdout
 
 
+def _read_until(lines: Iterable[str], wanted: str) -> None:
+    seen = []
+    for line in lines:
+        seen.append(line)
+        if wanted in line:
+            return
+    raise AssertionError("".join(seen))
+
+
 def _deploy_with_a_power_cut(fleet: BareFleet, host: str) -> None:
     """Cut the power of `host` when it has work to do, and boot it; the deploy ends as it may."""
-    sets = [part for text in (*fleet.overrides, *QUICK) for part in ("--set", text)]
-    argv = [*FAB, "deploy", "--model", "toy", "--version", "2", *sets]
-    with subprocess.Popen(
-        argv, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as deploy:
+    words = ("deploy", "--model", "toy", "--version", "2")
+    with fleet.fab_lines(*words, overrides=QUICK) as deploy:
         assert deploy.stdout is not None
         seen = []
         for line in deploy.stdout:
