@@ -63,6 +63,11 @@ class BenchMachines:
         """The pinned keys of the hosts, at both ports."""
         return self.folder / "keys" / "known_hosts"
 
+    @property
+    def control_sockets(self) -> Path:
+        """Sockets of SSH connections that a tool keeps open after its end."""
+        return self.folder / "control"
+
     def models(self, host: str) -> Path:
         """The folder where the other tools put a package on the host."""
         return self.folder / "models" / host
@@ -193,6 +198,9 @@ def _namespace(made: BenchMachines, number: int, name: str, address: str) -> Non
 
 
 def _stop(made: BenchMachines) -> None:
+    for path in made.control_sockets.glob("*"):
+        subprocess.run(["ssh", "-F", "none", "-S", str(path), "-O", "exit", "-"],
+                       capture_output=True, stdin=subprocess.DEVNULL)  # fmt: skip
     for process in made.processes:
         process.terminate()
     for process in made.processes:

@@ -70,7 +70,7 @@ def push_by_ansible(made: BenchMachines, hosts: Sequence[str], package: Path) ->
         "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
         "ANSIBLE_REMOTE_TEMP": str(folder / "remote"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "control"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(made.control_sockets),
         "ANSIBLE_SSH_COMMON_ARGS": shlex.join(_ssh_options(made)),
         "ANSIBLE_REMOTE_PORT": str(ROOT_PORT),
         "ANSIBLE_REMOTE_USER": "root",
