@@ -56,9 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TrafficError, GoldenError, ConfigError) as error:
         print(f"traffic: {error}", file=sys.stderr)
         return 2
+    ends = (signal.SIGINT, signal.SIGTERM)
+    # A signal that comes before its handler waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     running = start(plan)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ends:
         signal.signal(number, lambda *_: running.cut_short())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     result = running.wait()
     print(json.dumps(asdict(result)) if given.json else result.line(), flush=True)
     return 0 if result.sent and not result.failed else 1

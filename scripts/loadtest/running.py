@@ -42,7 +42,7 @@ class Running:
         return len(self._seen)
 
     def seen(self) -> list[Seen]:
-        """What came of each request so far."""
+        """The outcomes of the requests so far."""
         with self._lock:
             return list(self._seen)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if not 1 <= given.mib <= MAX_MIB:
         parser.error(f"--mib {given.mib}: choose 1 to {MAX_MIB}")
+    # Ended from outside it leaves nothing either: the hosts are taken down on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     progress = Console(stderr=True, highlight=False)
     parts = given.part or PARTS
     values: dict[str, float] = {}

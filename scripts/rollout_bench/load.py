@@ -102,9 +102,13 @@ def _phases(
     named = ("--model", model)
     phase(ROLLBACK, lambda: _fab("rollback", *named, "--json"))
     phase(CHANGE, lambda: _fab("deploy", *named, "--version", production))
-    hosts = list(compose("site").site.hosts)
-    phase(RESTART, lambda: [_fab("restart", "--host", host) for host in hosts])
+    phase(RESTART, _restart_hosts)
     return phases, production
+
+
+def _restart_hosts() -> None:
+    for host in compose("site").site.hosts:
+        _fab("restart", "--host", host)
 
 
 def _most_answered(running: Sequence[Running]) -> str:

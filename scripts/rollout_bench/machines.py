@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,7 +183,7 @@ def _root_sshd(etc: Path, address: str) -> str:
 
 
 def _namespace(made: BenchMachines, number: int, name: str, address: str) -> None:
-    space, outer = _name(made, name), f"{made.bridge}v{number}"
+    space, outer = _name(made, name), _link(made, number)
     _ip("netns", "add", space)
     _ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", space)
     _ip("link", "set", outer, "master", made.bridge, "up")
@@ -200,11 +201,26 @@ def _stop(made: BenchMachines) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for name in made.addresses:
-        subprocess.run(["ip", "netns", "del", _name(made, name)], capture_output=True)
+    for number, name in enumerate(made.addresses, 1):
+        space = _name(made, name)
+        _end_sessions(space)
+        subprocess.run(["ip", "netns", "del", space], capture_output=True)
+        subprocess.run(["ip", "link", "del", _link(made, number)], capture_output=True)
     subprocess.run(["ip", "link", "del", made.bridge], capture_output=True)
     subprocess.run(["chmod", "-R", "u+w", str(made.folder)], capture_output=True)
     shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def _end_sessions(space: str) -> None:
+    """End what still runs in a namespace: sessions outlive their sshd, and hold the namespace."""
+    listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
+    for word in listed.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(word), signal.SIGKILL)
+
+
+def _link(made: BenchMachines, number: int) -> str:
+    return f"{made.bridge}v{number}"
 
 
 def _name(made: BenchMachines, host: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -108,10 +109,16 @@ def _ssh_options(made: BenchMachines) -> list[str]:
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=_LIMIT_S, stdin=subprocess.DEVNULL,
-        env=environment or {**os.environ},
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        env=environment or {**os.environ}, start_new_session=True,
     )  # fmt: skip
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise BenchError(f"{Path(argv[0]).name}: {lines[-1] if lines else done.returncode}")
+    try:
+        stdout, stderr = process.communicate(timeout=_LIMIT_S)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers
+        process.wait()
+        raise
+    if process.returncode != 0:
+        lines = (stderr.strip() or stdout.strip()).splitlines()
+        raise BenchError(f"{Path(argv[0]).name}: {lines[-1] if lines else process.returncode}")

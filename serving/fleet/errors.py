@@ -29,6 +29,10 @@ class Unreachable(FleetError):
     exit_code = UNREACHABLE
 
 
+class StuckVersion(FleetError):
+    """A version stays between two states: only a restart of its Triton, drained, ends that."""
+
+
 def denied(what: str, path: Path, error: OSError) -> FleetConfigError:
     """The error for a file of the site that this OS user cannot use."""
     return FleetConfigError(

@@ -68,10 +68,10 @@ def verdict(running: bool, settled: bool, wanted: Mapping[NamedVersion, ServedVe
         return "down #Triton does not run"
     for (model, version), one in sorted(wanted.items()):
         named = f"{model}/{version}"
-        if one.failed >= TWICE:
-            return f"down #{named} answers its golden questions wrongly"
         if one.unready >= TWICE:
             return f"down #{named} is {one.state or 'not loaded'}"
+        if one.failed >= TWICE:
+            return f"down #{named} answers its golden questions wrongly"
         if not settled and not one.proven:
             return f"down #{named} is not proven since Triton started"
     return UP

@@ -221,7 +221,17 @@ def _restart(home: HostHome, request: HostRequest) -> Content:
 
 
 def _proven(home: HostHome, request: HostRequest) -> Content:
-    state.remember_proven(home, *_of_version(request))
+    """Remember a version that was proven in service.
+
+    Before the first one nothing is known of the older ones that are here: they count as good, and
+    are not the first to go.
+    """
+    model, version = _of_version(request)
+    if not state.proven_versions(home, model):
+        for older in packages.numbered(home.packages / model).versions:
+            if older < version:
+                state.remember_proven(home, model, older)
+    state.remember_proven(home, model, version)
     return {}
 
 

@@ -8,11 +8,12 @@ the edge takes the host out.
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from serving.artifact.golden import GoldenExample
@@ -158,11 +159,19 @@ def _show(watch: AnswerWatch, port: AgentPort) -> None:
 
 def _wait(watch: AnswerWatch, seconds: float) -> None:
     """Wait, but no longer than until this Triton has ended."""
-    due = time.monotonic() + seconds
-    while (left := due - time.monotonic()) > 0:
-        time.sleep(min(left, _UNSETTLED_S))
-        if watch.pid not in (None, UNSEEN) and not Path(f"/proc/{watch.pid}").exists():
-            return
+    if watch.pid is None or watch.pid == UNSEEN:
+        time.sleep(seconds)
+        return
+    try:
+        # Not by /proc: a unit may hide the processes of others there.
+        triton = os.pidfd_open(watch.pid)
+    except ProcessLookupError:
+        time.sleep(_UNSETTLED_S)
+        return
+    try:
+        select.select([triton], [], [], seconds)
+    finally:
+        os.close(triton)
 
 
 def _record(answer: GoldenAnswer, served: ServedVersion) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tests.house.tree import REPO, TEMPLATES, python_files, string_literals, syn
 
 GUIDES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FAULT = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 INDENTED = re.compile(r"^    (?=\S)(.+)$", re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PROGRAMS = "lockgate|fab|scripts/|python|pytest|pip|amtool|awk|curl|haproxy"
@@ -108,6 +109,19 @@ def test_the_test_that_runs_it_is_there(test: str) -> None:
     assert name in functions
 
 
+def test_every_fault_of_the_matrix_is_injected_by_a_test() -> None:
+    """The tests that docs/ops.md names are there; a fault beside the other stands in a row."""
+    named = FAULT.findall((REPO / "docs/ops.md").read_text(encoding="utf-8"))
+    missing = []
+    for file, name in named:
+        path = REPO / "tests/serving" / file
+        found = syntax(path).body if path.exists() else []
+        if name not in {node.name for node in found if isinstance(node, ast.FunctionDef)}:
+            missing.append(f"{file}::{name}")
+    assert missing == []
+    assert len(set(named)) >= 25
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
 def test_what_prose_names_is_there(guide: Path) -> None:
     """Verbs of lockgate, tasks of fab, scripts, modules, files of the tree and options."""
@@ -137,7 +151,11 @@ def exists(text: str) -> bool:
     return (REPO / path[0]).exists() or (TEMPLATES / "module" / in_project).exists()
 
 
-TASKS = ("serving/fleet/cli/tasks.py", "serving/fleet/cli/host_tasks.py")
+TASKS = (
+    "serving/fleet/cli/tasks.py",
+    "serving/fleet/cli/host_tasks.py",
+    "serving/fleet/cli/edge_tasks.py",
+)
 """Modules whose decorated functions are tasks of `fab`."""
 
 

@@ -28,7 +28,7 @@ from serving.fleet.routing import VersionCounters
 
 PrometheusReader = Callable[[int, int, float], PrometheusReading]
 """`read(canary, baseline, seconds)`: both versions over the last seconds. Never raises."""
-_TICK_S, _CHECK_S = 0.2, 1.0
+_TICK_S, _CHECK_S, _MEMORY_S = 0.2, 1.0, 2.0
 _FIRST_LOOK = 12
 """Questions to the canary before the first look; each next look is at twice as many."""
 _PAIRS_PER_S = 1.0
@@ -119,7 +119,7 @@ def gather(
         fleet, canary, baseline, limits,
         asked=tuple(_Asked(host, {version: [] for version in versions}) for host in hosts),
         began=time.monotonic(), before=_read_counters(fleet),
-        memory_every_s=max(_CHECK_S, seconds / _MEMORY_SAMPLES),
+        memory_every_s=max(_MEMORY_S, seconds / _MEMORY_SAMPLES),
     )  # fmt: skip
     threads = [threading.Thread(target=_ask_host, args=(watch, one)) for one in watch.asked]
     for thread in threads:

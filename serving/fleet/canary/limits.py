@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class CanaryLimits:
     """The least evidence of a verdict, and the most by which a canary may be worse."""
 
-    hosts: int = 4
+    hosts: int = 2
     """Prepared hosts that are asked at the same time, of every region some."""
     min_probes: int = 120
     """Golden questions to each version on each asked host before a canary can pass."""
@@ -33,12 +33,10 @@ class CanaryLimits:
     """However fast the baseline is, this many milliseconds more are borne."""
     max_growth_mib: float = 128.0
     """Growth of the memory of one host's Triton over the watch that is borne."""
-    prometheus_timeout_s: float = 2.0
-    """Longest wait for one answer of Prometheus."""
 
     def __post_init__(self) -> None:
-        for name in ("hosts", "min_probes", "later_probes", "max_latency_ratio", "max_growth_mib",
-                     "prometheus_timeout_s"):  # fmt: skip
+        for name in ("hosts", "min_probes", "later_probes", "max_latency_ratio",
+                     "max_growth_mib"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name):g}: must be above 0")
         for name in ("wait_s", "min_requests", "latency_allowance_ms"):

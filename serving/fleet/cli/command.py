@@ -19,6 +19,8 @@ from serving.artifact import store
 from serving.fleet.canary.judge import probing_judge
 from serving.fleet.errors import FleetConfigError, FleetRefusal, denied
 from serving.fleet.inventory import Fleet, fleet_from
+from serving.fleet.report.prometheus import PrometheusClient
+from serving.fleet.report.version_counts import prometheus_reader
 from serving.fleet.rollout.actions import (
     EVERY_HOST,
     carry_out,
@@ -211,7 +213,9 @@ def _carry_out(
             on.fleet, driver, on.journal, lease, rollout, action, shipment, on.config, progress,
             rollback=action != "deploy",
         )  # fmt: skip
-        judge = probing_judge(driver, on.config.analysis)
+        prometheus = PrometheusClient(on.prometheus_url, on.passwords)
+        reader = prometheus_reader(prometheus, shipment.model) if prometheus.url else None
+        judge = probing_judge(driver, on.config.analysis, reader)
         outcome = carry_out(run, selection, reason, judge)
     warning = ""
     if production(on.journal, shipment.model) == shipment.version != previous:

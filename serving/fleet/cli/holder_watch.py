@@ -1,4 +1,4 @@
-"""Whether the holder of the fleet lives, for readers: they watch it count, and take nothing."""
+"""Signs of life of the holder of the fleet, for readers: they watch it count, and take nothing."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class HolderWatch:
             return None
         dead = free(found, now - self._sign.since, this_boot(), is_alive(found))
         return None if dead else found
+
+    def quiet_s(self) -> float:
+        """Seconds that we watched it without a sign of life; a living one shows one each second."""
+        return time.monotonic() - self._sign.since
 
     def lives(self) -> bool:
         """True while a controller is at work."""

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Any
 from invoke import Context, task
 
 from serving.fleet.cli.tasks import _print, _progress, guarded, run_composed
+from serving.fleet.cli.tasks import _run as run_fleet
 
 if TYPE_CHECKING:
     from serving.fleet.cli.bootstrap import BootstrapReport, HostSetup
 
-__all__ = ["add", "bootstrap", "pin", "remove", "replace", "upgrade", "wheelhouse"]
+__all__ = [
+    "add",
+    "bootstrap",
+    "gc",
+    "logs",
+    "pin",
+    "remove",
+    "replace",
+    "upgrade",
+    "verify",
+    "wheelhouse",
+]
 
 _SET = "one key of conf/bootstrap.yaml, as in --set bootstrap.memory_max=24G; may be repeated"
 
@@ -141,6 +153,40 @@ def upgrade(
         return act(on, control, names, user, key, plan, progress)
 
     _print({}, False, guarded(both))
+
+
+_HOST = {"host": "the host's name in conf/site", "set": "one key of conf/rollout.yaml"}
+
+
+@task(iterable=["set"], help={**_HOST, "lines": "how many of the last lines; 100 when left out"})
+def logs(_: Context, host: str, lines: int = 100, set: list[str] | None = None) -> None:
+    """The last lines of the log of a host's Triton."""
+    from serving.fleet.cli.host_care import host_log
+
+    _print({}, False, run_fleet(set, lambda on: host_log(on, host, lines)))
+
+
+@task(iterable=["set"], help=_HOST)
+def verify(_: Context, host: str, set: list[str] | None = None) -> None:
+    """Have a host verify all it has now; exit 1 where anything is not as it was signed."""
+    from invoke.exceptions import Exit
+
+    from conf.errors import FAILED
+    from serving.fleet.cli.host_care import verify_host
+
+    faults = run_fleet(set, lambda on: verify_host(on, host))
+    _print({}, False, faults or [f"{host}: every file is as it was signed"])
+    if faults:
+        raise Exit(code=FAILED)
+
+
+@task(iterable=["set"], help=_HOST)
+def gc(_: Context, host: str, set: list[str] | None = None) -> None:
+    """Remove what ended commands left on a host."""
+    from serving.fleet.cli.host_care import collect_garbage
+
+    progress = _progress(False)
+    _print({}, False, [run_fleet(set, lambda on: collect_garbage(on, host, progress))])
 
 
 def _lines(made: BootstrapReport, plan: bool) -> list[str]:

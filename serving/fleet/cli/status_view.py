@@ -6,11 +6,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from conf.names import printable
+from serving.fleet.cli.host_status import Row
 from serving.fleet.cli.model_status import ModelStatus, VersionTraffic
-from serving.fleet.cli.status import Row, RunningRollout, Status
+from serving.fleet.cli.status import RunningRollout, Status
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.report.text import ago, duration
 
+_QUIET_S = 3.0
+"""A controller shows that it lives each second."""
 NOTHING = "nothing was deployed yet: fab deploy"
 
 
@@ -59,9 +62,10 @@ def running_line(one: RunningRollout) -> str:
     """A sentence about a rollout that is going on, its owner and its newest step."""
     step = f", now at {one.step}" if one.step else ""
     why = f" ({one.reason})" if one.reason else ""
+    quiet = f", without a sign of life for {one.quiet_s:.0f} s" if one.quiet_s > _QUIET_S else ""
     return (
         f"{one.action} of {one.model}/{one.version} is going on: by {one.who}, for "
-        f"{duration(one.age_s)}{step}{why}. Follow it: fab watch --model {one.model}"
+        f"{duration(one.age_s)}{step}{why}{quiet}. Follow it: fab watch --model {one.model}"
     )
 
 

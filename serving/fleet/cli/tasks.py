@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "abort",
     "approve",
+    "capacity",
     "deploy",
     "drain",
     "heal",
@@ -66,6 +67,7 @@ _WHICH = {
     "hosts": "only these hosts, as in --hosts e1,w0; a deployment then moves no request",
     "region": "only the hosts of one region",
 }
+_SIMULATE = "a drawn fleet in memory instead, HOSTSxREGIONS as in --simulate 1000x12, with failures"
 _HOST = {"host": "its name", "reason": "for the journal and the next person"}
 _ORDER = {"reason": "for the journal", "set": _HELP["set"]}
 _UNLOCK = {
@@ -85,7 +87,7 @@ _ROLLBACK = {
 }
 
 
-@task(iterable=["set"], help={**_HELP, **_WHICH})
+@task(iterable=["set"], help={**_HELP, **_WHICH, "simulate": _SIMULATE, "seed": "of the draw"})
 def plan(
     _: Context,
     model: str | None = None,
@@ -95,8 +97,16 @@ def plan(
     skip: str = "",
     hosts: str = "",
     region: str = "",
+    simulate: str = "",
+    seed: int = 1,
 ) -> None:
     """The changes of a deployment on each host, with reasons; touches nothing."""
+    if simulate:
+        from serving.fleet.cli.rehearsals import rehearsals
+
+        drawn = _run(set, lambda on: rehearsals(on, simulate, seed))
+        _print([one.as_json() for one in drawn], json, [str(one) for one in drawn])
+        return
     from serving.fleet.cli.command import preview
     from serving.fleet.cli.edge_configs import plan_lines, read_edges
     from serving.fleet.cli.host_commands import selection_of
@@ -369,6 +379,26 @@ def _roll(
         ),
     )
     _finish(found, as_json, silent=to_stdout)
+
+
+@task(
+    iterable=["set"],
+    help={
+        "model": "only this model",
+        "set": "one key of conf/capacity.yaml, as in --set capacity.policy.target=0.5",
+        "json": _HELP["json"],
+    },
+)
+def capacity(
+    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
+) -> None:
+    """Load against what the hosts bear, how many may fail, and when growth fills them."""
+    from serving.fleet.capacity.headroom import headroom_line
+    from serving.fleet.cli.capacity import fleet_capacity
+
+    found = run_composed("capacity", set, lambda config: fleet_capacity(config, model))
+    lines = [headroom_line(one) for one in found]
+    _print([asdict(one) for one in found], json, lines or ["nothing is in production."])
 
 
 def _run(overrides: list[str] | None, act: Callable[[Controls], Any]) -> Any:

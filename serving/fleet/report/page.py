@@ -21,8 +21,8 @@ _LEGEND = (
     ("old", "edge: version before"), ("canary", "edge: a share to the canary"),
     ("new", "edge: new version"), ("undo", "undo"),
 )  # fmt: skip
-_LINES = 400
-"""Steps in the list at the end; the journal has all."""
+_LINES, _CELL = 200, 300
+"""Rows of a table and letters of a cell; the journal has all."""
 _TONES = {
     "done": "good",
     "prepared": "good",
@@ -102,7 +102,7 @@ def _troubles(record: RolloutRecord) -> Iterator[str]:
         ("undo", "Left out, and without traffic:", record.left_out),
     ):
         items = "".join(
-            f"<li><b>{escaped(host)}</b>: {escaped(reason)}</li>"
+            f"<li><b>{escaped(host)}</b>: {escaped(reason, _CELL)}</li>"
             for host, reason in list(hosts.items())[:_LINES]
         )
         if items:
@@ -120,10 +120,10 @@ def _analyses(record: RolloutRecord) -> Iterator[str]:
         return
     rows = []
     for one in record.analyses[-_LINES:]:
-        percent = "-" if one.percent is None else f"{one.percent:g} %"
+        percent = "-" if one.percent is None else f"{one.percent:g}%"
         numbers = "; ".join(f"{name} {value}" for name, value in one.numbers)
         rows.append((
-            f"{one.at - record.began:.1f} s", percent, one.verdict, "; ".join(one.reasons), numbers,
+            f"{one.at - record.began:.1f} s", percent, one.verdict, " ".join(one.reasons), numbers,
         ))  # fmt: skip
     columns = ("after", "share", "verdict", "reasons", "numbers")
     yield _table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
@@ -165,7 +165,7 @@ def _table(
         cells = []
         for number, cell in enumerate(row):
             tone = f' class="{cell}"' if number == verdict and cell in ("pass", "fail") else ""
-            cells.append(f"<td{tone}>{escaped(cell)}</td>")
+            cells.append(f"<td{tone}>{escaped(cell, _CELL)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     heading = f"<h2>{title}</h2>" if title else ""
     return (

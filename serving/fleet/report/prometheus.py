@@ -61,6 +61,18 @@ class PrometheusClient:
                 return value
         return "Prometheus has no value of it"
 
+    def by_label(self, expression: str) -> list[tuple[dict[str, str], float]] | str:
+        """Every series now, with its labels, or a sentence without its end."""
+        found = self._get("query", {"query": expression})
+        if isinstance(found, str):
+            return found
+        return [
+            ({str(name): str(label) for name, label in labels.items()}, value)
+            for series in found
+            if isinstance(labels := series.get("metric"), dict)
+            for _, value in _points([series.get("value")])
+        ]
+
     def _get(self, kind: str, query: dict[str, Any]) -> list[Any] | str:
         if not self.url:
             return "the site has no Prometheus"
@@ -76,7 +88,9 @@ class PrometheusClient:
                 request.add_header("Authorization", account.header)
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
                 found = json.loads(reply.read(_MAX_BYTES))["data"]["result"]
-        except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
+        except urllib.error.HTTPError as error:
+            return f"Prometheus refused with {error.code} ({shown(str(error.reason))})"
+        except (OSError, http.client.HTTPException) as error:
             return f"Prometheus did not answer ({shown(str(getattr(error, 'reason', error)))})"
         except (ValueError, KeyError, TypeError, RecursionError):
             return "Prometheus answered with something else than values"

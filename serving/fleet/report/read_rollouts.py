@@ -57,7 +57,7 @@ def event_text(event: str, content: Mapping[str, Any]) -> str:
         routing = _routing(content)
         return f"{_text(content, 'edge')}: {routing_text(routing) if routing else 'not readable'}"
     if event == ANALYSIS:
-        reasons = "; ".join(_texts(content.get("reasons")))
+        reasons = " ".join(_texts(content.get("reasons")))
         return f"{_text(content, 'verdict')} {reasons}".strip()
     host, reason, left = _text(content, "host"), _text(content, "reason"), content.get("left")
     if not reason and isinstance(left, dict):

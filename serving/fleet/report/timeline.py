@@ -17,6 +17,9 @@ _KINDS = {
     "install": "load", "load": "load", "clean": "load", "check": "check", "checked": "check",
     "undrain": "watch", "keep": "watch", "healthy": "watch",
 }  # fmt: skip
+SEGMENTS = 5000
+"""Parts of lanes that are drawn; of a lane with more than its share the newest."""
+EDGE_SEGMENTS = 200
 _COMPLETED = ("staged", "checked", "healthy", "undone", "keep", "failed")
 """Steps that are journalled when they are over; any other when it begins."""
 _MOMENTS = ("undrain", "clean")
@@ -50,7 +53,8 @@ def host_lanes(record: RolloutRecord) -> tuple[tuple[TimeLane, ...], int]:
     by_host: dict[str, list[StepRecord]] = {host: [] for host in record.hosts}
     for step in record.steps:
         by_host[step.host].append(step)
-    lanes = [_host_lane(record, host, steps) for host, steps in by_host.items()]
+    most = max(SEGMENTS // max(min(len(by_host), LANES), 1), 1)
+    lanes = [_host_lane(record, host, steps, most) for host, steps in by_host.items()]
     if len(lanes) <= LANES:
         return tuple(lanes), 0
     odd = [lane for lane in lanes if lane.mark != "healthy"]
@@ -71,7 +75,7 @@ def edge_lanes(record: RolloutRecord) -> tuple[TimeLane, ...]:
             begin = _after(record, one.at)
             kind = UNDO if one.undo else _routing_kind(record, one.routing)
             segments.append(LaneSegment(begin, max(end, begin), kind, routing_text(one.routing)))
-        found.append(TimeLane(edge, tuple(segments)))
+        found.append(TimeLane(edge, tuple(segments[-EDGE_SEGMENTS:])))
     return tuple(found)
 
 
@@ -81,7 +85,7 @@ def _routing_kind(record: RolloutRecord, routing: Routing) -> str:
     return "canary" if routing.canary is not None else "old"
 
 
-def _host_lane(record: RolloutRecord, host: str, steps: list[StepRecord]) -> TimeLane:
+def _host_lane(record: RolloutRecord, host: str, steps: list[StepRecord], most: int) -> TimeLane:
     segments = []
     begin: float | None = 0.0  # staging is journalled when it is over
     kind, label = "stage", ""
@@ -100,7 +104,7 @@ def _host_lane(record: RolloutRecord, host: str, steps: list[StepRecord]) -> Tim
     if begin is not None and label:
         end = begin if steps[-1].step in _MOMENTS else max(record.seconds, begin)
         segments.append(LaneSegment(begin, end, kind, label))
-    return TimeLane(host, tuple(segments), _mark(record, host, steps))
+    return TimeLane(host, tuple(segments[-most:]), _mark(record, host, steps))
 
 
 def _mark(record: RolloutRecord, host: str, steps: list[StepRecord]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
-from serving.fleet.rollout.host import StuckVersion, await_quiet, give_back, prove, read, restart
+from serving.fleet.rollout.host import await_quiet, give_back, prove, read, restart
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.rollout.rollout_plan import Change, as_it_is
 from serving.fleet.rollout.rollout_run import RolloutRun
@@ -45,10 +45,12 @@ def clean_host(run: RolloutRun, host: Host, versions: tuple[int, ...]) -> None:
         run.driver.persist(host, versions, rollback=True)
         try:
             run.driver.serve(host, versions, rollback=True)
+        except StuckVersion as error:
+            _restart_clean(run, host, versions, str(error))
         except FleetError as error:
             _await_versions(run, host, versions, error)
     run.driver.persist(host, versions, rollback=True)
-    run.driver.prune(host, versions)
+    run.driver.prune(host, versions, run.shipment.version)
 
 
 def _await_versions(

@@ -9,7 +9,7 @@ restarted, and given back or quarantined; one that cannot be reached is named. N
 from __future__ import annotations
 
 from conf.errors import DONE, INCOMPLETE, UNREACHABLE
-from serving.fleet.rollout.convergence import Convergence, Turn
+from serving.fleet.rollout.fleet_pass import FleetPass, Turn
 from serving.fleet.rollout.mending import bring_hosts
 from serving.fleet.rollout.rollout_config import Outcome
 from serving.fleet.rollout.rollout_run import Abandoned, RolloutRun
@@ -19,10 +19,10 @@ from serving.fleet.rollout.shifting import record_counters
 def converge(run: RolloutRun, turn: Turn) -> Outcome:
     """Bring the fleet to the version of `run`. Raises LeaseLost, and nothing else for what the
     fleet does."""
-    return _carried_out(Convergence(run, turn))
+    return _carried_out(FleetPass(run, turn))
 
 
-def _carried_out(on: Convergence) -> Outcome:
+def _carried_out(on: FleetPass) -> Outcome:
     run, turn = on.run, on.turn
     run.record(
         "started", action=run.action, reason=turn.reason, digest=run.shipment.digest,
@@ -49,7 +49,7 @@ def _carried_out(on: Convergence) -> Outcome:
     return _end(on)
 
 
-def _end(on: Convergence) -> Outcome:
+def _end(on: FleetPass) -> Outcome:
     run = on.run
     record_counters(run)
     hosts = tuple(host.name for host in run.fleet.hosts if host.name in on.changed)

@@ -42,7 +42,7 @@ class HostState:
     `unready` are versions that Triton lists in another state than READY, each with that state and
     its reason; `golden` the versions whose golden questions failed just now, each with a sentence
     (a dead Python stub is ready all the same). `memory_bytes` is the resident memory of Triton and
-    its stubs.
+    its stubs. `work` is the command that the host is still carrying out, though nobody waits.
     """
 
     host: str
@@ -60,6 +60,7 @@ class HostState:
     unready: tuple[tuple[int, str], ...] = ()
     golden: tuple[tuple[int, str], ...] = ()
     memory_bytes: int | None = None
+    work: str = ""
 
     @property
     def answers(self) -> int | None:
@@ -106,6 +107,9 @@ class FleetDriver(Protocol):
     def counters(self) -> dict[int, VersionCounters]:
         """Requests by version over all edges that answer, since each was started."""
 
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        """Copies of requests by version over all edges that answer, and the failed ones."""
+
     def peers_up(self, host: Host) -> int:
         """The number of other hosts of its region that take traffic now."""
 
@@ -149,5 +153,6 @@ class FleetDriver(Protocol):
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
-        """Remove versions that are not needed any more."""
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
+        """Remove versions that are not needed any more; `production` has proven itself in service,
+        and versions that never did push none that did off the disk."""

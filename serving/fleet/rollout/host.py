@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.driver import HostState
@@ -25,15 +25,13 @@ class Unhealthy(FleetError):
     """A host failed requests after it was given back to clients."""
 
 
-class StuckVersion(FleetError):
-    """A version stays between two states: only a restart of its Triton ends that."""
-
-
 def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
     """Load the version beside what the host serves, and prove it and those of `beside` there.
 
     One of `beside` that does not answer rightly is restarted with its Triton, drained: it must be
-    a way back. Raises FleetError; the host is then as far as it got.
+    a way back. What a restarted Triton serves stays as it was: what is persisted is what the host's
+    own watch holds it to, and a version on trial must not take a host down. Raises FleetError; the
+    host is then as far as it got.
     """
     host, driver, versions = change.host, run.driver, change.prepared
     others = tuple(v for v in beside if v in versions and v != run.shipment.version)
@@ -43,15 +41,13 @@ def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
     driver.install(host, run.shipment)
     if fresh:
         restart(run, change, versions)
-    else:
-        try:
-            await_quiet(run, host)
-        except StuckVersion as error:
-            run.log_step(host, "stuck", str(error))
-            restart(run, change, versions)
     run.log_step(host, "load", version_names(versions))
-    driver.serve(host, versions, run.rollback)
-    driver.persist(host, versions, run.rollback)
+    try:
+        await_quiet(run, host)
+        driver.serve(host, versions, run.rollback)
+    except StuckVersion as error:
+        run.log_step(host, "stuck", str(error))
+        restart(run, change, versions)
     prove(run, host, (run.shipment.version,))
     try:
         prove(run, host, others)
@@ -167,12 +163,12 @@ def await_quiet(run: RolloutRun, host: Host) -> HostState:
     while True:
         state = read(run, host)
         moving = [(v, why) for v, why in state.unready if why.startswith(("LOADING", "UNLOADING"))]
-        if not moving or not state.alive:
+        if not state.work and (not moving or not state.alive):
             return state
         waited = time.monotonic() - began
-        loading = any(why.startswith("LOADING") for _, why in moving)
+        loading = state.work or any(why.startswith("LOADING") for _, why in moving)
         limit = run.fleet.load_timeout_s if loading else run.config.unload_timeout_s
-        names = ", ".join(f"{run.shipment.model}/{v} {why}" for v, why in moving)
+        names = ", ".join(f"{run.shipment.model}/{v} {why}" for v, why in moving) or state.work
         if waited > limit:
             raise StuckVersion(f"{host.name}: {names} for {waited:.0f} s.")
         if time.monotonic() - shown > 5:

@@ -9,8 +9,8 @@ from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.clean_up import clean_host
-from serving.fleet.rollout.convergence import Convergence
 from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.fleet_pass import FleetPass
 from serving.fleet.rollout.host import activate, await_quiet, prepare, prove, read
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.rollout.records import Before
@@ -21,7 +21,7 @@ from serving.fleet.routing import Routing
 _READERS = 16
 
 
-def bring_hosts(on: Convergence) -> None:
+def bring_hosts(on: FleetPass) -> None:
     states = on.run.driver.read_hosts(verify=on.run.action == "heal")
     readable = [host for host in on.hosts if not states[host.name].problem]
     for host in on.hosts:
@@ -44,7 +44,7 @@ def bring_hosts(on: Convergence) -> None:
             _finish(on, host, before[host.name])
 
 
-def _proven(on: Convergence, hosts: list[Host], states: Mapping[str, HostState]) -> set[str]:
+def _proven(on: FleetPass, hosts: list[Host], states: Mapping[str, HostState]) -> set[str]:
     """The hosts that serve the version and answer its golden questions."""
     run, good = on.run, set[str]()
 
@@ -66,7 +66,7 @@ def _proven(on: Convergence, hosts: list[Host], states: Mapping[str, HostState])
     return good
 
 
-def _weigh(on: Convergence, host: Host, state: HostState) -> None:
+def _weigh(on: FleetPass, host: Host, state: HostState) -> None:
     """Whether a host that answers is whole: its files, and the version before as a way back."""
     run = on.run
     others = served_set(on.target, state.serving, True)[:-1]
@@ -85,7 +85,7 @@ def _weigh(on: Convergence, host: Host, state: HostState) -> None:
 
 
 def _prepare_cold(
-    on: Convergence, hosts: list[Host], states: Mapping[str, HostState], good: set[str]
+    on: FleetPass, hosts: list[Host], states: Mapping[str, HostState], good: set[str]
 ) -> None:
     """Load the version beside what serves, on each host that lacks it and can do that."""
     run = on.run
@@ -117,7 +117,7 @@ def _prepare_cold(
 
 
 def _swap(
-    on: Convergence, hosts: list[Host], states: Mapping[str, HostState], good: set[str]
+    on: FleetPass, hosts: list[Host], states: Mapping[str, HostState], good: set[str]
 ) -> None:
     """Host by host, drained: the version cannot lie beside the one that serves."""
     run = on.run
@@ -142,7 +142,7 @@ def _swap(
         good.add(host.name)
 
 
-def _mend(on: Convergence, host: Host, state: HostState, good: set[str]) -> None:
+def _mend(on: FleetPass, host: Host, state: HostState, good: set[str]) -> None:
     """A host that failed: out of traffic, restarted, proven; else quarantined. One that still
     serves what its edge gives is left as it is, as is the last of its region."""
     run, weak = on.run, host.name in on.weak
@@ -171,7 +171,7 @@ def _mend(on: Convergence, host: Host, state: HostState, good: set[str]) -> None
     good.add(host.name)
 
 
-def _finish(on: Convergence, host: Host, before: Before) -> None:
+def _finish(on: FleetPass, host: Host, before: Before) -> None:
     """Exactly the versions that it shall have, and back into the traffic it had."""
     run = on.run
     edges = run.driver.edges_of(host)
@@ -204,6 +204,6 @@ def _finish(on: Convergence, host: Host, before: Before) -> None:
         on.give_up(host, str(error))
 
 
-def _change(on: Convergence, host: Host, before: Before) -> Change:
+def _change(on: FleetPass, host: Host, before: Before) -> Change:
     prepared = tuple(sorted({*before.served, on.target}))
     return Change(host, before, (on.target,), "", prepared)

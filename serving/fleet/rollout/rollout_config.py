@@ -14,7 +14,7 @@ _POSITIVE = ("parallel", "drain_timeout_s", "ready_timeout_s", "lock_ttl_s", "al
 _NOT_NEGATIVE = (
     "transfer_limit_kib_s", "transfer_fetches", "keep_versions", "free_disk_mib", "free_shm_mib",
     "warm_up",
-    "settle_s", "bake_s", "patience_s", "unload_timeout_s", "max_errors",
+    "shadow_percent", "settle_s", "bake_s", "patience_s", "unload_timeout_s", "max_errors",
 )  # fmt: skip
 
 
@@ -24,6 +24,7 @@ class RolloutConfig:
 
     strategy: Literal["load", "restart"] = "load"
     steps: tuple[float, ...] = (10, 50, 100)
+    shadow_percent: float = 0.0
     bake_s: float = 0.0
     patience_s: float = 0.0
     approvals: tuple[float, ...] = ()
@@ -60,6 +61,8 @@ class RolloutConfig:
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise FleetConfigError(f"rollout.{name} must not be negative.")
+        if self.shadow_percent > 100:
+            raise FleetConfigError("rollout.shadow_percent must be 100 at most.")
         steps = list(self.steps)
         if not steps or steps[-1] != 100 or steps != sorted(set(steps)) or steps[0] <= 0:
             raise FleetConfigError(

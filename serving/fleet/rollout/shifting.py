@@ -6,13 +6,16 @@ import time
 
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
+from serving.fleet.inventory import Host
 from serving.fleet.rollout.host import read
 from serving.fleet.rollout.judging import Judge
 from serving.fleet.rollout.operator_orders import OrderDesk
 from serving.fleet.rollout.rollout_plan import RolloutPlan, version_names
 from serving.fleet.rollout.rollout_run import RolloutRun
 from serving.fleet.rollout.traffic import hosts_behind, route_all
-from serving.fleet.routing import Routing
+from serving.fleet.routing import Routing, VersionCounters
+
+_AT_ONCE = 16
 
 
 class CanaryFailed(FleetError):
@@ -29,12 +32,16 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
     edges = [edge for edge, one in plan.routing.items() if one != Routing(target)]
     edges = [edge for edge in edges if plan.mode == "swap" or plan.base[edge] != target]
     steps = run.config.steps if plan.mode == "beside" and edges else (100.0,)
+    if run.config.shadow_percent and plan.mode == "beside" and edges:
+        _shadow(run, plan, edges, desk)
     for percent in steps:
         desk.boundary()
         if desk.promoted and percent < 100:
             continue
         if percent in run.config.approvals:
             desk.await_approval(percent)
+        if percent >= 100 and plan.mode == "beside":
+            _persist(run, plan)
         route_all(
             run,
             {
@@ -48,6 +55,37 @@ def shift_traffic(run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderD
             return
         _require_pass(run, plan, judge, desk, percent)
         record_counters(run)
+
+
+def _shadow(run: RolloutRun, plan: RolloutPlan, edges: list[str], desk: OrderDesk) -> None:
+    """Give the version copies of requests, whose answers go to nobody. Raises CanaryFailed."""
+    target, share = run.shipment.version, run.config.shadow_percent
+    none = VersionCounters(0, 0)
+    desk.boundary()
+    before = run.driver.shadow_counters().get(target, none)
+    route_all(
+        run,
+        {edge: Routing(plan.base[edge], shadow=target, shadow_percent=share) for edge in edges},
+    )
+    run.pause_s(run.config.bake_s, desk.poll)
+    seen = run.driver.shadow_counters().get(target, none).since(before)
+    why = f"{seen.errors} of {seen.requests} copies of requests to {run.shipment} failed"
+    verdict = "fail" if seen.errors > run.config.max_errors else "pass"
+    run.record("analysis", percent=0, verdict=verdict, reasons=[why], numbers={})
+    run.progress("fleet", "shadow", why)
+    if verdict == "fail":
+        raise CanaryFailed(f"{why} (rollout.max_errors is {run.config.max_errors}).")
+
+
+def _persist(run: RolloutRun, plan: RolloutPlan) -> None:
+    """Have every host serve the version also after a restart, before all requests depend on it."""
+    changes = {change.host: change.prepared for change in plan.changes}
+
+    def persist(host: Host) -> None:
+        run.log_step(host, "persist", version_names(changes[host]))
+        run.driver.persist(host, changes[host], run.rollback)
+
+    run.each(list(changes), persist, _AT_ONCE)
 
 
 def unpin_edges(run: RolloutRun, plan: RolloutPlan) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.host import (
-    StuckVersion,
     await_quiet,
     give_back,
     prove,
@@ -69,6 +68,8 @@ def _serve(run: RolloutRun, host: Host, versions: tuple[int, ...]) -> None:
             run.driver.serve(host, versions, rollback=True)
         else:
             run.driver.withdraw(host)
+    except StuckVersion:
+        raise
     except FleetError as error:
         await_quiet(run, host)
         state = run.driver.read_host(host)

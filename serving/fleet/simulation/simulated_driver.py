@@ -10,9 +10,11 @@ that they do not serve, or that nobody had checked on them.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
-from serving.fleet.errors import FleetError, Unreachable
+from serving.fleet.canary.evidence import ProbeSample
+from serving.fleet.errors import FleetError, StuckVersion, Unreachable
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState, Traffic
 from serving.fleet.rollout.lease import LeaseLost
@@ -44,6 +46,7 @@ class SimulatedDriver:
         self.wrong: set[int] = set()
         self.failing: dict[int, float] = {}
         self.configs: dict[int, str] = {}
+        self.copies: Counter[int] = Counter()
         self.changes: list[str] = []
         self.routed: list[tuple[str, Routing]] = []
         self.outages: list[str] = []
@@ -205,6 +208,28 @@ class SimulatedDriver:
             edge.requests[version] = edge.requests.get(version, 0) + requests
             edge.errors[version] = edge.errors.get(version, 0) + round(requests * lost)
 
+    def probe(self, host: Host, version: int) -> ProbeSample:
+        """One golden question, answered in a millisecond."""
+        with self.lock:
+            self._reach(host)
+            machine = self.machines[host.name]
+            if not machine.answers(version):
+                return ProbeSample(0.001, "every answer is 500")
+            wrong = version in self.wrong
+            return ProbeSample(0.001, "another answer" if wrong else "", wrong)
+
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        """Counts of copies after one more round of requests at each edge."""
+        with self.lock:
+            for edge in self.edges.values():
+                if edge.routing.shadow is not None:
+                    copies = round(ROUND * edge.routing.shadow_percent / 100)
+                    self.copies[edge.routing.shadow] += copies
+            return {
+                version: VersionCounters(count, round(count * self.failing.get(version, 0.0)))
+                for version, count in self.copies.items()
+            }
+
     def peers_up(self, host: Host) -> int:
         """Other hosts of its region that take traffic."""
         peers = self.fleet.region_of(host).hosts
@@ -300,7 +325,7 @@ class SimulatedDriver:
 
         self._change(host, "serve", load)
         if machine.stuck:
-            raise FleetError(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
+            raise StuckVersion(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
 
     def withdraw(self, host: Host) -> None:
         """No version ready."""
@@ -329,7 +354,7 @@ class SimulatedDriver:
         self._change(host, "watch", lambda machine: None)
         return Traffic(10, 0)
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
         """Out with what is not served."""
         self._reach(host)
         machine = self.machines[host.name]

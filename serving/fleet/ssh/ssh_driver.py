@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from serving.artifact.golden import GoldenExample
 from serving.fleet.canary.evidence import ProbeSample
@@ -33,6 +34,7 @@ from serving.fleet.ssh.verbs import HostVerbs, version_list
 from serving.triton.model_config import versions_in
 
 _VERIFY_S = 900.0
+Read = TypeVar("Read")
 
 
 class SshDriver:
@@ -114,6 +116,7 @@ class SshDriver:
                     if not one.ok
                 ),
                 memory_bytes=facts.memory_bytes,
+                work=facts.work,
             )
         except FleetError as error:
             problem = str(error)
@@ -123,41 +126,37 @@ class SshDriver:
         return HostState(host.name, host.region, edge=at_edge.admin, up=at_edge.up, problem=problem)
 
     def read_routing(self) -> dict[str, Routing | str]:
-        names = [one.name for one in self.fleet.edges]
-        with ThreadPoolExecutor(max_workers=min(len(names), 32)) as pool:
-            return dict(zip(names, pool.map(self._routing, names), strict=True))
-
-    def _routing(self, name: str) -> Routing | str:
-        try:
-            return self._edge(name).routing(self.model)
-        except FleetError as error:
-            return str(error)
+        return self._at_all_edges(lambda at: at.routing(self.model))
 
     def edges_of(self, host: Host) -> tuple[str, ...]:
         return tuple(one.name for one in self.fleet.region_of(host).edges)
 
     def edge_states(self) -> dict[str, str]:
+        seen = self._at_all_edges(lambda at: at.states())
         found: dict[str, str] = {}
-        for region in self.fleet.regions:
-            try:
-                states = [self._edge(one.name).states() for one in region.edges]
-            except FleetError:
-                continue  # named where it is to be changed
-            for host in region.hosts:
-                at = [one[host.name].admin for one in states if host.name in one]
-                if at:
-                    found[host.name] = _lowest(at)
+        for host in self.fleet.hosts:
+            views = [seen[name] for name in self.edges_of(host)]
+            states = [view[host.name].admin for view in views
+                      if not isinstance(view, str) and host.name in view]  # fmt: skip
+            if len(states) == len(views):
+                found[host.name] = _lowest(states)
         return found
 
     def route(self, edge: str, routing: Routing) -> None:
         self._edge(edge).route(self.model, routing)
 
     def counters(self) -> dict[int, VersionCounters]:
+        return self._summed(lambda at: at.counters(self.model))
+
+    def shadow_counters(self) -> dict[int, VersionCounters]:
+        return self._summed(lambda at: at.shadow_counters(self.model))
+
+    def _summed(
+        self, read: Callable[[edge.Edge], dict[int, VersionCounters]]
+    ) -> dict[int, VersionCounters]:
         found: dict[int, VersionCounters] = {}
-        for one in self.fleet.edges:
-            try:
-                counted = self._edge(one.name).counters(self.model)
-            except FleetError:
+        for counted in self._at_all_edges(read).values():
+            if isinstance(counted, str):
                 continue  # the edge that does not answer is named where it is to be changed
             for version, more in counted.items():
                 sofar = found.get(version, VersionCounters(0, 0))
@@ -267,8 +266,9 @@ class SshDriver:
             raise FleetError(f"{host.name} went down at the edge after it was given traffic again.")
         return Traffic(last.requests - first.requests, last.errors - first.errors)
 
-    def prune(self, host: Host, serving: tuple[int, ...]) -> None:
+    def prune(self, host: Host, serving: tuple[int, ...], production: int) -> None:
         keep = self.config.keep_versions
+        self._verbs(host).call("proven", self.model, production)
         self._verbs(host).call("prune", self.model, version_list(serving), keep)
 
     def _examples(self, version: int) -> tuple[GoldenExample, ...] | None:
@@ -276,6 +276,19 @@ class SshDriver:
             return read_shipment(self.store, self.model, version).examples
         except FleetError:
             return None
+
+    def _at_all_edges(self, read: Callable[[edge.Edge], Read]) -> dict[str, Read | str]:
+        """What is read at each edge, all at the same time; a sentence for one that fails."""
+
+        def read_one(name: str) -> Read | str:
+            try:
+                return read(self._edge(name))
+            except FleetError as error:
+                return str(error)
+
+        names = [one.name for one in self.fleet.edges]
+        with ThreadPoolExecutor(max_workers=min(len(names), 32)) as pool:
+            return dict(zip(names, pool.map(read_one, names), strict=True))
 
     def _edge(self, name: str) -> edge.Edge:
         return self._edges[name]

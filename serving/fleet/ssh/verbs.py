@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.artifact.verify import EXIT_CODES
-from serving.fleet.errors import FleetError, FleetRefusal
+from serving.fleet.errors import FleetError, FleetRefusal, StuckVersion
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh.connection import Shell
 
@@ -26,10 +26,6 @@ class PackageRefused(FleetRefusal):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-class StuckTriton(FleetError):
-    """A host's Triton does not come to an end with a version; it must be drained and restarted."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class HostVerbs:
         """Have the host do `verb`; the content of its answer.
 
         Raises PackageRefused where the host refuses a package, LeaseLost where it has seen a newer
-        controller, StuckTriton where only a restart helps, FleetError for any other refusal or an
+        controller, StuckVersion where only a restart helps, FleetError for any other refusal or an
         answer that is none, Unreachable.
         """
         limit = timeout_s or self.shell.ssh.command_timeout_s
@@ -76,7 +72,7 @@ class HostVerbs:
         if reason in _REFUSALS:
             what = "/".join(map(str, arguments[:2]))
             raise PackageRefused(f"{host} refused {what}: {reason}: {detail}", reason)
-        kind = StuckTriton if reason in _STUCK else FleetError
+        kind = StuckVersion if reason in _STUCK else FleetError
         raise kind(f"{host}: {verb}: {detail}")
 
 

@@ -205,7 +205,8 @@ STATUS = """
 import sys
 from invoke import Context
 from serving.fleet.cli import command, status, tasks
-from serving.fleet.cli.status import Row, Status
+from serving.fleet.cli.host_status import Row
+from serving.fleet.cli.status import Status
 
 row = Row("toy", "a", "us-east", (1, 2), 2, 2, "ab" * 32, "ready", ("gets no traffic",))
 status.fleet_status = lambda on, model: Status((row,) * 5000, ())

@@ -364,6 +364,16 @@ def test_a_slow_failure_in_the_traffic_moves_it_back_before_any_host(driver, fol
     sound(driver, 2)
 
 
+def test_a_version_that_fails_copies_of_requests_is_given_none_to_answer(driver, folder):
+    driver.failing = {3: 0.5}
+    outcome = sim.act(driver, folder, "deploy", 3, "r3", shadow_percent=20)
+    assert outcome.kind == "rolled-back" and "of 40 copies of requests" in outcome.reason
+    assert not any(3 in (routing.version, routing.canary) for _, routing in driver.routed)
+    sound(driver, 2)
+    driver.failing = {}
+    assert sim.act(driver, folder, "deploy", 3, "r4", shadow_percent=20).kind == "done"
+
+
 def test_a_stopped_host_is_never_the_canary(driver, folder):
     driver.machines["e0"].alive = False
     shown = []

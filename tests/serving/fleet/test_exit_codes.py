@@ -14,7 +14,8 @@ from rich.console import Console
 import conf
 from serving.fleet.cli import command, tasks
 from serving.fleet.cli.command import RolloutReport
-from serving.fleet.cli.status import Row, Status
+from serving.fleet.cli.host_status import Row
+from serving.fleet.cli.status import Status
 from serving.fleet.cli.status_view import status_tables
 from serving.fleet.errors import FleetConfigError, FleetError, FleetRefusal, Unreachable
 from serving.fleet.haproxy.edge_link import EdgeError, EdgeUnreachable

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.errors import ConfigError
+from conf.errors import REFUSED, ConfigError
 from conf.schema import from_config
+from serving.fleet.cli import command
+from serving.fleet.errors import FleetRefusal
 from serving.fleet.rollout.freeze import WEEKDAYS, FreezeWindow, frozen
+from serving.fleet.rollout.journal import Journal
+from serving.fleet.rollout.rollout_config import RolloutConfig
 
 NEW_YORK = ZoneInfo("America/New_York")
+SHIPMENT = SimpleNamespace(model="toy", version=3)
 GOOD = {"days": ["fri"], "start": "17:00", "end": "09:00", "zone": "America/New_York",
         "reason": "nobody is here."}  # fmt: skip
 
@@ -118,3 +124,22 @@ def test_an_instant_is_frozen_by_what_the_clock_on_the_wall_says(start, end, day
 def test_a_window_that_cannot_be_is_refused_by_its_key(changes, message):
     with pytest.raises(ConfigError, match=message):
         window(**changes)
+
+
+def test_a_window_refuses_a_deployment_and_no_way_back(tmp_path, monkeypatch):
+    always = window(days=list(WEEKDAYS), start="00:00", end="24:00")
+    journal = Journal(tmp_path)
+    config = RolloutConfig(freeze=(always,))
+    on = command.Controls(None, tmp_path, journal, config, "", None)
+    monkeypatch.setattr(command, "read_shipment", lambda *_: SHIPMENT)
+    monkeypatch.setattr(command, "_carry_out", lambda *arguments: arguments[2])
+    with pytest.raises(FleetRefusal, match=r"frozen until .* --set rollout\.freeze=") as refused:
+        command.deploy(on, "toy", 3, lambda *_: None)
+    assert refused.value.exit_code == REFUSED
+    assert journal.events() == [], "nothing was begun"
+    for version in (1, 2):
+        journal.enter("deploy", f"r{version}", model="toy", version=version, digest="d")
+    assert command.rollback(on, "toy", None, lambda *_: None) == "rollback"
+    assert command.heal(on, "toy", lambda *_: None) == "heal"
+    free = command.Controls(None, tmp_path, journal, RolloutConfig(), "", None)
+    assert command.deploy(free, "toy", 3, lambda *_: None) == "deploy"

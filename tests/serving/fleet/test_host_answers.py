@@ -13,10 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import open_shell
-from serving.fleet.ssh.verbs import HostVerbs, StuckTriton
+from serving.fleet.ssh.verbs import HostVerbs
 from tests.serving.fleet import bed as beds
 
 pytestmark = beds.MARKS
@@ -155,7 +155,7 @@ def test_a_version_whose_process_died_is_stuck_in_its_unload_and_the_host_has_a_
     comes(bed, b"down")
     for versions in ("1", "1,2"):
         began = time.monotonic()
-        with pytest.raises(StuckTriton, match="toy/2 UNLOADING, whose process has ended"):
+        with pytest.raises(StuckVersion, match="toy/2 UNLOADING, whose process has ended"):
             verbs.call("serve", "toy", versions, rollback=True, timeout_s=90)
         assert time.monotonic() - began < 20
     assert facts(verbs).states[2][0] == "UNLOADING"
@@ -165,6 +165,30 @@ def test_a_version_whose_process_died_is_stuck_in_its_unload_and_the_host_has_a_
     verbs.call("serve", "toy", "1", rollback=True, timeout_s=60)
     verbs.call("serve", "toy", "1,2", rollback=True, timeout_s=60)
     assert {state for state, _ in facts(verbs).states.values()} == {"READY"}
+
+
+def regions(bed) -> set[str]:
+    site = bed.site
+    prefix = f"lockgate_{site.hosts['a'].address}_{site.ports.triton_http}_"
+    return {path.name for path in Path("/dev/shm").glob(f"{prefix}*")}
+
+
+def test_a_killed_triton_leaves_memory_that_its_next_start_collects(bed, verbs):
+    comes(bed, b"up")
+    before = regions(bed)
+    assert before and verbs.call("gc")["regions"]["number"] == 0
+    (server,) = [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if f"--model-repository={bed.repository('a')}" in command_line(path).split("\0")
+        and "tritonserver" in command_line(path).split("\0")[0]
+    ]
+    for pid in (server, *stubs(bed, 1), *stubs(bed, 2)):
+        os.kill(pid, signal.SIGKILL)
+    comes(bed, b"down", 10)
+    comes(bed, b"up", 60)
+    assert regions(bed) and not regions(bed) & before
+    assert "regions that a killed Triton left" in verbs.call("logs", 500)["text"]
 
 
 def test_a_load_goes_on_when_its_connection_is_lost_and_the_next_command_waits_for_it(bed, verbs):

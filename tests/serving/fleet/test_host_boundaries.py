@@ -297,3 +297,18 @@ def test_a_controller_that_lost_the_fleet_changes_nothing(bed, verbs):
         with pytest.raises(LeaseLost, match="newer controller"):
             older.call(*words, rollback=True)
     assert bed.ask(1.0) == 1.0
+
+
+def test_the_agent_port_shows_one_verdict_and_takes_nothing(bed):
+    endpoint = (bed.site.hosts["a"].address, bed.site.ports.host_agent)
+    for sent in (b"", b"down\n", b"GET / HTTP/1.1\r\n\r\n", bytes(1 << 20)):
+        with socket.create_connection(endpoint, timeout=5) as link:
+            try:
+                link.sendall(sent)
+                shown = link.makefile("rb").read()
+            except ConnectionError:  # it closes without reading what it was sent
+                continue
+        assert shown == b"up\n"
+    with socket.create_connection(endpoint, timeout=5) as link:
+        shown = link.makefile("rb").read()
+    assert shown == b"up\n"

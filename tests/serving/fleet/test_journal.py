@@ -59,7 +59,7 @@ def test_an_undo_that_did_not_succeed_stays_open(tmp_path):
         ([("deploy", 1), ("deploy", 2), ("rollback", 1)], [1]),
         ([("deploy", 1), ("deploy", 2), ("rollback", 1), ("deploy", 3)], [1, 3]),
         ([("deploy", 1), ("deploy", 2), ("deploy", 3), ("rollback", 2), ("rollback", 1)], [1]),
-        ([("deploy", 2), ("rollback", 1)], [2, 1]),
+        ([("deploy", 2), ("rollback", 1)], [1]),
         ([("deploy", 2), ("deploy", 2)], [2]),
     ],
 )
@@ -156,3 +156,66 @@ def test_a_reason_that_is_no_utf8_costs_no_rollout(tmp_path):
     journal.record("started", "r1", model="toy", version=1, reason="caf\udce9")
     (event,) = journal.events()
     assert event.content["reason"] == "caf\udce9" and journal.broken_lines() == ()
+
+
+def test_a_rollout_in_the_ledger_is_finished_whatever_else_is_missing(tmp_path):
+    journal = Journal(tmp_path)
+    before = Before((1,), "c1", "ready").as_json()
+    journal.record("started", "r1", model="toy", version=2, action="rollback")
+    journal.record("before", "r1", model="toy", version=2, host="a", before=before)
+    journal.record("parked", "r1", model="toy", version=2, host="b", edge="ready")
+    assert journal.unfinished("toy").action == "rollback"
+    journal.enter("rollback", "r1", model="toy", version=2)
+    assert journal.unfinished("toy") is None
+    found = journal.open_rollout("toy")
+    assert found.committed and found.touched == {}, "nothing of it is to be undone"
+    assert found.parked == {"b": "ready"}, "and who was taken out of traffic is known"
+
+
+def test_a_start_of_an_older_journal_is_a_deployment(tmp_path):
+    journal = Journal(tmp_path)
+    journal.record("started", "r1", model="toy", version=2)
+    found = journal.unfinished("toy")
+    assert (found.action, found.routing, found.parked) == ("deploy", {}, {})
+
+
+def test_versions_are_warm_where_they_were_proven_last(tmp_path):
+    journal = Journal(tmp_path)
+    before = Before((1,), "c1", "ready").as_json()
+    journal.record("proven", "r1", model="toy", version=2, host="a", versions=[1, 2])
+    journal.record("proven", "r1", model="lm", version=7, host="a", versions=[7])
+    journal.record("proven", "r1", model="toy", version=2, host="b", versions=[1, 2])
+    journal.record("before", "r2", model="toy", version=3, host="b", before=before, versions=[2, 3])
+    assert journal.warm("toy") == {"a": (1, 2), "b": (2,)}
+
+
+def test_a_quarantine_lasts_until_it_is_lifted(tmp_path):
+    journal = Journal(tmp_path)
+    journal.record("quarantined", "host-1", host="a", reason="disk")
+    journal.record("quarantined", "r9", model="toy", version=2, host="b", reason="dead")
+    assert journal.quarantined() == {"a": "disk", "b": "dead"}
+    journal.record("unquarantined", "host-2", host="a", reason="")
+    assert journal.quarantined() == {"b": "dead"}
+
+
+@pytest.mark.parametrize(
+    ("found", "named", "version"),
+    [
+        (None, None, 2),
+        (None, 1, 1),
+        (("deploy", 4, False), None, 3),
+        (("deploy", 3, True), None, 2),
+        (("rollback", 1, False), None, 1),
+        (("rollback", 1, True), None, 1),
+        (("heal", 3, False), None, 2),
+    ],
+)
+def test_a_rollback_goes_where_status_advises(found, named, version):
+    from serving.fleet.rollout.advice import next_command, version_back
+    from serving.fleet.rollout.journal import Unfinished
+
+    action, of, committed = found or ("deploy", 1, False)
+    left = Unfinished("r1", "toy", of, {}, action, committed=committed)
+    assert version_back("toy", [1, 2, 3], left if found else None, named) == version
+    if found and found[0] == "rollback":
+        assert f"fab rollback --model toy --version {version}" in next_command(left, 3)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_rolling_update_under_traffic_fails_no_request(bed, strategy):
     version = next_version(bed)
     bed.publish(version, new)
     with beds.Load(bed, (old, new)) as load:
-        report = deploy(bed, strategy=strategy)
+        report = deploy(bed, strategy=strategy, steps=[50, 100])
     assert report.outcome.kind == "done", report
     assert load.failures == [] and load.sent > 100
     assert load.seen == {old, new}, "both versions answered while it went on"
@@ -102,8 +103,14 @@ def test_rollback_needs_no_argument_and_fails_no_request(bed):
     old, before = factor_now(bed), production(bed)
     bed.publish(version, old + 1)
     deploy(bed)
+    began, routed = time.monotonic(), []
+
+    def progress(host: str, step: str, detail: str) -> None:
+        routed.extend([time.monotonic() - began] if step == "check" and not routed else [])
+
     with beds.Load(bed, (old, old + 1)) as load:
-        report = command.rollback(on(bed), None, None, lambda *_: None)
+        report = command.rollback(on(bed), None, None, progress)
+    assert routed[0] < 5, "every edge gives the version before any host is checked"
     assert (report.outcome.kind, report.version, report.previous) == ("done", before, version)
     assert load.failures == []
     assert factor_now(bed) == old
@@ -196,7 +203,7 @@ command.deploy(on, "toy", int(sys.argv[2]), lambda *told: print(*told, flush=Tru
 
 @pytest.mark.parametrize(
     ("strategy", "step"),
-    [("load", "a drain"), ("load", "a check "), ("restart", "a restart"), ("load", "b drain")],
+    [("load", "a load"), ("load", "b check "), ("restart", "a restart"), ("load", "us-east route")],
 )
 def test_a_killed_controller_is_continued_by_running_again(bed, strategy, step, tmp_path):
     old, version = factor_now(bed), next_version(bed)
@@ -231,7 +238,7 @@ def test_an_interrupted_controller_undoes_what_it_did(bed, tmp_path):
         stdout=subprocess.PIPE, text=True, cwd=REPO,
     )  # fmt: skip
     for line in controller.stdout:
-        if line.startswith("b drain"):
+        if line.startswith("b load"):
             controller.terminate()
             break
     controller.stdout.read()
@@ -283,3 +290,15 @@ def test_model_control_does_not_pass_the_edge(bed):
             urllib.request.urlopen(request)
         assert refused.value.code == 403
     assert factor_now(bed)
+
+
+def test_a_door_that_is_down_fails_no_request_by_grpc(bed):
+    (door,) = [one for one in bed.processes if str(bed.root / "hosts/a/etc/door.cfg") in one.args]
+    door.kill()
+    door.wait()
+    try:
+        with beds.Load(bed, (factor_now(bed),), clients=0) as load:
+            beds.wait_for(lambda: load.sent > 30, 30)
+    finally:
+        bed.processes[bed.processes.index(door)] = subprocess.Popen(door.args)
+    assert load.failures == []

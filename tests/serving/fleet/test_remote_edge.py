@@ -224,7 +224,8 @@ def test_fab_shows_what_differs_and_rolls_it_out(
 
 
 def test_an_edge_that_cannot_be_read_is_a_sentence(bed: HostsBed, place: FleetEdge) -> None:
-    away = edge_change(bed.site, replace(place, ssh=None))
+    site = replace(bed.site, paths=replace(bed.site.paths, etc=bed.folder / "none"))
+    away = edge_change(site, replace(place, ssh=None))
     assert re.search(r"us-east: .*haproxy-us-east.cfg: No such file", away.problem)
     assert edge_lines([away]) == [away.problem] and plan_lines([away]) == []
 

@@ -70,7 +70,7 @@ def test_the_canary_is_whole_before_any_other_host_is_touched(tmp_path):
     deploy(driver, tmp_path, 2)
     changes = [change for change in driver.changes if not change.startswith("stage")]
     first_other = next(n for n, change in enumerate(changes) if not change.endswith("e0"))
-    whole = ["install e0", "serve e0", "persist e0", "check e0", "check e0"]
+    whole = ["install e0", "serve e0", "check e0", "check e0"]
     assert changes[:first_other] == whole, "its new version and the one before were proven"
     assert not any("drain" in change or "park" in change for change in changes)
 

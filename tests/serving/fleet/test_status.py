@@ -17,7 +17,8 @@ from rich.console import Console
 
 from serving.fleet.cli import status
 from serving.fleet.cli.command import Controls
-from serving.fleet.cli.status import drift, fleet_status
+from serving.fleet.cli.host_status import drift
+from serving.fleet.cli.status import fleet_status
 from serving.fleet.cli.status_view import status_lines, status_tables
 from serving.fleet.errors import Unreachable
 from serving.fleet.rollout.driver import HostState, HostVerification
@@ -151,6 +152,15 @@ def test_the_lock_of_another_model_is_no_rollout_of_this_one(site):
         found = fleet_status(site.on)
     assert not found.running and "did not end" in found.remarks[0]
     assert "deploy other/6" in found.notes[0]
+
+
+def test_a_controller_elsewhere_that_stands_still_is_shown_so(site, monkeypatch):
+    site.written.start("r6", 6, 5, waves=[["use1-a"]])
+    away = Holder("t", "a@b", "deploy toy/6", "another boot", 7, "1", time.time(), 7, 120)
+    write_lease(site.written.journal.folder / "lease.json", away)
+    monkeypatch.setattr(status.HolderWatch, "quiet_s", lambda self: 9.0)
+    found = fleet_status(site.on)
+    assert not found.drifts and "without a sign of life for 9 s" in text(found)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.fleet.errors import FleetError
+from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Answer
-from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, StuckTriton, parse_answer
+from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, parse_answer
 
 SSH = Ssh("lg-verify", "lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
 HOST = Host("a", "127.0.0.11", "us-east", 1)
@@ -66,7 +66,7 @@ def test_a_verb_is_one_line_of_checked_words():
     [
         ("fence", LeaseLost), ("changed-file", PackageRefused), ("revoked", PackageRefused),
         ("older-version", PackageRefused), ("triton", FleetError), ("anything", FleetError),
-        ("stuck-unload", StuckTriton), ("stuck-load", StuckTriton),
+        ("stuck-unload", StuckVersion), ("stuck-load", StuckVersion),
     ],
 )  # fmt: skip
 def test_a_refusal_is_an_error_with_the_hosts_reason(refused, error):

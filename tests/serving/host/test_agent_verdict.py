@@ -56,6 +56,11 @@ def test_one_look_into_a_change_is_none_and_two_are():
     assert line(once.looked_at("")) == "down #toy/2 is not loaded"
 
 
+def test_a_version_that_answered_wrongly_and_then_left_is_named_by_its_state():
+    left = after(WRONG, WRONG).looked_at("UNLOADING").looked_at("UNLOADING")
+    assert line(left) == "down #toy/2 is UNLOADING"
+
+
 def test_a_restarted_host_is_out_until_it_is_proven():
     fresh = ServedVersion()
     assert line(fresh, settled=False) == "down #toy/2 is not proven since Triton started"

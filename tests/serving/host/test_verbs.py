@@ -335,7 +335,7 @@ def test_failed_versions_push_no_good_one_off_the_disk(host):
         host.publish(version)
     for version in range(1, 8):
         host.accept(version)
-    for version in (1, 2, 3):
+    for version in (2, 3):  # 1 is of before: it counts as good
         host.done(f"proven toy {version}")
         host.done(f"proven toy {version}")
     assert (host.root / "state" / "toy.proven").read_text() == "1\n2\n3\n"
@@ -383,7 +383,6 @@ def test_a_touched_copy_is_seen_by_the_next_facts(host):
     host.done("install toy 1")
     assert host.done("facts toy")["verified"] == host.done("facts all")["verified"]
     assert host.done("facts toy")["verified"]["ok"]
-    (folder / "more").mkdir(mode=0o755) if os.access(folder, os.W_OK) else None
     folder.chmod(0o755)
     (folder / "evil.py").write_text("")
     assert "evil.py" in host.done("facts toy")["verified"]["faults"][0]["detail"]

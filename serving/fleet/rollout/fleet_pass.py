@@ -34,7 +34,7 @@ class Turn:
     reason: str = ""
 
 
-class Convergence:
+class FleetPass:
     """One pass over the fleet. `stuck` grows by a sentence for each host and edge left behind.
 
     `flipped` are edges that give the version or were tried in vain, `weak` hosts that answer for it

@@ -1,0 +1,4 @@
+"""The fleet's capacity: load against the knee, hosts to spare, growth, and scaling decisions.
+
+Imports serving.artifact only: values in, values out, nothing is changed.
+"""

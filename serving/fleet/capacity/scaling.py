@@ -1,0 +1,107 @@
+"""The number of hosts that a policy wants for a load. Pure: it changes nothing.
+
+Between the number that the load needs and the one that it would fill with the hysteresis, what is
+there stays; so a load that swings by less than the hysteresis moves no host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ScheduledHosts:
+    """At least so many hosts at hours of the day, UTC, such as 13 to 22; over midnight too."""
+
+    from_hour: int
+    """First hour."""
+    to_hour: int
+    """Hour at which it ends."""
+    hosts: int
+    """Hosts that must be there."""
+
+    def __post_init__(self) -> None:
+        for name in ("from_hour", "to_hour"):
+            if not 0 <= getattr(self, name) <= 24:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 to 24")
+
+    def covers(self, hour: int) -> bool:
+        """True at this hour of the day."""
+        if self.from_hour <= self.to_hour:
+            return self.from_hour <= hour < self.to_hour
+        return hour >= self.from_hour or hour < self.to_hour
+
+
+@dataclass(frozen=True)
+class ScalePolicy:
+    """Bounds and aims of the number of hosts in a region."""
+
+    least: int
+    """Hosts at least."""
+    most: int
+    """Hosts at most."""
+    target: float
+    """Share of a host's knee that the peak may use."""
+    hysteresis: float
+    """Share below the target that the load must fall before a host is taken out."""
+    cool_down_s: float
+    """Seconds after a change in which there is no other."""
+    schedule: tuple[ScheduledHosts, ...] = ()
+    """Hosts at hours of the day."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most:
+            raise ValueError(f"least={self.least}: must be 1 to most, which is {self.most}")
+        if not 0 < self.target <= 1:
+            raise ValueError(f"target={self.target}: must be above 0 and at most 1")
+        if not 0 <= self.hysteresis < 1:
+            raise ValueError(f"hysteresis={self.hysteresis}: must be 0 to below 1")
+        if self.cool_down_s < 0:
+            raise ValueError(f"cool_down_s={self.cool_down_s}: must not be negative")
+
+
+@dataclass(frozen=True)
+class ScaleDecision:
+    """The number of hosts to have, and why, for people."""
+
+    hosts: int
+    reason: str
+
+
+def scale_decision(
+    policy: ScalePolicy,
+    hosts: int,
+    load_per_s: float,
+    knee_per_s: float,
+    since_change_s: float,
+    hour: int,
+) -> ScaleDecision:
+    """The hosts for a load, never outside the bounds of the policy.
+
+    `since_change_s` is the time since the last change. `hour` is the hour of the day in UTC.
+    """
+    least = min(policy.most, max([policy.least, *_scheduled(policy.schedule, hour)]))
+    needed = _bounded(math.ceil(load_per_s / (knee_per_s * policy.target)), least, policy.most)
+    loose = knee_per_s * policy.target * (1 - policy.hysteresis)
+    roomy = _bounded(math.ceil(load_per_s / loose), least, policy.most)
+    wanted = _bounded(hosts, needed, roomy)
+    if not least <= hosts <= policy.most:
+        return ScaleDecision(wanted, f"{hosts} hosts are outside {least} to {policy.most}")
+    if wanted == hosts:
+        return ScaleDecision(hosts, "the number of hosts is right")
+    why = f"{load_per_s:.3g} requests/s need {wanted} hosts at {policy.target:.0%} of the knee"
+    if since_change_s < policy.cool_down_s:
+        return ScaleDecision(
+            hosts, f"{why}; waiting, the last change was {since_change_s:.0f} s ago"
+        )
+    return ScaleDecision(wanted, why)
+
+
+def _scheduled(schedule: Iterable[ScheduledHosts], hour: int) -> list[int]:
+    return [one.hosts for one in schedule if one.covers(hour)]
+
+
+def _bounded(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most))

@@ -1,0 +1,53 @@
+"""`fab logs`, `fab verify` and `fab gc`: a host by its own verbs, out of every rollout's way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from conf.names import check_name
+from serving.fleet.cli.command import Controls, held
+from serving.fleet.errors import FleetConfigError
+from serving.fleet.rollout.rollout_run import Progress
+from serving.fleet.ssh.connection import open_shell
+from serving.fleet.ssh.transfer import fault_sentence
+from serving.fleet.ssh.verbs import HostVerbs
+
+MOST_LINES = 1000
+_VERIFY_S = 900.0
+
+
+def host_log(on: Controls, host: str, lines: int) -> list[str]:
+    """The last `lines` lines of the log of the host's Triton. Raises FleetError."""
+    if not 1 <= lines <= MOST_LINES:
+        raise FleetConfigError(
+            f"--lines={lines}: 1 to {MOST_LINES}. Type: fab logs {host} --lines 100"
+        )
+    with _verbs(on, "logs", host) as verbs:
+        return str(verbs.call("logs", lines)["text"]).splitlines()
+
+
+def verify_host(on: Controls, host: str) -> list[str]:
+    """Every fault of a verification made now; none where all is as signed. Raises FleetError."""
+    with _verbs(on, "verify", host) as verbs:
+        record = verbs.call("verify", "all", timeout_s=_VERIFY_S)
+    return [f"{host}: {fault_sentence(fault)}" for fault in record["faults"]]
+
+
+def collect_garbage(on: Controls, host: str, progress: Progress) -> str:
+    """Remove what ended commands left on the host; a sentence for people. Raises FleetError."""
+    with held(on, f"gc {host}", progress) as lease, _verbs(on, "gc", host, lease.fence) as verbs:
+        content = verbs.call("gc")
+    removed, regions = content["removed"], content["regions"]
+    dead = f"{regions['number']} dead regions of /dev/shm ({int(regions['bytes']) >> 20} MiB)"
+    return f"{host}: {len(removed)} left-overs removed; {dead}, which Triton's next start removes"
+
+
+@contextmanager
+def _verbs(on: Controls, command: str, host: str, fence: int = 0) -> Iterator[HostVerbs]:
+    found = on.fleet.host(check_name("HOST", host, f"fab {command} {{}}"))
+    shell = open_shell(found, on.fleet.ssh_of(found))
+    try:
+        yield HostVerbs(shell, fence)
+    finally:
+        shell.close()
