@@ -1,4 +1,4 @@
-"""Whether the holder of the fleet lives, for readers: they watch it count, and take nothing."""
+"""The holder of the fleet as readers see it: they watch it count, and take nothing."""
 
 from __future__ import annotations
 
