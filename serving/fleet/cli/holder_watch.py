@@ -1,4 +1,4 @@
-"""Signs of life of the holder of the fleet, for readers: they watch it count, and take nothing."""
+"""The holder of the fleet as readers see it: they watch it count, and take nothing."""
 
 from __future__ import annotations
 
