@@ -117,7 +117,13 @@ def _prepare(home: HostHome, request: HostRequest) -> Content:
 
 
 def _missing(home: HostHome, request: HostRequest) -> Content:
-    return {"files": arrivals.missing(home, *_of_version(request))}
+    model, version = _of_version(request)
+    try:
+        return {"files": arrivals.missing(home, model, version)}
+    except HostRefusal as refusal:
+        if refusal.reason != "busy":  # what is refused leaves nothing, as in `accept`
+            packages.clear_staging(home.staged(model, version))
+        raise
 
 
 def _offer(home: HostHome, request: HostRequest) -> Content:
