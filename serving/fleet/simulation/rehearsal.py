@@ -113,6 +113,9 @@ def rehearse(
     def one_change(driver: CountedDriver) -> None:
         driver.fail_at = failing
 
+    def wrong(driver: CountedDriver) -> None:
+        driver.wrong = {_NEW}
+
     def unreachable(driver: CountedDriver) -> None:
         for name in away:
             driver.machines[name].reachable = False
@@ -125,6 +128,7 @@ def rehearse(
     cases: Sequence[tuple[str, str, Callable[[CountedDriver], None], Selection]] = (
         ("deploy, nothing fails", "deploy", nothing, Selection()),
         (f"deploy, change {failing} fails", "deploy", one_change, Selection()),
+        ("deploy, the version answers wrong", "deploy", wrong, Selection()),
         (f"deploy, {len(away)} hosts away and skipped", "deploy", unreachable,
          Selection(skip=frozenset(away))),
         (f"rollback, {len(away)} hosts away, {len(dead)} with a dead stub", "rollback", worn,

@@ -27,9 +27,11 @@ def sizes(tmp_path_factory):
 
 
 def test_each_draw_ends_in_a_stated_state(sizes):
-    for healthy, broken, skipped, rollback in sizes.values():
+    for healthy, broken, wrong, skipped, rollback in sizes.values():
         assert (healthy.outcome, healthy.exit_code) == ("done", DONE)
-        assert broken.outcome == "rolled-back"
+        # The number of a change is drawn, and some are borne: a clean-up is tried again later.
+        assert broken.outcome in ("rolled-back", "done")
+        assert wrong.outcome == "rolled-back"
         assert skipped.outcome == "done"
         assert rollback.exit_code == INCOMPLETE, rollback
 
@@ -37,7 +39,7 @@ def test_each_draw_ends_in_a_stated_state(sizes):
 def test_no_client_is_without_an_answer_or_gets_an_unchecked_one(sizes):
     for drawn in sizes.values():
         assert [(one.draw, one.outages) for one in drawn if one.outages] == []
-        assert [(one.draw, one.unproven) for one in drawn[:3] if one.unproven] == []
+        assert [(one.draw, one.unproven) for one in drawn[:4] if one.unproven] == []
 
 
 def test_twice_the_hosts_cost_at_most_twice_the_driver_calls(sizes):
