@@ -5,36 +5,14 @@ from __future__ import annotations
 import http.client
 import time
 from itertools import cycle
-from typing import Any
 
 from serving.artifact.golden import GoldenExample, differences
 from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.ssh.connection import Shell
+from serving.fleet.ssh.one_piece import OnePieceConnection
 from serving.triton.http_client import post_infer
 from serving.triton.kserve import encode_request, infer_path
 from serving.triton.server import TritonError
-
-
-class _WholeRequests(http.client.HTTPConnection):
-    """Sends each request in one piece.
-
-    Head and body apart cost 40 ms behind a forward: Nagle's algorithm holds the second until the
-    first is acknowledged, and that is delayed.
-    """
-
-    def __init__(self, host: str, port: int, channel: Any) -> None:
-        super().__init__(host, port)
-        self.sock = channel
-        self._held: list[bytes] = []
-
-    def send(self, data: Any) -> None:
-        self._held.append(bytes(data))
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        whole = b"".join(self._held)
-        self._held.clear()
-        super().send(whole)
-        return super().getresponse()
 
 
 class GoldenProbe:
@@ -90,5 +68,5 @@ class GoldenProbe:
         if self._connection is None:
             host = self.shell.host
             channel = self.shell.channel(host.http_port, self.timeout_s)
-            self._connection = _WholeRequests(host.address, host.http_port, channel)
+            self._connection = OnePieceConnection(host.address, host.http_port, channel)
         return self._connection

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from serving.artifact.golden import GoldenExample, differences
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.ssh.connection import Shell
+from serving.fleet.ssh.one_piece import OnePieceConnection
 from serving.triton.http_client import is_live, model_versions, post_infer
 from serving.triton.kserve import encode_request, fits_json, infer_path
 from serving.triton.server import TritonError
@@ -90,8 +91,8 @@ def _require_equal(where: str, found: list[str]) -> None:
 @contextmanager
 def _http(shell: Shell, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
     host = shell.host
-    connection = http.client.HTTPConnection(host.address, host.http_port)
-    connection.sock = shell.channel(host.http_port, timeout_s)
+    channel = shell.channel(host.http_port, timeout_s)
+    connection = OnePieceConnection(host.address, host.http_port, channel)
     try:
         yield connection
     finally:
