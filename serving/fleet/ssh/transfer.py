@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serving.artifact.verify import BESIDE
+from conf.names import shown
+from serving.artifact.verify import BESIDE, Refused, plain_files
 from serving.fleet.errors import FleetError, FleetRefusal
 from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.driver import HostVerification
@@ -206,6 +207,7 @@ def is_ready(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollb
 
     Raises NoRoom, PackageRefused, FleetError, Unreachable.
     """
+    check_names(shipment)
     host = verbs.shell.host.name
     facts = read_facts(verbs, shipment.model)
     comes = facts.packages.get(shipment.version) != shipment.digest
@@ -216,6 +218,26 @@ def is_ready(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollb
     if ready is not None:
         _same(host, ready, shipment)
     return ready is not None
+
+
+def check_names(shipment: Shipment) -> None:
+    """Raises PackageRefused unless the store has exactly the files of the manifest, all plain.
+
+    A host takes by content what it lacks: it would never see that a file is lost or strange here.
+    """
+    listed = {entry.path for entry in shipment.manifest.files}
+    try:
+        present = {name for name, _ in plain_files(shipment.path)} - set(BESIDE)
+        if lost := sorted(listed - present):
+            raise Refused("missing-file", f"{lost[0]} is in the manifest and not in the store")
+        if strange := sorted(present - listed):
+            raise Refused("extra-file", f"{shown(strange[0])} is in the store, not in the manifest")
+    except Refused as error:
+        raise PackageRefused(
+            f"{shipment} in the store is not what was released: {error.reason}: {error}. Nothing "
+            "was sent; release it again.",
+            error.reason,
+        ) from error
 
 
 def send(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool) -> Arrival:
