@@ -14,7 +14,7 @@ _POSITIVE = ("parallel", "drain_timeout_s", "ready_timeout_s", "lock_ttl_s", "al
 _NOT_NEGATIVE = (
     "transfer_limit_kib_s", "transfer_fetches", "keep_versions", "free_disk_mib", "free_shm_mib",
     "warm_up",
-    "shadow_percent", "settle_s", "bake_s", "patience_s", "unload_timeout_s", "max_errors",
+    "shadow_percent", "settle_s", "bake_s", "unload_timeout_s", "max_errors",
 )  # fmt: skip
 
 
@@ -26,7 +26,6 @@ class RolloutConfig:
     steps: tuple[float, ...] = (10, 50, 100)
     shadow_percent: float = 0.0
     bake_s: float = 0.0
-    patience_s: float = 0.0
     approvals: tuple[float, ...] = ()
     waves: tuple[int | str, ...] = ()
     order: tuple[str, ...] = ()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
@@ -106,7 +104,7 @@ def unpin_edges(run: RolloutRun, plan: RolloutPlan) -> None:
 def _require_pass(
     run: RolloutRun, plan: RolloutPlan, judge: Judge, desk: OrderDesk, percent: float
 ) -> None:
-    """Watch one step until its verdict is good. Raises CanaryFailed."""
+    """Watch one step. Raises CanaryFailed unless its verdict is good, or a person promotes it."""
     seconds = run.config.bake_s if percent < 100 else run.config.settle_s
     behind = {
         host.name: host
@@ -114,24 +112,16 @@ def _require_pass(
         for host in hosts_behind(run.driver, edge, run.fleet.hosts)
         if host.name not in plan.left_out
     }
-    began = time.monotonic()
-    while True:
-        baseline = plan.stable if plan.stable != run.shipment.version else None
-        hosts = tuple(behind.values())
-        verdict = judge(run.shipment.version, baseline, hosts, seconds, desk.poll)
-        run.record("analysis", percent=percent, **verdict.as_json())
-        reasons = " ".join(verdict.reasons)
-        run.progress("fleet", "judge", f"{percent:g}%: {verdict.outcome}. {reasons}")
-        if verdict.outcome == "pass" or desk.promoted:
-            return
-        if verdict.outcome == "fail":
-            raise CanaryFailed(f"{run.shipment} at {percent:g}% of the requests: {reasons}")
-        if time.monotonic() - began >= run.config.patience_s:
-            raise CanaryFailed(
-                f"{run.shipment} at {percent:g}% of the requests could not be judged in "
-                f"{run.config.patience_s:g} s (rollout.patience_s): {reasons}"
-            )
-        desk.boundary()
+    baseline = plan.stable if plan.stable != run.shipment.version else None
+    verdict = judge(run.shipment.version, baseline, tuple(behind.values()), seconds, desk.poll)
+    run.record("analysis", percent=percent, **verdict.as_json())
+    reasons = " ".join(verdict.reasons)
+    run.progress("fleet", "judge", f"{percent:g}%: {verdict.outcome}. {reasons}")
+    if verdict.outcome == "pass" or desk.promoted:
+        return
+    # Inconclusive: the judge has waited for more evidence already (rollout.analysis.wait_s).
+    word = "" if verdict.outcome == "fail" else " could not be judged"
+    raise CanaryFailed(f"{run.shipment} at {percent:g}% of the requests{word}: {reasons}")
 
 
 def record_counters(run: RolloutRun) -> None:

@@ -97,7 +97,7 @@ def rehearse(
 ) -> list[Rehearsal]:
     """Roll a version through drawn fleets, each with other failures. Journals lie in `folder`."""
     quick = replace(
-        config, settle_s=0, bake_s=0, patience_s=0, unload_timeout_s=0.1, approvals=(), freeze=(),
+        config, settle_s=0, bake_s=0, unload_timeout_s=0.1, approvals=(), freeze=(),
         webhook="", webhook_file="", lock_ttl_s=_LEASE_S,
     )  # fmt: skip
     draw = random.Random(seed)
