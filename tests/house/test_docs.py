@@ -152,9 +152,10 @@ def exists(text: str) -> bool:
 
 
 TASKS = (
-    "serving/fleet/cli/tasks.py",
-    "serving/fleet/cli/host_tasks.py",
     "serving/fleet/cli/edge_tasks.py",
+    "serving/fleet/cli/host_tasks.py",
+    "serving/fleet/cli/order_tasks.py",
+    "serving/fleet/cli/rollout_tasks.py",
 )
 """Modules whose decorated functions are tasks of `fab`."""
 

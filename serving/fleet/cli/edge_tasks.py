@@ -6,7 +6,7 @@ from typing import Any
 
 from invoke import Context, task
 
-from serving.fleet.cli.tasks import _print, _progress, run_composed
+from serving.fleet.cli.task_output import print_result, progress_lines, run_composed
 
 __all__ = ["edges"]
 
@@ -23,11 +23,11 @@ def edges(_: Context, roll: bool = False, set: list[str] | None = None, json: bo
     """The lines in which each edge's HAProxy config differs from the site's."""
     from serving.fleet.cli.edge_configs import edge_lines, read_edges, roll_edges
 
-    progress = _progress(json)
+    progress = progress_lines(json)
     made = run_composed(
         "rollout", set, lambda config: roll_edges(config, progress) if roll else read_edges(config)
     )
     content: dict[str, Any] = {
         one.edge.name: {"lines": one.lines, "problem": one.problem} for one in made
     }
-    _print(content, json, edge_lines(made, rolled=roll))
+    print_result(content, json, edge_lines(made, rolled=roll))

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, task
 
-from serving.fleet.cli.tasks import _print, _progress, guarded, run_composed
-from serving.fleet.cli.tasks import _run as run_fleet
+from serving.fleet.cli.task_output import (
+    guarded,
+    print_result,
+    progress_lines,
+    run_composed,
+    run_fleet,
+)
 
 if TYPE_CHECKING:
     from serving.fleet.cli.bootstrap import BootstrapReport, HostSetup
@@ -36,7 +41,7 @@ def wheelhouse(_: Context, set: list[str] | None = None) -> None:
 
     made = _run(set, act)
     size = f"{made.wheels} packages, {made.size >> 20} MiB"
-    _print({}, False, [f"{size}, are in {made.folder}. Type: fab bootstrap HOST"])
+    print_result({}, False, [f"{size}, are in {made.folder}. Type: fab bootstrap HOST"])
 
 
 @task(
@@ -51,7 +56,7 @@ def pin(_: Context, host: str, fingerprint: str = "", set: list[str] | None = No
     """Trust a new host's key, which must have the fingerprint that its console shows."""
     from serving.fleet.cli.bootstrap import pin as act
 
-    _print({}, False, [_run(set, lambda on: act(on, host, fingerprint))])
+    print_result({}, False, [_run(set, lambda on: act(on, host, fingerprint))])
 
 
 @task(
@@ -79,13 +84,13 @@ def bootstrap(
     """Make a bare host a serving host, or mend one; done twice it changes nothing."""
     from serving.fleet.cli.bootstrap import bootstrap as act
 
-    progress = _progress(json)
+    progress = progress_lines(json)
 
     def report(step: str, detail: str) -> None:
         progress(host, step, detail)
 
     made = _run(set, lambda on: act(on, host, user, key, plan, restart, report))
-    _print(asdict(made), json, _lines(made, plan))
+    print_result(asdict(made), json, _lines(made, plan))
 
 
 _SITE = "which site: conf/site/NAME.yaml; the project's when left out"
@@ -97,7 +102,7 @@ def add(_: Context, host: str, address: str = "", region: str = "", site: str = 
     """Add a host to the site's file; fab bootstrap then makes it a serving host."""
     from serving.fleet.cli.site_hosts import add as act
 
-    _print({}, False, guarded(lambda: act(site, host, address, region)))
+    print_result({}, False, guarded(lambda: act(site, host, address, region)))
 
 
 @task(help={"host": "its name", "site": _SITE})
@@ -105,7 +110,7 @@ def remove(_: Context, host: str, site: str = "") -> None:
     """Take a host out of the site's file; the machine stays as it is."""
     from serving.fleet.cli.site_hosts import remove as act
 
-    _print({}, False, guarded(lambda: act(site, host)))
+    print_result({}, False, guarded(lambda: act(site, host)))
 
 
 @task(help={"old": "its name", "new": "the new one's", "address": _ADDRESS, "site": _SITE})
@@ -113,7 +118,7 @@ def replace(_: Context, old: str, new: str, address: str = "", site: str = "") -
     """Put another machine in a host's place, in the site's file."""
     from serving.fleet.cli.site_hosts import replace as act
 
-    _print({}, False, guarded(lambda: act(site, old, new, address)))
+    print_result({}, False, guarded(lambda: act(site, old, new, address)))
 
 
 @task(
@@ -141,7 +146,7 @@ def upgrade(
     from serving.fleet.cli.upgrade import upgrade as act
 
     names = [name for name in hosts.split(",") if name]
-    progress = _progress(False)
+    progress = progress_lines(False)
 
     def both() -> list[str]:
         own = {"bootstrap": "rollout.", "rollout": "bootstrap."}
@@ -152,7 +157,7 @@ def upgrade(
         on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
         return act(on, control, names, user, key, plan, progress)
 
-    _print({}, False, guarded(both))
+    print_result({}, False, guarded(both))
 
 
 _HOST = {"host": "the host's name in conf/site", "set": "one key of conf/rollout.yaml"}
@@ -163,7 +168,7 @@ def logs(_: Context, host: str, lines: int = 100, set: list[str] | None = None) 
     """The last lines of the log of a host's Triton."""
     from serving.fleet.cli.host_care import host_log
 
-    _print({}, False, run_fleet(set, lambda on: host_log(on, host, lines)))
+    print_result({}, False, run_fleet(set, lambda on: host_log(on, host, lines)))
 
 
 @task(iterable=["set"], help=_HOST)
@@ -175,7 +180,7 @@ def verify(_: Context, host: str, set: list[str] | None = None) -> None:
     from serving.fleet.cli.host_care import verify_host
 
     faults = run_fleet(set, lambda on: verify_host(on, host))
-    _print({}, False, faults or [f"{host}: every file is as it was signed"])
+    print_result({}, False, faults or [f"{host}: every file is as it was signed"])
     if faults:
         raise Exit(code=FAILED)
 
@@ -185,8 +190,8 @@ def gc(_: Context, host: str, set: list[str] | None = None) -> None:
     """Remove what ended commands left on a host."""
     from serving.fleet.cli.host_care import collect_garbage
 
-    progress = _progress(False)
-    _print({}, False, [run_fleet(set, lambda on: collect_garbage(on, host, progress))])
+    progress = progress_lines(False)
+    print_result({}, False, [run_fleet(set, lambda on: collect_garbage(on, host, progress))])
 
 
 def _lines(made: BootstrapReport, plan: bool) -> list[str]:

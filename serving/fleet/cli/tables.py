@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -49,3 +51,30 @@ def plain_table(title: str, columns: tuple[str, ...]) -> Table:
 
 def _versions(versions: tuple[int, ...]) -> str:
     return " ".join(str(version) for version in versions) or "-"
+
+
+def plan_text(made: RolloutPlan) -> list[str]:
+    lines = plan_title(made)
+    for number, wave in enumerate(made.waves):
+        name = wave_name(number)
+        lines += [f"{name:<8} {change.host.name:<10} {change.reason}" for change in wave]
+    lines += [f"{'-':<8} {host.name:<10} no change: {reason}" for host, reason in made.unchanged]
+    return lines
+
+
+def plan_json(made: RolloutPlan) -> dict[str, Any]:
+    return {
+        "model": made.shipment.model,
+        "version": made.shipment.version,
+        "digest": made.shipment.digest,
+        "resumes": made.resumes,
+        "waves": [
+            [
+                {"host": c.host.name, "region": c.host.region, "serves": list(c.before.served),
+                 "shall_serve": list(c.versions), "reason": c.reason}
+                for c in wave
+            ]
+            for wave in made.waves
+        ],
+        "unchanged": {host.name: reason for host, reason in made.unchanged},
+    }  # fmt: skip

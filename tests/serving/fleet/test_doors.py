@@ -204,6 +204,7 @@ def test_a_journal_that_may_not_be_read_is_a_sentence(odd_site, monkeypatch, cap
 STATUS = """
 import sys
 from invoke import Context
+from invoke.exceptions import Exit
 from serving.fleet.cli import command, status, tasks
 from serving.fleet.cli.host_status import Row
 from serving.fleet.cli.status import Status
@@ -213,7 +214,7 @@ status.fleet_status = lambda on, model: Status((row,) * 5000, ())
 command.controls = lambda config: None
 try:
     tasks.status.body(Context(), json="json" in sys.argv)
-except tasks.Exit as ended:
+except Exit as ended:
     sys.exit(ended.code)
 """
 

@@ -12,7 +12,7 @@ from invoke.exceptions import Exit
 from rich.console import Console
 
 import conf
-from serving.fleet.cli import command, tasks
+from serving.fleet.cli import command, rollout_tasks, task_output
 from serving.fleet.cli.command import RolloutReport
 from serving.fleet.cli.host_status import Row
 from serving.fleet.cli.status import Status
@@ -50,7 +50,7 @@ def test_an_error_is_one_sentence_and_its_exit_code(monkeypatch, capsys, error, 
         raise error
 
     with pytest.raises(Exit) as ended:
-        tasks._run([], fail)
+        task_output.run_fleet([], fail)
     assert ended.value.code == code
     assert capsys.readouterr().err == f"fab: {error}\n"
 
@@ -62,7 +62,7 @@ def test_ctrl_c_is_130_and_names_the_way_on(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(Exit) as ended:
-        tasks._run([], stop)
+        task_output.run_fleet([], stop)
     assert ended.value.code == 130
     assert "open in the journal: fab status" in capsys.readouterr().err
 
@@ -70,7 +70,7 @@ def test_ctrl_c_is_130_and_names_the_way_on(monkeypatch, capsys):
 def test_a_defect_of_ours_is_not_turned_into_a_sentence(monkeypatch):
     monkeypatch.setattr(command, "controls", lambda config: None)
     with pytest.raises(ZeroDivisionError):
-        tasks._run([], lambda on: 1 / 0)
+        task_output.run_fleet([], lambda on: 1 / 0)
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,18 @@ def test_a_rollout_ends_with_the_code_of_its_outcome(capsys, outcome, code, word
     report = RolloutReport(outcome, "toy", 2, "ab" * 32, 1, "r1", ("a", "b"), 1.5)
     if code:
         with pytest.raises(Exit) as ended:
-            tasks._finish(report, False)
+            rollout_tasks._finish(report, False)
         assert ended.value.code == code
     else:
-        tasks._finish(report, False)
+        rollout_tasks._finish(report, False)
     assert words in capsys.readouterr().out
 
 
 def test_a_reader_that_goes_away_leaves_no_traceback():
-    code = "from serving.fleet.cli.tasks import _print; _print({}, False, ['x' * 100] * 2000)"
+    code = (
+        "from serving.fleet.cli.task_output import print_result; "
+        "print_result({}, False, ['x' * 100] * 2000)"
+    )
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

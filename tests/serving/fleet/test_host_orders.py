@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.fleet.cli.tasks import _refuse_core_hosts
+from serving.fleet.cli.task_output import refuse_core_hosts
 from serving.fleet.errors import FleetConfigError, FleetError, FleetRefusal
 from serving.fleet.rollout import host_orders
 from serving.fleet.rollout.host_orders import HostOrder
@@ -98,11 +98,11 @@ def test_a_restarted_host_that_answers_wrong_stays_out_of_traffic(driver, folder
 @pytest.mark.parametrize("words", [["-H", "a,b", "plan"], ["-Ha", "deploy"], ["--hosts=a", "heal"]])
 def test_fabs_own_hosts_are_refused_with_the_right_way(words):
     with pytest.raises(FleetConfigError, match="fab deploy --hosts e1,w0"):
-        _refuse_core_hosts(words)
+        refuse_core_hosts(words)
 
 
 def test_the_hosts_of_a_task_are_its_own():
-    _refuse_core_hosts(["deploy", "--hosts", "e1"])
+    refuse_core_hosts(["deploy", "--hosts", "e1"])
 
 
 def test_a_registry_that_hangs_is_not_waited_for(monkeypatch):
