@@ -14,6 +14,7 @@ BIN = REPO / ".venv/bin"
 REPORTS = REPO / "build/test-reports"
 
 QUICKSTART = "tests/site/test_quickstart.py"
+FLEET = "tests/serving/fleet"
 OWN_PROCESS = "site or triton or kernels_interpret or kernels_compile"
 
 
@@ -81,12 +82,14 @@ STAGES = (
     linter("types", str(BIN / "mypy")),
     linter("imports", str(BIN / "lint-imports")),
     # The interpreter and the compiler cannot share a process: TRITON_INTERPRET is read at import.
-    # The longest first: what runs beside others then ends together.
+    # The longest first: what runs beside others then ends together. The fleet's daemons wait more
+    # than they work, and nothing there is held to a time.
+    Stage("fleet", marker="triton and not site", folder=FLEET, again=True),
     Stage("kernels-interpret", marker="kernels_interpret", folder="tests/kernels"),
     Stage("kernels-compile", marker="kernels_compile", folder="tests/kernels"),
     Stage("slow", marker=f"slow and not ({OWN_PROCESS})"),
     Stage("unit", marker=f"not slow and not ({OWN_PROCESS})", fast=True),
-    Stage("triton", marker="triton and not site", alone=True, again=True),
+    Stage("triton", marker="triton and not site", ignored=(FLEET,), alone=True, again=True),
     # First what a new user does: the other site tests use what it leaves in production.
     Stage("quickstart", marker="site", folder=QUICKSTART, alone=True, again=True),
     Stage("site", marker="site", ignored=(QUICKSTART,), alone=True, again=True),

@@ -8,6 +8,7 @@ verifier removes what is its own.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def old_regions(home: HostHome, folder: Path = SHM) -> dict[str, int]:
     prefix, started = region_prefix(home), float("inf")
     with suppress(OSError):
         pid = server_pid(home)
-        started = Path(f"/proc/{pid}").stat().st_ctime if pid else started
+        started = _started(pid) if pid else started
     sizes = []
     for path in folder.glob(f"{prefix}*") if prefix else ():
         with suppress(FileNotFoundError):
@@ -65,6 +66,16 @@ def old_regions(home: HostHome, folder: Path = SHM) -> dict[str, int]:
             if status.st_ctime < started and status.st_mtime < started:
                 sizes.append(status.st_blocks * 512)
     return {"number": len(sizes), "bytes": sum(sizes)}
+
+
+def _started(pid: int) -> float:
+    """The start of a process in seconds since the epoch, to the second before. Raises OSError.
+
+    The times of /proc/PID are those of its entry in the kernel's cache, and may be any later time.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boot + int(fields[19]) / os.sysconf("SC_CLK_TCK") - 1
 
 
 def remove_rubbish(home: HostHome) -> list[str]:

@@ -13,8 +13,8 @@ from serving.fleet.routing import Routing
 from serving.triton import model_config
 from serving.triton.server import TritonError
 
-_UNLOADED = "unloaded"
-"""Triton's reason of a version that it was told to give up: no fault."""
+_UNAVAILABLE = "UNAVAILABLE"
+"""Triton's state of a version that it gave up or could not load: no fault of one nobody wants."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,11 @@ def drift(
         found.append(
             f"answers with {state.answers or 'nothing'}, production is {wanted or 'nothing'}"
         )
+    needed = {*routed, wanted, *model_config.versions_in(state.config)}
     found += [
-        f"{version} is {text}" for version, text in state.unready if _UNLOADED not in text.lower()
+        f"{version} is {text}"
+        for version, text in state.unready
+        if version in needed or not text.startswith(_UNAVAILABLE)
     ]
     found += [f"{version} answers wrong: {sentence}" for version, sentence in state.golden]
     have = dict(state.packages).get(wanted) if wanted else None
