@@ -27,7 +27,7 @@ KILL_AFTER = (
     r"lockgate train task=flights",
     r"running, step [1-9]",
     r"start \d confined",
-    r"\bdrain\b",
+    r" s  us\S+ +load ",
     r"lockgate train task=flights seed=2",
     r"number flights/",
 )
