@@ -208,16 +208,24 @@ class TritonClient:
     ) -> None:
         """Unload every version of `model` and wait until none is left: the call returns early.
 
-        `gone` as in `serve_versions`. Raises TritonError, TritonStuck.
+        Also where the index has none: it lists what lies in the repository, and a model goes on
+        answering when its files are gone. `gone` as in `serve_versions`. Raises TritonError,
+        TritonStuck.
         """
         deadline = time.monotonic() + timeout_s
-        if not self._settle(model, deadline, gone):
-            return
+        self._settle(model, deadline, gone)
         self._call(
             f"unload {model}",
             lambda: self._client.unload_model(model, client_timeout=self.timeout_s),
         )
         self._require(model, (), self._settle(model, deadline, gone))
+        while self._call(
+            f"check {model}",
+            lambda: self._client.is_model_ready(model, client_timeout=self.timeout_s),
+        ):
+            if time.monotonic() > deadline:
+                raise TritonError(f"{model} still answers {timeout_s:g} s after it was unloaded.")
+            time.sleep(0.05)
 
     def infer(
         self, model: str, version: int, inputs: Mapping[str, np.ndarray], timeout_s: float

@@ -16,6 +16,7 @@ from serving.fleet.cli import command
 from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import open_shell
+from serving.fleet.ssh.triton import ready_versions
 from serving.fleet.ssh.verbs import HostVerbs
 from tests.serving.fleet import bed as beds
 
@@ -144,6 +145,17 @@ def test_a_version_that_is_taken_away_on_purpose_takes_nobody_out(bed, verbs):
     verbs.call("serve", "toy", "2", rollback=True, timeout_s=60)
     time.sleep(3)
     assert agent(bed) == b"up\n" and facts(verbs).states[1][0] != "READY"
+
+
+def test_a_model_whose_files_are_gone_is_unloaded_all_the_same(bed, verbs):
+    verbs.call("persist", "toy", "none")
+    assert ready_versions(verbs.shell, "toy"), "it answers without its files"
+    verbs.call("withdraw", "toy", timeout_s=60)
+    assert ready_versions(verbs.shell, "toy") == ()
+    verbs.call("withdraw", "toy", timeout_s=60)  # done twice changes nothing
+    verbs.call("serve", "toy", "1,2", rollback=True, timeout_s=60)
+    verbs.call("persist", "toy", "1,2", rollback=True)
+    assert ready_versions(verbs.shell, "toy") == (1, 2)
 
 
 def test_a_version_whose_process_died_is_stuck_in_its_unload_and_the_host_has_a_name_for_it(
