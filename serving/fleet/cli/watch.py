@@ -29,11 +29,15 @@ _QUIET = ("before", "parked", "proven", "counters", "locked", "unlocked")
 
 
 def running_rollout(on: Controls, model: str | None) -> RolloutRecord | None:
-    """The newest rollout without an end, of `model` or of any. Raises ConfigError."""
+    """The rollout without an end, of `model` or of any; the newest of several. Raises ConfigError.
+
+    One that was killed has none either; the next rollout of its model went on from it.
+    """
     if model is not None:
         model_name(model, "watch")
-    found = [one for one in read_rollouts(on.journal, model) if one.outcome == OPEN]
-    return found[-1] if found else None
+    last = {one.model: one for one in read_rollouts(on.journal, model)}
+    found = [one for one in last.values() if one.outcome == OPEN]
+    return max(found, key=lambda one: one.began, default=None)
 
 
 def follow_rollout(

@@ -182,6 +182,9 @@ def test_a_rollout_that_failed_or_was_left_is_followed_to_that_end(written, on):
         on, running_rollout(on, "toy"), lambda *_: None, lambda: False, lambda _: None
     )
     assert code == 3 and "its controller is gone" in sentence
+    written.start("r8", 7, 5)
+    written.record(1, "done", "r8", 7)
+    assert running_rollout(on, None) is None, "the next rollout went on from the killed one"
 
 
 def test_half_a_line_waits_for_its_end(tmp_path, written):
