@@ -222,8 +222,15 @@ def tritons(site: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    "moment", ["take", "golden.equal", "number", "sign", "before the alias", "published"]
-)
+    "moment",
+    [
+        "number",
+        "sign",
+        "published",
+        *(pytest.param(moment, marks=pytest.mark.full)
+          for moment in ("take", "golden.equal", "before the alias")),
+    ],
+)  # fmt: skip
 def test_killed_anywhere_and_run_again_it_ends_well(
     release: Callable[..., ReleaseReport], site: Path, dataset: Path, mlflow_db: str, moment: str
 ) -> None:
