@@ -22,8 +22,8 @@ from serving.triton.kserve import HEADER_LENGTH, decode_answer, encode_request, 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
 
 REPO = Path(__file__).resolve().parents[2]
-# Lines of the quickstart after which it is killed, one start each. Runs and releases that are killed
-# in their middle have tests of their own.
+# Lines of the quickstart after which it is killed, one start each. Runs and releases that are
+# killed in their middle have tests of their own.
 KILL_AFTER = (
     r"lockgate train task=flights",
     r" s  us\S+ +load ",
