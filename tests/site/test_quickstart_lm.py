@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
 
 REPO = Path(__file__).resolve().parents[2]
 # The default is 800 steps; after these it is well past gzip already.
-STEPS = 100
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
