@@ -15,6 +15,7 @@ REPORTS = REPO / "build/test-reports"
 
 QUICKSTART = "tests/site/test_quickstart.py"
 FLEET = "tests/serving/fleet"
+LIFECYCLE = "tests/site/test_lifecycle.py"
 OWN_PROCESS = "site or triton or kernels_interpret or kernels_compile"
 
 
@@ -89,10 +90,12 @@ STAGES = (
     Stage("kernels-compile", marker="kernels_compile", folder="tests/kernels"),
     Stage("slow", marker=f"slow and not ({OWN_PROCESS})"),
     Stage("unit", marker=f"not slow and not ({OWN_PROCESS})", fast=True),
+    # A box of its own, in front of the one that the stages behind it share.
+    Stage("lifecycle", marker="site", folder=LIFECYCLE, again=True),
     Stage("triton", marker="triton and not site", ignored=(FLEET,), alone=True, again=True),
     # First what a new user does: the other site tests use what it leaves in production.
     Stage("quickstart", marker="site", folder=QUICKSTART, alone=True, again=True),
-    Stage("site", marker="site", ignored=(QUICKSTART,), alone=True, again=True),
+    Stage("site", marker="site", ignored=(QUICKSTART, LIFECYCLE), alone=True, again=True),
 )
 
 
