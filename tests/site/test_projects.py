@@ -213,6 +213,7 @@ micro_batch_size: 32
 }
 
 
+@pytest.mark.full
 def test_a_hugging_face_classifier_is_served_from_its_config(box, folder) -> None:
     root = folder / "topics"
     shell("lockgate new topics --kind transformers", folder)
