@@ -44,8 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, str
             [sys.executable, "-m", "scripts.box.mlflow_accounts"], input=mlflow.accounts(site),
             text=True, check=True, cwd=REPO, env=env,
         )  # fmt: skip
-    argv = [sys.executable, "-m", *program.argv[1:]]
-    argv[2:2] = ["mlflow"]
+    # Without its sandbox: this user's Python, which may be a link, runs the server itself.
+    own = next(n for n, word in enumerate(program.argv) if word.endswith("/bin/mlflow"))
+    argv = [sys.executable, "-m", "mlflow", *program.argv[own + 1 :]]
     url = f"http://127.0.0.1:{site.ports.mlflow}"
     with (root / "log").open("w") as log:
         process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)

@@ -369,7 +369,7 @@ def test_a_touched_copy_is_seen_by_the_next_facts(host):
     before = model.stat()
     model.write_bytes(good.replace(b"0.002", b"0.003"))
     os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
-    weights.write_bytes(b"\1" * (1 << 20))
+    weights.write_bytes(b"\7" * (1 << 20))
     for _ in range(2):
         found = host.done("facts all")["verified"]
         assert not found["ok"]
