@@ -26,7 +26,7 @@ class EdgeSettings:
     agent_interval_ms: int
     """Time between two readings of a host's verdict on its own answers."""
     backup_regions: bool
-    """Whether a region with no own host up is served by those of the others."""
+    """True: a region with no own host up is served by those of the others."""
     connect_timeout_ms: int
     """Longest TCP connect to a host."""
     queue_timeout_ms: int

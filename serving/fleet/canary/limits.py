@@ -18,7 +18,7 @@ class CanaryLimits:
     probe_share: float = 0.5
     """Longest share of the time that one host spends on golden questions."""
     wait_s: float = 300.0
-    """How long the watch is prolonged while there is too little evidence."""
+    """Longest extension of the watch while there is too little evidence."""
     error_level: float = 0.01
     """Greatest chance that a canary no worse than its baseline is stopped by chance."""
     max_error_rate: float = 0.01

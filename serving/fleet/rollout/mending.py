@@ -74,7 +74,7 @@ def _proven(on: FleetPass, hosts: list[Host], states: Mapping[str, HostState]) -
 
 
 def _weigh(on: FleetPass, host: Host, state: HostState) -> None:
-    """Whether a host that answers is whole: its files, and the version before as a way back."""
+    """Check that a host that answers is whole: its files, and the version before as a way back."""
     run = on.run
     others = served_set(on.target, state.serving, True)[:-1]
     why = faults(state, run.shipment.model, (on.target,))

@@ -278,7 +278,7 @@ class SshDriver:
             return None
 
     def _at_all_edges(self, read: Callable[[edge.Edge], Read]) -> dict[str, Read | str]:
-        """What is read at each edge, all at the same time; a sentence for one that fails."""
+        """The reading of each edge, all at the same time; a sentence for one that fails."""
 
         def read_one(name: str) -> Read | str:
             try:
