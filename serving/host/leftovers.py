@@ -101,14 +101,37 @@ def _used_files(folder: str) -> set[str]:
     """
     used: set[str] = set()
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if process.stat().st_uid != os.geteuid():
-                continue
-            for line in (process / "maps").read_text(errors="replace").splitlines():
-                _, found, name = line.partition(f"{folder}/")
-                if found:
-                    used.add(f"{folder}/{name.removesuffix(' (deleted)')}")
-            for handle in (process / "fd").iterdir():
-                with suppress(FileNotFoundError):
-                    used.add(str(handle.readlink()))
+        try:
+            if process.stat().st_uid == os.geteuid():
+                used |= _files_of(process, folder)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except PermissionError:
+            if not _has_ended(process):
+                raise
     return used
+
+
+def _files_of(process: Path, folder: str) -> set[str]:
+    """The files below `folder` that one process has mapped or open. Raises OSError."""
+    used: set[str] = set()
+    for line in (process / "maps").read_text(errors="replace").splitlines():
+        _, found, name = line.partition(f"{folder}/")
+        if found:
+            used.add(f"{folder}/{name.removesuffix(' (deleted)')}")
+    for handle in (process / "fd").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            used.add(str(handle.readlink()))
+    return used
+
+
+def _has_ended(process: Path) -> bool:
+    """True of a process that gave its memory back, until its parent waits for it.
+
+    The kernel gives the folder of its open files to root, so that its own identity may not list it
+    (task_dump_owner in fs/proc/base.c); a killed server is one until somebody reaps it.
+    """
+    try:
+        return (process / "statm").read_text().split()[0] == "0"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
