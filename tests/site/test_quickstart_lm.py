@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.site, pytest.mark.timeout(2400)]
+# Five minutes; that a text model is gated and served shows tests/serving/release/test_release_text.py.
+pytestmark = [pytest.mark.site, pytest.mark.full, pytest.mark.timeout(2400)]
 
 REPO = Path(__file__).resolve().parents[2]
 # The default is 800 steps; after these it is well past gzip already.
