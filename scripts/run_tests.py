@@ -21,8 +21,9 @@ from conf.errors import ConfigError
 from scripts.junit import TestOutcome, count_outcomes, read_outcomes, skip_reasons, slowest_tests
 from scripts.stages import BIN, REPO, REPORTS, STAGES, Stage, choose_stages
 
-PARALLEL = min(2, os.cpu_count() or 1)
-"""Stages at a time: a test may use two cores itself, and several gigabytes."""
+PARALLEL = min(3, (os.cpu_count() or 1) + 1)
+"""Stages at a time: one more than two cores, since tests of daemons wait more than they work. A
+test may use two cores itself, and several gigabytes."""
 SLOWEST = 10
 TESTS_FAILED, NO_TESTS = 1, 5  # exit codes of pytest
 
