@@ -134,6 +134,19 @@ def test_a_rollout_without_an_end_is_no_success(written):
     assert dom.text("h1", **{"class": "open"}) == ("The deploy of toy/7 has no end in the journal.")
 
 
+def test_a_killed_rollout_names_the_one_that_went_on(written):
+    written.start("r7", 7, 5)
+    written.start("r8", 7, 5, resumes="r7")
+    killed, next_one = Dom(page(written, "r7")), Dom(page(written, "r8"))
+    assert (
+        killed.text("h1", **{"class": "open"}) == "The deploy of toy/7 was cut off, and r8 went on."
+    )
+    assert killed.text("p", id="reason") == "continued by deploy r8"
+    assert "continued byr8" in killed.text("dl", id="facts")
+    assert "continuesr7" in next_one.text("dl", id="facts")
+    assert "continued by" not in next_one.text("dl", id="facts")
+
+
 def test_a_rollout_in_the_ledger_is_done_without_its_last_line(written):
     written.start("r7", 7, 5)
     written.at += 3
