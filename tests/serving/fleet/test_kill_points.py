@@ -20,6 +20,7 @@ from serving.fleet.rollout.actions import production
 from serving.fleet.rollout.advice import next_command, version_back
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.routing import Routing
+from serving.triton import model_config
 
 
 def _beside(name: str):
@@ -32,7 +33,7 @@ def _beside(name: str):
 
 sim = _beside("simulated")
 
-KILLED = ("deploy", "rollback", "cold rollback", "heal", "undo", "swap")
+KILLED = ("deploy", "restart", "rollback", "cold rollback", "heal", "undo", "swap")
 NEXT = ("again", "rollback", "deploy", "heal")
 POINTS = 130
 """More than any of these rollouts has kill points."""
@@ -97,6 +98,8 @@ def start(driver, folder: Path, what: str, rollout: str = "killed"):
     """The rollout that is killed."""
     if what == "deploy":
         return sim.act(driver, folder, "deploy", 3, rollout, parallel=1)
+    if what == "restart":
+        return sim.act(driver, folder, "deploy", 3, rollout, strategy="restart", parallel=1)
     if what == "swap":
         return sim.act(
             driver, folder, "deploy", 3, rollout, package=sim.shipment(3, OTHER), parallel=1
@@ -164,6 +167,17 @@ def killed_at(driver, folder: Path, what: str, point: int, late: bool) -> bool:
     return False
 
 
+def starts_as_before(driver, folder: Path) -> None:
+    """Before the step to all requests a version on trial is nothing that a crashed Triton starts
+    with, and nothing that a host's own watch may take the host out for."""
+    events = Journal(folder).events("toy")
+    judged = {
+        one.host for one in events if one.version == 3 and one.content.get("step") == "persist"
+    }
+    for name, machine in driver.machines.items():
+        assert name in judged or 3 not in model_config.versions_in(machine.config), name
+
+
 def stays_whole(driver, swap: bool) -> None:
     """No client noticed: nobody was given an unproven version, no region was empty."""
     assert driver.outages == []
@@ -179,6 +193,8 @@ def check(what: str, command: str, point: int, late: bool) -> bool:
         faulty = what == "heal"
         if not killed_at(driver, folder, what, point, late):
             return False
+        if what != "swap":
+            starts_as_before(driver, folder)
         found = Journal(folder).open_rollout("toy")
         if found:
             assert "fab " in next_command(found, production(Journal(folder), "toy"))
