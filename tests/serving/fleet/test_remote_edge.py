@@ -7,17 +7,26 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
 from conf.site_schema import Site, SiteEdgeSsh
-from serving.edge_host.installation import edge_files, edge_json, edge_key
+from serving.edge_host.installation import (
+    edge_files,
+    edge_json,
+    edge_key,
+    edge_log_command,
+    edge_log_files,
+)
 from serving.edge_host.machine import EdgeHome
 from serving.edge_host.names import ROUTES, STATES
 from serving.edge_host.requests import EdgeHostRefusal, parse_edge_request
@@ -48,15 +57,19 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostsBed]:
         yield made
 
 
+def install(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 @pytest.fixture(scope="module")
 def place(bed: HostsBed) -> Iterator[FleetEdge]:
     """The edge's machine: root's files, and sshd with the deploy key's one command."""
     folder, port = bed.folder, free_port()
     etc = folder / "etc"
-    for name, text in edge_files().items():
-        path = etc / "edge" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    install(etc / "edge", edge_files())
     home = EdgeHome(
         haproxy="/usr/sbin/haproxy", config=folder / "haproxy.cfg", state=folder,
         socket=folder / "s.sock", master=folder / "master.sock",
@@ -228,6 +241,33 @@ def test_an_edge_that_cannot_be_read_is_a_sentence(bed: HostsBed, place: FleetEd
     away = edge_change(site, replace(place, ssh=None))
     assert re.search(r"us-east: .*haproxy-us-east.cfg: No such file", away.problem)
     assert edge_lines([away]) == [away.problem] and plan_lines([away]) == []
+
+
+def test_the_machine_shows_its_request_log_to_prometheus(edge: Edge, bed: HostsBed) -> None:
+    edge.route("toy", Routing(7))
+    install(bed.folder / "etc" / "edge-log", edge_log_files())
+    port, site = free_port(), bed.site
+    command = edge_log_command(
+        bed.folder / "etc", site.paths.edge_log, bed.folder, REGION, "127.0.0.1", port, (0.3, 1)
+    )
+    # The system's python needs python3-prometheus-client, which a machine of the tests may lack.
+    program = subprocess.Popen([sys.executable, *command[1:]])
+    try:
+
+        def counted(series: str) -> float:
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+                found = re.search(rf"^{re.escape(series)} (.+)$", page.read().decode(), re.M)
+                return float(found[1]) if found else -1.0
+            return -1.0
+
+        requests = f'lockgate_requests_total{{model="toy",region="{REGION}"}}'
+        until(lambda: counted(requests) == 0)
+        until(lambda: bool(bed.answering(times=1)) and counted(requests) > 0)
+        bucket = "lockgate_version_request_duration_seconds_bucket"
+        assert counted(f'{bucket}{{le="+Inf",model="toy",region="{REGION}",version="7"}}') > 0
+    finally:
+        program.terminate()
+        program.wait()
 
 
 @pytest.mark.parametrize(
