@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -32,17 +29,7 @@ from serving.fleet.report.text import ago, duration
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.journal import ROLLOUTS
 from serving.fleet.rollout.records import LedgerEntry
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-journals = _beside("journals")
+from tests.serving.fleet import journals
 
 
 @pytest.fixture

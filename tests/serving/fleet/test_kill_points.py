@@ -7,9 +7,6 @@ that status advises lead to where it says. A sample runs always; all of it with 
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -21,17 +18,8 @@ from serving.fleet.rollout.advice import next_command, version_back
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.routing import Routing
 from serving.triton import model_config
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
+from tests.serving.fleet import simulated as sim
+from tests.serving.fleet.journals import folder_in_memory
 
 KILLED = ("deploy", "restart", "rollback", "cold rollback", "heal", "undo", "swap")
 NEXT = ("again", "rollback", "deploy", "heal")
@@ -186,9 +174,7 @@ def stays_whole(driver, swap: bool) -> None:
 
 def check(what: str, command: str, point: int, late: bool) -> bool:
     """One cell of the matrix; False where the rollout has no such kill point."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        folder = Path(name)
+    with folder_in_memory() as folder:
         driver = prepared(folder)
         faulty = what == "heal"
         if not killed_at(driver, folder, what, point, late):

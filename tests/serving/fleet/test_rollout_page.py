@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -17,19 +14,11 @@ from serving.fleet.report.pages import find_rollout, read_rollouts, write_page
 from serving.fleet.report.prometheus import CLIENTS_FAULT, PrometheusClient
 from serving.fleet.routing import Routing
 from serving.observe.collectors.edge_log import CLIENT_REASONS
+from tests.serving.fleet import journals
 
 NOBODY = PrometheusClient("")
 
 
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-journals = _beside("journals")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = (
     "<img src=x onerror=alert(1)>\"'</title><script>document.title='taken'</script>\x1b[2J\ud800"
