@@ -19,6 +19,12 @@ from serving.observe.settings import Settings, read_settings
 RULES_FILE = "rules.yml"
 TRAINING_METRICS = "lockgate_train_.*"
 """All that a training job may export."""
+EDGE_LOG = "edge_log"
+EDGE_LOG_METRICS = (
+    "lockgate_(version_)?request_.*_(total|bucket|count|sum)|lockgate_requests_total"
+    "|lockgate_edge_log_lines_total"
+)
+"""All that the exporter on an edge's own machine may export."""
 
 
 def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
@@ -37,6 +43,7 @@ def prometheus_yml(site: Site, settings: Settings | None = None) -> str:
         _job("triton", _host_targets(site, site.ports.triton_metrics), settings),
         _job("host", _host_targets(site, site.ports.host_exporter), settings),
         _job("haproxy", _edge_targets(site), settings),
+        *_edge_log_jobs(site, settings),
         _training_job(f"http://{control}:{ports.slurm_exporter}/sd/train", settings),
     ]
     return _yaml(
@@ -199,6 +206,31 @@ def _edge_targets(site: Site) -> list[dict[str, Any]]:
     return [
         _target(edge.address, edge.stats_port, region=edge_region(name, edge))
         for name, edge in site.edges.items()
+    ]
+
+
+def _edge_log_jobs(site: Site, settings: Settings) -> list[dict[str, Any]]:
+    """The request log of edges on machines of their own; that of the others has the job lockgate.
+
+    Rules believe these series from the job lockgate, so the targets have its label, and only these
+    are taken. A target's region is the site's word: what it says itself is `exported_region`.
+    """
+    targets = [
+        _target(edge.address, site.ports.release_exporter, job="lockgate",
+                region=edge_region(name, edge))
+        for name, edge in site.edges.items()
+        if edge.ssh is not None
+    ]  # fmt: skip
+    if not targets:
+        return []
+    kept = {"source_labels": ["__name__"], "regex": EDGE_LOG_METRICS, "action": "keep"}
+    return [
+        {
+            "job_name": EDGE_LOG,
+            "static_configs": targets,
+            "metric_relabel_configs": [kept],
+            **_limits("lockgate", settings),
+        }
     ]
 
 

@@ -17,18 +17,22 @@ from serving.fleet.cli.command import Controls, model_name
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.pages import read_rollouts
-from serving.fleet.report.rollout_record import OPEN, RolloutRecord
+from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
 from serving.fleet.report.text import ago, duration, utc
 from serving.fleet.report.way_back import total_traffic
 
 NEWEST = 20
-_COLOURS = {"done": "green", "prepared": "green", OPEN: "yellow", "refused": "yellow"}
+_COLOURS = {
+    "done": "green", "prepared": "green",
+    OPEN: "yellow", CONTINUED: "yellow", "refused": "yellow",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class HistoryRow:
     """One rollout. `at` is its start in UTC, `age_s` the seconds since then.
 
+    `continued_by` is the rollout that went on from this one, empty where it ended of itself.
     `run` and `source` are the run that trained the version and the digest of its code, empty where
     the store has the version no more. `requests` and `failed` are None where nothing counted them.
     """
@@ -44,6 +48,7 @@ class HistoryRow:
     reason: str
     outcome: str
     outcome_reason: str
+    continued_by: str
     seconds: float
     run: str
     source: str
@@ -110,6 +115,7 @@ def _row(folder: Path, record: RolloutRecord, now: float) -> HistoryRow:
         reason=record.reason,
         outcome=record.outcome,
         outcome_reason=record.outcome_reason,
+        continued_by=record.continued_by,
         seconds=round(record.seconds, 2),
         run=run,
         source=source,

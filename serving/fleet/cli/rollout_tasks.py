@@ -29,10 +29,10 @@ __all__ = [
 
 _HELP = {
     "model": "the model's name; may be left out while the store has only one",
-    "version": "the version's number; the newest in the store when left out",
     "set": "one key of conf/rollout.yaml, as in --set rollout.strategy=restart; may be repeated",
     "json": "print one JSON object on stdout; progress goes to stderr",
 }
+_VERSION = {"version": "the version's number; the newest in the store when left out"}
 _TOLD = {
     "reason": "why, for the journal and the next person",
     "as": "who you are, where the account is not yours alone; or set LOCKGATE_AS",
@@ -52,7 +52,10 @@ _ROLLBACK = {
 }
 
 
-@task(iterable=["set"], help={**_HELP, **_WHICH, "simulate": _SIMULATE, "seed": "of the draw"})
+@task(
+    iterable=["set"],
+    help={**_HELP, **_VERSION, **_WHICH, "simulate": _SIMULATE, "seed": "of the draw"},
+)
 def plan(
     _: Context,
     model: str | None = None,
@@ -89,7 +92,7 @@ def plan(
         print_result({}, False, edges)
 
 
-@task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})
+@task(iterable=["set"], help={**_HELP, **_VERSION, **_TOLD, **_WHICH})
 def deploy(
     _: Context,
     model: str | None = None,
@@ -143,11 +146,7 @@ def rollback(
     _roll("rollback", set, json, as_, events, roll)
 
 
-@task(
-    iterable=["set"],
-    help={key: {**_HELP, **_TOLD, **_WHICH}[key]
-          for key in ("model", "set", "json", *_TOLD, *_WHICH)},
-)  # fmt: skip
+@task(iterable=["set"], help={**_HELP, **_TOLD, **_WHICH})
 def heal(
     _: Context,
     model: str | None = None,
@@ -170,7 +169,7 @@ def heal(
     _roll("heal", set, json, as_, events, roll)
 
 
-@task(iterable=["set"], help={key: _HELP[key] for key in ("model", "set", "json")})
+@task(iterable=["set"], help=_HELP)
 def status(
     _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
 ) -> None:
@@ -186,10 +185,7 @@ def status(
         raise Exit(code=FAILED)
 
 
-@task(
-    iterable=["set"],
-    help={**{key: _HELP[key] for key in ("model", "set", "json")}, "n": "how many; 20 without it"},
-)
+@task(iterable=["set"], help={**_HELP, "n": "how many; 20 without it"})
 def history(
     _: Context,
     model: str | None = None,

@@ -144,7 +144,7 @@ def _model(
     entries = on.journal.productions(model)
     wanted = production(on.journal, model)
     digest = _digest(on, model, wanted)
-    ended = [one for one in records if one.outcome != OPEN]
+    ended = [one for one in records if one.ended is not None]
     prometheus = PrometheusClient(on.prometheus_url, on.passwords)
     with (
         ThreadPoolExecutor(max_workers=1) as pool,

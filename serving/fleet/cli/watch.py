@@ -17,7 +17,7 @@ from serving.fleet.report.journal_tail import JournalTail
 from serving.fleet.report.pages import find_rollout, read_rollouts, write_page
 from serving.fleet.report.prometheus import PrometheusClient
 from serving.fleet.report.read_rollouts import event_text
-from serving.fleet.report.rollout_record import ENDS, OPEN, RolloutRecord
+from serving.fleet.report.rollout_record import CONTINUED, ENDS, OPEN, RolloutRecord
 from serving.fleet.report.text import duration
 from serving.fleet.report.way_back import title_sentence, total_traffic
 from serving.fleet.rollout.engine import Progress
@@ -50,7 +50,7 @@ def follow_rollout(
     """Show every step of `record`, those before too, until it ends; nothing is changed.
 
     Returns the sentence of its end and an exit code: DONE, FAILED, or INCOMPLETE for one whose
-    controller is gone, by `lives`.
+    controller is gone, by `lives` or because another rollout went on from it.
     """
     tail = JournalTail(on.journal.folder / ROLLOUTS)
     while True:
@@ -62,6 +62,8 @@ def follow_rollout(
                    if one.rollout == record.rollout)  # fmt: skip
         if now.outcome != OPEN:
             sentence = f"{title_sentence(now, total_traffic(now))}, in {duration(now.seconds)}."
+            if now.outcome == CONTINUED:
+                return sentence, INCOMPLETE
             return sentence, DONE if now.outcome in ("done", "prepared") else FAILED
         if not alive:
             return (

@@ -8,15 +8,15 @@
 --   txn.model, txn.asked      the model's name, and the version the client wrote ("" for none)
 -- A request for which neither of the first two is set was not checked. Of a tensor only numbers of
 -- variable length and texts are looked at one by one; `txn.most_numbers` has the most bytes of
--- those. It is loaded after strict_json.lua, tensor_data.lua and grpc_message.lua.
+-- those. It is loaded after strict_json.lua, tensor_data.lua, grpc_message.lua and
+-- grpc_parameters.lua.
 --
 -- https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
 
 local json, tensors, wire = strict_json, tensor_data, grpc_message
+local parameters_field, count_up = grpc_parameters.field, grpc_parameters.count_up
 local find, match = string.find, string.match
 
-local MAX_TENSORS = 1024 -- of one request, and parameters of one map
-local MAX_SEQUENCE_ID = 128 -- Triton answers a longer one with an error of its own
 local MAX_TEXT = 64 -- letters of a model's name
 local MOST_UNREAD = 256 << 20 -- bytes of a message that is too large
 local INT32, UINT32 = { -(1 << 31), (1 << 31) - 1 }, { 0, (1 << 32) - 1 }
@@ -39,13 +39,6 @@ local CONTENTS = {
   { name = "bytes_contents", wire = wire.BYTES, types = { BYTES = {} } },
 }
 
-local function count_up(counts, what)
-  counts[what] = (counts[what] or 0) + 1
-  if counts[what] > MAX_TENSORS then
-    json.refuse("the request has more than %d %s", MAX_TENSORS, what)
-  end
-end
-
 -- Fields 1 and 2 of every request that names a model.
 local function model_fields(s, found)
   return wire.text_field(s, found, "model", "the model's name"),
@@ -61,103 +54,6 @@ local function check_model(found)
     json.refuse("the model's version is %q: it must be a number", json.shown(version))
   end
 end
-
--- The value of an InferParameter: {kind = "bool", "int", "text" or "double", value}.
-local function read_parameter(s, at, stop, key)
-  local found = {}
-  local function one(kind, type, read)
-    return {
-      name = kind, wire = type,
-      read = function(first, last)
-        if found.kind then
-          json.refuse("the parameter %q has two values", json.shown(key))
-        end
-        found.kind, found.value = kind, read and read(first, last)
-      end,
-    }
-  end
-  local function number(first, last) return (wire.varint(s, first, last)) end
-  local function text(first, last) return wire.text(s, first, last, "a parameter") end
-  wire.walk(s, at, stop, "a parameter", {
-    one("bool", wire.VARINT, number),
-    one("int", wire.VARINT, number),
-    one("text", wire.BYTES, text),
-    one("double", wire.FIXED64),
-    one("unsigned", wire.VARINT, number),
-  })
-  return found.kind and found
-    or json.refuse("the parameter %q must be a text, a number or a boolean", json.shown(key))
-end
-
--- A field with a map of parameters; `rules[key](value)` checks one, other keys pass.
-local function parameters_field(s, rules)
-  local seen, counts = {}, {}
-  return {
-    name = "parameters", wire = wire.BYTES, many = true,
-    read = function(first, last)
-      count_up(counts, "parameters")
-      local entry = {}
-      wire.walk(s, first, last, "a parameter", {
-        wire.text_field(s, entry, "key", "the key of a parameter"),
-        {
-          name = "value", wire = wire.BYTES,
-          read = function(from, to) entry.first, entry.last = from, to end,
-        },
-      })
-      local key = entry.key or json.refuse("a parameter has no key")
-      if seen[key] then
-        json.refuse("parameters has the key %q twice", json.shown(key))
-      elseif find(key, "^shared_memory_") then
-        json.refuse("shared memory is not served here: send the tensors themselves")
-      end
-      seen[key] = true
-      local value = read_parameter(s, entry.first or 1, entry.last or 0, key)
-      if rules[key] then
-        rules[key](value)
-      end
-    end,
-  }
-end
-
-local function boolean(key)
-  return function(found)
-    if found.kind ~= "bool" then
-      json.refuse("the parameter %q must be true or false", key)
-    end
-  end
-end
-
-local function whole(key)
-  return function(found)
-    if found.kind ~= "unsigned" and (found.kind ~= "int" or found.value < 0) then
-      json.refuse("the parameter %s must be a whole number, 0 or more", key)
-    end
-  end
-end
-
-local REQUEST_RULES = {
-  priority = whole("priority"),
-  timeout = whole("timeout"),
-  sequence_start = boolean("sequence_start"),
-  sequence_end = boolean("sequence_end"),
-  sequence_id = function(found)
-    if found.kind ~= "text" then
-      whole("sequence_id")(found)
-    elseif #found.value > MAX_SEQUENCE_ID then
-      json.refuse("the parameter sequence_id has more than %d bytes", MAX_SEQUENCE_ID)
-    end
-  end,
-}
-
-local OUTPUT_RULES = {
-  classification = function(found)
-    -- Triton 2.51 ends when the output holds texts, and the edge cannot see what it holds.
-    whole("classification")(found)
-    if found.value ~= 0 then
-      json.refuse("classification is not served here: take the output and sort its values")
-    end
-  end,
-}
 
 -- The fields of InferTensorContents, counted into `found`; `budget` bounds what is read one by one.
 local function contents_fields(s, found, budget)
@@ -275,7 +171,7 @@ local function walk_output(s, first, last)
   local found = {}
   wire.walk(s, first, last, "an output", {
     wire.text_field(s, found, "name", "the name of an output"),
-    parameters_field(s, OUTPUT_RULES),
+    parameters_field(s, grpc_parameters.OUTPUT_RULES),
   })
   if not found.name or found.name == "" then
     json.refuse("an output has no name")
@@ -291,7 +187,7 @@ local function check_infer(s, at, found, most_numbers)
     name,
     version,
     wire.text_field(s, found, "id", "id"),
-    parameters_field(s, REQUEST_RULES),
+    parameters_field(s, grpc_parameters.REQUEST_RULES),
     {
       name = "inputs", wire = wire.BYTES, many = true,
       read = function(first, last)

@@ -10,8 +10,11 @@ from conf.site_daemons import EdgeSettings
 
 CONNECTIONS, REQUESTS = "connections_by_source", "requests_by_source"
 """Tables of client addresses: connections now and requests a second, and requests in flight."""
-_LUA = "strict_json tensor_data kserve_check grpc_message grpc_check grpc_version shadow_traffic"
-VALIDATOR = tuple(Path(__file__).with_name(f"{name}.lua") for name in _LUA.split())
+_LUA = (
+    *("strict_json", "tensor_data", "kserve_check"),
+    *("grpc_message", "grpc_parameters", "grpc_check", "grpc_version", "shadow_traffic"),
+)
+VALIDATOR = tuple(Path(__file__).with_name(f"{name}.lua") for name in _LUA)
 """The Lua files of the edge, in the order in which HAProxy loads them."""
 _SPARE_BYTES = 16_384
 """Of a buffer, for what HAProxy adds to a head, and its own bookkeeping."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from serving.fleet.report.drawing import timeline_svg
 from serving.fleet.report.measures import RolloutMeasures
-from serving.fleet.report.rollout_record import OPEN, RolloutRecord
+from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
 from serving.fleet.report.style import STYLE
 from serving.fleet.report.text import duration, escaped, utc
 from serving.fleet.report.way_back import title_sentence
@@ -29,6 +29,7 @@ _TONES = {
     "refused": "undo",
     "rolled-back": "undo",
     OPEN: "open",
+    CONTINUED: "open",
 }
 
 
@@ -89,6 +90,7 @@ def _facts(record: RolloutRecord, found: RolloutMeasures) -> str:
         ("digest", record.digest[:16] or "-"),
         ("rollout", record.rollout),
         *((("continues", record.resumes),) if record.resumes else ()),
+        *((("continued by", record.continued_by),) if record.continued_by else ()),
     )
     rows = "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in facts)
     return f'<dl id="facts">{rows}</dl>'

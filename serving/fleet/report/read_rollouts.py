@@ -7,10 +7,12 @@ wrong kind is left out, and costs nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from serving.fleet.report.rollout_record import (
+    CONTINUED,
     ENDS,
     OPEN,
     AnalysisRecord,
@@ -37,11 +39,12 @@ def rollout_records(
     for one in events:
         by_rollout.setdefault(one.rollout, []).append(one)
     entries = {entry.rollout: entry for entry in ledger}
-    return [
+    records = [
         _record(rollout, found, entries.get(rollout), ledger)
         for rollout, found in by_rollout.items()
         if any(one.event == STARTED and one.model and one.version for one in found)
     ]
+    return _with_successors(records)
 
 
 def seconds_of(at: str) -> float:
@@ -63,6 +66,26 @@ def event_text(event: str, content: Mapping[str, Any]) -> str:
     if not reason and isinstance(left, dict):
         reason = " ".join(str(sentence) for sentence in left.values())
     return f"{host}: {reason}" if host else reason
+
+
+def _with_successors(records: Sequence[RolloutRecord]) -> list[RolloutRecord]:
+    """The same records, each that left its hosts between two versions with its model's next: a
+    rollout takes over what the one before it touched, as `journal.open_rollout` reads it."""
+    found: list[RolloutRecord] = []
+    later: dict[str, RolloutRecord] = {}
+    for record in reversed(records):
+        after = later.get(record.model)
+        later[record.model] = record
+        if after and record.outcome in (OPEN, "manual-intervention"):
+            by = f"continued by {after.action} {after.rollout}"
+            record = replace(
+                record,
+                outcome=CONTINUED if record.outcome == OPEN else record.outcome,
+                outcome_reason="; ".join(one for one in (record.outcome_reason, by) if one),
+                continued_by=after.rollout,
+            )
+        found.append(record)
+    return found[::-1]
 
 
 def _record(
@@ -115,6 +138,7 @@ def _record(
         digest=_text(start.content, "digest"),
         strategy=_text(start.content, "strategy"),
         resumes=_text(start.content, "resumes"),
+        continued_by="",
         waves=_waves(start.content.get("waves")),
         steps=tuple(steps),
         routings=tuple(routings),

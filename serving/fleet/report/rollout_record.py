@@ -10,6 +10,8 @@ from serving.fleet.routing import Routing, VersionCounters
 ENDS = ("done", "prepared", "rolled-back", "refused", "incomplete", "manual-intervention")
 OPEN = "open"
 """The outcome of a rollout that has no end in the journal."""
+CONTINUED = "continued"
+"""The outcome of one that has none either, and that a later rollout of its model went on from."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ class NoteRecord:
 class RolloutRecord:
     """One rollout. Times are seconds since the epoch; `ended` is None while it has no end.
 
-    `outcome` is one of ENDS or OPEN, `hosts` are in the order of the plan, `hurt` are hosts that
-    could not be brought back and `left_out` those that were not touched, each with the reason.
-    `commit` is when the ledger took it, None for
-    one that it never took; `previous` the version in production before.
+    `outcome` is one of ENDS, OPEN or CONTINUED; `continued_by` is the rollout that took over what
+    this one left, empty where it left nothing or nothing came after it. `hosts` are in the order of
+    the plan, `hurt` are hosts that could not be brought back and `left_out` those that were not
+    touched, each with the reason. `commit` is when the ledger took it, None for one that it never
+    took; `previous` the version in production before.
     """
 
     rollout: str
@@ -88,6 +91,7 @@ class RolloutRecord:
     digest: str
     strategy: str
     resumes: str
+    continued_by: str
     waves: tuple[tuple[str, ...], ...]
     steps: tuple[StepRecord, ...] = ()
     routings: tuple[RoutingRecord, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.read_rollouts import seconds_of
-from serving.fleet.report.rollout_record import OPEN, RolloutRecord
+from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
 from serving.fleet.report.text import utc
 from serving.fleet.rollout.advice import version_back
 from serving.fleet.rollout.journal import history
@@ -29,6 +29,8 @@ def title_sentence(record: RolloutRecord, traffic: VersionCounters | None) -> st
         end = f"{what} is loaded on the hosts, and {before} serves as before"
     elif record.outcome == OPEN:
         end = f"The {record.action} of {what} has no end in the journal"
+    elif record.outcome == CONTINUED:
+        end = f"The {record.action} of {what} was cut off, and {record.continued_by} went on"
     elif record.commit is not None or record.action == "heal":
         end = f"{what} is in production{again}, but not on every host"
     else:

@@ -29,18 +29,19 @@ def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
     """Load the version beside what the host serves, and prove it and those of `beside` there.
 
     One of `beside` that does not answer rightly is restarted with its Triton, drained: it must be
-    a way back. What a restarted Triton serves stays as it was: what is persisted is what the host's
-    own watch holds it to, and a version on trial must not take a host down. Raises FleetError; the
-    host is then as far as it got.
+    a way back. What is persisted stays as it was, also where Triton is restarted: it is what a
+    crash would start and what the host's own watch holds it to, and a version on trial must take
+    no host down. Raises FleetError; the host is then as far as it got.
     """
     host, driver, versions = change.host, run.driver, change.prepared
     others = tuple(v for v in beside if v in versions and v != run.shipment.version)
     state = read(run, host)
-    fresh = change.restart or not state.alive or run.config.strategy == "restart"
+    lacks = run.shipment.version not in state.serving
+    fresh = change.restart or not state.alive or (run.config.strategy == "restart" and lacks)
     run.log_step(host, "install", str(run.shipment))
     driver.install(host, run.shipment)
     if fresh:
-        restart(run, change, versions)
+        restart(run, change)
     run.log_step(host, "load", version_names(versions))
     try:
         await_quiet(run, host)
@@ -82,7 +83,8 @@ def activate(run: RolloutRun, change: Change) -> None:
     if down or change.restart or (strategy == "restart" and not alone):
         run.log_step(host, "restart", "Triton, in maintenance at the edge")
         driver.set_maintenance(host)
-        driver.persist(host, versions, run.rollback)
+        if down:  # perhaps by what it starts with, and there is nothing that it could lose
+            driver.persist(host, versions, run.rollback)
         driver.restart(host)
     run.log_step(host, "load", version_names(versions))
     driver.serve(host, versions, run.rollback)
@@ -104,8 +106,9 @@ def activate(run: RolloutRun, change: Change) -> None:
     run.log_step(host, "healthy", detail)
 
 
-def restart(run: RolloutRun, change: Change, versions: tuple[int, ...]) -> None:
-    """Restart the Triton of a host with `versions`, out of traffic; it stays in maintenance.
+def restart(run: RolloutRun, change: Change, versions: tuple[int, ...] = ()) -> None:
+    """Restart the Triton of a host, out of traffic, and have it serve `versions`; without any it
+    serves what is persisted. The host stays in maintenance.
 
     Raises FleetError, without a change, for the last host of its region that takes traffic.
     """
@@ -113,7 +116,6 @@ def restart(run: RolloutRun, change: Change, versions: tuple[int, ...]) -> None:
     take_out(run, change)
     run.log_step(host, "restart", "Triton, in maintenance at the edge")
     driver.set_maintenance(host)
-    driver.persist(host, versions, rollback=True)
     driver.restart(host)
     if versions:
         driver.serve(host, versions, rollback=True)

@@ -168,6 +168,8 @@ def _mend(on: FleetPass, host: Host, state: HostState, good: set[str]) -> None:
         run.log_step(host, "staged", run.driver.stage(host, run.shipment, rollback=True))
         versions = served_set(on.target, before.served, on.fits(before))
         change = Change(host, before, versions, why, versions, restart=True, parked=True)
+        # None of these is on trial, and what it starts with may be what is wrong with it.
+        run.driver.persist(host, versions, rollback=True)
         prepare(run, change, versions if run.action == "heal" else ())
     except LeaseLost:
         raise

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from serving.fleet.errors import FleetRefusal, Unreachable
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState
 from serving.fleet.rollout.journal import Unfinished
+from serving.fleet.rollout.plan_refusals import (
+    refuse_empty_region,
+    refuse_older,
+    refuse_only_host,
+    refuse_unreadable,
+)
 from serving.fleet.rollout.records import Before
 from serving.fleet.rollout.rollout_config import RolloutConfig
 from serving.fleet.rollout.waves import waves
@@ -124,8 +129,8 @@ def make_plan(
     """
     out = dict(left_out or {})
     hosts = [host for host in fleet.hosts if host.name not in out]
-    _require_readable(hosts, states, routing)
-    _never_without(fleet, out, states)
+    refuse_unreadable(hosts, states, routing)
+    refuse_empty_region(fleet, out, states)
     before = _befores(hosts, states, unfinished)
     now = {edge: one for edge, one in routing.items() if isinstance(one, Routing)}
     base = {
@@ -154,9 +159,10 @@ def make_plan(
             edge = before[host.name].edge
             left = "" if edge == READY else f", left in {edge} as it was"
             unchanged.append((host, f"already serves {shipment.version}{left}"))
-    _never_older(shipment, changes, states)
+    changed = [change.host for change in changes]
+    refuse_older(shipment, changed, states)
     if config.strategy == "restart":
-        _never_empty(fleet, changes)
+        refuse_only_host(fleet, [one.host for one in changes if one.before.edge == READY])
     inherited = dict(unfinished.touched) if unfinished else {}
     # A host that was left half way comes first: until it is whole, its region is a host short.
     changes.sort(key=lambda change: change.host.name not in inherited)
@@ -270,53 +276,3 @@ def _change(
 def _same_interface(before: Before, shipment: Shipment) -> bool:
     config = before.config
     return config is not None and model_config.same_interface(config, shipment.config)
-
-
-def _require_readable(
-    hosts: Sequence[Host], states: Mapping[str, HostState], routing: Mapping[str, Routing | str]
-) -> None:
-    problems = {host.name: states[host.name].problem for host in hosts}
-    broken = {name: problem for name, problem in problems.items() if problem}
-    sentences = [one for one in routing.values() if isinstance(one, str)]
-    if broken:
-        raise Unreachable(
-            f"{' '.join(broken.values())} Nothing was changed. To go on without it: --skip "
-            f"{','.join(broken)}, or fab quarantine {next(iter(broken))} --reason '...'"
-        )
-    if sentences:
-        raise Unreachable(f"{' '.join(sentences)} Nothing was changed.")
-
-
-def _never_without(
-    fleet: Fleet, left_out: Mapping[str, str], states: Mapping[str, HostState]
-) -> None:
-    for region in fleet.regions:
-        taking = [h.name for h in region.hosts if states[h.name].edge == READY]
-        if taking and all(name in left_out for name in taking):
-            raise FleetRefusal(
-                f"{region.name} would be left without a host: {', '.join(taking)} shall be left "
-                "out. Nothing was changed. Bring another one up first: fab undrain HOST"
-            )
-
-
-def _never_older(
-    shipment: Shipment, changes: Sequence[Change], states: Mapping[str, HostState]
-) -> None:
-    for change in changes:
-        highest = states[change.host.name].highest
-        if highest is not None and highest > shipment.version:
-            raise FleetRefusal(
-                f"{change.host.name} has accepted {shipment.model}/{highest}, and {shipment} is "
-                f"older: that is a rollback. Nothing was changed. fab rollback --model "
-                f"{shipment.model} --version {shipment.version}"
-            )
-
-
-def _never_empty(fleet: Fleet, changes: Sequence[Change]) -> None:
-    for change in changes:
-        if len(fleet.region_of(change.host).hosts) < 2 and change.before.edge == READY:
-            raise FleetRefusal(
-                f"{change.host.name} is the only host of {change.host.region}: restarting its "
-                "Triton would leave the region without answers. Use --set rollout.strategy=load, "
-                "or add a host. Nothing was changed."
-            )

@@ -12,19 +12,15 @@ second way to write to a file that was found good, and the verifier refuses it.
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from conf.names import shown
 from serving.artifact.verify import BESIDE, Refused, plain_files
 from serving.fleet.errors import FleetError, FleetRefusal
-from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.driver import HostVerification
 from serving.fleet.shipment import Shipment
-from serving.fleet.ssh.ssh_client import ssh_command
+from serving.fleet.ssh.rsync import push
 from serving.fleet.ssh.verbs import HostVerbs, PackageRefused
 
 _VERIFY_S = 900
@@ -175,23 +171,6 @@ def check_room(host: str, facts: Facts, size: int, limits: TransferLimits, files
         )
 
 
-def rsync_argv(source: Path, host: Host, ssh: Ssh, name: str, kib_s: int) -> list[str]:
-    """Send the files named on standard input from a package into the folder `name` of staging.
-
-    By checksum, not by time and size: a part of an interrupted transfer may share both. Neither
-    times nor modes are sent: what is not ours there stays as it is.
-    """
-    address = f"[{host.address}]" if ":" in host.address else host.address
-    return [
-        "rsync", "--files-from=-", "--links", "--checksum", "--partial",
-        # New folders are their group's to clear; without --perms nothing that is there changes.
-        "--chmod=D775,F664", "--timeout=60", "--stats",
-        *([f"--bwlimit={kib_s}"] if kib_s else []),
-        "--rsh", ssh_command(ssh),
-        "--", f"{source}/", f"{ssh.transfer_user}@{address}:{name}/",
-    ]  # fmt: skip
-
-
 def stage(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool) -> str:
     """Have the verified package in the host's `packages/`, from here; returns how, for people.
 
@@ -246,12 +225,13 @@ def send(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback:
     Raises PackageRefused (the host then has nothing of it), FleetError, Unreachable.
     """
     beside = [name for name in BESIDE if (shipment.path / name).exists()]
-    sent = _rsync(verbs, shipment, beside, limits)
+    kib_s = limits.transfer_kib_s
+    sent = push(verbs.shell, shipment, beside, kib_s)
     lacking = _call(verbs, "missing", shipment, rollback)["files"]
     # A host chooses among the files of the package, and cannot name others of this machine.
     paths = [entry.path for entry in shipment.manifest.files if entry.path in lacking]
     if paths:
-        sent += _rsync(verbs, shipment, paths, limits)
+        sent += push(verbs.shell, shipment, paths, kib_s)
     _accept(verbs, shipment, rollback)
     return Arrival(f"{_mib(sent)} sent of {_mib(shipment.size)}, verified", sent)
 
@@ -289,26 +269,6 @@ def _same(host: str, digest: object, shipment: Shipment) -> None:
             "here",
             "changed-manifest",
         )
-
-
-def _rsync(
-    verbs: HostVerbs, shipment: Shipment, paths: Sequence[str], limits: TransferLimits
-) -> int:
-    """Run rsync for these files; returns the bytes it sent."""
-    shell, name = verbs.shell, f"{shipment.model}-{shipment.version}"
-    argv = rsync_argv(shipment.path, shell.host, shell.ssh, name, limits.transfer_kib_s)
-    done = subprocess.run(argv, capture_output=True, text=True, input="\n".join([*paths, ""]))
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[0] if lines else f"status {done.returncode}"
-        raise FleetError(
-            f"sending to {argv[-1]} failed: {reason}. Nothing was activated there, and what "
-            "arrived is kept: typed again, it goes on."
-        )
-    for line in done.stdout.splitlines():
-        if line.startswith("Total bytes sent:"):
-            return int(line.split(":")[1].replace(",", "").strip())
-    return 0
 
 
 def _mib(size: int) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +15,14 @@ from serving.fleet.routing import Routing
 BEGAN = datetime(2026, 11, 27, 12, 0, tzinfo=UTC).timestamp()
 EDGES = ("us-east", "us-west")
 WAVES = [["use1-a"], ["use1-b", "usw2-a"], ["usw2-b"]]
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A folder for a journal, in memory where that can be: every event of it is fsynced."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 class WrittenJournal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import io
 import json
 import re
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -24,17 +22,7 @@ from serving.fleet.cli.live import LiveView
 from serving.fleet.errors import FleetError
 from serving.fleet.rollout.engine import Outcome, RolloutConfig
 from serving.fleet.rollout.journal import Journal
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
+from tests.serving.fleet import simulated as sim
 
 
 @pytest.fixture

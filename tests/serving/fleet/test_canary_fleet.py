@@ -4,10 +4,6 @@ passes. The tests share one bed; each loads a version beside the one in producti
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 from omegaconf import OmegaConf
 
@@ -21,17 +17,7 @@ from serving.fleet.cli import command
 from serving.fleet.routing import Routing
 from serving.fleet.shipment import read_shipment
 from serving.fleet.ssh.ssh_driver import SshDriver
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-beds = _beside("bed")
+from tests.serving.fleet import bed as beds
 
 pytestmark = beds.MARKS
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from serving.fleet.errors import FleetError
@@ -15,24 +10,7 @@ from serving.fleet.rollout.advice import next_command, version_back
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.rollout.rollout_plan import Selection
 from serving.fleet.routing import Routing
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
-
-
-@pytest.fixture
-def folder():
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
-        yield Path(path)
+from tests.serving.fleet import simulated as sim
 
 
 @pytest.fixture

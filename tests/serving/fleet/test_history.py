@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from conf.errors import INCOMPLETE
 from serving.fleet.cli import picker
 from serving.fleet.cli.command import Controls
 from serving.fleet.cli.history import history_lines, history_table, rollout_history
@@ -26,21 +24,12 @@ from serving.fleet.cli.picker import (
 from serving.fleet.cli.watch import follow_rollout, running_rollout
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.journal_tail import JournalTail
+from serving.fleet.report.pages import find_rollout
 from serving.fleet.report.text import ago, duration
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.journal import ROLLOUTS
 from serving.fleet.rollout.records import LedgerEntry
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-journals = _beside("journals")
+from tests.serving.fleet import journals
 
 
 @pytest.fixture
@@ -68,6 +57,31 @@ def test_the_history_has_who_why_how_it_ended_and_how_long_it_took(written, on):
     assert [one.rollout for one in rollout_history(on, "toy", "1")] == ["r6"]
     lines = history_lines([newest, older])
     assert "rolled-back" in lines[0] and "better recall in the west" in lines[1]
+
+
+def test_a_killed_rollout_is_open_until_the_next_of_its_model_goes_on_from_it(written, on):
+    def ends():
+        rows = rollout_history(on, None, None)
+        return {row.rollout: (row.outcome, row.continued_by, row.outcome_reason) for row in rows}
+
+    written.start("r6", 6, 5)
+    written.journal.record("started", "other", model="other", version=1)
+    assert ends()["r6"] == ("open", "", "")
+    written.start("r7", 5, 5, action="rollback", resumes="r6")
+    assert ends()["r6"] == ("continued", "r7", "continued by rollback r7")
+    assert ends()["r7"] == ends()["other"] == ("open", "", "")
+    assert ends()["r5"] == ("done", "", ""), "an end of its own stays"
+    sentence, code = follow_rollout(
+        on, find_rollout(on.journal, "r6"), lambda *_: None, lambda: True, lambda _: None
+    )
+    assert code == INCOMPLETE and "was cut off, and r7 went on" in sentence
+    written.record(1, "done", "r7", 5)
+    written.failure("r8", stuck=True)
+    written.start("r9", 5, 5, action="heal")
+    written.record(1, "done", "r9", 5)
+    outcome, by, why = ends()["r8"]
+    assert (outcome, by) == ("manual-intervention", "r9") and why.endswith("; continued by heal r9")
+    assert "continued" in "".join(history_lines(rollout_history(on, None, None)))
 
 
 def test_a_reason_obeys_nobody_in_the_table(written, on):

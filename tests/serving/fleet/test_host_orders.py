@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,24 +15,7 @@ from serving.fleet.rollout.lease import hold
 from serving.fleet.rollout.production import point_alias
 from serving.fleet.rollout.rollout_config import RolloutConfig, host_count
 from serving.fleet.rollout.waves import waves
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
-
-
-@pytest.fixture
-def folder():
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
-        yield Path(path)
+from tests.serving.fleet import simulated as sim
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.waves import by_turns
 from serving.fleet.shipment import read_shipment
 from serving.fleet.ssh import transfer
+from serving.fleet.ssh.rsync import push
 from serving.fleet.ssh.ssh_driver import SshDriver
 
 pytestmark = [
@@ -110,7 +111,7 @@ def test_what_was_sent_before_the_controller_died_is_not_sent_again(made, driver
     shipment, host = shipment_of(made), driver.fleet.host("h1")
     verbs = driver._verbs(host)
     assert not transfer.is_ready(verbs, shipment, LIMITS, False)
-    transfer._rsync(verbs, shipment, ["version/weights.bin"], LIMITS)
+    push(verbs.shell, shipment, ["version/weights.bin"], 0)
     assert not transfer.is_ready(verbs, shipment, LIMITS, False)
     assert transfer.send(verbs, shipment, LIMITS, False).sent_bytes < 100_000
 

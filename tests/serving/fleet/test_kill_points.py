@@ -7,9 +7,6 @@ that status advises lead to where it says. A sample runs always; all of it with 
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -20,19 +17,11 @@ from serving.fleet.rollout.actions import production
 from serving.fleet.rollout.advice import next_command, version_back
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.routing import Routing
+from serving.triton import model_config
+from tests.serving.fleet import simulated as sim
+from tests.serving.fleet.journals import folder_in_memory
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
-
-KILLED = ("deploy", "rollback", "cold rollback", "heal", "undo", "swap")
+KILLED = ("deploy", "restart", "rollback", "cold rollback", "heal", "undo", "swap")
 NEXT = ("again", "rollback", "deploy", "heal")
 POINTS = 130
 """More than any of these rollouts has kill points."""
@@ -97,6 +86,8 @@ def start(driver, folder: Path, what: str, rollout: str = "killed"):
     """The rollout that is killed."""
     if what == "deploy":
         return sim.act(driver, folder, "deploy", 3, rollout, parallel=1)
+    if what == "restart":
+        return sim.act(driver, folder, "deploy", 3, rollout, strategy="restart", parallel=1)
     if what == "swap":
         return sim.act(
             driver, folder, "deploy", 3, rollout, package=sim.shipment(3, OTHER), parallel=1
@@ -164,6 +155,17 @@ def killed_at(driver, folder: Path, what: str, point: int, late: bool) -> bool:
     return False
 
 
+def starts_as_before(driver, folder: Path) -> None:
+    """Before the step to all requests a version on trial is nothing that a crashed Triton starts
+    with, and nothing that a host's own watch may take the host out for."""
+    events = Journal(folder).events("toy")
+    judged = {
+        one.host for one in events if one.version == 3 and one.content.get("step") == "persist"
+    }
+    for name, machine in driver.machines.items():
+        assert name in judged or 3 not in model_config.versions_in(machine.config), name
+
+
 def stays_whole(driver, swap: bool) -> None:
     """No client noticed: nobody was given an unproven version, no region was empty."""
     assert driver.outages == []
@@ -172,13 +174,13 @@ def stays_whole(driver, swap: bool) -> None:
 
 def check(what: str, command: str, point: int, late: bool) -> bool:
     """One cell of the matrix; False where the rollout has no such kill point."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        folder = Path(name)
+    with folder_in_memory() as folder:
         driver = prepared(folder)
         faulty = what == "heal"
         if not killed_at(driver, folder, what, point, late):
             return False
+        if what != "swap":
+            starts_as_before(driver, folder)
         found = Journal(folder).open_rollout("toy")
         if found:
             assert "fab " in next_command(found, production(Journal(folder), "toy"))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import json
 import re
-import sys
 import threading
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,17 +14,7 @@ from serving.fleet.report.measures import measures
 from serving.fleet.report.page import rollout_page
 from serving.fleet.report.pages import find_rollout
 from serving.fleet.report.prometheus import PrometheusClient
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-journals = _beside("journals")
+from tests.serving.fleet import journals
 
 
 @pytest.fixture

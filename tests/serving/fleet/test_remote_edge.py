@@ -7,17 +7,26 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from omegaconf import OmegaConf
 
 from conf import compose
 from conf.site_schema import Site, SiteEdgeSsh
-from serving.edge_host.installation import edge_files, edge_json, edge_key
+from serving.edge_host.installation import (
+    edge_files,
+    edge_json,
+    edge_key,
+    edge_log_command,
+    edge_log_files,
+)
 from serving.edge_host.machine import EdgeHome
 from serving.edge_host.names import ROUTES, STATES
 from serving.edge_host.requests import EdgeHostRefusal, parse_edge_request
@@ -25,14 +34,14 @@ from serving.fleet.bootstrap.host_pin import known_hosts_line
 from serving.fleet.cli.edge_configs import changed_lines, edge_lines, plan_lines
 from serving.fleet.errors import FleetError
 from serving.fleet.haproxy.edge import DRAIN, MAINT, READY, Edge
-from serving.fleet.haproxy.edge_config import haproxy_cfg
+from serving.fleet.haproxy.edge_config import haproxy_cfg, validator_at
 from serving.fleet.haproxy.edge_link import EdgeError, EdgeUnreachable
 from serving.fleet.haproxy.request_rules import VALIDATOR
 from serving.fleet.inventory import FleetEdge, Ssh, fleet_from
 from serving.fleet.routing import Routing
 from serving.fleet.ssh.edge_rollout import edge_change, roll_edge
 from serving.fleet.ssh.remote_edge import RemoteEdge, edge_of
-from tests.serving.fleet.bed import free_port, make_key
+from tests.serving.fleet.bed import REPO, free_port, make_key
 from tests.serving.fleet.edge_bed import REGION
 from tests.serving.fleet.edge_hosts import HostsBed, running_hosts, until
 
@@ -48,15 +57,19 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostsBed]:
         yield made
 
 
+def install(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 @pytest.fixture(scope="module")
 def place(bed: HostsBed) -> Iterator[FleetEdge]:
     """The edge's machine: root's files, and sshd with the deploy key's one command."""
     folder, port = bed.folder, free_port()
     etc = folder / "etc"
-    for name, text in edge_files().items():
-        path = etc / "edge" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    install(etc / "edge", edge_files())
     home = EdgeHome(
         haproxy="/usr/sbin/haproxy", config=folder / "haproxy.cfg", state=folder,
         socket=folder / "s.sock", master=folder / "master.sock",
@@ -223,11 +236,136 @@ def test_fab_shows_what_differs_and_rolls_it_out(
     roll_edge(edge_change(same, served))
 
 
+@dataclass(frozen=True)
+class TypedFab:
+    """`fab` as a person types it, on the bed's site with its files in `folder`: its eastern edge is
+    reached by SSH, its western one is root's on this machine."""
+
+    folder: Path
+    site: Site
+
+    @property
+    def west(self) -> Path:
+        return self.folder / "haproxy-us-west.cfg"
+
+    @property
+    def overrides(self) -> list[str]:
+        site = self.site
+        hosts = {name: vars(host) for name, host in site.hosts.items()}
+        edges = {
+            name: {key: value for key, value in vars(edge).items() if value and key != "ssh"}
+            for name, edge in site.edges.items()
+        }
+        way = site.edges[REGION].ssh
+        assert way
+        edges[REGION]["ssh"] = {key: value for key, value in vars(way).items() if value}
+        ports = ("triton_http", "triton_grpc", "host_agent")
+        return [
+            *(
+                f"~site.{key}.{name}"
+                for key in ("hosts", "edges")
+                for name in compose("site").site[key]
+            ),
+            f"+site.hosts={_inline(hosts)}",
+            f"+site.edges={_inline(edges)}",
+            *(f"site.ports.{name}={getattr(site.ports, name)}" for name in ports),
+            *(f"site.edge.{key}={value}" for key, value in vars(site.edge).items()),
+            f"site.groups.edge={site.groups.edge}",
+            f"site.paths.edge_log={site.paths.edge_log}",
+            f"site.paths.etc={self.folder}",
+            f"site.paths.journal={self.folder}/journal",
+            *(
+                f"site.paths.{key}={getattr(site.paths, key)}"
+                for key in ("deploy_key", "known_hosts")
+            ),
+        ]
+
+    def edges(self, *words: str, change: str = "") -> subprocess.CompletedProcess[str]:
+        sets = [*self.overrides, *([change] if change else [])]
+        return subprocess.run(
+            [sys.executable, "-m", "fabric", "edges", *words]
+            + [part for text in sets for part in ("--set", text)],
+            cwd=REPO, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+def _inline(value: object) -> str:
+    """A mapping as an override has it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_inline(one)}" for key, one in value.items()) + "}"
+    return str(value)
+
+
+@pytest.fixture
+def fab(bed: HostsBed, place: FleetEdge, tmp_path: Path) -> TypedFab:
+    assert place.ssh
+    site = on_its_own_machine(bed, place)
+    paths = replace(site.paths, deploy_key=place.ssh.key, known_hosts=place.ssh.known_hosts)
+    made = TypedFab(tmp_path, replace(site, paths=paths))
+    made.west.write_text(haproxy_cfg(site, "us-west", validator_at(tmp_path)))
+    return made
+
+
+def test_fab_edges_is_typed_and_ends_with_its_exit_code(
+    edge: Edge, bed: HostsBed, fab: TypedFab
+) -> None:
+    first = link_of(edge).read_config()
+    edge.route("toy", Routing(7))
+    done = fab.edges("--roll", "--json", change="site.edge.max_queue=79")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert all(one["lines"] and not one["problem"] for one in shown.values())
+    assert list(shown) == [REGION, "us-west"]
+    assert "installed, reloaded, and a client was answered" in done.stderr
+    assert "root's on this machine: scripts/site up" in done.stderr
+    rolled = link_of(edge).read_config()
+    assert "queue(triton) ge 79" in rolled and edge.routing("toy") == Routing(7)
+
+    kept = fab.edges("--roll", "--json", change=f"site.edges.{REGION}.ssh.etc=/nowhere")
+    assert (kept.returncode, kept.stdout) == (1, ""), kept.stderr
+    assert "HAProxy refuses the config" in kept.stderr
+    assert link_of(edge).read_config() == rolled and edge.routing("toy") == Routing(7)
+    assert bed.client.post("toy", b'{"inputs":[]}').status == 200
+
+    fab.west.unlink()
+    partly = fab.edges("--roll")
+    assert partly.returncode == 3 and f"{REGION} has the new config." in partly.stderr
+    assert "haproxy-us-west.cfg: No such file" in partly.stderr
+    assert link_of(edge).read_config() == first
+
+
 def test_an_edge_that_cannot_be_read_is_a_sentence(bed: HostsBed, place: FleetEdge) -> None:
     site = replace(bed.site, paths=replace(bed.site.paths, etc=bed.folder / "none"))
     away = edge_change(site, replace(place, ssh=None))
     assert re.search(r"us-east: .*haproxy-us-east.cfg: No such file", away.problem)
     assert edge_lines([away]) == [away.problem] and plan_lines([away]) == []
+
+
+def test_the_machine_shows_its_request_log_to_prometheus(edge: Edge, bed: HostsBed) -> None:
+    edge.route("toy", Routing(7))
+    install(bed.folder / "etc" / "edge-log", edge_log_files())
+    port, site = free_port(), bed.site
+    command = edge_log_command(
+        bed.folder / "etc", site.paths.edge_log, bed.folder, REGION, "127.0.0.1", port, (0.3, 1)
+    )
+    # The system's python needs python3-prometheus-client, which a machine of the tests may lack.
+    program = subprocess.Popen([sys.executable, *command[1:]])
+    try:
+
+        def counted(series: str) -> float:
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+                found = re.search(rf"^{re.escape(series)} (.+)$", page.read().decode(), re.M)
+                return float(found[1]) if found else -1.0
+            return -1.0
+
+        requests = f'lockgate_requests_total{{model="toy",region="{REGION}"}}'
+        until(lambda: counted(requests) == 0)
+        until(lambda: bool(bed.answering(times=1)) and counted(requests) > 0)
+        bucket = "lockgate_version_request_duration_seconds_bucket"
+        assert counted(f'{bucket}{{le="+Inf",model="toy",region="{REGION}",version="7"}}') > 0
+    finally:
+        program.terminate()
+        program.wait()
 
 
 @pytest.mark.parametrize(

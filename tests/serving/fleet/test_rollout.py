@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,31 +14,8 @@ from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.lease import hold
 from serving.fleet.rollout.rollout_config import Outcome
 from serving.fleet.routing import Routing
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
-
-
-@contextmanager
-def journal_folder():
-    """A folder for one example; in memory where that can be, for every event is fsynced."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def tmp_path():
-    with journal_folder() as folder:
-        yield folder
+from tests.serving.fleet import simulated as sim
+from tests.serving.fleet.journals import folder_in_memory
 
 
 def deploy(driver, folder: Path, version: int, rollout: str = "r1", **options) -> Outcome:
@@ -54,9 +27,9 @@ def serving(driver) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("strategy", ["load", "restart"])
-def test_every_host_ends_with_the_new_version_and_the_one_before(tmp_path, strategy):
+def test_every_host_ends_with_the_new_version_and_the_one_before(folder, strategy):
     driver = sim.serving_fleet((1,))
-    assert deploy(driver, tmp_path, 2, strategy=strategy).kind == "done"
+    assert deploy(driver, folder, 2, strategy=strategy).kind == "done"
     assert serving(driver) == {(1, 2)}
     assert {machine.edge for machine in driver.machines.values()} == {"ready"}
     assert driver.outages == [] and driver.unproven == []
@@ -65,9 +38,9 @@ def test_every_host_ends_with_the_new_version_and_the_one_before(tmp_path, strat
         assert planning.model_config.versions_in(machine.config) == (1, 2)
 
 
-def test_the_canary_is_whole_before_any_other_host_is_touched(tmp_path):
+def test_the_canary_is_whole_before_any_other_host_is_touched(folder):
     driver = sim.serving_fleet((1,))
-    deploy(driver, tmp_path, 2)
+    deploy(driver, folder, 2)
     changes = [change for change in driver.changes if not change.startswith("stage")]
     first_other = next(n for n, change in enumerate(changes) if not change.endswith("e0"))
     whole = ["install e0", "serve e0", "check e0", "check e0"]
@@ -75,30 +48,30 @@ def test_the_canary_is_whole_before_any_other_host_is_touched(tmp_path):
     assert not any("drain" in change or "park" in change for change in changes)
 
 
-def test_a_second_run_changes_nothing_and_says_so(tmp_path):
+def test_a_second_run_changes_nothing_and_says_so(folder):
     driver = sim.serving_fleet((1,))
-    deploy(driver, tmp_path, 2)
+    deploy(driver, folder, 2)
     driver.arm(None)
-    assert deploy(driver, tmp_path, 2, "r2").kind == "unchanged"
+    assert deploy(driver, folder, 2, "r2").kind == "unchanged"
     assert driver.changes == []
 
 
-def test_a_refused_package_touches_no_host(tmp_path):
+def test_a_refused_package_touches_no_host(folder):
     driver = sim.serving_fleet((1,))
     before = driver.snapshot()
     driver.arm(3)
-    outcome = deploy(driver, tmp_path, 2)
+    outcome = deploy(driver, folder, 2)
     assert outcome.kind == "refused" and "stage failed" in outcome.reason
     assert driver.snapshot() == before
     assert all(change.startswith("stage") for change in driver.changes)
-    assert Journal(tmp_path).unfinished("toy") is None
+    assert Journal(folder).unfinished("toy") is None
 
 
-def test_wrong_answers_on_the_canary_bring_it_back_and_spare_the_rest(tmp_path):
+def test_wrong_answers_on_the_canary_bring_it_back_and_spare_the_rest(folder):
     driver = sim.serving_fleet((1,))
     before = driver.snapshot()
     driver.wrong = {2}
-    outcome = deploy(driver, tmp_path, 2)
+    outcome = deploy(driver, folder, 2)
     assert outcome.kind == "rolled-back" and "golden example" in outcome.reason
     assert driver.snapshot() == before
     touched = {c.split()[-1] for c in driver.changes if not c.startswith(("stage", "route"))}
@@ -107,53 +80,53 @@ def test_wrong_answers_on_the_canary_bring_it_back_and_spare_the_rest(tmp_path):
     assert driver.unproven == [], "nobody was given the bad version"
 
 
-def test_a_host_that_an_operator_took_out_stays_out(tmp_path):
+def test_a_host_that_an_operator_took_out_stays_out(folder):
     driver = sim.serving_fleet((1,))
     driver.machines["e1"].edge = "maint"
-    assert deploy(driver, tmp_path, 2).kind == "done"
+    assert deploy(driver, folder, 2).kind == "done"
     assert driver.machines["e1"].edge == "maint"
     assert driver.machines["e1"].serving == (1, 2)
 
 
-def test_the_last_host_of_a_region_is_loaded_without_being_drained(tmp_path):
+def test_the_last_host_of_a_region_is_loaded_without_being_drained(folder):
     driver = sim.serving_fleet((1,), east=1, west=0)
-    assert deploy(driver, tmp_path, 2).kind == "done"
+    assert deploy(driver, folder, 2).kind == "done"
     assert driver.outages == [] and "drain e0" not in driver.changes
 
 
-def test_the_last_host_of_a_region_is_never_restarted(tmp_path):
+def test_the_last_host_of_a_region_is_never_restarted(folder):
     driver = sim.serving_fleet((1,), east=1, west=0)
     with pytest.raises(FleetError, match="only host of us-east"):
-        deploy(driver, tmp_path, 2, strategy="restart")
+        deploy(driver, folder, 2, strategy="restart")
     assert serving(driver) == {(1,)}
 
 
-def test_a_host_whose_triton_is_down_is_restarted_and_healed(tmp_path):
+def test_a_host_whose_triton_is_down_is_restarted_and_healed(folder):
     driver = sim.serving_fleet((1, 2))
     driver.machines["w1"].alive = False
-    assert deploy(driver, tmp_path, 2).kind == "done"
+    assert deploy(driver, folder, 2).kind == "done"
     assert driver.machines["w1"].alive and driver.machines["w1"].serving == (1, 2)
 
 
-def test_the_first_deployment_of_a_model_is_undone_to_nothing(tmp_path):
+def test_the_first_deployment_of_a_model_is_undone_to_nothing(folder):
     driver = sim.serving_fleet(())
     driver.wrong = {1}
-    assert deploy(driver, tmp_path, 1).kind == "rolled-back"
+    assert deploy(driver, folder, 1).kind == "rolled-back"
     assert serving(driver) == {()}
     assert {machine.config for machine in driver.machines.values()} == {None}
 
 
-def test_a_host_that_cannot_be_brought_back_is_named_and_the_next_run_tries_again(tmp_path):
+def test_a_host_that_cannot_be_brought_back_is_named_and_the_next_run_tries_again(folder):
     driver = sim.serving_fleet((1,))
     before = driver.snapshot()
     driver.wrong = {1, 2}
-    outcome = deploy(driver, tmp_path, 2)
+    outcome = deploy(driver, folder, 2)
     assert outcome.kind == "manual-intervention" and list(outcome.stuck) == ["e0"]
     assert driver.machines["e0"].edge != "ready"
     driver.wrong = set()
     with pytest.raises(FleetError, match="fab rollback --model toy --version 1"):
-        deploy(driver, tmp_path, 1, "r2")
-    assert sim.act(driver, tmp_path, "rollback", 1, "r2").kind == "done"
+        deploy(driver, folder, 1, "r2")
+    assert sim.act(driver, folder, "rollback", 1, "r2").kind == "done"
     assert driver.snapshot() == before
 
 
@@ -166,7 +139,7 @@ strategies = st.sampled_from(["load", "restart"])
     step=steps, late=st.booleans(), strategy=strategies, before=st.sampled_from([(), (1,), (1, 2)])
 )
 def test_whatever_fails_the_fleet_is_as_before_or_done(step, late, strategy, before):
-    with journal_folder() as folder:
+    with folder_in_memory() as folder:
         driver = sim.serving_fleet(before)
         first = driver.snapshot()
         driver.arm(step, late)
@@ -187,7 +160,7 @@ def test_whatever_fails_the_fleet_is_as_before_or_done(step, late, strategy, bef
 @settings(max_examples=80, deadline=None)
 @given(step=steps, late=st.booleans(), strategy=strategies, again=strategies)
 def test_a_killed_controller_is_continued_by_running_again(step, late, strategy, again):
-    with journal_folder() as folder:
+    with folder_in_memory() as folder:
         driver = sim.serving_fleet((1,))
         driver.arm(step, late, kill=True)
         try:
@@ -207,7 +180,7 @@ def test_a_killed_controller_is_continued_by_running_again(step, late, strategy,
 @settings(max_examples=80, deadline=None)
 @given(step=steps, late=st.booleans(), then=steps, strategy=strategies)
 def test_killed_and_then_failed_goes_back_to_before_the_first_try(step, late, then, strategy):
-    with journal_folder() as folder:
+    with folder_in_memory() as folder:
         driver = sim.serving_fleet((1,))
         first = driver.snapshot()
         driver.arm(step, late, kill=True)
@@ -225,7 +198,7 @@ def test_killed_and_then_failed_goes_back_to_before_the_first_try(step, late, th
 @settings(max_examples=50, deadline=None)
 @given(step=steps, late=st.booleans())
 def test_killed_and_then_another_version_is_deployed(step, late):
-    with journal_folder() as folder:
+    with folder_in_memory() as folder:
         driver = sim.serving_fleet((1,))
         driver.arm(step, late, kill=True)
         try:
@@ -238,16 +211,16 @@ def test_killed_and_then_another_version_is_deployed(step, late):
             assert Journal(folder).unfinished("toy") is None
 
 
-def test_two_controllers_are_told_apart(tmp_path):
+def test_two_controllers_are_told_apart(folder):
     from serving.fleet.rollout.lease import Locked
 
     driver = sim.serving_fleet((1,))
-    with hold(tmp_path, "deploy toy/9", 30), pytest.raises(Locked, match="toy/9"):
-        deploy(driver, tmp_path, 2)
+    with hold(folder, "deploy toy/9", 30), pytest.raises(Locked, match="toy/9"):
+        deploy(driver, folder, 2)
     assert driver.changes == []
 
 
-def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
+def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(folder):
     from serving.fleet.rollout.lease import LeaseLost
 
     driver = sim.serving_fleet((1,))
@@ -255,16 +228,16 @@ def test_a_controller_that_lost_its_lease_stops_and_does_not_undo(tmp_path):
 
     def taken_over(host, shipment):
         install(host, shipment)
-        (tmp_path / "lease.json").unlink()
+        (folder / "lease.json").unlink()
 
     driver.install = taken_over
     with pytest.raises(LeaseLost):
-        deploy(driver, tmp_path, 2)
+        deploy(driver, folder, 2)
     assert driver.changes[-1] == "install e0"
-    assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
+    assert Journal(folder).unfinished("toy").touched.keys() == {"e0"}
 
 
-def test_a_host_that_saw_a_newer_controller_refuses_and_nothing_is_undone(tmp_path):
+def test_a_host_that_saw_a_newer_controller_refuses_and_nothing_is_undone(folder):
     from serving.fleet.rollout.lease import LeaseLost
 
     driver = sim.serving_fleet((1,))
@@ -277,16 +250,16 @@ def test_a_host_that_saw_a_newer_controller_refuses_and_nothing_is_undone(tmp_pa
 
     driver.install = newer_elsewhere
     with pytest.raises(LeaseLost, match="has seen the controller 7"):
-        deploy(driver, tmp_path, 2)
+        deploy(driver, folder, 2)
     assert touched == ["e0"]
     assert [change for change in driver.changes if not change.startswith("stage")] == ["install e0"]
-    assert Journal(tmp_path).unfinished("toy").touched.keys() == {"e0"}
+    assert Journal(folder).unfinished("toy").touched.keys() == {"e0"}
 
 
 @pytest.mark.parametrize(
     ("step", "code", "kind"), [("stage", 130, "refused"), ("serve", 130, "rolled-back")]
 )
-def test_ctrl_c_undoes_and_ends_with_its_own_code(tmp_path, monkeypatch, step, code, kind):
+def test_ctrl_c_undoes_and_ends_with_its_own_code(folder, monkeypatch, step, code, kind):
     driver = sim.serving_fleet((1,))
     before = {name: machine.serving for name, machine in driver.machines.items()}
     plain = getattr(driver, step)
@@ -296,6 +269,6 @@ def test_ctrl_c_undoes_and_ends_with_its_own_code(tmp_path, monkeypatch, step, c
         raise KeyboardInterrupt
 
     monkeypatch.setattr(driver, step, interrupted)
-    outcome = deploy(driver, tmp_path, 2, parallel=1)
+    outcome = deploy(driver, folder, 2, parallel=1)
     assert (outcome.kind, outcome.exit_code) == (kind, code)
     assert {name: machine.serving for name, machine in driver.machines.items()} == before

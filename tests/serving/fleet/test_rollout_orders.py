@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,17 +12,8 @@ from serving.fleet.canary.verdict import Verdict
 from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.orders import give_order
 from serving.fleet.routing import Routing
+from tests.serving.fleet import simulated as sim
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
 STEPS = (10, 50, 100)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -17,19 +14,11 @@ from serving.fleet.report.pages import find_rollout, read_rollouts, write_page
 from serving.fleet.report.prometheus import CLIENTS_FAULT, PrometheusClient
 from serving.fleet.routing import Routing
 from serving.observe.collectors.edge_log import CLIENT_REASONS
+from tests.serving.fleet import journals
 
 NOBODY = PrometheusClient("")
 
 
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-journals = _beside("journals")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = (
     "<img src=x onerror=alert(1)>\"'</title><script>document.title='taken'</script>\x1b[2J\ud800"
@@ -132,6 +121,19 @@ def test_a_rollout_without_an_end_is_no_success(written):
     written.start("r7", 7, 5)
     dom = Dom(page(written, "r7"))
     assert dom.text("h1", **{"class": "open"}) == ("The deploy of toy/7 has no end in the journal.")
+
+
+def test_a_killed_rollout_names_the_one_that_went_on(written):
+    written.start("r7", 7, 5)
+    written.start("r8", 7, 5, resumes="r7")
+    killed, next_one = Dom(page(written, "r7")), Dom(page(written, "r8"))
+    assert (
+        killed.text("h1", **{"class": "open"}) == "The deploy of toy/7 was cut off, and r8 went on."
+    )
+    assert killed.text("p", id="reason") == "continued by deploy r8"
+    assert "continued byr8" in killed.text("dl", id="facts")
+    assert "continuesr7" in next_one.text("dl", id="facts")
+    assert "continued by" not in next_one.text("dl", id="facts")
 
 
 def test_a_rollout_in_the_ledger_is_done_without_its_last_line(written):

@@ -14,6 +14,7 @@ from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Answer
+from serving.fleet.ssh.rsync import rsync_argv
 from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, parse_answer
 
 SSH = Ssh("lg-verify", "lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
@@ -36,7 +37,7 @@ class ScriptedShell:
 
 
 def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
-    argv = transfer.rsync_argv(Path("/store/toy/2"), HOST, SSH, "toy-2", 500)
+    argv = rsync_argv(Path("/store/toy/2"), HOST, SSH, "toy-2", 500)
     assert argv[-2:] == ["/store/toy/2/", "lg-host@127.0.0.11:toy-2/"]
     assert {"--checksum", "--files-from=-", "--bwlimit=500"} <= set(argv)
     shell = argv[argv.index("--rsh") + 1]
@@ -49,7 +50,7 @@ def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
 
 def test_an_ipv6_host_has_brackets():
     host = Host("a", "fd00::1", "us-east", 1)
-    assert transfer.rsync_argv(Path("/s"), host, SSH, "toy-2", 0)[-1] == "lg-host@[fd00::1]:toy-2/"
+    assert rsync_argv(Path("/s"), host, SSH, "toy-2", 0)[-1] == "lg-host@[fd00::1]:toy-2/"
 
 
 def test_a_verb_is_one_line_of_checked_words():

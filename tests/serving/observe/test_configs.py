@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,11 +20,14 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from conf import ConfigError, compose
 from conf.credentials import password_file
-from conf.site_schema import Site, site_config
+from conf.site_schema import Site, SiteEdgeSsh, site_config
+from serving.observe.collectors.edge_log import EdgeLog
 from serving.observe.prometheus_config import (
+    EDGE_LOG_METRICS,
     alertmanager_yml,
     amtool_http_file,
     amtool_http_yml,
@@ -125,16 +129,63 @@ FORGED = """\
 lockgate_train_loss 0.5
 lockgate_train_step{job="lockgate",run="another"} 7
 lockgate_release_total 1
-lockgate_requests_total{model="flights",region="us-east"} 9
+lockgate_requests_total{model="flights",region="us-west"} 9
 up 0
 up{job="node"} 0
 haproxy_server_status{proxy="triton",state="UP"} 0
 """
 
 
+def with_remote_edge(site: Site) -> Site:
+    """The site, its eastern edge on a machine of its own."""
+    way = SiteEdgeSsh("10.0.0.7", 22, "lockgate-edge", Path("/etc/lockgate-edge"))
+    east = replace(site.edges["us-east"], address="10.0.0.7", ssh=way)
+    return replace(site, edges={**site.edges, "us-east": east})
+
+
+def test_the_request_log_of_an_edge_elsewhere_is_scraped_there(site: Site, tmp_path: Path) -> None:
+    assert "edge_log" not in jobs(site), "an edge of this machine logs to the site's exporter"
+    elsewhere = with_remote_edge(site)
+    job = jobs(elsewhere)["edge_log"]
+    labels = {"job": "lockgate", "region": "us-east"}
+    assert job["static_configs"] == [{"targets": ["10.0.0.7:19201"], "labels": labels}]
+    assert job["sample_limit"] == jobs(site)["lockgate"]["sample_limit"]
+    if shutil.which("promtool"):
+        (tmp_path / "prometheus.yml").write_text(prometheus_yml(elsewhere))
+        (tmp_path / "rules.yml").write_text(rules_yml())
+        run("promtool", "check", "config", tmp_path / "prometheus.yml")
+
+
+def test_an_edge_elsewhere_exports_all_of_its_log_and_nothing_else() -> None:
+    registry = CollectorRegistry()
+    log = EdgeLog({"": "us-east"}, (0.3,), registry)
+    log.set_models(["toy"])
+    log.versions.count("us-east", "toy", "3", 0.1, failed=False)
+    names = {sample.name for family in registry.collect() for sample in family.samples}
+    shown = {name for name in names if not name.endswith("_created")}
+    kept = {name for name in names if re.fullmatch(EDGE_LOG_METRICS, name)}
+    assert kept == shown and len(kept) == 10
+    assert not re.fullmatch(EDGE_LOG_METRICS, "lockgate_release_total")
+
+
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is missing")
+@pytest.mark.parametrize(
+    ("name", "labels", "series"),
+    [
+        (
+            "train",
+            {"run": "mine"},
+            {("lockgate_train_loss", "mine"), ("lockgate_train_step", "mine"), ("up", "mine")},
+        ),
+        (
+            "edge_log",
+            {"job": "lockgate", "region": "us-east"},
+            {("lockgate_requests_total", "us-east"), ("up", "us-east")},
+        ),
+    ],
+)
 def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
-    site: Site, tmp_path: Path
+    site: Site, tmp_path: Path, name: str, labels: dict[str, str], series: set[tuple[str, str]]
 ) -> None:
     class Job(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -148,11 +199,11 @@ def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Job)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    train = jobs(site)["train"]
-    del train["http_sd_configs"]
-    target = {"targets": [f"127.0.0.1:{server.server_port}"], "labels": {"run": "mine"}}
-    train |= {"static_configs": [target], "scrape_interval": "1s", "scrape_timeout": "1s"}
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [train]}))
+    job = jobs(with_remote_edge(site))[name]
+    job.pop("http_sd_configs", None)
+    target = {"targets": [f"127.0.0.1:{server.server_port}"], "labels": labels}
+    job |= {"static_configs": [target], "scrape_interval": "1s", "scrape_timeout": "1s"}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -168,7 +219,7 @@ def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
             url = f"http://127.0.0.1:{port}/api/v1/query?query={query}"
             found: list[dict[str, str]] = []
             end = time.monotonic() + 30
-            while len(found) < 3 and time.monotonic() < end:
+            while len(found) < len(series) and time.monotonic() < end:
                 time.sleep(0.3)
                 with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as page:
                     found = [one["metric"] for one in json.load(page)["data"]["result"]]
@@ -176,12 +227,9 @@ def test_a_job_exports_its_own_metrics_under_its_own_labels_and_nothing_else(
             process.terminate()
             server.shutdown()
             server.server_close()
-    seen = sorted((one["__name__"], one["job"], one["run"]) for one in found)
-    assert seen == [
-        ("lockgate_train_loss", "train", "mine"),
-        ("lockgate_train_step", "train", "mine"),
-        ("up", "train", "mine"),
-    ]
+    (key,) = labels.keys() - {"job"}
+    assert {(one["__name__"], one[key]) for one in found} == series
+    assert {one["job"] for one in found} == {labels.get("job", name)}
     assert {one["instance"] for one in found} == set(target["targets"])
 
 
