@@ -112,13 +112,28 @@ class Journal:
 
     def quarantined(self) -> dict[str, str]:
         """The hosts that are kept out of traffic until `fab undrain`, each with the reason."""
+        return self._held_by("quarantined", ("unquarantined",))
+
+    def standby(self) -> dict[str, str]:
+        """The hosts that `fab scale` took out of traffic and may bring in again, with the reason.
+
+        A person's word about a host ends it: one that was drained or quarantined is no reserve.
+        """
+        return self._held_by("standby", ("admitted", "unquarantined", "quarantined", "drained"))
+
+    def _held_by(self, begins: str, ends: Container[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         for one in self.read_rollouts().entries:
-            if one.event == "quarantined":
+            if one.event == begins:
                 found[one.host] = str(one.content.get("reason", ""))
-            elif one.event == "unquarantined":
+            elif one.event in ends:
                 found.pop(one.host, None)
         return found
+
+    def instances(self, model: str) -> int | None:
+        """The number of instances that `fab scale` last gave `model`; None is as packaged."""
+        scaled = [one for one in self.events(model) if one.event == "scaled"]
+        return scaled[-1].content["instances"] if scaled else None
 
     def enter(self, action: str, rollout: str, **content: Any) -> None:
         """Append to the ledger what production is from now on."""
