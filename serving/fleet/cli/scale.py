@@ -125,21 +125,25 @@ def _ended(
     region: Region, hosts: int, moves: HostMoves, admitted: list[str], unfit: dict[str, str]
 ) -> str:
     out = [host.name for host in moves.out]
+    taking = hosts - moves.missing + len(admitted)
     if unfit:
-        taking = hosts - moves.missing + len(admitted)
         raise ScaledInPart(
-            f"{taking} of {hosts} hosts of {region.name} take traffic. Not fit, and out of it: "
+            f"{_taking(region, taking)}, {hosts} are ordered. Not fit, and out of it: "
             f"{' '.join(f'{name}: {why}' for name, why in unfit.items())}"
         )
     if not (out or admitted):
         return _unchanged(region, hosts)
     parts = [f"{', '.join(admitted)} came in"] if admitted else []
     parts += [f"{', '.join(out)} on standby"] if out else []
-    return f"{hosts} hosts of {region.name} take traffic: {'; '.join(parts)}."
+    return f"{_taking(region, taking)}: {'; '.join(parts)}."
 
 
 def _unchanged(region: Region, hosts: int) -> str:
-    return f"no change: {hosts} hosts of {region.name} take traffic."
+    return f"no change: {_taking(region, hosts)}."
+
+
+def _taking(region: Region, hosts: int) -> str:
+    return f"{hosts} host{' takes' if hosts == 1 else 's take'} traffic in {region.name}"
 
 
 def _scalable(on: Controls, model: str, instances: int | None) -> str:

@@ -68,8 +68,8 @@ def _instances(
     from serving.fleet.cli.command import only_model
     from serving.fleet.cli.scale import plan_instances, scale_instances
 
-    name = only_model(on.store, model, "scale")
     count = None if instances == _AS_PACKAGED else _number("instances", instances)
+    name = only_model(on.store, model, "scale")
     if plan:
         return plan_instances(on, name, count)
     return [scale_instances(on, name, count, reason, progress)]

@@ -19,9 +19,10 @@ from serving.fleet.routing import Routing
 
 Record = TypeVar("Record")
 ACTIONS = ("deploy", "rollback")
-_OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted", "standby", "admitted")
-_OF_THE_FLEET = ("locked", "unlocked", *_OF_ONE_HOST)
-_OF_A_HOST = ("step", "before", "proven", "parked", *_OF_ONE_HOST)
+OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted", "standby", "admitted")
+"""Words about one host, of a person or of `fab scale`; of a rollout too where it has a model."""
+_OF_THE_FLEET = ("locked", "unlocked", *OF_ONE_HOST)
+_OF_A_HOST = ("step", "before", "proven", "parked", *OF_ONE_HOST)
 
 
 @dataclass(frozen=True)

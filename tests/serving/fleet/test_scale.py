@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from invoke import Collection, Program
 
 from conf.errors import INCOMPLETE, REFUSED
-from serving.fleet.cli import command, host_commands, scale
+from serving.fleet.cli import command, host_commands, scale, scale_tasks
 from serving.fleet.cli.command import Controls
+from serving.fleet.cli.history import history_lines, rollout_history
 from serving.fleet.errors import FleetConfigError, FleetError, FleetRefusal
 from serving.fleet.rollout import host_orders
 from serving.fleet.rollout.host_orders import HostOrder
@@ -116,13 +119,13 @@ def site(folder, monkeypatch):
 
 
 def test_hosts_go_out_drained_and_come_back_in_the_same_places(site):
-    assert site.hosts(2, reason="night") == ("2 hosts of us-east take traffic: e3, e2 on standby.")
+    assert site.hosts(2, reason="night") == ("2 hosts take traffic in us-east: e3, e2 on standby.")
     assert site.taking == {"e0", "e1"} and site.on.journal.standby() == {
         "e2": "night",
         "e3": "night",
     }
     assert {site.driver.machines[name].edge for name in ("e2", "e3")} == {"drain"}
-    assert site.hosts(3) == "3 hosts of us-east take traffic: e2 came in."
+    assert site.hosts(3) == "3 hosts take traffic in us-east: e2 came in."
     assert site.taking == {"e0", "e1", "e2"} and site.standby == {"e3"}
     events = [one.event for one in site.on.journal.events() if one.host in ("e2", "e3")]
     assert [one for one in events if one in ("standby", "admitted")] == [
@@ -136,7 +139,7 @@ def test_what_is_as_ordered_is_not_touched(site):
     site.hosts(3)
     lines = len(site.on.journal.events())
     site.driver.changes.clear()
-    assert site.hosts(3) == "no change: 3 hosts of us-east take traffic."
+    assert site.hosts(3) == "no change: 3 hosts take traffic in us-east."
     assert site.instances(None) == "no change: every host has 1 instance of toy."
     assert site.driver.changes == [] and len(site.on.journal.events()) == lines
 
@@ -149,7 +152,7 @@ def test_a_plan_names_each_host_and_touches_none(site):
         "e2: brought to production, proven, into traffic", "where one is not fit: e3",
     ]  # fmt: skip
     assert scale.plan_hosts(site.on, "us-east", 2) == [
-        "no change: 2 hosts of us-east take traffic."
+        "no change: 2 hosts take traffic in us-east."
     ]
     assert scale.plan_instances(site.on, "toy", 2)[0] == "e0: 1 instance of toy, then 2"
     assert scale.plan_instances(site.on, "toy", 1) == [
@@ -240,7 +243,10 @@ def test_a_host_that_is_not_fit_stays_out_and_the_next_one_comes_in(site, fault)
         machine.reachable = False
     else:
         machine.alive, machine.doomed = False, {2}
-    with pytest.raises(ScaledInPart, match=r"3 of 3 hosts.*Not fit, and out of it: e2") as raised:
+    with pytest.raises(
+        ScaledInPart,
+        match=r"3 hosts take traffic in us-east, 3 are ordered.*Not fit, and out of it: e2",
+    ) as raised:
         site.hosts(3)
     assert raised.value.exit_code == INCOMPLETE
     assert site.taking == {"e0", "e1", "e3"} and machine.edge != "ready"
@@ -439,3 +445,33 @@ def test_the_choice_gives_the_number_and_takes_nobody_else(wanted, edges, standb
     assert len((ready - out) | into) == wanted >= 1
     assert not out & into and into <= standby
     assert not (out | into) & (others | quarantined)
+
+
+def test_history_has_who_scaled_what_and_why(site):
+    site.hosts(3, reason="night")
+    site.instances(2)
+    lines = history_lines(rollout_history(site.on, None, "2"))
+    assert re.search(r"scaled +toy 2 +ordered .*scale-\d+\n +2 instances$", lines[0])
+    assert re.search(r"standby +e3 +ordered .*host-\d+\n +night$", lines[1])
+    assert [row.action for row in rollout_history(site.on, "toy", "2")] == ["scaled", "deploy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "takes one of --instances and --hosts"),
+        (["--hosts", "2", "--instances", "2"], "takes one of --instances and --hosts"),
+        (["--hosts", "two", "--region", "us-east"], "--hosts with a number, not two"),
+        (["--hosts", "-1", "--region", "us-east"], "--hosts with a number, not -1"),
+        (["--instances", "1e3", "--model", "toy"], "--instances with a number, not 1e3"),
+    ],
+)
+def test_words_that_are_no_order_are_refused_with_what_to_type(
+    words, sentence, monkeypatch, capsys
+):
+    monkeypatch.setattr(command, "controls", lambda config: None)
+    program = Program(namespace=Collection(scale_tasks.scale))
+    with pytest.raises(SystemExit) as ended:
+        program.run(["fab", "scale", *words])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and sentence in said and "Type: fab scale --hosts 2" in said
