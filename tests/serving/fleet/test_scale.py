@@ -456,6 +456,34 @@ def test_history_has_who_scaled_what_and_why(site):
     assert [row.action for row in rollout_history(site.on, "toy", "2")] == ["scaled", "deploy"]
 
 
+def typed(*words: str) -> int:
+    """The exit code of `fab scale` with these words, as invoke has it."""
+    try:
+        Program(namespace=Collection(scale_tasks.scale)).run(["fab", "scale", *words])
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def test_the_commands_of_the_guide_do_what_it_says(site, monkeypatch, capsys):
+    monkeypatch.setattr(command, "controls", lambda config: site.on)
+    night = ("--hosts", "3", "--region", "us-east", "--reason", "night")
+    for words in (night, ("--model", "toy", "--instances", "2")):
+        assert typed(*words, "--plan") == 0
+    assert site.driver.changes == []
+    assert typed(*night) == typed("--model", "toy", "--instances", "2") == 0
+    assert site.taking == {"e0", "e1", "e2"} and site.driver.machines["e0"].loaded == 2
+    assert typed(*night) == typed("--model", "toy", "--instances", "default") == 0
+    assert typed("--hosts", "5", "--region", "us-east") == REFUSED
+    site.driver.machines["e3"].dead = site.driver.machines["e3"].doomed = {2}
+    assert typed("--hosts", "4", "--region", "us-east") == INCOMPLETE
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "e3: drained, on standby"
+    assert any(re.fullmatch(r" +\d+\.\d s  e3 +standby +night", line) for line in out)
+    assert "no change: 3 hosts take traffic in us-east." in out
+    assert "1 instance of toy on each of 4 hosts; 4 were changed." in out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -470,8 +498,5 @@ def test_words_that_are_no_order_are_refused_with_what_to_type(
     words, sentence, monkeypatch, capsys
 ):
     monkeypatch.setattr(command, "controls", lambda config: None)
-    program = Program(namespace=Collection(scale_tasks.scale))
-    with pytest.raises(SystemExit) as ended:
-        program.run(["fab", "scale", *words])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and sentence in said and "Type: fab scale --hosts 2" in said
+    code, said = typed(*words), capsys.readouterr().err
+    assert code == 2 and sentence in said and "Type: fab scale --hosts 2" in said
