@@ -6,7 +6,7 @@ Each raises ValueError("key=value: ..."), to which `conf.schema` adds the place 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -32,6 +32,16 @@ def check_address(key: str, address: str) -> None:
         named = len(address) <= 253 and all(map(HOST_LABEL.fullmatch, labels))
         if not named or labels[-1].isdigit():
             raise ValueError(f"{key}={address}: is neither an IP address nor a host name") from None
+
+
+def check_serving_host(name: str, address: str, training: Container[str]) -> None:
+    """Raise ValueError where a serving host is one of the nodes `training`, by name or address."""
+    for one in (name, address, address.split(".")[0]):
+        if one in training:
+            raise ValueError(
+                f"hosts.{name}={address}: {one} is a training node of the site's Slurm; a serving "
+                "host may not be one"
+            )
 
 
 def host_port(address: str, port: int) -> str:

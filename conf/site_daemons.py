@@ -127,6 +127,11 @@ class SiteSigning:
             raise ValueError("approvals=1: approvers names nobody who could approve")
 
 
+def training_nodes(count: int) -> tuple[str, ...]:
+    """The names of a site's `count` Slurm nodes: n1, n2, ..."""
+    return tuple(f"n{k}" for k in range(1, count + 1))
+
+
 @dataclass(frozen=True)
 class SiteSlurm:
     """The Slurm cluster: its names and the size of its nodes."""
@@ -166,9 +171,13 @@ class SiteTriton:
     """Time after which a golden question counts as answered wrongly."""
     http_threads: int
     """HTTP workers of one server."""
+    max_instances: int
+    """Instances that a model may be given on a host, 64 at most."""
 
     def __post_init__(self) -> None:
         check_at_least_one(vars(self))
+        if self.max_instances > 64:
+            raise ValueError(f"max_instances={self.max_instances}: must be 64 at most")
 
 
 @dataclass(frozen=True)

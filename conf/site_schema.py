@@ -19,6 +19,7 @@ from conf.site_checks import (
     check_distinct,
     check_names,
     check_ports,
+    check_serving_host,
     host_port,
     require_us_region,
 )
@@ -29,6 +30,7 @@ from conf.site_daemons import (
     SiteSigning,
     SiteSlurm,
     SiteTriton,
+    training_nodes,
 )
 
 
@@ -273,6 +275,7 @@ class Site:
                     f"hosts.{name}.region={host.region}: must be a region with an edge "
                     f"({', '.join(dict.fromkeys(regions.values()))})"
                 )
+            check_serving_host(name, host.address, training_nodes(self.slurm.nodes))
         check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
         ports = self._all_ports()
         check_ports(ports)

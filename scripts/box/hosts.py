@@ -243,6 +243,7 @@ def code_files(site: Site, host: str) -> list[File]:
         golden_timeout_s=site.triton.golden_timeout_s,
         logs=["/usr/bin/tail", "-n", "{lines}", str(triton_log(site, host))],
         approvals=site.signing.approvals,
+        max_instances=site.triton.max_instances,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
     return [*code, File(etc / "host.json", settings)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from conf.site_daemons import training_nodes
 from conf.site_schema import Site
 from scripts.box import mariadb, munge
 from scripts.box.probe import output_fault, succeeds
@@ -18,7 +19,7 @@ from scripts.box.program import File, Folder, Port, Program, Refusal
 
 def nodes(site: Site) -> list[str]:
     """The node names: n1, n2, ..."""
-    return [f"n{k}" for k in range(1, site.slurm.nodes + 1)]
+    return list(training_nodes(site.slurm.nodes))
 
 
 def etc(site: Site) -> Path:

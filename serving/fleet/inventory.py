@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.names import check_name, nearest, shown
-from conf.site_checks import check_address, check_names, check_ports, host_port
+from conf.site_checks import (
+    check_address,
+    check_names,
+    check_ports,
+    check_serving_host,
+    host_port,
+)
+from conf.site_daemons import training_nodes
 from serving.fleet.errors import FleetConfigError
 
 _OWN_SSH = ("port", "user", "transfer_user", "proxy_jump")
@@ -117,18 +124,19 @@ def fleet_from(config: DictConfig) -> Fleet:
     """The fleet of a composed `rollout` config (key `fleet`).
 
     Raises FleetConfigError for a missing or mistyped key, a host in a region without an edge, two
-    hosts with one address, and any serving host or edge outside the regions of the US.
+    hosts with one address, a host that is a training node of the site, and any serving host or edge
+    outside the regions of the US.
     """
     try:
         content: Any = OmegaConf.to_container(config.fleet, resolve=True, throw_on_missing=True)
-        return _build(content)
+        return _build(content, training_nodes(config.site.slurm.nodes))
     except (OmegaConfBaseException, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise FleetConfigError(f"conf/fleet or conf/site is incomplete: {reason}.") from error
 
 
-def _build(content: Mapping[str, Any]) -> Fleet:
-    hosts = [_host(name, entry, content) for name, entry in content["hosts"].items()]
+def _build(content: Mapping[str, Any], training: Container[str]) -> Fleet:
+    hosts = [_host(name, entry, content, training) for name, entry in content["hosts"].items()]
     ssh = _ssh(content["ssh"])
     edges = [_edge(name, entry, ssh) for name, entry in content["edges"].items()]
     served = list(dict.fromkeys(edge.region for edge in edges))
@@ -193,10 +201,13 @@ def _edge(name: str, entry: Mapping[str, Any], ssh: Ssh) -> FleetEdge:
     )
 
 
-def _host(name: str, entry: Mapping[str, Any], content: Mapping[str, Any]) -> Host:
+def _host(
+    name: str, entry: Mapping[str, Any], content: Mapping[str, Any], training: Container[str]
+) -> Host:
     try:
         host = check_name("the name of a host", str(name))
         check_address("address", str(entry["address"]))
+        check_serving_host(host, str(entry["address"]), training)
         return Host(
             name=host,
             address=str(entry["address"]),

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from serving.host import arrivals, leftovers, packages, repository, snapshots, state, wanted
+from serving.host import (
+    arrivals,
+    leftovers,
+    packages,
+    repository,
+    scaling,
+    snapshots,
+    state,
+    wanted,
+)
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.offers import offer_package
@@ -64,6 +73,7 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
         "control": running.fault,
         "work": state.work_in_hand(home),
         "memory_bytes": running.memory_bytes,
+        "max_instances": home.max_instances,
         "disk_free": _free_bytes(str(home.root)),
         "inodes_free": os.statvfs(home.root).f_favail,
         "shm_free": _free_bytes("/dev/shm"),
@@ -73,6 +83,7 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
             str(name): {
                 **_model_facts(home, str(name)),
                 "states": _by_text(running.states.get(str(name), {})),
+                "instances": running.instances.get(str(name)),
                 "golden": golden.get(str(name), {}),
             }
             for name in names
@@ -189,6 +200,14 @@ def _persist(home: HostHome, request: HostRequest) -> Content:
     return {}
 
 
+def _scale(home: HostHome, request: HostRequest) -> Content:
+    """Nothing is loaded: the next `serve` gives the number of instances to Triton."""
+    model, count = request.arguments
+    assert count is None or isinstance(count, int)
+    scaling.scale_model(home, str(model), count)
+    return {}
+
+
 def _made_ready(home: HostHome, request: HostRequest) -> tuple[str, tuple[int, ...]]:
     model, versions = request.arguments
     assert isinstance(model, str) and isinstance(versions, tuple)
@@ -287,6 +306,7 @@ _ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
     "install": _install,
     "serve": _serve,
     "persist": _persist,
+    "scale": _scale,
     "withdraw": _withdraw,
     "restart": _restart,
     "proven": _proven,

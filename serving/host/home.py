@@ -20,7 +20,7 @@ class HostHome:
     `http` is the (address, port) of Triton's inference, `agent` that of the host's verdict on its
     answers. Golden questions come every `golden_interval_s`, and one that is not answered within
     `golden_timeout_s` is a wrong answer. `logs` is the command that shows the last `{lines}` lines
-    of Triton's log.
+    of Triton's log. A model has at most `max_instances` instances here.
     """
 
     root: Path
@@ -35,6 +35,7 @@ class HostHome:
     golden_timeout_s: float
     logs: tuple[str, ...]
     approvals: int = 0
+    max_instances: int = 1
 
     @property
     def staging(self) -> Path:
@@ -102,6 +103,7 @@ def settings_json(
     golden_timeout_s: float,
     logs: list[str],
     approvals: int = 0,
+    max_instances: int = 1,
 ) -> str:
     """The text of etc/host.json; see `HostHome`."""
     values = {
@@ -116,6 +118,7 @@ def settings_json(
         "golden_timeout_s": golden_timeout_s,
         "logs": logs,
         "approvals": approvals,
+        "max_instances": max_instances,
     }
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
@@ -136,6 +139,7 @@ def read_home(root: Path) -> HostHome:
         float(values["golden_timeout_s"]),
         tuple(values["logs"]),
         int(values["approvals"]),
+        int(values["max_instances"]),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from serving.artifact.durable import replace_file, sync_path
 from serving.artifact.verify import MANIFEST, Refused, file_sha256, plain_files
+from serving.host import state
 from serving.host.errors import HostRefusal
 from serving.host.home import HostHome
 from serving.host.packages import verified_package
@@ -81,11 +82,15 @@ def difference(
 
 
 def config_text(home: HostHome, model: str, versions: tuple[int, ...]) -> str:
-    """The config.pbtxt that serves `versions`, from the highest one's verified package."""
-    from serving.triton.model_config import with_versions
+    """The config.pbtxt that serves `versions`, from the highest one's verified package.
 
-    package = home.package(model, max(versions))
-    return with_versions((package / CONFIG).read_text(encoding="utf-8"), versions)
+    The number of instances is this host's, where it was given one.
+    """
+    from serving.triton.model_config import with_instances, with_versions
+
+    text = (home.package(model, max(versions)) / CONFIG).read_text(encoding="utf-8")
+    count = state.instances(home, model)
+    return with_versions(text if count is None else with_instances(text, count), versions)
 
 
 def persist(home: HostHome, model: str, versions: tuple[int, ...]) -> None:

@@ -17,11 +17,14 @@ from serving.host.errors import HostRefusal
 
 MAX_TIMEOUT_S = 3600
 MAX_LINES = 1000
+MAX_INSTANCES = 64
+"""Of one model on any host; a host's own limit may be lower."""
 NONCE = re.compile(r"[0-9a-f]{16,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 NONE = "none"
 ALL = "all"
+PACKAGED = "packaged"
 
 
 def _model(word: str) -> str:
@@ -51,6 +54,13 @@ def _lines(word: str) -> int:
     number = _version(word)
     if number > MAX_LINES:
         raise HostRefusal("request", f"{number} lines are too many: {MAX_LINES} at most")
+    return number
+
+
+def _instances(word: str) -> int | None:
+    number = None if word == PACKAGED else _version(word)
+    if number is not None and number > MAX_INSTANCES:
+        raise HostRefusal("request", f"{number} instances are too many: {MAX_INSTANCES} at most")
     return number
 
 
@@ -96,6 +106,7 @@ VERBS: dict[str, Verb] = {
     "install": Verb((_model, _version)),
     "serve": Verb((_model, _versions)),
     "persist": Verb((_model, _versions)),
+    "scale": Verb((_model, _instances)),
     "withdraw": Verb((_model,)),
     "restart": Verb(()),
     "proven": Verb((_model, _version)),

@@ -9,12 +9,17 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from serving.host import repository
 from serving.host.home import HostHome
 from serving.triton.process_memory import command_words, tree_bytes, tree_pids
 from serving.triton.server import TritonError
+
+if TYPE_CHECKING:
+    from serving.triton.grpc_client import TritonClient
 
 _ANSWER_S = 3.0
 _REASON_CHARS = 300
@@ -28,6 +33,7 @@ States = dict[int, tuple[str, str]]
 class RunningTriton:
     """Triton as it is now: states by model, resident bytes of the server and its stubs.
 
+    `instances` is the number of instances of each model that has a version ready.
     `fault` is the sentence of a control socket that does not answer; the states are then empty.
     `memory_bytes` is None where no process listens there.
     """
@@ -35,6 +41,7 @@ class RunningTriton:
     states: dict[str, States] = field(default_factory=dict)
     memory_bytes: int | None = None
     fault: str = ""
+    instances: dict[str, int] = field(default_factory=dict)
 
 
 def read_running(home: HostHome) -> RunningTriton:
@@ -50,7 +57,8 @@ def read_running(home: HostHome) -> RunningTriton:
 
     try:
         with TritonClient(home.grpc_target, timeout_s=_ANSWER_S) as client:
-            return RunningTriton(_shortened(client.states()), memory)
+            states = client.states()
+            return RunningTriton(_shortened(states), memory, instances=_instances(client, states))
     except TritonError as error:
         return RunningTriton(memory_bytes=memory, fault=str(error))
 
@@ -87,6 +95,17 @@ def lost_process(home: HostHome, model: str) -> Callable[[int], bool]:
         return not any(file in command_words(one) for one in tree_pids(pid))
 
     return lost
+
+
+def _instances(client: TritonClient, states: dict[str, States]) -> dict[str, int]:
+    """By the served config of the highest version that is ready."""
+    found: dict[str, int] = {}
+    for model, versions in states.items():
+        ready = [version for version, (state, _) in versions.items() if state == "READY"]
+        with suppress(TritonError):  # it may be unloaded just now
+            groups = client.config(model, max(ready))["instance_group"] if ready else []
+            found |= {model: max(int(group["count"]) for group in groups)} if groups else {}
+    return found
 
 
 def _shortened(states: dict[str, States]) -> dict[str, States]:

@@ -6,6 +6,7 @@ revoked: digests that are refused from now on. verified.json: the last verificat
 answers.json: the last golden question of each version that serves, by the host itself.
 <model>.proven: the versions that a controller proved in service, one in each line.
 <model>.wanted.json: the versions that a controller last had this host persist and serve.
+<model>.instances: the number of instances that it has here; none where it is as packaged.
 """
 
 from __future__ import annotations
@@ -95,6 +96,16 @@ def remember_highest(home: HostHome, model: str, version: int) -> None:
     """Raise the mark of `model` to `version`; it never falls."""
     if version > highest(home, model):
         replace_file(home.state / f"{model}.highest", f"{version}\n")
+
+
+def instances(home: HostHome, model: str) -> int | None:
+    """The number of instances that `model` has on this host; None where it is as packaged."""
+    return _number(home, f"{model}.instances") or None
+
+
+def remember_instances(home: HostHome, model: str, count: int | None) -> None:
+    """Give `model` `count` instances from the next config on, as packaged where None."""
+    replace_file(home.state / f"{model}.instances", f"{count or 0}\n")
 
 
 def proven_versions(home: HostHome, model: str) -> frozenset[int]:

@@ -65,12 +65,13 @@ def _read(home: HostHome, model: str) -> WantedVersions:
             tuple(content["persisted"]), None if serving is None else tuple(serving)
         )
     except FileNotFoundError:
-        return WantedVersions(_configured(home, model))
+        return WantedVersions(configured_versions(home, model))
     except (ValueError, KeyError, TypeError) as error:
         raise HostRefusal("state", f"{path} cannot be read: {error!r}; remove it") from None
 
 
-def _configured(home: HostHome, model: str) -> tuple[int, ...]:
+def configured_versions(home: HostHome, model: str) -> tuple[int, ...]:
+    """The versions in the model's config.pbtxt; none for one that Triton could not read."""
     try:
         return versions_in(repository.persisted_text(home, model))
     except ModelConfigError:

@@ -100,6 +100,21 @@ def with_versions(text: str, versions: tuple[int, ...]) -> str:
     return text_format.MessageToString(config)
 
 
+def with_instances(text: str, count: int) -> str:
+    """`config.pbtxt` with `count` instances in each of its groups. Raises ModelConfigError."""
+    from google.protobuf import text_format
+
+    config = parse_config(text)
+    for group in config.instance_group or [config.instance_group.add()]:
+        group.count = count
+    return text_format.MessageToString(config)
+
+
+def instances_in(text: str) -> int:
+    """The number of instances in the largest group of a `config.pbtxt`; 1 where it names none."""
+    return max((group.count for group in parse_config(text).instance_group), default=1) or 1
+
+
 def config_json(text: str) -> str:
     """`config.pbtxt` as the JSON that a load request carries. Raises ModelConfigError."""
     from google.protobuf import json_format
@@ -116,10 +131,12 @@ def versions_in(text: str | None) -> tuple[int, ...]:
 
 
 def same_config(one: str | None, other: str | None) -> bool:
-    """True when both texts are one config, however written; two that are None are equal too."""
+    """True when both texts are one config but for the number of instances, which is a host's own;
+    two that are None are equal too."""
     if one is None or other is None:
         return one is other
-    return bool(parse_config(one) == parse_config(other))
+    first, second = with_instances(one, 1), with_instances(other, 1)
+    return bool(parse_config(first) == parse_config(second))
 
 
 def same_interface(one: str, other: str) -> bool:

@@ -57,6 +57,12 @@ def test_one_key_is_changed_by_an_override() -> None:
         ("+site.edges.eu-west=${site.edges.us-east}", r"^site\.edges\.eu-west=eu-west: .* US only"),
         ("site.hosts.use1-b.address=127.0.0.11", r"^site\.hosts\.use1-b\.address=.*use1-a.* has"),
         ("site.hosts.use1-b.address=127.0.0.300", r"^site\.hosts\.use1-b\.address=.*neither an IP"),
+        (
+            "+site.hosts.n2={address: 10.0.0.2, region: us-east}",
+            r"^site\.hosts\.n2=.* is a training",
+        ),
+        ("site.hosts.use1-b.address=n1", r"^site\.hosts\.use1-b=n1: n1 is a training node"),
+        ("site.triton.max_instances=65", r"^site\.triton\.max_instances=65: must be 64 at most"),
         ("site.signing.approvals=2", r"^site\.signing\.approvals=2: must be 0 or 1"),
         ("site.signing.approvals=1", r"^site\.signing\.approvals=1: approvers names nobody"),
         ("site.signing.approvers=[key]", r"^site\.signing\.approvers: 'key' is no public key"),

@@ -53,6 +53,9 @@ TESTED = {
     "scripts/site as deploy fab revoke": (
         "tests/serving/fleet/test_host_boundaries.py::test_a_revoked_version_is_refused"
     ),
+    "scripts/site as deploy fab scale": (
+        "tests/serving/fleet/test_scale.py::test_the_commands_of_the_guide_do_what_it_says"
+    ),
     "fab wheelhouse": f"{BARE}fleet",
     "fab pin": f"{BARE}fleet",
     "fab add": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
@@ -156,6 +159,7 @@ TASKS = (
     "serving/fleet/cli/host_tasks.py",
     "serving/fleet/cli/order_tasks.py",
     "serving/fleet/cli/rollout_tasks.py",
+    "serving/fleet/cli/scale_tasks.py",
 )
 """Modules whose decorated functions are tasks of `fab`."""
 

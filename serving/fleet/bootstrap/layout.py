@@ -84,6 +84,7 @@ class HostLayout:
     golden_interval_s: int
     golden_timeout_s: int
     approvals: int
+    max_instances: int
     edge: EdgeSettings
 
     def path(self, name: str) -> str:
@@ -158,5 +159,6 @@ def host_layout(site: Site, settings: BootstrapSettings, host: str) -> HostLayou
         golden_interval_s=site.triton.golden_interval_s,
         golden_timeout_s=site.triton.golden_timeout_s,
         approvals=site.signing.approvals,
+        max_instances=site.triton.max_instances,
         edge=site.edge,
     )

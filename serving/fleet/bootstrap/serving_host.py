@@ -226,6 +226,7 @@ def _settings(layout: HostLayout) -> str:
         golden_timeout_s=layout.golden_timeout_s,
         logs=["/usr/bin/journalctl", "--unit", units.TRITON, "--no-pager", "--lines", "{lines}"],
         approvals=layout.approvals,
+        max_instances=layout.max_instances,
     )
 
 

@@ -17,9 +17,11 @@ from serving.fleet.cli.command import Controls, model_name
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.pages import read_rollouts
+from serving.fleet.report.read_rollouts import seconds_of
 from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
 from serving.fleet.report.text import ago, duration, utc
 from serving.fleet.report.way_back import total_traffic
+from serving.fleet.rollout.records import OF_ONE_HOST, JournalEvent
 
 NEWEST = 20
 _COLOURS = {
@@ -30,7 +32,10 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One rollout. `at` is its start in UTC, `age_s` the seconds since then.
+    """One rollout, or an order: to a host, which it then names, or of instances of a model.
+
+    `at` is its start in UTC, `age_s` the seconds since then. An order has `ordered` for its
+    outcome, and one to a host neither model nor version.
 
     `continued_by` is the rollout that went on from this one, empty where it ended of itself.
     `run` and `source` are the run that trained the version and the digest of its code, empty where
@@ -43,7 +48,7 @@ class HistoryRow:
     who: str
     action: str
     model: str
-    version: int
+    version: int | None
     previous: int | None
     reason: str
     outcome: str
@@ -54,10 +59,11 @@ class HistoryRow:
     source: str
     requests: int | None
     failed: int | None
+    host: str = ""
 
 
 def rollout_history(on: Controls, model: str | None, count: str | None) -> list[HistoryRow]:
-    """The newest rollouts, newest first: `count` of them, of `model` or of all.
+    """The newest rollouts and orders, newest first: `count` of them, of `model` or of all.
 
     Raises ConfigError for a `model` or a `count` that is none.
     """
@@ -65,10 +71,17 @@ def rollout_history(on: Controls, model: str | None, count: str | None) -> list[
         model_name(model, "history")
     if count is not None and not (count.isascii() and count.isdigit() and 0 < int(count) < 10**6):
         raise FleetConfigError("-n takes how many rollouts to show. Type: fab history -n 50")
-    records = sorted(read_rollouts(on.journal, model), key=lambda one: one.began)
     now = time.time()
-    newest = records[-int(count or NEWEST) :]
-    return [_row(on.store, record, now) for record in reversed(newest)]
+    orders = [one for one in on.journal.events(model) if _is_order(one)]
+    found: list[tuple[float, RolloutRecord | JournalEvent]] = [
+        *((record.began, record) for record in read_rollouts(on.journal, model)),
+        *((seconds_of(order.at), order) for order in orders),
+    ]
+    newest = sorted(found, key=lambda pair: pair[0], reverse=True)[: int(count or NEWEST)]
+    return [
+        _row(on.store, one, now) if isinstance(one, RolloutRecord) else _order_row(one, now)
+        for _, one in newest
+    ]
 
 
 def history_lines(rows: list[HistoryRow]) -> list[str]:
@@ -124,6 +137,39 @@ def _row(folder: Path, record: RolloutRecord, now: float) -> HistoryRow:
     )
 
 
+def _is_order(event: JournalEvent) -> bool:
+    """True for a step of no rollout: a person's word about a host, or `fab scale`."""
+    return event.event == "scaled" or (event.event in OF_ONE_HOST and event.model is None)
+
+
+def _order_row(order: JournalEvent, now: float) -> HistoryRow:
+    began = seconds_of(order.at)
+    reason = str(order.content.get("reason", ""))
+    if order.event == "scaled":
+        count = order.content["instances"]
+        given = "as many instances as packaged" if count is None else f"{count} instances"
+        reason = f"{given}: {reason}".rstrip(": ")
+    return HistoryRow(
+        rollout=order.rollout,
+        at=utc(began),
+        age_s=max(round(now - began, 1), 0.0),
+        who=order.who,
+        action=order.event,
+        model=order.model or "",
+        version=order.version,
+        previous=None,
+        reason=reason,
+        outcome="ordered",
+        outcome_reason="",
+        seconds=0.0,
+        run="",
+        source="",
+        requests=None,
+        failed=None,
+        host=order.host,
+    )
+
+
 def _origin(folder: Path, model: str, version: int) -> tuple[str, str]:
     """The run and the digest of the code that a version was made by."""
     try:
@@ -134,5 +180,7 @@ def _origin(folder: Path, model: str, version: int) -> tuple[str, str]:
 
 
 def _versions(row: HistoryRow) -> str:
+    if row.host:
+        return row.host
     before = f"{row.previous} to " if row.previous and row.previous != row.version else ""
     return f"{row.model} {before}{row.version}"

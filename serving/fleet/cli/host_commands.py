@@ -38,7 +38,7 @@ def order_host(on: Controls, command: str, host: str, reason: str, progress: Pro
         )
     if command == "undrain":
         return _undrain(on, host, reason, progress)
-    with _ordered(on, command, host, progress) as order:
+    with ordered(on, f"{command} {host}", host, progress) as order:
         return ORDERS[command](order, reason)
 
 
@@ -60,21 +60,31 @@ def selection_of(on: Controls, skip: str, hosts: str, region: str) -> Selection:
 
 
 def _undrain(on: Controls, host: str, reason: str, progress: Progress) -> str:
-    """Each model healed on this host alone, under the lease of each, then traffic."""
+    left = healed(on, host, reason, progress)
+    with ordered(on, f"undrain {host}", host, progress) as order:
+        return host_orders.undrain(order, lambda: left, reason)
+
+
+def healed(on: Controls, host: str, reason: str, progress: Progress) -> str:
+    """Heal each model on this host alone, under the lease of each; returns what could not be
+    healed, "" for nothing. Raises FleetError."""
     left = []
     for model in _models(on):
         if production(on.journal, model) is None:
             continue
         report = heal(on, model, progress, reason, Selection(only=frozenset({host})))
         left += [f"{place}: {why}" for place, why in report.outcome.stuck.items() if place == host]
-    with _ordered(on, "undrain", host, progress) as order:
-        return host_orders.undrain(order, lambda: " ".join(left), reason)
+    return " ".join(left)
 
 
 @contextmanager
-def _ordered(on: Controls, command: str, host: str, progress: Progress) -> Iterator[HostOrder]:
+def ordered(on: Controls, what: str, host: str, progress: Progress) -> Iterator[HostOrder]:
+    """An order about one host, with the fleet held for `what` while the block runs.
+
+    Raises Locked, FleetConfigError.
+    """
     with ExitStack() as opened:
-        lease = opened.enter_context(held(on, f"{command} {host}", progress))
+        lease = opened.enter_context(held(on, what, progress))
         drivers = [
             (
                 opened.enter_context(SshDriver(on.fleet, model, on.store, on.config, lease.fence)),

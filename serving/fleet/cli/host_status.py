@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.report.read_rollouts import seconds_of
 from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.instances import instances_text
 from serving.fleet.routing import Routing
 from serving.triton import model_config
 from serving.triton.server import TritonError
@@ -23,6 +24,7 @@ class Row:
 
     `passing` are sentences about what the rollout at work is just changing. `unready` are versions
     in another state than READY, `verified_age_s` seconds since the host verified all it has.
+    `instances` is the number of instances of the model there, None where it is not known.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Row:
     unready: tuple[tuple[int, str], ...] = ()
     verified_age_s: float | None = None
     memory_bytes: int | None = None
+    instances: int | None = None
 
 
 def drift(
@@ -115,6 +118,7 @@ def host_row(
         unready=state.unready,
         verified_age_s=_age_s(state),
         memory_bytes=state.memory_bytes,
+        instances=state.instances,
     )
 
 
@@ -125,6 +129,26 @@ def _age_s(state: HostState) -> float | None:
     except ValueError:
         return None
     return None if at is None else max(round(time.time() - at, 1), 0.0)
+
+
+def with_instances(row: Row, count: int | None) -> Row:
+    """Its drift with a number of instances that is not `count`, the one of the whole fleet; None
+    where nobody knows it."""
+    if count is None or row.instances in (None, count):
+        return row
+    has = instances_text(row.instances, row.model)
+    found = f"has {has}, ordered are {count}. Mend it: fab heal --model {row.model}"
+    return replace(row, drift=(*row.drift, found))
+
+
+def with_standby(row: Row, standby: Mapping[str, str]) -> Row:
+    """Its drift as what it is on a host on standby: no fault, and mended on its way in."""
+    if row.host not in standby:
+        return row
+    reason = standby[row.host] or "without a reason"
+    kept = tuple(one for one in row.drift if not one.startswith("gets no traffic: it is in"))
+    back = f"fab scale --hosts N --region {row.region}"
+    return replace(row, drift=(), passing=(f"on standby: {reason}. Back: {back}", *kept))
 
 
 def with_quarantine(row: Row, quarantined: Mapping[str, str]) -> Row:

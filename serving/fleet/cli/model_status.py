@@ -47,7 +47,11 @@ class VersionTraffic:
 class ModelStatus:
     """One model. `since` and `age_s` are of its time in production, `who` and `rollout` brought it
     there; `traffic_since` is the rollout since whose end requests are counted, empty where they
-    count since the edges started. `p99_s` is None where `p99_missing` says why."""
+    count since the edges started. `p99_s` is None where `p99_missing` says why.
+
+    `instances` is the number of its instances on each host, by `fab scale` or else by its package;
+    None where that is not known.
+    """
 
     model: str
     production: int | None
@@ -60,6 +64,7 @@ class ModelStatus:
     traffic_since: str
     p99_s: float | None
     p99_missing: str
+    instances: int | None = None
 
 
 def model_status(
@@ -70,6 +75,7 @@ def model_status(
     counters: Mapping[int, VersionCounters],
     latency: float | str,
     now: float,
+    instances: int | None = None,
 ) -> ModelStatus:
     """Put together what was read; `last` is the newest rollout that has an end."""
     counted = last.counters[-1].versions if last and last.counters else {}
@@ -89,6 +95,7 @@ def model_status(
         traffic_since=last.rollout if last and counted else "",
         p99_s=latency if isinstance(latency, float) else None,
         p99_missing=latency if isinstance(latency, str) else "",
+        instances=instances,
     )
 
 

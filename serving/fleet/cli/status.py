@@ -13,7 +13,14 @@ from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
 from serving.fleet.cli.command import Controls, model_name, production
 from serving.fleet.cli.holder_watch import HolderWatch
-from serving.fleet.cli.host_status import Row, host_row, routed_versions, with_quarantine
+from serving.fleet.cli.host_status import (
+    Row,
+    host_row,
+    routed_versions,
+    with_instances,
+    with_quarantine,
+    with_standby,
+)
 from serving.fleet.cli.model_status import (
     ModelStatus,
     latency_now,
@@ -27,7 +34,9 @@ from serving.fleet.report.rollout_record import OPEN, RolloutRecord
 from serving.fleet.rollout.advice import next_command
 from serving.fleet.rollout.lease import lease_holder
 from serving.fleet.routing import VersionCounters
+from serving.fleet.shipment import read_shipment
 from serving.fleet.ssh.ssh_driver import SshDriver
+from serving.triton.model_config import instances_in
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ class RunningRollout:
 class Status:
     """Every row, and what no single host is to blame for: `remarks` are faults, `notes` are not.
 
-    `quarantined` are hosts that a person keeps out of traffic, each with the reason.
+    `quarantined` are hosts that a person keeps out of traffic, `standby` those that `fab scale`
+    does, each with the reason.
     """
 
     rows: tuple[Row, ...]
@@ -62,6 +72,7 @@ class Status:
     models: tuple[ModelStatus, ...] = ()
     running: tuple[RunningRollout, ...] = ()
     quarantined: Mapping[str, str] | None = None
+    standby: Mapping[str, str] | None = None
 
     @property
     def drifts(self) -> bool:
@@ -84,7 +95,7 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
     ledger = on.journal.read_ledger().entries
     records = read_rollouts(on.journal, model)
     deployed = {entry.model for entry in ledger} | {one.model for one in records}
-    quarantined = on.journal.quarantined()
+    quarantined, standby = on.journal.quarantined(), on.journal.standby()
     rows: list[Row] = []
     models: list[ModelStatus] = []
     running: list[RunningRollout] = []
@@ -94,7 +105,7 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
         try:
             # A host verifies all it has at once: the first model's reading is enough.
             found, seen, names = _model(on, name, own, going, verify=not models)
-            rows += [with_quarantine(row, quarantined) for row in found]
+            rows += [with_standby(with_quarantine(row, quarantined), standby) for row in found]
             notes += names
             models.append(seen)
             remarks += [] if going else routing_faults(seen)
@@ -107,8 +118,9 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
     if not running and (holder := lease_holder(on.journal.folder, on.config.lock_ttl_s)):
         notes.append(f"{holder}.")
     return Status(
-        tuple(rows), tuple(remarks), tuple(notes), tuple(models), tuple(running), quarantined
-    )
+        tuple(rows), tuple(remarks), tuple(notes), tuple(models), tuple(running), quarantined,
+        standby,
+    )  # fmt: skip
 
 
 def _newest(on: Controls, model: str) -> list[RolloutRecord]:
@@ -144,6 +156,7 @@ def _model(
     entries = on.journal.productions(model)
     wanted = production(on.journal, model)
     digest = _digest(on, model, wanted)
+    instances = on.journal.instances(model) or _packaged_instances(on, model, wanted)
     ended = [one for one in records if one.ended is not None]
     prometheus = PrometheusClient(on.prometheus_url, on.passwords)
     with (
@@ -162,7 +175,7 @@ def _model(
         edges = {host.name: driver.edges_of(host) for host in on.fleet.hosts} if on.fleet else {}
         seen = model_status(
             model, entries[-1] if entries else None, ended[-1] if ended else None, routing,
-            counters, latency.result(), time.time(),
+            counters, latency.result(), time.time(), instances,
         )  # fmt: skip
     touched = _touched(records, going)
     rows = []
@@ -170,6 +183,7 @@ def _model(
         row = host_row(
             model, state, wanted, digest, routed_versions(routing, edges.get(state.host, ()))
         )
+        row = with_instances(row, instances)
         if state.host in touched and not state.problem:
             row = replace(row, drift=(), passing=row.drift)
         rows.append(row)
@@ -195,3 +209,12 @@ def _digest(on: Controls, model: str, version: int | None) -> str | None:
         return store.get(on.store, model, version).manifest.digest
     except (StoreError, ManifestError, OSError):
         return None  # a version that the store no longer has can still be served
+
+
+def _packaged_instances(on: Controls, model: str, version: int | None) -> int | None:
+    if version is None:
+        return None
+    try:
+        return instances_in(read_shipment(on.store, model, version).config)
+    except FleetError:
+        return None

@@ -11,6 +11,7 @@ from serving.fleet.cli.model_status import ModelStatus, VersionTraffic
 from serving.fleet.cli.status import RunningRollout, Status
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.report.text import ago, duration
+from serving.fleet.rollout.instances import instances_text
 
 _QUIET_S = 3.0
 """A controller shows that it lives each second."""
@@ -101,8 +102,14 @@ def _model_line(one: ModelStatus) -> str:
         return f"{one.model}: nothing is in production; p99 {_p99(one)}"
     return (
         f"{one.model}/{one.production} in production for {duration(one.age_s)}, by {one.who}; "
-        f"p99 {_p99(one)}"
+        f"{_instances(one)}p99 {_p99(one)}"
     )
+
+
+def _instances(one: ModelStatus) -> str:
+    if one.instances is None:
+        return ""
+    return f"{instances_text(one.instances, one.model)} on a host; "
 
 
 def _traffic(model: ModelStatus, one: VersionTraffic) -> str:

@@ -79,9 +79,13 @@ def plan_deployment(
 
 def left_out(fleet: Fleet, journal: Journal, selection: Selection) -> dict[str, str]:
     """The hosts that get no traffic and are not touched, each with the reason."""
-    quarantined = journal.quarantined()
+    standby = {name: f"on standby: {why}" for name, why in journal.standby().items()}
     # Naming a host is the word of a person that it may be touched again.
-    found = {name: why for name, why in quarantined.items() if name not in selection.only}
+    found = {
+        name: why
+        for name, why in (standby | journal.quarantined()).items()
+        if name not in selection.only
+    }
     found |= {name: "skipped by --skip" for name in selection.skip if name not in found}
     return {host.name: found[host.name] for host in fleet.hosts if host.name in found}
 

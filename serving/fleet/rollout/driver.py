@@ -43,6 +43,8 @@ class HostState:
     its reason; `golden` the versions whose golden questions failed just now, each with a sentence
     (a dead Python stub is ready all the same). `memory_bytes` is the resident memory of Triton and
     its stubs. `work` is the command that the host is still carrying out, though nobody waits.
+    `instances` is the number of instances that Triton has loaded of the model, `max_instances` the
+    most that the host takes; None where the host does not have it.
     """
 
     host: str
@@ -61,6 +63,8 @@ class HostState:
     golden: tuple[tuple[int, str], ...] = ()
     memory_bytes: int | None = None
     work: str = ""
+    instances: int | None = None
+    max_instances: int | None = None
 
     @property
     def answers(self) -> int | None:
@@ -133,6 +137,10 @@ class FleetDriver(Protocol):
 
     def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
         """Make Triton serve exactly `versions` (at least one)."""
+
+    def scale(self, host: Host, instances: int | None) -> None:
+        """Have the host give the model this number of instances, as packaged where None: in what a
+        restarted Triton will serve at once, in what it serves at the next `serve`."""
 
     def withdraw(self, host: Host) -> None:
         """Make Triton serve no version of the model."""

@@ -144,9 +144,11 @@ def _stage(run: RolloutRun, plan: RolloutPlan) -> None:
 def _before_hosts(run: RolloutRun, plan: RolloutPlan) -> None:
     """Have the edges give what they are to give while hosts change, and no request to the hosts
     that are left out."""
+    standby = run.journal.standby()
     for host in plan.to_park:
         why = plan.left_out[host.name]
-        run.record("quarantined", host=host.name, reason=why)
+        if host.name not in standby:
+            run.record("quarantined", host=host.name, reason=why)
         run.log_step(host, "park", why)
         run.driver.set_maintenance(host)
     if plan.mode == "swap":

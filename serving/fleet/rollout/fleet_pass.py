@@ -74,10 +74,11 @@ class FleetPass:
 
     def park_left_out(self) -> None:
         """No traffic to hosts that are not touched: nobody knows what they answer."""
-        states = self.run.driver.edge_states()
+        states, standby = self.run.driver.edge_states(), self.run.journal.standby()
         for name, why in self.turn.left_out.items():
             if states.get(name, MAINT) == READY:
-                self.quarantine(self.run.fleet.host(name), why)
+                out = self._take_out if name in standby else self.quarantine
+                out(self.run.fleet.host(name), why)
 
     # The edges.
 
@@ -170,6 +171,10 @@ class FleetPass:
         run = self.run
         self.changed.add(host.name)
         run.record("quarantined", host=host.name, reason=why)
+        self._take_out(host, why)
+
+    def _take_out(self, host: Host, why: str) -> None:
+        run = self.run
         run.progress(host.name, "out", f"{why} Back into traffic: fab undrain {host.name}")
         try:
             run.lease.check()

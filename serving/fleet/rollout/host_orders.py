@@ -15,7 +15,7 @@ from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.journal import Journal
-from serving.fleet.rollout.lease import Lease
+from serving.fleet.rollout.lease import Lease, LeaseLost
 from serving.fleet.rollout.rollout_run import Progress
 
 
@@ -65,11 +65,40 @@ def drain(order: HostOrder, reason: str) -> str:
     return f"{order.host.name} gets no traffic. Back: fab undrain {order.host.name}"
 
 
+def stand_by(order: HostOrder, reason: str) -> None:
+    """Take a host out of traffic as a reserve: no rollout touches it until it is admitted.
+
+    Raises FleetRefusal for the last host of its region.
+    """
+    _never_the_last(order)
+    order.log("standby", reason=reason)
+    order.driver.drain(order.host)
+
+
+def admit(order: HostOrder, heal: Callable[[], str], reason: str) -> None:
+    """Bring a host on standby into traffic, as `undrain` does. Raises FleetError; it is then on
+    standby as before.
+
+    Journalled when it is done, unlike a person's order: one that was killed before that is found
+    on standby, and not taken for a host that a person has drained.
+    """
+    _heal(order, heal)
+    _prove(order)
+    order.lease.check()
+    try:
+        order.driver.set_edge(order.host, READY)
+    except LeaseLost:
+        raise
+    except FleetError:
+        order.driver.set_maintenance(order.host)
+        raise
+    order.log("admitted", reason=reason)
+
+
 def undrain(order: HostOrder, heal: Callable[[], str], reason: str) -> str:
     """Bring a host to what production is (`heal` does, and returns what it could not), and give it
     traffic again. Raises FleetError; the host is then out of traffic as before."""
-    if left := heal():
-        raise FleetError(f"{order.host.name} is not fit for traffic, and stays out of it: {left}")
+    _heal(order, heal)
     _prove(order)
     order.log("unquarantined", reason=reason)
     order.driver.set_edge(order.host, READY)
@@ -88,6 +117,11 @@ def restart(order: HostOrder, reason: str) -> str:
     _prove(order)
     order.driver.set_edge(order.host, before.edge)
     return f"{order.host.name} was restarted; it is in {before.edge} at its edge, as before."
+
+
+def _heal(order: HostOrder, heal: Callable[[], str]) -> None:
+    if left := heal():
+        raise FleetError(f"{order.host.name} is not fit for traffic, and stays out of it: {left}")
 
 
 def _prove(order: HostOrder) -> None:

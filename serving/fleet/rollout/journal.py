@@ -112,13 +112,16 @@ class Journal:
 
     def quarantined(self) -> dict[str, str]:
         """The hosts that are kept out of traffic until `fab undrain`, each with the reason."""
-        found: dict[str, str] = {}
-        for one in self.read_rollouts().entries:
-            if one.event == "quarantined":
-                found[one.host] = str(one.content.get("reason", ""))
-            elif one.event == "unquarantined":
-                found.pop(one.host, None)
-        return found
+        return _hosts_out(self.read_rollouts().entries, "quarantined", ("unquarantined",))
+
+    def standby(self) -> dict[str, str]:
+        """The hosts that `fab scale` took out and may bring in again, each with the reason."""
+        return standby_hosts(self.read_rollouts().entries)
+
+    def instances(self, model: str) -> int | None:
+        """The number of instances that `fab scale` last gave `model`; None is as packaged."""
+        scaled = [one for one in self.events(model) if one.event == "scaled"]
+        return scaled[-1].content["instances"] if scaled else None
 
     def enter(self, action: str, rollout: str, **content: Any) -> None:
         """Append to the ledger what production is from now on."""
@@ -156,6 +159,25 @@ def open_rollout(events: Iterable[JournalEvent], ledger: Container[str]) -> Unfi
         elif found and one.event in _ENDS:
             found = None
     return _settled(found, ledger)
+
+
+def standby_hosts(events: Iterable[JournalEvent]) -> dict[str, str]:
+    """The hosts on standby after `events`, each with the reason.
+
+    A person's word about a host ends it: one that was drained or quarantined is no reserve.
+    """
+    ends = ("admitted", "unquarantined", "quarantined", "drained")
+    return _hosts_out(events, "standby", ends)
+
+
+def _hosts_out(events: Iterable[JournalEvent], begins: str, ends: Container[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in events:
+        if one.event == begins:
+            found[one.host] = str(one.content.get("reason", ""))
+        elif one.event in ends:
+            found.pop(one.host, None)
+    return found
 
 
 def _settled(found: Unfinished | None, ledger: Container[str]) -> Unfinished | None:

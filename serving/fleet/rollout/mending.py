@@ -12,11 +12,13 @@ from serving.fleet.rollout.clean_up import clean_host
 from serving.fleet.rollout.driver import HostState
 from serving.fleet.rollout.fleet_pass import FleetPass
 from serving.fleet.rollout.host import activate, await_quiet, prepare, prove, read
+from serving.fleet.rollout.instances import give_instances, has_instances, instances_text
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.rollout.records import Before
 from serving.fleet.rollout.rollout_plan import Change, as_it_is, faults, served_set
 from serving.fleet.rollout.traffic import route_edges
 from serving.fleet.routing import Routing
+from serving.triton import model_config
 
 _READERS = 16
 
@@ -201,6 +203,8 @@ def _finish(on: FleetPass, host: Host, before: Before) -> None:
         raise
     except FleetError as error:
         run.progress(host.name, "clean", f"skipped: {error}")
+    if run.action == "heal":
+        _rescale(on, host)
     wanted = on.edge_before.get(host.name, READY)
     try:
         if read(run, host).edge != wanted:
@@ -211,6 +215,25 @@ def _finish(on: FleetPass, host: Host, before: Before) -> None:
         raise
     except FleetError as error:
         on.give_up(host, str(error))
+
+
+def _rescale(on: FleetPass, host: Host) -> None:
+    """The number of instances that `fab scale` gave the model, on a host that has another."""
+    run, model = on.run, on.run.shipment.model
+    instances = run.journal.instances(model)
+    count = instances or model_config.instances_in(run.shipment.config)
+    try:
+        state = read(run, host)
+        if has_instances(state, count):
+            return
+        on.changed.add(host.name)
+        run.log_step(host, "scale", f"{instances_text(count, model)}, not {state.instances}")
+        answered = give_instances(run.driver, host, state, instances, on.target)
+        run.log_step(host, "checked", answered)
+    except LeaseLost:
+        raise
+    except FleetError as error:
+        on.stuck[host.name] = str(error)
 
 
 def _change(on: FleetPass, host: Host, before: Before) -> Change:

@@ -19,9 +19,10 @@ from serving.fleet.routing import Routing
 
 Record = TypeVar("Record")
 ACTIONS = ("deploy", "rollback")
-_OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted")
-_OF_THE_FLEET = ("locked", "unlocked", *_OF_ONE_HOST)
-_OF_A_HOST = ("step", "before", "proven", "parked", *_OF_ONE_HOST)
+OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted", "standby", "admitted")
+"""Words about one host, of a person or of `fab scale`; of a rollout too where it has a model."""
+_OF_THE_FLEET = ("locked", "unlocked", *OF_ONE_HOST)
+_OF_A_HOST = ("step", "before", "proven", "parked", *OF_ONE_HOST)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ def event_from(content: Any) -> JournalEvent:
         versions = tuple(_number(one) for one in content.get("versions", ()))
     if kind == "parked" and _text(content, "edge") not in ("ready", "drain", "maint"):
         raise ValueError("edge is none")
+    if kind == "scaled" and content["instances"] is not None:
+        _number(content["instances"], "a number of instances")
     if kind == "started" and isinstance(content.get("routing"), dict):
         routing = {
             check_name("edge", str(name)): Routing.from_json(one)
@@ -186,9 +189,9 @@ def _text(content: Any, key: str) -> str:
     return value
 
 
-def _number(value: Any) -> int:
+def _number(value: Any, what: str = "a version's number") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{shown(str(value))} is not a version's number")
+        raise ValueError(f"{shown(str(value))} is not {what}")
     return value
 
 

@@ -24,8 +24,10 @@ class Late:
 class SimulatedHost:
     """A host. `proven` are the versions whose golden examples were equal since they were loaded.
 
-    `dead` are versions whose Python stub died: ready, and every answer is wrong until Triton is
-    restarted; those in `doomed` die again. `stuck` are versions that stay UNLOADING until then.
+    `scaled` is the number of instances that it was given (None: as packaged), `loaded` the one that
+    its Triton has, `max_instances` the most that it takes. `dead` are versions whose Python stub
+    died: ready, and every answer is wrong until Triton is restarted; those in `doomed` die again.
+    `stuck` are versions that stay UNLOADING until then.
     """
 
     serving: tuple[int, ...]
@@ -45,6 +47,9 @@ class SimulatedHost:
     tampered: set[int] = field(default_factory=set)
     late: Late | None = None
     restarts: int = 0
+    scaled: int | None = None
+    loaded: int = 1
+    max_instances: int = 8
 
     def as_it_is(self) -> Before:
         """The host as a rollout's undo knows it."""
@@ -69,6 +74,7 @@ class SimulatedHost:
         """Start again from the config: nothing is proven, and no stub is dead but doomed ones."""
         self.alive, self.restarts = True, self.restarts + 1
         self.serving = model_config.versions_in(self.config)
+        self.loaded = model_config.instances_in(self.config) if self.config else 1
         self.proven, self.dead = set(), set(self.doomed)
         self.stuck, self.sticky, self.late = set(), set(), None
 

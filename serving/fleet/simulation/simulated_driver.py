@@ -138,6 +138,8 @@ class SimulatedDriver:
                 tuple(sorted(machine.packages.items())), machine.edge, machine.alive,
                 machine.alive, machine.verification(), machine.highest,
                 unready=machine.unready(), golden=golden,
+                instances=machine.loaded if machine.alive and machine.serving else None,
+                max_instances=machine.max_instances,
             )  # fmt: skip
 
     def _land(self, machine: SimulatedHost) -> None:
@@ -249,7 +251,10 @@ class SimulatedDriver:
         if missing:
             raise FleetError(f"{host.name}: no verified package of toy/{min(missing)}")
         self._refuse_older(host, max(versions), rollback)
-        return model_config.with_versions(self.configs[max(versions)], versions)
+        text = self.configs[max(versions)]
+        if machine.scaled is not None:
+            text = model_config.with_instances(text, machine.scaled)
+        return model_config.with_versions(text, versions)
 
     def drain(self, host: Host) -> None:
         """Into drain, if it is not in maintenance."""
@@ -300,7 +305,7 @@ class SimulatedDriver:
 
     def serve(self, host: Host, versions: tuple[int, ...], rollback: bool) -> None:
         """Exactly these versions ready. Raises FleetError for one that will not unload."""
-        self._config(host, versions, rollback)
+        config = self._config(host, versions, rollback)
         machine = self.machines[host.name]
         if not machine.alive:
             raise Unreachable(f"{host.name}: its Triton does not answer.")
@@ -311,10 +316,25 @@ class SimulatedDriver:
         def load(machine: SimulatedHost) -> None:
             machine.installed |= set(versions)
             machine.serve(versions)
+            machine.loaded = model_config.instances_in(config)
 
         self._change(host, "serve", load)
         if machine.stuck:
             raise StuckVersion(f"{host.name}: toy/{min(machine.stuck)} is still UNLOADING")
+
+    def scale(self, host: Host, instances: int | None) -> None:
+        """Remembered, and in the config of the next start. Raises FleetError above its limit."""
+        self._reach(host)
+        machine = self.machines[host.name]
+        if instances is not None and instances > machine.max_instances:
+            raise FleetError(f"{host.name}: scale: at most {machine.max_instances}")
+
+        def remember(machine: SimulatedHost) -> None:
+            machine.scaled = instances
+            if versions := model_config.versions_in(machine.config):
+                machine.config = self._config(host, versions, rollback=True)
+
+        self._change(host, "scale", remember)
 
     def withdraw(self, host: Host) -> None:
         """No version ready."""

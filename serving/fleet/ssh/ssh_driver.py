@@ -31,6 +31,7 @@ from serving.fleet.ssh.triton import (
     triton_is_live,
 )
 from serving.fleet.ssh.verbs import HostVerbs, version_list
+from serving.host.requests import PACKAGED
 from serving.triton.model_config import versions_in
 
 _VERIFY_S = 900.0
@@ -117,6 +118,8 @@ class SshDriver:
                 ),
                 memory_bytes=facts.memory_bytes,
                 work=facts.work,
+                instances=facts.instances,
+                max_instances=facts.max_instances,
             )
         except FleetError as error:
             problem = str(error)
@@ -219,6 +222,10 @@ class SshDriver:
         self._verbs(host).call(
             "serve", self.model, version_list(versions), rollback=rollback, timeout_s=limit
         )
+
+    def scale(self, host: Host, instances: int | None) -> None:
+        count = instances or PACKAGED
+        self._verbs(host).call("scale", self.model, count, timeout_s=_VERIFY_S)
 
     def withdraw(self, host: Host) -> None:
         self._verbs(host).call("withdraw", self.model, timeout_s=self.fleet.load_timeout_s)

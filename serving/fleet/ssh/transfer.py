@@ -57,6 +57,8 @@ class Facts:
     resident memory of Triton and its stubs (None: it does not run), `control` a sentence where its
     control does not answer. `golden` are the host's own last golden questions by version, `work`
     the verb that the host is at now ("" for none): one goes on when its connection is lost.
+    `instances` is the number of instances that Triton has loaded, None where no version is ready,
+    `max_instances` the most that the host takes.
     """
 
     packages: dict[int, str]
@@ -73,6 +75,8 @@ class Facts:
     golden: dict[int, GoldenVerdict] = field(default_factory=dict)
     work: str = ""
     inodes_free: int | None = None
+    instances: int | None = None
+    max_instances: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,18 @@ def parse_facts(content: dict[str, Any], model: str) -> Facts:
         tuple(str(name) for name in found["odd"]),
         _verification(content["verified"]),
         {int(v): (str(state), str(reason)) for v, (state, reason) in found["states"].items()},
-        None if memory is None else int(memory),
+        _number(memory),
         str(content["control"]),
         {int(version): _golden(one) for version, one in found["golden"].items()},
         str(content["work"]),
         int(content["inodes_free"]) if "inodes_free" in content else None,
+        _number(found.get("instances")),
+        _number(content.get("max_instances")),
     )
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _golden(one: dict[str, Any]) -> GoldenVerdict:

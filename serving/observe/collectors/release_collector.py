@@ -20,7 +20,14 @@ from serving.fleet.rollout.holder import (
     read_lease,
     this_boot,
 )
-from serving.fleet.rollout.journal import LEDGER, ROLLOUTS, Journal, history, open_rollout
+from serving.fleet.rollout.journal import (
+    LEDGER,
+    ROLLOUTS,
+    Journal,
+    history,
+    open_rollout,
+    standby_hosts,
+)
 from serving.fleet.rollout.records import LedgerEntry
 
 RELEASES = ("released", "refused")
@@ -54,6 +61,8 @@ class Ledger:
     """A rollout has neither ended nor been undone, whether or not somebody is at work."""
     verified: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """(model, host) -> when the host last verified a package, seconds since the epoch"""
+    standby: frozenset[str] = frozenset()
+    """Hosts that `fab scale` keeps out of traffic"""
     broken: Mapping[str, int] = field(default_factory=dict)
     """File of the journal folder -> its lines that are no record"""
     lease: LeaseSign | None = None
@@ -107,6 +116,7 @@ def read_ledger(journal: Path, before: LeaseSign | None = None, now: float | Non
         in_progress={model: held and is_open for model, is_open in open_now.items()},
         unfinished=open_now,
         verified=verified,
+        standby=frozenset(standby_hosts(events)),
         broken={LEDGER: len(ledger.broken), ROLLOUTS: len(journalled.broken)},
         lease=lease,
     )

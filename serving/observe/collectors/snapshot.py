@@ -206,10 +206,15 @@ def _ledger(ledger: Ledger, regions: Mapping[str, str]) -> Iterator[Metric]:
     for (model, host), at in sorted(ledger.verified.items()):
         if host in regions:  # a host that left the site has no series
             verified.add_metric([model, host, regions[host]], at)
+    standby = _gauge("host_standby", "1 for a host that fab scale keeps out.", "host", "region")
+    for host in sorted(ledger.standby & regions.keys()):
+        standby.add_metric([host, regions[host]], 1.0)
     broken = _gauge("journal_broken_lines", "Lines of a journal file that are no record.", "file")
     for name, count in sorted(ledger.broken.items()):
         broken.add_metric([name], count)
-    yield from (desired, since, rollouts, rollbacks, progress, unfinished, verified, broken)
+    yield from (
+        desired, since, rollouts, rollbacks, progress, unfinished, verified, standby, broken,
+    )  # fmt: skip
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

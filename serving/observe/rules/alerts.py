@@ -97,6 +97,10 @@ def target_alerts(limits: AlertThresholds) -> Group:
     )
 
 
+_STANDBY_SERVER = 'label_replace(lockgate_host_standby, "server", "$1", "host", "(.+)")'
+"""The hosts on standby, under the name of the edges' label."""
+
+
 def fleet_alerts(limits: AlertThresholds) -> Group:
     """Alerts on edges, hosts and the versions that they serve."""
     return Group(
@@ -128,7 +132,8 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
                 "HostOut",
                 # Not by region: the edges of other regions know the host too.
                 "max by (server) "
-                '(haproxy_server_status{proxy="triton",state=~"DRAIN|MAINT|DOWN"}) == 1',
+                '(haproxy_server_status{proxy="triton",state=~"DRAIN|MAINT|DOWN"}) == 1'
+                f" unless on (server) {_STANDBY_SERVER}",
                 "ticket",
                 "{{ $labels.server }} takes no traffic at an edge since 15 minutes",
                 hold="15m",
@@ -144,7 +149,7 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
             Alert(
                 "VersionDrift",
                 "lockgate_model_served_info unless on (model, version, digest)"
-                " lockgate_model_desired_info",
+                " lockgate_model_desired_info unless on (host) lockgate_host_standby",
                 "ticket",
                 "{{ $labels.host }} answers with {{ $labels.model }}/{{ $labels.version }},"
                 " which is not in production",

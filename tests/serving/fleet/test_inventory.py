@@ -74,6 +74,8 @@ def test_a_host_may_have_a_port_accounts_and_a_way_of_its_own():
         ({"name": "-oProxyCommand=id"}, "the name of a host"),
         ({"address": "-oProxyCommand=id"}, "neither an IP address nor a host name"),
         ({"address": "10.0.0.9 x"}, "neither an IP address nor a host name"),
+        ({"name": "n2"}, "n2 is a training node of the site's Slurm"),
+        ({"address": "n1.cluster"}, "n1 is a training node of the site's Slurm"),
         ({"port": 0}, "must be a port"),
         ({"user": "root; id"}, "must be a POSIX user"),
         ({"proxy_jump": "-oProxyCommand=id"}, "user@address:port"),

@@ -198,6 +198,29 @@ def test_a_quarantine_lasts_until_it_is_lifted(tmp_path):
     assert journal.quarantined() == {"b": "dead"}
 
 
+@pytest.mark.parametrize("ends", ["admitted", "unquarantined", "quarantined", "drained"])
+def test_a_host_is_on_standby_until_it_is_admitted_or_a_person_has_another_word(tmp_path, ends):
+    journal = Journal(tmp_path)
+    journal.record("standby", "host-1", host="a", reason="night")
+    journal.record("standby", "host-1", host="b", reason="night")
+    journal.record("restarted", "host-2", host="b", reason="")
+    journal.record(ends, "host-3", host="a", reason="")
+    assert journal.standby() == {"b": "night"}
+
+
+def test_the_last_number_of_instances_counts_and_an_odd_one_is_no_record(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.instances("toy") is None
+    for count in (2, 3):
+        journal.record("scaled", "scale-1", model="toy", version=2, instances=count)
+    for odd in (0, -1, "4", True):
+        journal.record("scaled", "scale-2", model="toy", version=2, instances=odd)
+    journal.record("scaled", "scale-3", model="other", version=2, instances=9)
+    assert journal.instances("toy") == 3 and len(journal.broken_lines()) == 4
+    journal.record("scaled", "scale-4", model="toy", version=2, instances=None)
+    assert journal.instances("toy") is None
+
+
 @pytest.mark.parametrize(
     ("found", "named", "version"),
     [

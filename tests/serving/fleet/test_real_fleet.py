@@ -18,10 +18,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from serving.fleet.cli import command
+from serving.fleet.cli import command, scale
+from serving.fleet.cli.host_commands import order_host
 from serving.fleet.cli.status import fleet_status
 from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.ssh.connection import open_shell
+from serving.fleet.ssh.transfer import read_facts
+from serving.fleet.ssh.verbs import HostVerbs
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -125,6 +128,36 @@ def test_rollback_needs_no_argument_and_fails_no_request(bed):
     assert deploy(bed, version).outcome.kind == "done"
     with pytest.raises(FleetError, match=f"fab rollback --model toy --version {before}"):
         deploy(bed, before)
+
+
+def instances(bed, host: str) -> int:
+    """The number that the host's Triton has, by its own word."""
+    shell = shell_of(bed, host)
+    try:
+        return read_facts(HostVerbs(shell), "toy").instances
+    finally:
+        shell.close()
+
+
+def test_scale_changes_instances_and_hosts_and_fails_no_request(bed):
+    factor, served = factor_now(bed), production(bed)
+    with beds.Load(bed, (factor,)) as load:
+        said = scale.scale_instances(on(bed), "toy", 2, "busy", lambda *_: None)
+        assert said == "2 instances of toy on each of 2 hosts; 2 were changed."
+        assert (instances(bed, "a"), instances(bed, "b")) == (2, 2)
+        scale.scale_hosts(on(bed), "us-east", 1, "night", lambda *_: None)
+        assert bed.edge().state("b").admin == "drain"
+        found = fleet_status(on(bed))
+        assert not found.drifts and found.standby == {"b": "night"}
+        with pytest.raises(FleetError, match="last host of us-east"):
+            order_host(on(bed), "restart", "a", "", lambda *_: None)
+        order_host(on(bed), "restart", "b", "", lambda *_: None)
+        assert instances(bed, "b") == 2, "a restarted Triton has them too"
+        scale.scale_hosts(on(bed), "us-east", 2, "day", lambda *_: None)
+        scale.scale_instances(on(bed), "toy", None, "quiet", lambda *_: None)
+    assert load.failures == [] and load.sent > 100
+    assert (instances(bed, "a"), instances(bed, "b")) == (1, 1)
+    sound(bed, served)
 
 
 def tampered(bed, how: str) -> int:

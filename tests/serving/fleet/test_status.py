@@ -212,6 +212,30 @@ def test_a_quarantined_host_has_the_reason_and_the_way_back(site):
     assert "it is in maint" not in text(found)
 
 
+def test_a_host_on_standby_is_no_drift_and_has_the_way_back(site):
+    site.written.journal.record("standby", "host-1", host="usw2-a", reason="night")
+    site.states["usw2-a"] = healthy("usw2-a", edge="drain", serving=(4,))
+    found = fleet_status(site.on)
+    assert not found.drifts and found.standby == {"usw2-a": "night"}
+    assert "~ on standby: night. Back: fab scale --hosts N --region us-west" in text(found)
+    assert "~ does not serve 5" in text(found) and "it is in drain" not in text(found)
+    site.written.journal.record("quarantined", "q1", host="usw2-a", reason="its fan is loud")
+    assert fleet_status(site.on).drifts, "a person's word is no standby"
+
+
+def test_the_instances_of_a_model_are_shown_and_a_host_with_others_drifts(site):
+    assert "instance" not in text(fleet_status(site.on)), "nobody knows how many"
+    site.written.journal.record("scaled", "scale-1", model="toy", version=5, instances=2)
+    site.states = {host: healthy(host, instances=2) for host in HOSTS}
+    found = fleet_status(site.on)
+    assert not found.drifts and "2 instances of toy on a host; p99" in text(found)
+    assert [row.instances for row in found.rows] == [2, 2]
+    site.states["usw2-a"] = healthy("usw2-a", instances=1)
+    found = fleet_status(site.on)
+    assert "! has 1 instance of toy, ordered are 2. Mend it: fab heal --model toy" in text(found)
+    assert not found.rows[0].drift
+
+
 def test_the_tables_and_the_json_have_all_of_it(site):
     from dataclasses import asdict
 

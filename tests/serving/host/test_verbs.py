@@ -16,6 +16,7 @@ from serving.artifact import store
 from serving.artifact.signature import allowed_signer
 from serving.host.home import settings_json
 from serving.host.installation import host_files
+from serving.triton.model_config import instances_in, with_instances
 from tests.serving.fleet import bed as beds
 
 
@@ -95,6 +96,7 @@ def host(tmp_path: Path) -> HostUnderTest:
             http=("127.0.0.1", beds.free_port()), agent=("127.0.0.1", beds.free_port()),
             golden_interval_s=1, golden_timeout_s=5,
             logs=["/usr/bin/tail", "-n", "{lines}", f"{root}/run/triton.log"],
+            max_instances=4,
         )
     )  # fmt: skip
     made = HostUnderTest(root, tmp_path / "store", tmp_path / "release")
@@ -123,6 +125,9 @@ def test_what_is_no_request_is_not_answered(host, line):
         "accept toy 1 --force", "serve toy 1,,2", "serve toy", "persist all 1", "prune toy 1 -1",
         "revoke abc", "accept toy 1 --fence x", "facts toy --timeout 0",
         "facts toy --timeout 99999", "facts  toy", "accept a/b 1", "accept toy\n 1",
+        "scale toy", "scale toy 0", "scale toy -1", "scale toy 65", "scale toy 2x",
+        "scale toy ../2", "scale toy 2 3", "scale ../toy 2", "scale all 2", "scale toy default",
+        "scale toy 1e1",
     ],
 )  # fmt: skip
 def test_a_word_outside_the_rules_is_refused(host, line):
@@ -290,6 +295,60 @@ def test_the_config_is_built_here_and_a_changed_one_is_seen(host):
     host.done("persist toy none")
     host.done("persist toy none")
     assert list((host.root / "model-repository").iterdir()) == []
+
+
+def test_the_instances_are_the_hosts_own_in_every_config_that_it_builds(host):
+    host.publish(2)
+    host.accept(1)
+    host.done("persist toy 1")
+    path = host.root / "model-repository" / "toy" / "config.pbtxt"
+    packaged = path.read_text()
+    host.done("scale toy 3")
+    assert instances_in(path.read_text()) == 3 and "versions: 1" in path.read_text()
+    before = path.stat().st_mtime_ns
+    host.done("scale toy 3")
+    assert path.stat().st_mtime_ns == before
+    host.accept(2)
+    host.done("persist toy 1,2")
+    assert instances_in(path.read_text()) == 3
+    assert host.done("verify toy") == {"ok": True, "faults": []}
+    path.write_text(with_instances(path.read_text(), 4))
+    assert host.done("verify toy")["faults"][0]["reason"] == "changed-config"
+    host.done("persist toy 1 --rollback")
+    host.done("scale toy packaged")
+    assert path.read_text() == packaged
+    assert host.done("facts toy")["max_instances"] == 4
+
+
+def test_no_more_instances_than_the_host_takes_and_none_by_an_older_controller(host):
+    host.accept(1)
+    host.done("persist toy 1 --fence 7")
+    path = host.root / "model-repository" / "toy" / "config.pbtxt"
+    before = path.read_text()
+    assert host.refused("scale toy 5 --fence 7") == "instances"
+    assert host.refused("scale toy 2 --fence 6") == "fence"
+    assert path.read_text() == before
+    host.done("scale toy 4 --fence 7")
+    assert instances_in(path.read_text()) == 4
+
+
+def test_a_package_that_was_changed_is_not_scaled(host):
+    host.accept(1)
+    host.done("persist toy 1")
+    config = host.root / "packages" / "toy" / "1" / "config.pbtxt"
+    config.chmod(0o644)
+    config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 4"))
+    assert host.refused("scale toy 2") == "changed-file"
+    assert not (host.root / "state" / "toy.instances").exists()
+
+
+def test_a_model_that_comes_later_has_the_instances_that_were_ordered(host):
+    host.done("scale toy 2")
+    assert not (host.root / "model-repository" / "toy").exists()
+    host.accept(1)
+    host.done("persist toy 1")
+    text = (host.root / "model-repository" / "toy" / "config.pbtxt").read_text()
+    assert instances_in(text) == 2
 
 
 def test_a_revoked_digest_is_refused_everywhere(host):

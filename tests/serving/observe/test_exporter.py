@@ -150,6 +150,13 @@ def test_the_ledger_as_numbers(journal: Journal) -> None:
     assert abs(ledger.production["flights"].since - time.time()) < 600
 
 
+def test_a_host_on_standby_is_a_number_until_it_is_admitted(journal: Journal) -> None:
+    journal.record("standby", "host-1", host="a", reason="night")
+    journal.record("standby", "host-1", host="b", reason="night")
+    journal.record("admitted", "host-2", host="b", reason="day")
+    assert read_ledger(journal.folder).standby == {"a"}
+
+
 def test_a_rollout_is_in_progress_only_while_somebody_holds_the_lock(journal: Journal) -> None:
     journal.record("started", "r5", **ABOUT)
     journal.record("before", "r5", **ABOUT, host="a", before=Before((1,), None, "ready").as_json())

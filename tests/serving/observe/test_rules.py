@@ -228,6 +228,8 @@ def test_an_edge_a_region_and_a_host(tmp_path: Path) -> None:
         ),  # stands in, and the page comes all the same
         (status % ("us-west", "usw2-a", "DRAIN"), "1x60"),
         (status % ("us-east", "usw2-a", "DRAIN"), "1x60"),
+        (status % ("us-east", "use1-c", "DRAIN"), "1x60"),
+        ('lockgate_host_standby{host="use1-c",region="us-east"}', "1x60"),
     ]
     play(
         tmp_path,
@@ -255,6 +257,8 @@ def test_a_host_that_answers_with_another_version(tmp_path: Path) -> None:
         (served % ("2", "d2", "use1-a"), "1x60"),
         (served % ("1", "d1", "use1-b"), "1x60"),
         (served % ("2", "other", "usw2-a"), "1x60"),
+        (served % ("1", "d1", "usw2-c"), "1x60"),
+        ('lockgate_host_standby{host="usw2-c",region="us-west"}', "1x60"),
         ('lockgate_model_state{model="flights",host="usw2-b",state="ready"}', "0x60"),
         ('lockgate_model_state{model="flights",host="use1-a",state="ready"}', "1x60"),
     ]
