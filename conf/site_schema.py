@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -30,6 +30,7 @@ from conf.site_daemons import (
     SiteSlurm,
     SiteTriton,
 )
+from conf.site_placement import ModelPlacement, check_placement
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,8 @@ class Site:
     """Settings of Prometheus."""
     up_timeout_s: int
     """Seconds that `scripts/site up` waits for every daemon to be healthy."""
+    placement: dict[str, ModelPlacement] = field(default_factory=dict)
+    """Hosts of a model that is not on all of them."""
 
     def __post_init__(self) -> None:
         check_absolute("root", self.root)
@@ -274,6 +277,7 @@ class Site:
                     f"({', '.join(dict.fromkeys(regions.values()))})"
                 )
         check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
+        check_placement(self.placement, {name: host.region for name, host in self.hosts.items()})
         ports = self._all_ports()
         check_ports(ports)
         places = {}
