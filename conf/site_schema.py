@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,6 +32,7 @@ from conf.site_daemons import (
     SiteTriton,
     training_nodes,
 )
+from conf.site_placement import ModelPlacement, check_placement
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,8 @@ class Site:
     """Settings of Prometheus."""
     up_timeout_s: int
     """Seconds that `scripts/site up` waits for every daemon to be healthy."""
+    placement: dict[str, ModelPlacement] = field(default_factory=dict)
+    """Hosts of a model that is not on all of them."""
 
     def __post_init__(self) -> None:
         check_absolute("root", self.root)
@@ -277,6 +280,7 @@ class Site:
                 )
             check_serving_host(name, host.address, training_nodes(self.slurm.nodes))
         check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
+        check_placement(self.placement, {name: host.region for name, host in self.hosts.items()})
         ports = self._all_ports()
         check_ports(ports)
         places = {}

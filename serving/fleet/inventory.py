@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.names import check_name, nearest, shown
+from conf.schema import SchemaError, build
 from conf.site_checks import (
     check_address,
     check_names,
@@ -20,6 +21,7 @@ from conf.site_checks import (
     host_port,
 )
 from conf.site_daemons import training_nodes
+from conf.site_placement import ModelPlacement, Placement, check_placement, hosts_of
 from serving.fleet.errors import FleetConfigError
 
 _OWN_SSH = ("port", "user", "transfer_user", "proxy_jump")
@@ -91,6 +93,7 @@ class Fleet:
     ssh: Ssh
     load_timeout_s: float
     infer_timeout_s: float
+    placement: Placement = field(default_factory=dict, hash=False)
 
     @property
     def edges(self) -> tuple[FleetEdge, ...]:
@@ -109,6 +112,25 @@ class Fleet:
                 return host
         names = [host.name for host in self.hosts]
         raise FleetConfigError(f"the fleet has no host {name!r}. {nearest(name, names)}.")
+
+    def for_model(self, model: str) -> Fleet:
+        """The fleet with those hosts alone that have `model`: all of them without a placement.
+
+        Raises FleetConfigError for a region without any.
+        """
+        regions = []
+        for region in self.regions:
+            names = hosts_of(self.placement, model, [host.name for host in region.hosts])
+            if not names:
+                raise FleetConfigError(
+                    f"{region.name} has no host for {model}: every one there is another model's "
+                    f"alone. Name hosts of {region.name} in site.placement.{model}: fab place "
+                    "proposes some."
+                )
+            regions.append(
+                replace(region, hosts=tuple(one for one in region.hosts if one.name in names))
+            )
+        return replace(self, regions=tuple(regions))
 
     def ssh_of(self, host: Host) -> Ssh:
         """SSH access to `host`."""
@@ -163,12 +185,22 @@ def _build(content: Mapping[str, Any], training: Container[str]) -> Fleet:
         for name in served
     )
     return Fleet(
+        placement=_placement(content.get("placement") or {}, hosts),
         name=str(content["name"]),
         regions=tuple(region for region in regions if region.hosts),
         ssh=ssh,
         load_timeout_s=float(content["triton"]["load_timeout_s"]),
         infer_timeout_s=float(content["triton"]["infer_timeout_s"]),
     )
+
+
+def _placement(content: object, hosts: Sequence[Host]) -> Placement:
+    try:
+        placement: Placement = build(dict[str, ModelPlacement], content, "placement")
+        check_placement(placement, {host.name: host.region for host in hosts})
+    except (SchemaError, ValueError) as error:
+        raise FleetConfigError(f"{error}.") from error
+    return placement
 
 
 def _ssh(content: Mapping[str, Any]) -> Ssh:

@@ -38,6 +38,7 @@ INCIDENT = "tests/site/test_docs.py::test_the_incident_commands_of_the_sre_guide
 OPS = "tests/site/test_docs.py::test_the_commands_of_a_guide_run"
 APPROVAL = "tests/serving/release/test_approval.py::test_one_signs_and_another_attaches"
 BARE = "tests/serving/fleet/nspawn/test_bare_hosts.py::"
+PLACED = "tests/serving/fleet/test_placed_rollouts.py::"
 SITE_HOSTS = "tests/serving/fleet/test_site_hosts.py::"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
 TESTED = {
@@ -55,6 +56,14 @@ TESTED = {
     ),
     "scripts/site as deploy fab scale": (
         "tests/serving/fleet/test_scale.py::test_the_commands_of_the_guide_do_what_it_says"
+    ),
+    "fab place": (
+        "tests/serving/fleet/test_placement.py::"
+        "test_a_model_that_shall_be_alone_gets_hosts_and_the_moves_are_in_order"
+    ),
+    "fab heal --model big": f"{PLACED}test_a_heal_takes_the_model_out_of_the_hosts_that_it_left",
+    "fab edges --roll": (
+        "tests/serving/fleet/test_remote_edge.py::test_fab_shows_what_differs_and_rolls_it_out"
     ),
     "fab wheelhouse": f"{BARE}fleet",
     "fab pin": f"{BARE}fleet",
@@ -158,6 +167,7 @@ TASKS = (
     "serving/fleet/cli/edge_tasks.py",
     "serving/fleet/cli/host_tasks.py",
     "serving/fleet/cli/order_tasks.py",
+    "serving/fleet/cli/placement_tasks.py",
     "serving/fleet/cli/rollout_tasks.py",
     "serving/fleet/cli/scale_tasks.py",
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Five minutes; that a text model is gated and served shows tests/serving/release/test_release_text.py.
+# Five minutes; tests/serving/release/test_release_text.py gates and serves a text model in less.
 pytestmark = [pytest.mark.site, pytest.mark.full, pytest.mark.timeout(2400)]
 
 REPO = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
 """The fleet's capacity: load against the knee, hosts to spare, growth, and scaling decisions.
 
-Imports serving.artifact only: values in, values out, nothing is changed.
+Imports serving.artifact and conf only: values in, values out, nothing is changed.
 """

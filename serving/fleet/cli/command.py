@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,13 +119,30 @@ def only_model(folder: Path, model: str | None, command: str) -> str:
     )
 
 
+def placed_selection(selection: Selection, fleet: Fleet, model: str) -> Selection:
+    """`selection` without the hosts that the model is not placed on; `fleet` are those it is on.
+
+    Raises FleetConfigError where none is left of those that were named.
+    """
+    names = [host.name for host in fleet.hosts]
+    only = selection.only & set(names)
+    if selection.only and not only:
+        raise FleetConfigError(
+            f"{model} has no place on {', '.join(sorted(selection.only))}: site.placement has it "
+            f"on {', '.join(names)}."
+        )
+    return replace(selection, only=only)
+
+
 def preview(
     on: Controls, model: str | None, version: int | None, selection: Selection = EVERY_HOST
 ) -> RolloutPlan:
     """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
     shipment = read_shipment(on.store, only_model(on.store, model, "plan"), version)
-    with SshDriver(on.fleet, shipment.model, on.store, on.config) as driver:
-        return plan_deployment(on.fleet, shipment, driver, on.journal, on.config, selection)
+    fleet = on.fleet.for_model(shipment.model)
+    selection = placed_selection(selection, fleet, shipment.model)
+    with SshDriver(fleet, shipment.model, on.store, on.config) as driver:
+        return plan_deployment(fleet, shipment, driver, on.journal, on.config, selection)
 
 
 def deploy(
@@ -204,14 +221,18 @@ def _carry_out(
     began = time.monotonic()
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
+    fleet = on.fleet.for_model(shipment.model)
+    outside = tuple(host for host in on.fleet.hosts if host not in fleet.hosts)
+    if action == "deploy":
+        selection = placed_selection(selection, fleet, shipment.model)
     with (
         held(on, f"{action} {shipment}", progress) as lease,
         _signals_stop(),
-        SshDriver(on.fleet, shipment.model, on.store, on.config, lease.fence) as driver,
+        SshDriver(fleet, shipment.model, on.store, on.config, lease.fence) as driver,
     ):
         run = RolloutRun(
-            on.fleet, driver, on.journal, lease, rollout, action, shipment, on.config, progress,
-            rollback=action != "deploy",
+            fleet, driver, on.journal, lease, rollout, action, shipment, on.config, progress,
+            rollback=action != "deploy", outside=outside,
         )  # fmt: skip
         prometheus = PrometheusClient(on.prometheus_url, on.passwords)
         reader = prometheus_reader(prometheus, shipment.model) if prometheus.url else None

@@ -161,6 +161,7 @@ def _order_row(order: JournalEvent, now: float) -> HistoryRow:
         reason=reason,
         outcome="ordered",
         outcome_reason="",
+        continued_by="",
         seconds=0.0,
         run="",
         source="",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from conf.names import check_name
+from conf.site_placement import hosts_of
 from serving.fleet.cli.command import Controls, heal, held
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.rollout import host_orders
@@ -69,7 +70,7 @@ def healed(on: Controls, host: str, reason: str, progress: Progress) -> str:
     """Heal each model on this host alone, under the lease of each; returns what could not be
     healed, "" for nothing. Raises FleetError."""
     left = []
-    for model in _models(on):
+    for model in _models(on, host):
         if production(on.journal, model) is None:
             continue
         report = heal(on, model, progress, reason, Selection(only=frozenset({host})))
@@ -90,13 +91,15 @@ def ordered(on: Controls, what: str, host: str, progress: Progress) -> Iterator[
                 opened.enter_context(SshDriver(on.fleet, model, on.store, on.config, lease.fence)),
                 production(on.journal, model),
             )
-            for model in _models(on) or [""]
+            for model in _models(on, host) or [""]
         ]
         yield HostOrder(on.fleet.host(host), drivers, on.journal, lease, progress)
 
 
-def _models(on: Controls) -> list[str]:
-    return sorted({entry.model for entry in on.journal.read_ledger().entries})
+def _models(on: Controls, host: str) -> list[str]:
+    """The models that were in production and have their place on the host."""
+    known = sorted({entry.model for entry in on.journal.read_ledger().entries})
+    return [model for model in known if hosts_of(on.fleet.placement, model, [host])]
 
 
 def _names(text: str) -> list[str]:

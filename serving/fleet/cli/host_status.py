@@ -122,6 +122,23 @@ def host_row(
     )
 
 
+def stray_rows(model: str, state: HostState) -> list[Row]:
+    """The row of a host outside the model's placement, where it has the model or cannot be read."""
+    if not state.problem and not state.has_model:
+        return []
+    why = state.problem or (
+        f"has {model}, which has no place there: fab edges has whether requests still come; then "
+        f"fab heal --model {model}"
+    )
+    edge = state.edge if state.up or state.edge != READY else "down"
+    return [
+        Row(
+            model, state.host, state.region, state.serving, state.answers, None, "", edge, (why,),
+            unready=state.unready, verified_age_s=_age_s(state), memory_bytes=state.memory_bytes,
+        )
+    ]  # fmt: skip
+
+
 def _age_s(state: HostState) -> float | None:
     """Seconds since the host verified all it has, by its clock and ours; None where not known."""
     try:

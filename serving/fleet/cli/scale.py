@@ -167,7 +167,7 @@ def _in_production(on: Controls, model: str) -> Shipment:
 
 def _hosts(on: Controls) -> list[Host]:
     """Those that rollouts touch; the others get the number when they come back."""
-    out = left_out(on.fleet, on.journal, EVERY_HOST)
+    out = left_out(on.fleet.hosts, on.journal, EVERY_HOST)
     return [host for host in on.fleet.hosts if host.name not in out]
 
 

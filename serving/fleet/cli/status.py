@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from conf.errors import LockgateError
+from conf.site_placement import hosts_of
 from serving.artifact import store
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
@@ -17,6 +18,7 @@ from serving.fleet.cli.host_status import (
     Row,
     host_row,
     routed_versions,
+    stray_rows,
     with_instances,
     with_quarantine,
     with_standby,
@@ -152,7 +154,8 @@ def _model(
     going: RunningRollout | None,
     verify: bool,
 ) -> tuple[list[Row], ModelStatus, list[str]]:
-    """A row for each host, the model as a whole, and notes about what is no fault."""
+    """A row for each host that has the model or should, the model as a whole, and notes about what
+    is no fault."""
     entries = on.journal.productions(model)
     wanted = production(on.journal, model)
     digest = _digest(on, model, wanted)
@@ -178,8 +181,12 @@ def _model(
             counters, latency.result(), time.time(), instances,
         )  # fmt: skip
     touched = _touched(records, going)
+    placed = hosts_of(on.fleet.placement, model, states) if on.fleet else tuple(states)
     rows = []
     for state in states.values():
+        if state.host not in placed:
+            rows += stray_rows(model, state)
+            continue
         row = host_row(
             model, state, wanted, digest, routed_versions(routing, edges.get(state.host, ()))
         )

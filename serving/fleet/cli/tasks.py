@@ -1,10 +1,18 @@
 """Every task that `fab -l` lists: a fabfile.py imports *."""
 
-from serving.fleet.cli import edge_tasks, host_tasks, order_tasks, rollout_tasks, scale_tasks
+from serving.fleet.cli import (
+    edge_tasks,
+    host_tasks,
+    order_tasks,
+    placement_tasks,
+    rollout_tasks,
+    scale_tasks,
+)
 from serving.fleet.cli.edge_tasks import *  # noqa: F403
 from serving.fleet.cli.host_tasks import *  # noqa: F403
 from serving.fleet.cli.order_tasks import *  # noqa: F403
 from serving.fleet.cli.pipes import quiet_pipes
+from serving.fleet.cli.placement_tasks import *  # noqa: F403
 from serving.fleet.cli.rollout_tasks import *  # noqa: F403
 from serving.fleet.cli.scale_tasks import *  # noqa: F403
 
@@ -12,6 +20,7 @@ __all__ = [
     *edge_tasks.__all__,
     *host_tasks.__all__,
     *order_tasks.__all__,
+    *placement_tasks.__all__,
     *rollout_tasks.__all__,
     *scale_tasks.__all__,
 ]

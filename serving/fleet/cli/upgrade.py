@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from conf.errors import INCOMPLETE
+from conf.site_placement import Placement, peers_of_host
 from serving.fleet.bootstrap.changes import HostChange
 from serving.fleet.bootstrap.converge import converge, planned_changes, see_serving
 from serving.fleet.bootstrap.wheelhouse import Wheelhouse, read_wheelhouse
@@ -74,7 +75,7 @@ class HostUpgrade:
             before = _serving(shell)
         taken = [edge for edge in edges if edge.state(name).admin == READY]
         for edge in taken:
-            _require_peers(edge, name)
+            _require_peers(edge, name, self.on.fleet.placement)
         for edge in taken:
             edge.set(name, DRAIN)
             edge.wait_idle(name, config.drain_timeout_s)
@@ -168,10 +169,11 @@ def _serving(shell: Shell) -> Serving:
     return {model: versions for model, versions in found.items() if versions}
 
 
-def _require_peers(edge: Edge, name: str) -> None:
-    others = [host for host, state in edge.states().items() if state.takes_traffic and host != name]
-    if not others:
-        raise FleetRefusal(
-            f"{name} is the only host in traffic at the edge {edge.name}; it was not touched. "
-            "Bring another one up first: fab status."
-        )
+def _require_peers(edge: Edge, name: str, placement: Placement) -> None:
+    states = edge.states()
+    for peers in peers_of_host(placement, name, states):
+        if not any(states[host].takes_traffic for host in peers):
+            raise FleetRefusal(
+                f"{name} is the only host in traffic at the edge {edge.name} for a model that it "
+                "serves; it was not touched. Bring another one up first: fab status."
+            )

@@ -17,6 +17,7 @@ from serving.fleet.haproxy.server_states import (
     READY,
     ServerState,
     parse_kept,
+    parse_receivers,
     parse_states,
     states_file,
 )
@@ -111,6 +112,10 @@ class Edge:
     def all_states(self) -> dict[str, ServerState]:
         """As `states`, with the hosts of other regions that stand in for the own ones."""
         return parse_states(self.query("show servers state"), self.query("show stat"), BACKEND)
+
+    def receivers(self, model: str) -> frozenset[str]:
+        """The hosts that requests for `model` may go to by the config that HAProxy runs with."""
+        return parse_receivers(self.query("show servers state"), BACKEND, model)
 
     def state(self, host: str) -> ServerState:
         """One host. Raises EdgeError when the edge has no such server."""

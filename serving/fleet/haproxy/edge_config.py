@@ -27,6 +27,14 @@ from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site, SiteHost, edge_region
 from serving.edge_host.names import BACKEND, LAST, STATES
 from serving.fleet.haproxy.grpc_edge import grpc_backends, grpc_frontend
+from serving.fleet.haproxy.placed_models import (
+    EdgePlacement,
+    Targets,
+    backend_rules,
+    edge_placement,
+    model_backends,
+    queue_rules,
+)
 from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
     VALIDATOR,
@@ -56,7 +64,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
     """The HAProxy 2.6 configuration of the edge called `name`, ending in a newline.
 
     `validator` are the files of `VALIDATOR` where HAProxy's user can read them. Of `site` it reads
-    `edges[name]`, `edge`, `hosts`, `ports`, `paths.edge_log` and `groups.edge`.
+    `edges[name]`, `edge`, `hosts`, `placement`, `ports`, `paths.edge_log` and `groups.edge`.
     Raises `ValueError` for a region without a host, or that is not one of the United States.
     """
     if name not in site.edges:
@@ -72,6 +80,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
         raise ValueError(
             f"region {region!r} has no host in site.hosts: nothing to send traffic to."
         )
+    placed = edge_placement(site.placement, own, others)
     http, grpc, agent = site.ports.triton_http, site.ports.triton_grpc, site.ports.host_agent
     return "\n".join(
         [
@@ -85,17 +94,20 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
                 _address(region),
                 site.edge,
                 Path(edge.state),
+                placed,
             ),
-            *_backend(_targets(own, http), _targets(others, http), site.edge, agent),
-            *_last(_targets(own, http), site.edge, agent),
+            *_backend(_targets(own, http), _targets(others, http), site.edge, agent, placed),
+            *_last(_targets(own, http), site.edge, agent, placed),
+            *model_backends(placed, _targets(site.hosts, http), site.edge, _sending()),
             *grpc_frontend(
                 f"{_address(edge.address)}:{edge.grpc_port}",
                 _address(region),
                 site.edge,
                 Path(edge.state),
+                placed,
             ),
-            *grpc_backends(_targets(own, grpc), _targets(others, grpc), site.edge),
-            *shadow_proxies(Path(edge.socket), _targets(own, http), site.edge),
+            *grpc_backends(_targets(own, grpc), _targets(others, grpc), site.edge, placed),
+            *shadow_proxies(Path(edge.socket), _targets(own, http), site.edge, placed),
             *source_tables(),
             *counter_table(),
             *_prometheus(f"{_address(edge.address)}:{edge.stats_port}"),
@@ -180,7 +192,9 @@ def _defaults(settings: EdgeSettings) -> list[str]:
     ]
 
 
-def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
+def _frontend(
+    bind: str, region: str, settings: EdgeSettings, state: Path, placed: EdgePlacement
+) -> list[str]:
     return [
         "frontend infer",
         f"  bind {bind}",
@@ -195,20 +209,23 @@ def _frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> li
         "  http-request deny deny_status 405 if infer_path !METH_POST",
         *body_rules(settings),
         # Here and not earlier: it is the state in which the request itself would begin to wait.
-        refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
+        *queue_rules(placed, BACKEND, settings.max_queue, refusal),
         *path_rules(state),
         *shadow_rules(),
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",
         f"  {log_format(region)}",
-        f"  use_backend {LAST} if {{ nbsrv({BACKEND}) lt 1 }}",
-        f"  default_backend {BACKEND}",
+        *backend_rules(placed, BACKEND, LAST),
     ]
 
 
 def _backend(
-    own: Mapping[str, str], others: Mapping[str, str], settings: EdgeSettings, agent_port: int
+    own: Targets,
+    others: Targets,
+    settings: EdgeSettings,
+    agent_port: int,
+    placed: EdgePlacement,
 ) -> list[str]:
     check = (
         f"check inter {settings.check_interval_ms}ms fall {settings.fall} rise {settings.rise} "
@@ -229,13 +246,18 @@ def _backend(
         "  option httpchk",
         "  http-check send meth GET uri /v2/health/live",
         "  http-check expect status 200",
-        *(f"  server {name} {target} {check}" for name, target in own.items()),
+        *(f"  server {name} {target} {check}{placed.weight(name)}" for name, target in own.items()),
         # In this backend, so that a request whose host died just now finds them too.
-        *(f"  server {name} {target} {check} backup" for name, target in others.items()),
+        *(
+            f"  server {name} {target} {check}{placed.weight(name)} backup"
+            for name, target in others.items()
+        ),
     ]
 
 
-def _last(own: Mapping[str, str], settings: EdgeSettings, agent_port: int) -> list[str]:
+def _last(
+    own: Targets, settings: EdgeSettings, agent_port: int, placed: EdgePlacement
+) -> list[str]:
     # A client whose requests fail the model would leave out host after host by their failures, and
     # take the region from everybody. So where nobody is left, the own hosts are tried all the same:
     # those that a rollout did not take out, and whose agent does not say that they answer wrong.
@@ -243,7 +265,7 @@ def _last(own: Mapping[str, str], settings: EdgeSettings, agent_port: int) -> li
         f"backend {LAST}",
         *_sending(),
         *(
-            f"  server {name} {target} {_host_settings(settings, agent_port)}"
+            f"  server {name} {target} {_host_settings(settings, agent_port)}{placed.weight(name)}"
             for name, target in own.items()
         ),
     ]

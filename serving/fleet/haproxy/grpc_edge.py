@@ -7,11 +7,20 @@ into the message. The hosts' doors (`grpc_door.py`) are what it is sent to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from conf.site_daemons import EdgeSettings
+from serving.edge_host import names as triton
 from serving.fleet.haproxy.grpc_status import SERVICE, grpc_refusal, is_method, own_errors
+from serving.fleet.haproxy.placed_models import (
+    EdgePlacement,
+    Targets,
+    backend_rules,
+    model_backend,
+    queue_rules,
+    tracking,
+)
 from serving.fleet.haproxy.request_log import log_format
 from serving.fleet.haproxy.request_rules import (
     connection_limits,
@@ -26,7 +35,9 @@ LAST = "triton_grpc_last"
 """As `triton_last`: the own hosts once more, for when the checks leave nobody."""
 
 
-def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -> list[str]:
+def grpc_frontend(
+    bind: str, region: str, settings: EdgeSettings, state: Path, placed: EdgePlacement
+) -> list[str]:
     """The frontend on `bind`; `state` is the folder of the edge's map of versions."""
     most = settings.max_body_bytes
     return [
@@ -71,7 +82,7 @@ def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -
         "if is_infer !asks_version",
         "  http-request set-var-fmt(txn.path) "
         "/v2/models/%[var(txn.model)]/versions/%[var(txn.asked)]/infer if is_infer asks_version",
-        grpc_refusal(503, "the queue is full", f"{{ queue({BACKEND}) ge {settings.max_queue} }}"),
+        *queue_rules(placed, BACKEND, settings.max_queue, grpc_refusal),
         "  acl has_model var(txn.model) -m found",
         *version_rules(state, "has_model !asks_version", "is_infer"),
         "  acl given_version var(txn.version) -m found",
@@ -83,8 +94,7 @@ def grpc_frontend(bind: str, region: str, settings: EdgeSettings, state: Path) -
         "if { var(txn.version) -m found }",
         *_answer_rules(settings),
         f"  {log_format(region, path='var(txn.path)', status='%[var(txn.status)]')}",
-        f"  use_backend {LAST} if {{ nbsrv({BACKEND}) lt 1 }}",
-        f"  default_backend {BACKEND}",
+        *backend_rules(placed, BACKEND, LAST),
     ]  # fmt: skip
 
 
@@ -102,19 +112,45 @@ def _answer_rules(settings: EdgeSettings) -> list[str]:
 
 
 def grpc_backends(
-    own: Mapping[str, str], others: Mapping[str, str], settings: EdgeSettings
+    own: Targets, others: Targets, settings: EdgeSettings, placed: EdgePlacement
 ) -> list[str]:
     """The backends of the doors' addresses by host, those of other regions as stand-ins.
 
     Each follows the server of its name of `triton`, and of `triton_last` where nobody is left.
+    Those of the placed models come after those of all hosts.
     """
+    lines = _pair(BACKEND, LAST, own, others, settings, placed.weight)
+    for one in placed.models:
+        lines += _pair(
+            model_backend(BACKEND, one.model),
+            model_backend(LAST, one.model),
+            {host: own[host] for host in one.own},
+            {host: others[host] for host in one.others},
+            settings,
+        )
+    return lines
+
+
+def _pair(
+    backend: str,
+    last: str,
+    own: Targets,
+    others: Targets,
+    settings: EdgeSettings,
+    weight: Callable[[str], str] = lambda host: "",
+) -> list[str]:
+    def servers(hosts: Targets, followed: str, end: str = "") -> list[str]:
+        most = settings.max_connections_per_host
+        lines = tracking(hosts, hosts, most, followed, " proto h2")
+        return [f"{line}{weight(host)}{end}" for host, line in zip(hosts, lines, strict=True)]
+
     return [
-        *_sending(BACKEND),
+        *_sending(backend),
         "  option allbackups",
-        *_servers(own, settings, "triton"),
-        *(f"{line} backup" for line in _servers(others, settings, "triton")),
-        *_sending(LAST),
-        *_servers(own, settings, "triton_last"),
+        *servers(own, triton.BACKEND),
+        *servers(others, triton.BACKEND, " backup"),
+        *_sending(last),
+        *servers(own, triton.LAST),
     ]
 
 
@@ -127,12 +163,4 @@ def _sending(backend: str) -> list[str]:
         "  retries 3",
         "  retry-on conn-failure 503",
         "  option redispatch 1",
-    ]
-
-
-def _servers(servers: Mapping[str, str], settings: EdgeSettings, followed: str) -> list[str]:
-    return [
-        f"  server {name} {target} proto h2 maxconn {settings.max_connections_per_host} "
-        f"track {followed}/{name}"
-        for name, target in servers.items()
     ]

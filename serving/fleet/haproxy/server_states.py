@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from serving.edge_host.names import ROUTES, STATES
+from serving.fleet.haproxy.placed_models import model_backend
 
 FIRST_FILES = {ROUTES: "", STATES: "1\n"}
 """The state folder's files before anything was set; HAProxy does not start without the first."""
@@ -20,7 +21,7 @@ READY, DRAIN, MAINT = "ready", "drain", "maint"
 _SET_MAINT, _SET_DRAIN = 0x01, 0x08
 _ANY_MAINT, _ANY_DRAIN = 0x01 | 0x02 | 0x04 | 0x20 | 0x40, 0x08 | 0x10
 _RUNNING = 2
-_NAME, _ADDRESS, _OPERATIONAL, _ADMIN = 3, 4, 5, 6
+_NAME, _ADDRESS, _OPERATIONAL, _ADMIN, _WEIGHT = 3, 4, 5, 6, 7
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def parse_states(servers_state: str, stat: str, backend: str) -> dict[str, Serve
     """Every host of `backend`, of the answers to `show servers state` and `show stat`."""
     rows: dict[str, list[dict[str, str]]] = {}
     for row in csv.DictReader(stat.removeprefix("# ").splitlines()):
-        if row["pxname"] == backend or row["pxname"].startswith(f"{backend}_"):
+        if row["pxname"] == backend or row["pxname"].startswith((f"{backend}_", f"{backend}:")):
             rows.setdefault(row["svname"], []).append(row)
     found = {}
     for fields in _servers(servers_state, backend):
@@ -78,6 +79,13 @@ def parse_kept(servers_state: str, backend: str) -> dict[str, str]:
         if admin & (_SET_MAINT | _SET_DRAIN):
             kept[fields[_NAME]] = MAINT if admin & _SET_MAINT else DRAIN
     return kept
+
+
+def parse_receivers(servers_state: str, backend: str, model: str) -> frozenset[str]:
+    """The hosts that requests for `model` may go to, also as stand-ins, whatever their state."""
+    own = list(_servers(servers_state, model_backend(backend, model)))
+    shared = [fields for fields in _servers(servers_state, backend) if int(fields[_WEIGHT])]
+    return frozenset(fields[_NAME] for fields in own or shared)
 
 
 def states_file(servers_state: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from serving.fleet.errors import FleetRefusal
-from serving.fleet.inventory import Fleet
+from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.advice import next_command
 from serving.fleet.rollout.converge import Turn, converge
 from serving.fleet.rollout.driver import FleetDriver
@@ -37,12 +39,23 @@ def carry_out(
         run,
         Turn(
             frozenset(name for name, proven in warm.items() if run.shipment.version in proven),
-            left_out(run.fleet, journal, selection),
+            left_out(run.fleet.hosts, journal, selection),
             selection.only,
             production(journal, model),
             found,
             reason,
+            _leaving(run, selection),
         ),
+    )
+
+
+def _leaving(run: RolloutRun, selection: Selection) -> tuple[Host, ...]:
+    """The hosts outside the placement that this heal may touch."""
+    out = left_out(run.outside, run.journal, selection)
+    return tuple(
+        host
+        for host in run.outside
+        if host.name not in out and (not selection.only or host.name in selection.only)
     )
 
 
@@ -62,23 +75,37 @@ def plan_deployment(
     selection: Selection = EVERY_HOST,
 ) -> RolloutPlan:
     """The plan of a deployment; nothing is touched. Raises FleetError."""
+    unfinished = journal.open_rollout(shipment.model)
+    _refuse_moved(fleet, unfinished)
     return make_plan(
         fleet,
         shipment,
         driver.read_hosts(verify=True),
         driver.read_routing(),
         {host.name: driver.edges_of(host) for host in fleet.hosts},
-        journal.open_rollout(shipment.model),
+        unfinished,
         config,
-        left_out(fleet, journal, selection),
+        left_out(fleet.hosts, journal, selection),
         selection.only,
         production(journal, shipment.model),
         journal.warm(shipment.model),
     )
 
 
-def left_out(fleet: Fleet, journal: Journal, selection: Selection) -> dict[str, str]:
-    """The hosts that get no traffic and are not touched, each with the reason."""
+def _refuse_moved(fleet: Fleet, unfinished: Unfinished | None) -> None:
+    """Raises FleetRefusal for an open rollout whose hosts are not the model's any more."""
+    names = {host.name for host in fleet.hosts}
+    moved = sorted(set(unfinished.touched) - names) if unfinished else []
+    if unfinished and moved:
+        raise FleetRefusal(
+            f"{unfinished.rollout} is open and began to change {', '.join(moved)}, where "
+            f"{unfinished.model} has no place any more. End it first: fab heal --model "
+            f"{unfinished.model}"
+        )
+
+
+def left_out(hosts: Iterable[Host], journal: Journal, selection: Selection) -> dict[str, str]:
+    """Those of `hosts` that get no traffic and are not touched, each with the reason."""
     standby = {name: f"on standby: {why}" for name, why in journal.standby().items()}
     # Naming a host is the word of a person that it may be touched again.
     found = {
@@ -87,7 +114,7 @@ def left_out(fleet: Fleet, journal: Journal, selection: Selection) -> dict[str, 
         if name not in selection.only
     }
     found |= {name: "skipped by --skip" for name in selection.skip if name not in found}
-    return {host.name: found[host.name] for host in fleet.hosts if host.name in found}
+    return {host.name: found[host.name] for host in hosts if host.name in found}
 
 
 def refuse_against(found: Unfinished | None, action: str, current: int | None) -> None:

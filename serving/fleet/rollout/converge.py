@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from conf.errors import DONE, INCOMPLETE, UNREACHABLE
 from serving.fleet.rollout.fleet_pass import FleetPass, Turn
+from serving.fleet.rollout.leaving import leave_hosts
 from serving.fleet.rollout.mending import bring_hosts
 from serving.fleet.rollout.rollout_config import Outcome
 from serving.fleet.rollout.rollout_run import Abandoned, RolloutRun
@@ -38,6 +39,8 @@ def _carried_out(on: FleetPass) -> Outcome:
         record_counters(run)
         on.read_edges()
         bring_hosts(on)
+        if run.action == "heal":
+            leave_hosts(on)
     except (KeyboardInterrupt, Abandoned) as error:
         why = str(error) or "interrupted at the keyboard"
         if not on.committed:
@@ -52,7 +55,7 @@ def _carried_out(on: FleetPass) -> Outcome:
 def _end(on: FleetPass) -> Outcome:
     run = on.run
     record_counters(run)
-    hosts = tuple(host.name for host in run.fleet.hosts if host.name in on.changed)
+    hosts = tuple(host.name for host in (*run.fleet.hosts, *run.outside) if host.name in on.changed)
     if run.action == "rollback" and not on.committed:
         reason = " ".join(on.stuck.values()) or "no edge gives it"
         # What an earlier rollout touched, or this one took out of traffic, stays open.

@@ -71,6 +71,11 @@ class HostState:
         """The version that a request without a version gets: the highest one that is ready."""
         return max(self.serving, default=None)
 
+    @property
+    def has_model(self) -> bool:
+        """True where it serves the model, or would after a restart of its Triton."""
+        return bool(self.serving) or self.config is not None
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -101,6 +106,9 @@ class FleetDriver(Protocol):
     def edges_of(self, host: Host) -> tuple[str, ...]:
         """The names of the edges that the host stands behind."""
 
+    def receives(self, host: Host) -> bool:
+        """True where an edge may send the model's requests to the host, whatever its state is."""
+
     def edge_states(self) -> dict[str, str]:
         """Each host's state at its edges, without a word to the host; those of an edge that does
         not answer are missing."""
@@ -115,7 +123,8 @@ class FleetDriver(Protocol):
         """Copies of requests by version over all edges that answer, and the failed ones."""
 
     def peers_up(self, host: Host) -> int:
-        """The number of other hosts of its region that take traffic now."""
+        """The number of other hosts of its region that take traffic now, for that of its models
+        that has the fewest."""
 
     def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
         """Have the package verified on the host's disk; clients and Triton see nothing of it."""

@@ -23,7 +23,8 @@ class Turn:
 
     `warm` are hosts that have the version proven by the journal, `left_out` those that get no
     traffic and are not touched, `only` the ones to bring (empty: all), `production` the version in
-    the ledger. `unfinished` is the rollout that this one ends.
+    the ledger. `unfinished` is the rollout that this one ends. `outside` are hosts that the model
+    shall leave.
     """
 
     warm: frozenset[str] = frozenset()
@@ -32,6 +33,7 @@ class Turn:
     production: int | None = None
     unfinished: Unfinished | None = None
     reason: str = ""
+    outside: tuple[Host, ...] = ()
 
 
 class FleetPass:

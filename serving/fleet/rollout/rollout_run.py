@@ -34,7 +34,8 @@ class Stopping(FleetError):
 class RolloutRun:
     """A rollout of `shipment`; `rollout` is its id, `action` deploy, rollback or heal.
 
-    `rollback` lets the version be older than the highest that a host accepted.
+    `rollback` lets the version be older than the highest that a host accepted. `outside` are hosts
+    that `fleet` lacks because the model is not placed on them.
     """
 
     fleet: Fleet
@@ -47,6 +48,7 @@ class RolloutRun:
     config: RolloutConfig
     progress: Progress
     rollback: bool = False
+    outside: tuple[Host, ...] = ()
     stopping: threading.Event = field(default_factory=threading.Event)
     draining: threading.RLock = field(default_factory=threading.RLock)
 

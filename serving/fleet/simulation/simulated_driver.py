@@ -52,6 +52,7 @@ class SimulatedDriver:
         self.copies: Counter[int] = Counter()
         self.changes: list[str] = []
         self.routed: list[tuple[str, Routing]] = []
+        self.receiving: set[str] = set()
         self.outages: list[str] = []
         self.unproven: list[str] = []
         self.fence = 0
@@ -164,6 +165,10 @@ class SimulatedDriver:
     def edges_of(self, host: Host) -> tuple[str, ...]:
         """The edges of its region."""
         return tuple(name for name, edge in self.edges.items() if edge.region == host.region)
+
+    def receives(self, host: Host) -> bool:
+        """True for the hosts in `receiving`."""
+        return host.name in self.receiving
 
     def edge_states(self) -> dict[str, str]:
         """The states at edges that answer."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from conf.site_placement import peers_of_host
 from serving.artifact.golden import GoldenExample
 from serving.fleet.canary.evidence import ProbeSample
 from serving.fleet.errors import FleetError, Unreachable
@@ -169,11 +170,17 @@ class SshDriver:
         return found
 
     def peers_up(self, host: Host) -> int:
-        """The fewest that any edge of the region sees: each must have somebody to send to."""
+        """The fewest that any edge of the region sees, for any model of the host: each must have
+        somebody to send to."""
+        seen = [at.states() for at in self._edges_of(host)]
         return min(
-            sum(one.takes_traffic for name, one in at.states().items() if name != host.name)
-            for at in self._edges_of(host)
+            sum(states[name].takes_traffic for name in peers)
+            for states in seen
+            for peers in peers_of_host(self.fleet.placement, host.name, states)
         )
+
+    def receives(self, host: Host) -> bool:
+        return any(host.name in at.receivers(self.model) for at in self._edges.values())
 
     def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
         limits = transfer.TransferLimits(

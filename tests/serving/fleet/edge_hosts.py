@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from conf.schema import build
+from conf.site_placement import ModelPlacement
 from conf.site_schema import Site
 from serving.fleet.haproxy.edge import Edge
 from serving.fleet.haproxy.edge_config import haproxy_cfg
@@ -107,6 +110,15 @@ class HostsBed:
     def start(self) -> None:
         self.process = subprocess.Popen(self.argv)
         until(lambda: self.client.send("GET", "/v2/health/live").status == 200)
+
+    def place(self, placement: dict[str, Any]) -> None:
+        """Start the edge again with a site of this placement."""
+        self.kill()
+        models = build(dict[str, ModelPlacement], placement)
+        (self.folder / "haproxy.cfg").write_text(
+            haproxy_cfg(replace(self.site, placement=models), REGION)
+        )
+        self.start()
 
     def kill(self) -> None:
         assert self.process

@@ -88,6 +88,7 @@ def act(
     judge=None,
     package: Shipment | None = None,
     progress=lambda *_: None,
+    outside: tuple[Host, ...] = (),
     **options,
 ) -> Outcome:
     """One command of `fab` on the simulated fleet, with a journal in `folder`."""
@@ -97,5 +98,6 @@ def act(
         run = RolloutRun(
             driver.fleet, driver, Journal(folder), lease, rollout, action,
             package or shipment(version), config, progress, rollback=action != "deploy",
+            outside=outside,
         )  # fmt: skip
         return carry_out(run, selection, judge=judge)

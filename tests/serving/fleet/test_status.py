@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from conf.site_placement import ModelPlacement
 from serving.fleet.cli import status
 from serving.fleet.cli.command import Controls
 from serving.fleet.cli.host_status import drift
@@ -90,7 +91,7 @@ def site(monkeypatch, tmp_path):
         def edges_of(self, host):
             return (HOSTS[host.name],)
 
-    fleet = SimpleNamespace(hosts=[SimpleNamespace(name=host) for host in HOSTS])
+    fleet = SimpleNamespace(hosts=[SimpleNamespace(name=host) for host in HOSTS], placement={})
     site.on = Controls(fleet, tmp_path / "store", written.journal, RolloutConfig(), "", None)
     monkeypatch.setattr(status, "SshDriver", SetDriver)
     return site
@@ -112,6 +113,20 @@ def test_a_fleet_as_it_should_be_has_ages_traffic_and_routing(site):
     assert "edge us-east        all to 5" in text(found)
     assert "p99 - (the site has no Prometheus)" in text(found)
     assert all(row.verified_age_s < 60 and row.answers == 5 for row in found.rows)
+
+
+def test_a_model_is_missed_where_it_has_its_place_and_a_stray_where_it_has_none(site):
+    site.on.fleet.placement = {"toy": ModelPlacement(("use1-a",))}
+    site.states["usw2-a"] = HostState("usw2-a", "us-west")
+    found = fleet_status(site.on)
+    assert not found.drifts and [row.host for row in found.rows] == ["use1-a"]
+    site.states["usw2-a"] = healthy("usw2-a", serving=(), config=CONFIG)
+    (row,) = [row for row in fleet_status(site.on).rows if row.host == "usw2-a"]
+    assert "has toy, which has no place there" in row.drift[0] and "fab heal" in row.drift[0]
+    site.states["usw2-a"] = HostState("usw2-a", "us-west", problem="it does not answer.")
+    assert [row.drift for row in fleet_status(site.on).rows] == [(), ("it does not answer.",)]
+    site.states["use1-a"] = HostState("use1-a", "us-east")
+    assert "does not serve 5, which its edge gives requests" in fleet_status(site.on).rows[0].drift
 
 
 def test_a_rollout_at_work_is_shown_with_its_owner_and_is_no_fault(site):
