@@ -25,6 +25,8 @@ from pathlib import Path
 from serving.artifact.durable import replace_file, sync_path
 
 MARK = "lockgate-bootstrap"
+DIGEST_LETTERS = 12
+"""Letters of an environment's digest in the name of its folder."""
 _SETTLE_S = 1.5
 
 
@@ -319,7 +321,7 @@ def _changed_at(path: str) -> float:
 
 def _environment(fact: dict) -> Path:
     path = Path(fact["path"])
-    return path.with_name(f"{path.name}-{fact['digest'][:12]}")
+    return path.with_name(f"{path.name}-{fact['digest'][:DIGEST_LETTERS]}")
 
 
 def _differs(fact: dict, right_kind, kind: str) -> str:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""`fab history`: who rolled what out, when and why, how it ended and how long it took."""
+"""`fab history`: who rolled out or upgraded what, when and why, how it ended, how long it took."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ from serving.fleet.report.pages import read_rollouts
 from serving.fleet.report.rollout_record import OPEN, RolloutRecord
 from serving.fleet.report.text import ago, duration, utc
 from serving.fleet.report.way_back import total_traffic
+from serving.fleet.rollout.upgrades import UpgradeRecord, upgrade_records
 
 NEWEST = 20
 _COLOURS = {"done": "green", "prepared": "green", OPEN: "yellow", "refused": "yellow"}
+UPGRADE = "upgrade"
 
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One rollout. `at` is its start in UTC, `age_s` the seconds since then.
+    """One rollout, or one upgrade of hosts. `at` is its start in UTC, `age_s` the seconds since it.
 
     `run` and `source` are the run that trained the version and the digest of its code, empty where
     the store has the version no more. `requests` and `failed` are None where nothing counted them.
+    An upgrade has no model and no version, but `hosts`, and the first letters of the `digests` of
+    what each ran before and after: of its environment, or of an edge's config.
     """
 
     rollout: str
@@ -39,7 +43,7 @@ class HistoryRow:
     who: str
     action: str
     model: str
-    version: int
+    version: int | None
     previous: int | None
     reason: str
     outcome: str
@@ -49,10 +53,12 @@ class HistoryRow:
     source: str
     requests: int | None
     failed: int | None
+    hosts: tuple[str, ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
 
 
 def rollout_history(on: Controls, model: str | None, count: str | None) -> list[HistoryRow]:
-    """The newest rollouts, newest first: `count` of them, of `model` or of all.
+    """The newest rollouts and upgrades, newest first: `count` of them; of `model`, rollouts only.
 
     Raises ConfigError for a `model` or a `count` that is none.
     """
@@ -60,10 +66,16 @@ def rollout_history(on: Controls, model: str | None, count: str | None) -> list[
         model_name(model, "history")
     if count is not None and not (count.isascii() and count.isdigit() and 0 < int(count) < 10**6):
         raise FleetConfigError("-n takes how many rollouts to show. Type: fab history -n 50")
-    records = sorted(read_rollouts(on.journal, model), key=lambda one: one.began)
+    rollouts = read_rollouts(on.journal, model)
+    upgrades = upgrade_records(on.journal.events()) if model is None else []
+    records: list[RolloutRecord | UpgradeRecord] = [*rollouts, *upgrades]
+    records.sort(key=lambda one: one.began)
     now = time.time()
-    newest = records[-int(count or NEWEST) :]
-    return [_row(on.store, record, now) for record in reversed(newest)]
+    newest = reversed(records[-int(count or NEWEST) :])
+    return [
+        _upgrade_row(one, now) if isinstance(one, UpgradeRecord) else _row(on.store, one, now)
+        for one in newest
+    ]
 
 
 def history_lines(rows: list[HistoryRow]) -> list[str]:
@@ -118,6 +130,29 @@ def _row(folder: Path, record: RolloutRecord, now: float) -> HistoryRow:
     )
 
 
+def _upgrade_row(record: UpgradeRecord, now: float) -> HistoryRow:
+    return HistoryRow(
+        rollout=record.upgrade,
+        at=utc(record.began),
+        age_s=max(round(now - record.began, 1), 0.0),
+        who=record.who,
+        action=UPGRADE,
+        model="",
+        version=None,
+        previous=None,
+        reason=record.reason,
+        outcome=record.outcome,
+        outcome_reason=record.detail,
+        seconds=round(record.seconds, 2),
+        run="",
+        source="",
+        requests=None,
+        failed=None,
+        hosts=record.hosts,
+        digests=record.digests,
+    )
+
+
 def _origin(folder: Path, model: str, version: int) -> tuple[str, str]:
     """The run and the digest of the code that a version was made by."""
     try:
@@ -128,5 +163,10 @@ def _origin(folder: Path, model: str, version: int) -> tuple[str, str]:
 
 
 def _versions(row: HistoryRow) -> str:
+    if row.action == UPGRADE:
+        changes = dict.fromkeys(
+            f"{before or 'nothing'} to {after}" for before, after in row.digests if before != after
+        )
+        return " ".join([",".join(row.hosts), *changes]) or "-"
     before = f"{row.previous} to " if row.previous and row.previous != row.version else ""
     return f"{row.model} {before}{row.version}"

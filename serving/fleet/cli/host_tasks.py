@@ -17,6 +17,7 @@ from serving.fleet.cli.task_output import (
 
 if TYPE_CHECKING:
     from serving.fleet.cli.bootstrap import BootstrapReport, HostSetup
+    from serving.fleet.cli.upgrade_order import UpgradeOrder
 
 __all__ = [
     "add",
@@ -128,6 +129,7 @@ def replace(_: Context, old: str, new: str, address: str = "", site: str = "") -
         "user": "root, or an account there with sudo without a password",
         "key": "the SSH key of that account",
         "plan": "only show what differs",
+        "reason": "why, for the journal and the next person",
         "set": "one key of conf/rollout.yaml or conf/bootstrap.yaml; may be repeated",
     },
 )
@@ -137,27 +139,38 @@ def upgrade(
     user: str = "",
     key: str = "",
     plan: bool = False,
+    reason: str = "",
     set: list[str] | None = None,
 ) -> None:
     """Bring environment, programs and units of hosts up to date, one after another, each proven."""
-    from conf import compose
-    from serving.fleet.cli.bootstrap import setup
-    from serving.fleet.cli.command import controls
     from serving.fleet.cli.upgrade import upgrade as act
+    from serving.fleet.cli.upgrade import upgrade_plan
 
     names = [name for name in hosts.split(",") if name]
-    progress = progress_lines(False)
 
-    def both() -> list[str]:
-        own = {"bootstrap": "rollout.", "rollout": "bootstrap."}
-        configs = {
-            primary: compose(primary, [text for text in set or [] if not text.startswith(other)])
-            for primary, other in own.items()
-        }
-        on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
-        return act(on, control, names, user, key, plan, progress)
+    def made() -> list[str]:
+        order = _upgrade_order(set or [], user, key)
+        return upgrade_plan(order, names) if plan else act(order, names, reason)
 
-    print_result({}, False, guarded(both))
+    print_result({}, False, guarded(made))
+
+
+def _upgrade_order(overrides: list[str], user: str, key: str) -> UpgradeOrder:
+    """Of both configs, each with its own keys and those of the site."""
+    from conf import compose
+    from serving.fleet.bootstrap.wheelhouse import read_wheelhouse
+    from serving.fleet.cli.bootstrap import setup
+    from serving.fleet.cli.command import controls
+    from serving.fleet.cli.upgrade_order import UpgradeOrder
+
+    others = {"bootstrap": "rollout.", "rollout": "bootstrap."}
+    configs = {
+        primary: compose(primary, [text for text in overrides if not text.startswith(other)])
+        for primary, other in others.items()
+    }
+    on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
+    wheels = read_wheelhouse(on.settings)
+    return UpgradeOrder(on, control, wheels, user, key, progress_lines(False))
 
 
 _HOST = {"host": "the host's name in conf/site", "set": "one key of conf/rollout.yaml"}

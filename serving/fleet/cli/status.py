@@ -20,6 +20,7 @@ from serving.fleet.cli.model_status import (
     model_status,
     routing_faults,
 )
+from serving.fleet.cli.upgrade_status import RunningUpgrade, upgrade_now, with_upgrade
 from serving.fleet.errors import FleetError
 from serving.fleet.report.pages import read_rollouts
 from serving.fleet.report.prometheus import PrometheusClient
@@ -53,7 +54,8 @@ class RunningRollout:
 class Status:
     """Every row, and what no single host is to blame for: `remarks` are faults, `notes` are not.
 
-    `quarantined` are hosts that a person keeps out of traffic, each with the reason.
+    `quarantined` are hosts that a person keeps out of traffic, each with the reason; `upgrading` is
+    the upgrade of hosts that is going on.
     """
 
     rows: tuple[Row, ...]
@@ -62,6 +64,7 @@ class Status:
     models: tuple[ModelStatus, ...] = ()
     running: tuple[RunningRollout, ...] = ()
     quarantined: Mapping[str, str] | None = None
+    upgrading: RunningUpgrade | None = None
 
     @property
     def drifts(self) -> bool:
@@ -85,6 +88,9 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
     records = read_rollouts(on.journal, model)
     deployed = {entry.model for entry in ledger} | {one.model for one in records}
     quarantined = on.journal.quarantined()
+    upgrade = upgrade_now(on.journal, watch)
+    upgrading = None if isinstance(upgrade, str) else upgrade
+    remarks += [upgrade] if isinstance(upgrade, str) and upgrade else []
     rows: list[Row] = []
     models: list[ModelStatus] = []
     running: list[RunningRollout] = []
@@ -94,7 +100,7 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
         try:
             # A host verifies all it has at once: the first model's reading is enough.
             found, seen, names = _model(on, name, own, going, verify=not models)
-            rows += [with_quarantine(row, quarantined) for row in found]
+            rows += [with_upgrade(with_quarantine(row, quarantined), upgrading) for row in found]
             notes += names
             models.append(seen)
             remarks += [] if going else routing_faults(seen)
@@ -104,11 +110,16 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
             running.append(going)
         elif unfinished := on.journal.open_rollout(name):
             remarks.append(next_command(unfinished, production(on.journal, name)))
-    if not running and (holder := lease_holder(on.journal.folder, on.config.lock_ttl_s)):
+    if (
+        not running
+        and not upgrading
+        and (holder := lease_holder(on.journal.folder, on.config.lock_ttl_s))
+    ):
         notes.append(f"{holder}.")
     return Status(
-        tuple(rows), tuple(remarks), tuple(notes), tuple(models), tuple(running), quarantined
-    )
+        tuple(rows), tuple(remarks), tuple(notes), tuple(models), tuple(running), quarantined,
+        upgrading,
+    )  # fmt: skip
 
 
 def _newest(on: Controls, model: str) -> list[RolloutRecord]:

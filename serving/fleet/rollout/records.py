@@ -22,6 +22,8 @@ ACTIONS = ("deploy", "rollback")
 _OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted")
 _OF_THE_FLEET = ("locked", "unlocked", *_OF_ONE_HOST)
 _OF_A_HOST = ("step", "before", "proven", "parked", *_OF_ONE_HOST)
+_OF_A_MACHINE = ("upgrading", "upgraded")
+_OF_AN_UPGRADE = ("upgrade-started", *_OF_A_MACHINE, "upgrade-ended")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Before:
 
 @dataclass(frozen=True)
 class JournalEvent:
-    """One line of the journal. `model` and `version` are None for a lock of the whole fleet.
+    """One line of the journal. `model` and `version` are None for a lock of the whole fleet, an
+    order about one host, and an upgrade.
 
     `host` is that of an event about one, else empty; `before` its state in an event of that name;
     `versions` those that it was about to serve (`before`) or was proven to serve (`proven`);
@@ -137,10 +140,10 @@ def event_from(content: Any) -> JournalEvent:
     host = ""
     versions: tuple[int, ...] = ()
     routing: dict[str, Routing] = {}
-    if kind not in _OF_THE_FLEET:
+    if kind not in _OF_THE_FLEET and kind not in _OF_AN_UPGRADE:
         model = check_name("model", _text(content, "model"))
         version = _number(content["version"])
-    if kind in _OF_A_HOST:
+    if kind in _OF_A_HOST or kind in _OF_A_MACHINE:
         host = check_name("host", _text(content, "host"))
     if kind == "step":
         _text(content, "step")
