@@ -63,17 +63,17 @@ def answer(act: str, fact: dict) -> dict:
 
 
 def run(*argv: str, timeout_s: float = 900) -> str:
-    """Output of a command. Raises HostFault with its last line."""
+    """Output of a command. Raises HostFault with its last three lines."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-            timeout=timeout_s,
+            timeout=timeout_s, cwd="/",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise HostFault(f"{argv[0]} did not end within {timeout_s:g} s") from None
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        reason = lines[-1] if lines else f"status {done.returncode}"
+        reason = "; ".join(lines[-3:]) or f"status {done.returncode}"
         raise HostFault(f"{' '.join(argv[:3])}: {reason}")
     return done.stdout
 
@@ -185,6 +185,11 @@ def make_file(fact: dict) -> None:
         raise HostFault(f"it was put back as it was: {fault}") from None
 
 
+def first_file_differs(fact: dict) -> str:
+    # The folder is its writer's: what stands there is only seen, and never followed.
+    return "" if os.path.lexists(fact["path"]) else "missing"
+
+
 def tree_differs(fact: dict) -> str:
     folder = Path(fact["path"])
     if folder.is_symlink() or not folder.is_dir():
@@ -266,7 +271,7 @@ def unit_differs(fact: dict) -> str:
         return now["LoadState"]
     if now["ActiveState"] not in ("active", "reloading"):
         return now["ActiveState"]
-    if fact["action"] == "restart" and now["UnitFileState"] != "enabled":
+    if fact["ours"] and now["UnitFileState"] != "enabled":
         return now["UnitFileState"] or "not enabled"
     if now["NeedDaemonReload"] == "yes":
         return "its unit file changed"
@@ -279,7 +284,7 @@ def unit_differs(fact: dict) -> str:
 def make_unit(fact: dict) -> None:
     name = fact["name"]
     run("systemctl", "daemon-reload")
-    if fact["action"] == "restart":
+    if fact["ours"]:
         run("systemctl", "enable", "--quiet", name)
     act = "reload-or-restart" if fact["action"] == "reload" else "restart"
     try:
@@ -370,6 +375,7 @@ KINDS = {
     "HostAccount": (account_differs, make_account),
     "HostFolder": (folder_differs, make_folder),
     "HostFile": (file_differs, make_file),
+    "HostFirstFile": (first_file_differs, make_file),
     "HostTree": (tree_differs, make_tree),
     "HostBinary": (binary_differs, make_binary),
     "HostEnvironment": (environment_differs, make_environment),

@@ -48,7 +48,7 @@ def wheelhouse(_: Context, set: list[str] | None = None) -> None:
 @task(
     iterable=["set"],
     help={
-        "host": "the host's name in conf/site",
+        "host": "the host's name in conf/site, or that of an edge on a machine of its own",
         "fingerprint": "of its ed25519 key, read on its own console: SHA256:...",
         "set": _SET,
     },
@@ -63,7 +63,7 @@ def pin(_: Context, host: str, fingerprint: str = "", set: list[str] | None = No
 @task(
     iterable=["set"],
     help={
-        "host": "the host's name in conf/site",
+        "host": "the host's name in conf/site, or that of an edge on a machine of its own",
         "user": "root, or an account there with sudo without a password",
         "key": "the SSH key of that account",
         "plan": "only show what differs",
@@ -82,15 +82,21 @@ def bootstrap(
     set: list[str] | None = None,
     json: bool = False,
 ) -> None:
-    """Make a bare host a serving host, or mend one; done twice it changes nothing."""
-    from serving.fleet.cli.bootstrap import bootstrap as act
+    """Make a bare host a serving host, or an edge, or mend one; done twice it changes nothing."""
+    from serving.fleet.cli.bootstrap import bootstrap as make_host
+    from serving.fleet.cli.edge_bootstrap import bootstrap_edge
 
     progress = progress_lines(json)
 
     def report(step: str, detail: str) -> None:
         progress(host, step, detail)
 
-    made = _run(set, lambda on: act(on, host, user, key, plan, restart, report))
+    def act(on: HostSetup) -> BootstrapReport:
+        if host in on.site.edges:
+            return bootstrap_edge(on, host, user, key, plan, report)
+        return make_host(on, host, user, key, plan, restart, report)
+
+    made = _run(set, act)
     print_result(asdict(made), json, _lines(made, plan))
 
 
@@ -125,7 +131,8 @@ def replace(_: Context, old: str, new: str, address: str = "", site: str = "") -
 @task(
     iterable=["set"],
     help={
-        "hosts": "names with commas between them; every host when left out",
+        "hosts": "names of hosts, or of edges on machines of their own, with commas between them; "
+        "every host when left out",
         "user": "root, or an account there with sudo without a password",
         "key": "the SSH key of that account",
         "plan": "only show what differs",
@@ -142,7 +149,7 @@ def upgrade(
     reason: str = "",
     set: list[str] | None = None,
 ) -> None:
-    """Bring environment, programs and units of hosts up to date, one after another, each proven."""
+    """Bring environment, programs and units of machines up to date, one by one, each proven."""
     from serving.fleet.cli.upgrade import upgrade as act
     from serving.fleet.cli.upgrade import upgrade_plan
 

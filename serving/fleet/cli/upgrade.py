@@ -1,9 +1,10 @@
-"""`fab upgrade`: hosts get the control host's environment, programs and units, one after another.
+"""`fab upgrade`: machines get the control host's environment, programs and units, one by one.
 
 A rollout of its own: it holds the fleet's lock, takes a host out of traffic at every edge of its
 region, bootstraps it, and gives it back only when it serves the versions that it served before and
 answers their golden examples as before. The first host that does not stays out, and ends it. Each
-step is in the journal, so that the next upgrade goes on with a host that was left half-way.
+step is in the journal, so that the next upgrade goes on with a host that was left half-way. An edge
+on a machine of its own is upgraded where it is named.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
+from serving.fleet.cli.bootstrap import machine
 from serving.fleet.cli.command import held
+from serving.fleet.cli.edge_upgrade import EdgeUpgrade, edge_upgrade
 from serving.fleet.cli.host_upgrade import HostUpgrade, host_upgrade
 from serving.fleet.cli.upgrade_order import UpgradeOrder
 from serving.fleet.rollout.upgrade_walk import UpgradeWalk
@@ -21,22 +24,24 @@ from serving.fleet.ssh.remote_edge import edge_of
 
 
 def upgrade(order: UpgradeOrder, names: Sequence[str], reason: str) -> list[str]:
-    """Upgrade the hosts `names`, all without names, those that an earlier upgrade left half-way
-    before them; returns lines for people.
+    """Upgrade the hosts and edges `names`, every host without names, those that an earlier upgrade
+    left half-way before them; returns lines for people.
 
-    Raises Locked, FleetRefusal, UpgradeStopped for the host that was left half-way.
+    Raises Locked, FleetRefusal, UpgradeStopped for the machine that was left half-way.
     """
     controls, upgrade_id = order.controls, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-upgrade"
     with held(controls, f"upgrade {upgrade_id}", order.progress) as lease, ExitStack() as opened:
         found = open_upgrade(controls.journal.events())
         left = found.left if found else {}
-        named = [host.name for host in order.on.fleet.hosts if host.name in left]
-        hosts = list(dict.fromkeys([*named, *_names(order, names)]))
-        compared = _compared(order, hosts, opened)
+        fleet = order.on.fleet
+        there = [*(host.name for host in fleet.hosts), *(edge.name for edge in fleet.edges)]
+        half_way = [name for name in there if name in left]
+        named = list(dict.fromkeys([*half_way, *_names(order, names)]))
+        compared = _compared(order, named, opened)
         wanted = [one for one in compared if one.changes or one.name in left]
         if wanted or found:
             UpgradeWalk(upgrade_id, controls.journal, lease).run(wanted, found, reason)
-    return [f"{len(wanted)} of {len(hosts)} hosts upgraded, the others need no change."]
+    return [f"{len(wanted)} of {len(named)} machines upgraded, the others need no change."]
 
 
 def upgrade_plan(order: UpgradeOrder, names: Sequence[str]) -> list[str]:
@@ -45,23 +50,29 @@ def upgrade_plan(order: UpgradeOrder, names: Sequence[str]) -> list[str]:
         compared = _compared(order, _names(order, names), opened)
     lines = [f"{one.name}: {change}" for one in compared for change in one.changes]
     count = sum(bool(one.changes) for one in compared)
-    return [*lines, f"{count} of {len(compared)} hosts change, one after another."]
+    return [*lines, f"{count} of {len(compared)} machines change, one after another."]
 
 
 def _names(order: UpgradeOrder, names: Sequence[str]) -> list[str]:
-    """The hosts that are named, or every one. Raises FleetConfigError."""
-    fleet = order.on.fleet
-    return [host.name for host in ([fleet.host(name) for name in names] or fleet.hosts)]
+    """The machines that are named, or every host. Raises FleetConfigError."""
+    hosts = [host.name for host in order.on.fleet.hosts]
+    return [machine(order.on, name).name for name in names] or hosts
 
 
-def _compared(order: UpgradeOrder, names: Sequence[str], opened: ExitStack) -> list[HostUpgrade]:
-    """The hosts against the site. Their edges are closed with `opened`."""
+def _compared(
+    order: UpgradeOrder, names: Sequence[str], opened: ExitStack
+) -> list[HostUpgrade | EdgeUpgrade]:
+    """The machines against the site. The edges of hosts are closed with `opened`."""
     fleet = order.on.fleet
     edges = {edge.name: edge_of(edge) for edge in fleet.edges}
     for edge in edges.values():
         opened.callback(edge.close)
-    hosts = [fleet.host(name) for name in names]
-    return [
-        host_upgrade(order, host, [edges[one.name] for one in fleet.region_of(host).edges])
-        for host in hosts
-    ]
+    made: list[HostUpgrade | EdgeUpgrade] = []
+    for name in names:
+        if name in edges:
+            made.append(edge_upgrade(order, name))
+        else:
+            host = fleet.host(name)
+            front = [edges[one.name] for one in fleet.region_of(host).edges]
+            made.append(host_upgrade(order, host, front))
+    return made
