@@ -135,6 +135,17 @@ class HostEnvironment:
 
 
 @dataclass(frozen=True)
+class HostImage:
+    """An image of a container, named by its digest; pulled from its registry where missing."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        return f"image {self.name}"
+
+
+@dataclass(frozen=True)
 class HostBinary:
     """A program of root's, copied on the host from `source`, with this sha256."""
 
@@ -187,6 +198,7 @@ HostFact = (
     | HostTree
     | HostBinary
     | HostEnvironment
+    | HostImage
     | HostUnit
     | HostUnitOff
 )

@@ -265,6 +265,21 @@ def make_binary(fact: dict) -> None:
     replace_file(Path(fact["path"]), Path(fact["source"]).read_bytes(), 0o755, (0, 0))
 
 
+def image_differs(fact: dict) -> str:
+    there = subprocess.run(["podman", "image", "exists", fact["name"]], capture_output=True)
+    return "" if there.returncode == 0 else "missing"
+
+
+def make_image(fact: dict) -> None:
+    try:
+        run("podman", "pull", "--quiet", fact["name"], timeout_s=1700)
+    except HostFault as fault:
+        raise HostFault(
+            f"{fault}. The host needs its registry, or a mirror of it in "
+            "/etc/containers/registries.conf, and podman login where it wants a password"
+        ) from None
+
+
 def unit_differs(fact: dict) -> str:
     now = _unit(fact["name"])
     if now["LoadState"] != "loaded":
@@ -379,6 +394,7 @@ KINDS = {
     "HostTree": (tree_differs, make_tree),
     "HostBinary": (binary_differs, make_binary),
     "HostEnvironment": (environment_differs, make_environment),
+    "HostImage": (image_differs, make_image),
     "HostUnit": (unit_differs, make_unit),
     "HostUnitOff": (unit_off_differs, make_unit_off),
 }

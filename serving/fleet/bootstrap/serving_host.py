@@ -18,6 +18,7 @@ from serving.fleet.bootstrap.facts import (
     HostFile,
     HostFolder,
     HostGroup,
+    HostImage,
     HostInterpreter,
     HostPackages,
     HostTree,
@@ -26,7 +27,7 @@ from serving.fleet.bootstrap.facts import (
 )
 from serving.fleet.bootstrap.hardened_unit import NODE_EXPORTER as NODE_EXPORTER_UNIT
 from serving.fleet.bootstrap.hardened_unit import WRITTEN
-from serving.fleet.bootstrap.layout import BootstrapSettings, HostLayout
+from serving.fleet.bootstrap.layout import NGC, BootstrapSettings, HostLayout
 from serving.fleet.bootstrap.ssh_access import (
     LOGIN_SHELL,
     MAX_STARTUPS,
@@ -70,7 +71,7 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
     """Every fact of the host, first to last."""
     return [
         HostInterpreter(layout.settings.python),
-        HostPackages(layout.settings.packages),
+        HostPackages(packages(layout)),
         *accounts(layout),
         *folders(layout),
         HostTree(layout.path("etc/host"), host_files()),
@@ -79,6 +80,12 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
         *(HostFile(f"{UNITS}/{name}", text) for name, text in units.unit_texts(layout).items()),
         *running(layout),
     ]
+
+
+def packages(layout: HostLayout) -> tuple[str, ...]:
+    """Of the distribution, with podman where Triton is a container."""
+    container = ("podman", "crun") if layout.settings.runtime == NGC else ()
+    return (*layout.settings.packages, *container)
 
 
 def accounts(layout: HostLayout) -> list[HostFact]:
@@ -149,6 +156,8 @@ def environment(layout: HostLayout, wheels: Wheelhouse) -> list[HostFact]:
     finish = (*FINISH, layout.path("etc/host"), "ENVIRONMENT")
     digest = hashlib.sha256(wheels.requirements.encode()).hexdigest()
     made.append(HostEnvironment(layout.environment, house, wheels.requirements, digest, finish))
+    if layout.settings.runtime == NGC:
+        made.append(HostImage(layout.settings.image))
     return made
 
 

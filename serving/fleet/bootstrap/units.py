@@ -25,8 +25,9 @@ from serving.fleet.bootstrap.hardened_unit import (
     node_exporter_unit,
     unit_text,
 )
-from serving.fleet.bootstrap.layout import HostLayout
+from serving.fleet.bootstrap.layout import NGC, HostLayout
 from serving.fleet.bootstrap.restart_request import DONE
+from serving.fleet.bootstrap.triton_container import triton_container
 from serving.host.state import ANSWERS
 
 WATCH = "lockgate-watch.service"
@@ -94,13 +95,13 @@ def _verifier(
 def _triton(layout: HostLayout) -> str:
     settings, server = layout.settings, layout.triton
     devices = [f"DeviceAllow={device} rw" for device in settings.devices]
+    contained = settings.runtime == NGC
     return unit_text(
         "Triton: serves the verified models of this host",
         [
             "Type=exec",
             f"User={layout.triton_user}",
-            *environment_lines(server.environment()),
-            f"ExecStart={command_line(layout.program('start'))}",
+            *(triton_container(layout) if contained else _triton_program(layout)),
             *RUNS_AGAIN,
             # Triton gets SIGTERM and ends its Python stubs itself; what is left then is killed.
             "KillMode=mixed",
@@ -122,6 +123,11 @@ def _triton(layout: HostLayout) -> str:
         [f"Wants={WATCH}", f"After=network-online.target {WATCH}", "Wants=network-online.target",
          "StartLimitIntervalSec=0"],
     )  # fmt: skip
+
+
+def _triton_program(layout: HostLayout) -> list[str]:
+    start = f"ExecStart={command_line(layout.program('start'))}"
+    return [*environment_lines(layout.triton.environment()), start]
 
 
 def _door(layout: HostLayout) -> str:

@@ -23,11 +23,14 @@ from conf.schema import from_config
 from conf.site_schema import Site, site_config
 from serving.fleet.bootstrap import host_pin
 from serving.fleet.bootstrap.converge import converge, planned_changes, see_serving
+from serving.fleet.bootstrap.edge_layout import edge_layout
+from serving.fleet.bootstrap.edge_units import edge_unit_texts
 from serving.fleet.bootstrap.facts import HostFact
 from serving.fleet.bootstrap.fetch_keys import ensure_fetch_key, peers_of
 from serving.fleet.bootstrap.layout import BootstrapSettings, host_layout
 from serving.fleet.bootstrap.root_shell import RootShell
-from serving.fleet.bootstrap.serving_host import HostTrust, serving_host
+from serving.fleet.bootstrap.serving_host import UNITS, HostTrust, serving_host
+from serving.fleet.bootstrap.units import unit_texts
 from serving.fleet.bootstrap.wheelhouse import Wheelhouse, make_wheelhouse, read_wheelhouse
 from serving.fleet.errors import FleetConfigError, denied
 from serving.fleet.inventory import Fleet, Host, Ssh, fleet_from
@@ -147,6 +150,19 @@ def _require_access(host: Host, own: Ssh) -> None:
             f"there is no SSH key at {own.key} that this user can read. Name the key of "
             f"{own.user} at {name}: fab bootstrap {name} --key FILE"
         )
+
+
+def host_units(on: HostSetup, name: str) -> list[str]:
+    """The units of systemd that a bootstrap of `name` writes, as text; asks nobody.
+
+    Raises FleetConfigError for a name that is neither a host nor an edge on its own machine.
+    """
+    found = machine(on, name).name
+    if found in on.site.hosts:
+        texts = unit_texts(host_layout(on.site, on.settings, found))
+    else:
+        texts = edge_unit_texts(edge_layout(on.site, on.settings, found))
+    return [f"# {UNITS}/{unit}\n{text}" for unit, text in texts.items()]
 
 
 def host_facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:

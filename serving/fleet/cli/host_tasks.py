@@ -67,6 +67,7 @@ def pin(_: Context, host: str, fingerprint: str = "", set: list[str] | None = No
         "user": "root, or an account there with sudo without a password",
         "key": "the SSH key of that account",
         "plan": "only show what differs",
+        "units": "only print the units of systemd that it writes; asks nobody",
         "restart": "also where its Triton must restart for it: take it out of traffic first",
         "json": "print one JSON object on stdout; progress goes to stderr",
         "set": _SET,
@@ -78,14 +79,19 @@ def bootstrap(
     user: str = "",
     key: str = "",
     plan: bool = False,
+    units: bool = False,
     restart: bool = False,
     set: list[str] | None = None,
     json: bool = False,
 ) -> None:
     """Make a bare host a serving host, or an edge, or mend one; done twice it changes nothing."""
     from serving.fleet.cli.bootstrap import bootstrap as make_host
+    from serving.fleet.cli.bootstrap import host_units
     from serving.fleet.cli.edge_bootstrap import bootstrap_edge
 
+    if units:
+        print_result({}, False, _run(set, lambda on: host_units(on, host)))
+        return
     progress = progress_lines(json)
 
     def report(step: str, detail: str) -> None:
