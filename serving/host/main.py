@@ -22,19 +22,21 @@ from serving.host.commands import carry_out
 from serving.host.errors import HostRefusal
 from serving.host.home import read_home
 from serving.host.requests import nonce_of, parse_request
-from serving.host.start import start_triton
+from serving.host.start import prepare_start, start_triton
 from serving.host.watch import watch
 
 ANSWER = "lockgate-answer"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `ROOT command`, `watch`, `agent`, `start` or `blobs KEY`; returns the exit code."""
+    """Run `ROOT command`, `watch`, `agent`, `start`, `prepare` or `blobs KEY`; returns the exit
+    code."""
     if len(argv) == 3 and argv[1] == "blobs":
         answer_blobs(read_home(Path(argv[0])), argv[2], sys.stdin.buffer, sys.stdout.buffer)
         return 0
-    if len(argv) != 2 or argv[1] not in ("command", "watch", "agent", "start"):
-        print("usage: python -I -B ROOT/etc/host ROOT command|watch|agent|start", file=sys.stderr)
+    if len(argv) != 2 or argv[1] not in ("command", "watch", "agent", "start", "prepare"):
+        usage = "python -I -B ROOT/etc/host ROOT command|watch|agent|start|prepare"
+        print(f"usage: {usage}", file=sys.stderr)
         return 2
     home = read_home(Path(argv[0]))
     if argv[1] == "watch":
@@ -47,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[1] == "start":
         return start_triton(home)
+    if argv[1] == "prepare":
+        return prepare_start(home)
     command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
     nonce = nonce_of(command)
     if not nonce:

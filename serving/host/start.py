@@ -1,4 +1,7 @@
-"""The start of a host's Triton: the server, once what it will load has been verified."""
+"""The start of a host's Triton: the server, once what it will load has been verified.
+
+Where Triton is a container, the verification is a step before it, with the rights of Triton alone.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,14 @@ _MAX_ANSWER = 1 << 20
 
 def start_triton(home: HostHome) -> int:
     """Wait for a verification and become tritonserver; returns 1 where there is none."""
+    code = prepare_start(home)
+    if code:
+        return code
+    os.execv(home.triton[0], home.triton)
+
+
+def prepare_start(home: HostHome) -> int:
+    """Wait for a verification, and clear away what a killed Triton left; returns 1 without one."""
     try:
         record = _verification(home)
     except (OSError, ValueError) as error:
@@ -33,7 +44,7 @@ def start_triton(home: HostHome) -> int:
     if removed:
         print(f"removed {len(removed)} regions that a killed Triton left in {SHM}", file=sys.stderr)
     sys.stderr.flush()
-    os.execv(home.triton[0], home.triton)
+    return 0
 
 
 def _verification(home: HostHome) -> dict:

@@ -50,8 +50,9 @@ class TritonServer:
     A model that fails to load at start does not stop the server when `exit_on_error` is False: a
     host must come back with the models that are good.
 
-    With `python_version` (3.11) the environment is one of another machine, of that Python: nothing
-    is looked for on this one.
+    With `installed_at` it is the Triton of an image, in that folder there, and its Python the
+    image's own. With `python_version` (3.11) the environment is one of another machine, of that
+    Python: nothing is looked for on this one.
     """
 
     env_dir: Path
@@ -66,6 +67,7 @@ class TritonServer:
     http_threads: int = 4
     grpc_address: str = ""
     python_version: str = ""
+    installed_at: Path | None = None
 
     @property
     def site_packages(self) -> Path:
@@ -81,7 +83,9 @@ class TritonServer:
 
     @property
     def home(self) -> Path:
-        """The wheel's tritonserver folder: bin/, backends/, python_backend_stubs/."""
+        """The tritonserver folder, of the wheel or of an image: bin/, backends/."""
+        if self.installed_at is not None:
+            return self.installed_at
         return self.site_packages / "pytriton" / "tritonserver"
 
     @property
@@ -138,10 +142,14 @@ class TritonServer:
         the serving environment must come first: with another numpy (2.x) Triton 2.51 answers
         gRPC with wrong tensors and no error.
         """
-        return {
+        own = {
             "PATH": f"{self.env_dir}/bin:/usr/bin:/bin",
             "VIRTUAL_ENV": str(self.env_dir),
             "LD_LIBRARY_PATH": str(self.site_packages / "nvidia_pytriton.libs"),
+        }
+        return {
+            # An image has the paths of its own.
+            **({} if self.installed_at is not None else own),
             "PYTHONNOUSERSITE": "1",
             # Byte code beside a model's files changes what Triton takes for a changed model.
             "PYTHONDONTWRITEBYTECODE": "1",

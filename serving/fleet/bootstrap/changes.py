@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from serving.fleet.bootstrap.facts import HostFact, HostUnit
+from serving.fleet.bootstrap.facts import HostEnvironment, HostFact, HostUnit
+from serving.fleet.bootstrap.host_side import DIGEST_LETTERS
 from serving.fleet.bootstrap.units import TRITON
 
 
@@ -45,3 +47,19 @@ def restarts_triton(changes: Sequence[HostChange]) -> str:
             starts = change.reason in ("not-found", "inactive", "failed", "activating")
             return "" if starts else change.reason
     return ""
+
+
+def environment_digests(
+    facts: Sequence[HostFact], changes: Sequence[HostChange]
+) -> tuple[str, str]:
+    """The first letters of the digest of the serving environment: that of now, "" for none, and
+    that of the facts."""
+    fact = next((one for one in facts if isinstance(one, HostEnvironment)), None)
+    if fact is None:
+        return "", ""
+    wanted = fact.digest[:DIGEST_LETTERS]
+    reason = next((one.reason for one in changes if one.fact == fact), None)
+    if reason is None:
+        return wanted, wanted
+    _, is_other, before = reason.partition(f"is {PurePosixPath(fact.path).name}-")
+    return before if is_other else "", wanted

@@ -30,11 +30,12 @@ def planned_changes(root: RootShell, facts: Sequence[HostFact]) -> list[HostChan
 
 
 def converge(
-    root: RootShell, facts: Sequence[HostFact], wheelhouse: Path, restart: bool, report: Report
+    root: RootShell, facts: Sequence[HostFact], source: Path, restart: bool, report: Report
 ) -> list[HostChange]:
     """Make what differs; returns the changes. Raises FleetError at the first that fails.
 
-    Without `restart` a Triton that runs is not restarted: raises FleetRefusal, nothing changed.
+    `source` is the wheelhouse, or the one program of it that the machine gets. Without `restart` a
+    Triton that runs is not restarted: raises FleetRefusal, nothing changed.
     """
     changes = planned_changes(root, facts)
     reason = restarts_triton(changes)
@@ -49,8 +50,8 @@ def converge(
         fact = change.fact
         if isinstance(fact, HostBinary | HostEnvironment) and not sent:
             target = fact.wheels if isinstance(fact, HostEnvironment) else Path(fact.source).parent
-            size = root.send(wheelhouse, str(target))
-            report("wheelhouse", f"{size / (1 << 20):.1f} MiB sent")
+            size = root.send(source, str(target))
+            report(source.name, f"{size / (1 << 20):.1f} MiB sent")
             sent = True
         root.make(fact)
         report(fact.title, change.reason)

@@ -1,4 +1,4 @@
-"""The kinds of facts that a serving host consists of. Values: `host_side` reads and makes them.
+"""The kinds of facts that a machine of ours consists of. Values: `host_side` reads and makes them.
 
 The order of a list of facts is the order in which they are made; a later one may build on an
 earlier one. Paths are those of the host.
@@ -87,6 +87,23 @@ class HostFile:
 
 
 @dataclass(frozen=True)
+class HostFirstFile:
+    """A file that is there: made with this text where it is missing, and from then on left to
+    those who write it. `check` is a command that must succeed with it; else it is taken away."""
+
+    path: str
+    text: str
+    owner: str
+    group: str
+    mode: int = 0o644
+    check: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"file {self.path}"
+
+
+@dataclass(frozen=True)
 class HostTree:
     """A folder of root's with exactly these files (path below it -> text), replaced as one."""
 
@@ -118,6 +135,17 @@ class HostEnvironment:
 
 
 @dataclass(frozen=True)
+class HostImage:
+    """An image of a container, named by its digest; pulled from its registry where missing."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        return f"image {self.name}"
+
+
+@dataclass(frozen=True)
 class HostBinary:
     """A program of root's, copied on the host from `source`, with this sha256."""
 
@@ -132,16 +160,16 @@ class HostBinary:
 
 @dataclass(frozen=True)
 class HostUnit:
-    """A unit of systemd that runs, with its `files` as they are now; enabled at boot.
+    """A unit of systemd that runs, with its `files` as they are now.
 
-    `action` is how the unit takes up a file that changed after it started: restart, which also
-    means that it is ours and enabled, reload (of a unit of the distribution), or again (the same
-    by a restart).
+    `action`, restart or reload, is how it takes up a file that changed after it started. One that
+    is `ours` is also enabled at boot; else it is the distribution's.
     """
 
     name: str
     files: tuple[str, ...]
     action: str = "restart"
+    ours: bool = True
 
     @property
     def title(self) -> str:
@@ -166,9 +194,11 @@ HostFact = (
     | HostAccount
     | HostFolder
     | HostFile
+    | HostFirstFile
     | HostTree
     | HostBinary
     | HostEnvironment
+    | HostImage
     | HostUnit
     | HostUnitOff
 )

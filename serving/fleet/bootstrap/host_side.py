@@ -25,6 +25,8 @@ from pathlib import Path
 from serving.artifact.durable import replace_file, sync_path
 
 MARK = "lockgate-bootstrap"
+DIGEST_LETTERS = 12
+"""Letters of an environment's digest in the name of its folder."""
 _SETTLE_S = 1.5
 
 
@@ -61,17 +63,17 @@ def answer(act: str, fact: dict) -> dict:
 
 
 def run(*argv: str, timeout_s: float = 900) -> str:
-    """Output of a command. Raises HostFault with its last line."""
+    """Output of a command. Raises HostFault with its last three lines."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-            timeout=timeout_s,
+            timeout=timeout_s, cwd="/",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise HostFault(f"{argv[0]} did not end within {timeout_s:g} s") from None
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        reason = lines[-1] if lines else f"status {done.returncode}"
+        reason = "; ".join(lines[-3:]) or f"status {done.returncode}"
         raise HostFault(f"{' '.join(argv[:3])}: {reason}")
     return done.stdout
 
@@ -183,6 +185,11 @@ def make_file(fact: dict) -> None:
         raise HostFault(f"it was put back as it was: {fault}") from None
 
 
+def first_file_differs(fact: dict) -> str:
+    # The folder is its writer's: what stands there is only seen, and never followed.
+    return "" if os.path.lexists(fact["path"]) else "missing"
+
+
 def tree_differs(fact: dict) -> str:
     folder = Path(fact["path"])
     if folder.is_symlink() or not folder.is_dir():
@@ -258,13 +265,28 @@ def make_binary(fact: dict) -> None:
     replace_file(Path(fact["path"]), Path(fact["source"]).read_bytes(), 0o755, (0, 0))
 
 
+def image_differs(fact: dict) -> str:
+    there = subprocess.run(["podman", "image", "exists", fact["name"]], capture_output=True)
+    return "" if there.returncode == 0 else "missing"
+
+
+def make_image(fact: dict) -> None:
+    try:
+        run("podman", "pull", "--quiet", fact["name"], timeout_s=1700)
+    except HostFault as fault:
+        raise HostFault(
+            f"{fault}. The host needs its registry, or a mirror of it in "
+            "/etc/containers/registries.conf, and podman login where it wants a password"
+        ) from None
+
+
 def unit_differs(fact: dict) -> str:
     now = _unit(fact["name"])
     if now["LoadState"] != "loaded":
         return now["LoadState"]
     if now["ActiveState"] not in ("active", "reloading"):
         return now["ActiveState"]
-    if fact["action"] == "restart" and now["UnitFileState"] != "enabled":
+    if fact["ours"] and now["UnitFileState"] != "enabled":
         return now["UnitFileState"] or "not enabled"
     if now["NeedDaemonReload"] == "yes":
         return "its unit file changed"
@@ -277,7 +299,7 @@ def unit_differs(fact: dict) -> str:
 def make_unit(fact: dict) -> None:
     name = fact["name"]
     run("systemctl", "daemon-reload")
-    if fact["action"] == "restart":
+    if fact["ours"]:
         run("systemctl", "enable", "--quiet", name)
     act = "reload-or-restart" if fact["action"] == "reload" else "restart"
     try:
@@ -319,7 +341,7 @@ def _changed_at(path: str) -> float:
 
 def _environment(fact: dict) -> Path:
     path = Path(fact["path"])
-    return path.with_name(f"{path.name}-{fact['digest'][:12]}")
+    return path.with_name(f"{path.name}-{fact['digest'][:DIGEST_LETTERS]}")
 
 
 def _differs(fact: dict, right_kind, kind: str) -> str:  # type: ignore[no-untyped-def]
@@ -368,9 +390,11 @@ KINDS = {
     "HostAccount": (account_differs, make_account),
     "HostFolder": (folder_differs, make_folder),
     "HostFile": (file_differs, make_file),
+    "HostFirstFile": (first_file_differs, make_file),
     "HostTree": (tree_differs, make_tree),
     "HostBinary": (binary_differs, make_binary),
     "HostEnvironment": (environment_differs, make_environment),
+    "HostImage": (image_differs, make_image),
     "HostUnit": (unit_differs, make_unit),
     "HostUnitOff": (unit_off_differs, make_unit_off),
 }

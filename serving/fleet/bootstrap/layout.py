@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,13 @@ from conf.site_daemons import EdgeSettings
 from conf.site_schema import Site
 from serving.triton.server import TritonServer
 
+NGC = "ngc"
+RUNTIMES = ("wheelhouse", NGC)
+_IMAGE = re.compile(
+    r"[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)+(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64}"
+)
+IN_IMAGE = Path("/opt/tritonserver")
+"""The folder of Triton in NVIDIA's images."""
 CONTROL_PORT = 8001
 """Triton adds it to the path of its control socket, which has no port."""
 
@@ -37,6 +45,10 @@ class BootstrapSettings:
     """Folder on the control host with the keys by which hosts fetch from each other."""
     node_exporter: str
     """Program on the control host that every host gets and runs; "" for none."""
+    runtime: str
+    """Triton of a host: `wheelhouse`, a wheel of its serving environment, or `ngc`, a container."""
+    image: str
+    """Image of the container, by its digest; "" for a wheelhouse."""
     devices: tuple[str, ...]
     """Device files that Triton may use."""
     memory_max: str
@@ -57,6 +69,14 @@ class BootstrapSettings:
         check_absolute("wheelhouse", self.wheelhouse)
         numbers = {"tasks_max": self.tasks_max, "journal_max_mib": self.journal_max_mib}
         check_at_least_one({**numbers, "start_timeout_s": self.start_timeout_s})
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"runtime={self.runtime}: is none of {', '.join(RUNTIMES)}")
+        if self.runtime == NGC and not _IMAGE.fullmatch(self.image):
+            raise ValueError(
+                f"image={self.image}: runtime=ngc wants an image by its digest, as in "
+                "nvcr.io/nvidia/tritonserver:25.01-py3@sha256:... (64 letters of 0-9a-f): a tag "
+                "alone can be another image tomorrow"
+            )
         if any(letter.isspace() or letter in "\"'\\$%" for letter in str(self.root)):
             raise ValueError(f"root={self.root}: has a letter that a unit of systemd cannot carry")
 
@@ -113,7 +133,8 @@ class HostLayout:
         return {"PATH": path, "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
     def program(self, name: str) -> tuple[str, ...]:
-        """The command line of `command`, `watch`, `agent` or `start` of the host's own programs."""
+        """The command line of one of the host's own programs: `command`, `watch`, `agent`, `start`
+        or `prepare`."""
         python = f"{self.environment}/bin/python"
         return (python, "-I", "-B", self.path("etc/host"), str(self.settings.root), name)
 
@@ -134,6 +155,7 @@ class HostLayout:
             http_threads=self.http_threads,
             grpc_address=f"unix:{self.path('run/triton/grpc.sock')}",
             python_version=self.settings.python,
+            installed_at=IN_IMAGE if self.settings.runtime == NGC else None,
         )
 
 

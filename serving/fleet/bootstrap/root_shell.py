@@ -106,21 +106,23 @@ class RootShell:
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_S * 1000
             )
 
-    def send(self, folder: Path, target: str) -> int:
-        """Make the host's folder `target` equal to `folder`; returns the bytes that were sent."""
+    def send(self, source: Path, target: str) -> int:
+        """Make the host's folder `target` equal to the folder `source`, or put the file `source`
+        into it; returns the bytes that were sent."""
         host, ssh = self.shell.host, self.shell.ssh
         address = f"[{host.address}]" if ":" in host.address else host.address
         remote = shlex.join([*self._sudo, "rsync"])
         done = subprocess.run(
             ["rsync", "--recursive", "--checksum", "--delete", "--partial", "--stats",
              "--chown=root:root", "--chmod=D700,F644", "--timeout=60", "--rsync-path", remote,
-             "--rsh", ssh_command(ssh), "--", f"{folder}/", f"{ssh.user}@{address}:{target}/"],
+             "--rsh", ssh_command(ssh), "--", f"{source}/" if source.is_dir() else str(source),
+             f"{ssh.user}@{address}:{target}/"],
             capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
             raise FleetError(
-                f"{host.name}: the wheelhouse was not sent: {lines[0]}. Type the command again: "
+                f"{host.name}: {source.name} was not sent: {lines[0]}. Type the command again: "
                 "what is there is not sent twice."
             )
         sent = [line for line in done.stdout.splitlines() if line.startswith("Total bytes sent:")]

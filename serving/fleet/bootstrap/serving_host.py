@@ -18,13 +18,16 @@ from serving.fleet.bootstrap.facts import (
     HostFile,
     HostFolder,
     HostGroup,
+    HostImage,
     HostInterpreter,
     HostPackages,
     HostTree,
     HostUnit,
     HostUnitOff,
 )
-from serving.fleet.bootstrap.layout import HostLayout
+from serving.fleet.bootstrap.hardened_unit import NODE_EXPORTER as NODE_EXPORTER_UNIT
+from serving.fleet.bootstrap.hardened_unit import WRITTEN
+from serving.fleet.bootstrap.layout import NGC, BootstrapSettings, HostLayout
 from serving.fleet.bootstrap.ssh_access import (
     LOGIN_SHELL,
     MAX_STARTUPS,
@@ -41,6 +44,8 @@ from serving.host.installation import host_files
 JOURNAL_GROUP = "systemd-journal"
 UNITS = "/etc/systemd/system"
 SSHD = "/etc/ssh/sshd_config.d/lockgate.conf"
+JOURNAL_FOLDER = "/etc/systemd/journald.conf.d"
+JOURNAL_LIMITS = f"{JOURNAL_FOLDER}/lockgate.conf"
 EXPORTER = Path(__file__).resolve().parents[2] / "observe" / "host_exporter.py"
 """A complete program; by its place, because the room of observation imports the fleet's."""
 NO_SHELL = "/usr/sbin/nologin"
@@ -66,7 +71,7 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
     """Every fact of the host, first to last."""
     return [
         HostInterpreter(layout.settings.python),
-        HostPackages(layout.settings.packages),
+        HostPackages(packages(layout)),
         *accounts(layout),
         *folders(layout),
         HostTree(layout.path("etc/host"), host_files()),
@@ -75,6 +80,12 @@ def serving_host(layout: HostLayout, trust: HostTrust, wheels: Wheelhouse) -> li
         *(HostFile(f"{UNITS}/{name}", text) for name, text in units.unit_texts(layout).items()),
         *running(layout),
     ]
+
+
+def packages(layout: HostLayout) -> tuple[str, ...]:
+    """Of the distribution, with podman where Triton is a container."""
+    container = ("podman", "crun") if layout.settings.runtime == NGC else ()
+    return (*layout.settings.packages, *container)
 
 
 def accounts(layout: HostLayout) -> list[HostFact]:
@@ -107,7 +118,7 @@ def folders(layout: HostLayout) -> list[HostFact]:
         # Who may enter these two may control Triton, and have the host verified.
         HostFolder(path("run/triton"), triton, serving, 0o2750),
         HostFolder(path("watch"), verify, serving, 0o2750),
-        HostFolder("/etc/systemd/journald.conf.d"),
+        HostFolder(JOURNAL_FOLDER),
     ]
 
 
@@ -128,7 +139,7 @@ def files(layout: HostLayout, trust: HostTrust) -> list[HostFact]:
         HostFile(path("etc/restart.py"), _text(restart_request.__file__)),
         HostFile(path("etc/door.cfg"), _door(layout)),
         HostFile(path("etc/host_exporter.py"), _text(EXPORTER)),
-        HostFile("/etc/systemd/journald.conf.d/lockgate.conf", journal(layout)),
+        HostFile(JOURNAL_LIMITS, journal_limits(layout.settings)),
         HostFile(SSHD, sshd_options(layout), check=("sshd", "-t")),
     ]
 
@@ -145,6 +156,8 @@ def environment(layout: HostLayout, wheels: Wheelhouse) -> list[HostFact]:
     finish = (*FINISH, layout.path("etc/host"), "ENVIRONMENT")
     digest = hashlib.sha256(wheels.requirements.encode()).hexdigest()
     made.append(HostEnvironment(layout.environment, house, wheels.requirements, digest, finish))
+    if layout.settings.runtime == NGC:
+        made.append(HostImage(layout.settings.image))
     return made
 
 
@@ -157,10 +170,7 @@ def running(layout: HostLayout) -> list[HostFact]:
         return HostUnit(name, (f"{UNITS}/{name}", *read))
 
     made = [
-        HostUnit(
-            "systemd-journald.service", ("/etc/systemd/journald.conf.d/lockgate.conf",), "again"
-        ),
-        HostUnit("ssh.service", (SSHD,), "reload"),
+        *reread_units(),
         unit(units.RESTART),
         unit(units.WATCH, *code),
         unit(units.AGENT, *code),
@@ -169,7 +179,7 @@ def running(layout: HostLayout) -> list[HostFact]:
         unit(units.EXPORTER, path("etc/host_exporter.py")),
     ]
     if layout.settings.node_exporter:
-        made.append(unit(units.NODE_EXPORTER, path("bin/node_exporter")))
+        made.append(unit(NODE_EXPORTER_UNIT, path("bin/node_exporter")))
     # The package brings it along; a host needs the program alone.
     return [HostUnitOff("haproxy.service"), *made]
 
@@ -184,7 +194,7 @@ def sshd_options(layout: HostLayout) -> str:
     verbs = f'"{keys}" "{layout.path("state/offers")}"'
     return "\n".join(
         [
-            units.WRITTEN,
+            WRITTEN,
             MAX_STARTUPS,
             f"Match User {layout.verify}",
             *(f"    {line}" for line in (f"AuthorizedKeysFile {verbs}", *session)),
@@ -195,14 +205,22 @@ def sshd_options(layout: HostLayout) -> str:
     )
 
 
-def journal(layout: HostLayout) -> str:
-    """Bounds of the host's logs; units log to the journal, which rotates by itself."""
+def reread_units() -> list[HostFact]:
+    """The distribution's own units that read a file of ours."""
+    return [
+        HostUnit("systemd-journald.service", (JOURNAL_LIMITS,), ours=False),
+        HostUnit("ssh.service", (SSHD,), "reload", ours=False),
+    ]
+
+
+def journal_limits(settings: BootstrapSettings) -> str:
+    """Bounds of a machine's logs; units log to the journal, which rotates by itself."""
     return "\n".join(
         [
-            units.WRITTEN,
+            WRITTEN,
             "[Journal]",
             "Storage=persistent",
-            f"SystemMaxUse={layout.settings.journal_max_mib}M",
+            f"SystemMaxUse={settings.journal_max_mib}M",
             "",
         ]
     )

@@ -10,11 +10,24 @@ well, but gives no answer: through the socket the verb knows that the restart is
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from serving.fleet.bootstrap.layout import HostLayout
+from serving.fleet.bootstrap.hardened_unit import (
+    NETWORK,
+    NO_DEVICES,
+    NO_NEW_CODE,
+    NODE_EXPORTER,
+    RUNS_AGAIN,
+    WRITTEN,
+    command_line,
+    environment_lines,
+    metrics_unit,
+    node_exporter_unit,
+    unit_text,
+)
+from serving.fleet.bootstrap.layout import NGC, HostLayout
 from serving.fleet.bootstrap.restart_request import DONE
+from serving.fleet.bootstrap.triton_container import triton_container
 from serving.host.state import ANSWERS
 
 WATCH = "lockgate-watch.service"
@@ -22,41 +35,8 @@ AGENT = "lockgate-agent.service"
 TRITON = "lockgate-triton.service"
 DOOR = "lockgate-door.service"
 EXPORTER = "lockgate-exporter.service"
-NODE_EXPORTER = "lockgate-node-exporter.service"
 RESTART = "lockgate-restart.socket"
 RESTART_COMMAND = "lockgate-restart@.service"
-
-WRITTEN = "# Written by fab bootstrap; edit conf/bootstrap.yaml or conf/site, not this file."
-
-HARDENED = """\
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-ProtectHome=yes
-ProtectProc=invisible
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-PrivateTmp=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-KeyringMode=private
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged
-SystemCallErrorNumber=EPERM
-""".splitlines()
-
-NO_DEVICES = ("PrivateDevices=yes", "DevicePolicy=closed")
-NO_NEW_CODE = "MemoryDenyWriteExecute=yes"
-RUNS_AGAIN = ("Restart=always", "RestartSec=1")
-NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 
 
 def unit_texts(layout: HostLayout) -> dict[str, str]:
@@ -93,12 +73,12 @@ def _verifier(
 ) -> str:
     """A program of the verifier's identity, which may write in `folders` only."""
     written = [layout.path(name) for name in folders]
-    return _unit(
+    return unit_text(
         about,
         [
             f"User={layout.verify}",
-            *_environment(layout.session_environment),
-            f"ExecStart={_command(layout.program(program))}",
+            *environment_lines(layout.session_environment),
+            f"ExecStart={command_line(layout.program(program))}",
             *RUNS_AGAIN,
             f"ReadWritePaths={' '.join(written)}",
             *NO_DEVICES,
@@ -115,13 +95,13 @@ def _verifier(
 def _triton(layout: HostLayout) -> str:
     settings, server = layout.settings, layout.triton
     devices = [f"DeviceAllow={device} rw" for device in settings.devices]
-    return _unit(
+    contained = settings.runtime == NGC
+    return unit_text(
         "Triton: serves the verified models of this host",
         [
             "Type=exec",
             f"User={layout.triton_user}",
-            *_environment(server.environment()),
-            f"ExecStart={_command(layout.program('start'))}",
+            *(triton_container(layout) if contained else _triton_program(layout)),
             *RUNS_AGAIN,
             # Triton gets SIGTERM and ends its Python stubs itself; what is left then is killed.
             "KillMode=mixed",
@@ -145,13 +125,18 @@ def _triton(layout: HostLayout) -> str:
     )  # fmt: skip
 
 
+def _triton_program(layout: HostLayout) -> list[str]:
+    start = f"ExecStart={command_line(layout.program('start'))}"
+    return [*environment_lines(layout.triton.environment()), start]
+
+
 def _door(layout: HostLayout) -> str:
     command = ["/usr/sbin/haproxy", "-db", "-f", layout.path("etc/door.cfg")]
-    return _unit(
+    return unit_text(
         "The way from the network to Triton's gRPC, for inference only",
         [
             f"User={layout.triton_user}",
-            f"ExecStart={_command(command)}",
+            f"ExecStart={command_line(command)}",
             *RUNS_AGAIN,
             *NO_DEVICES,
             NO_NEW_CODE,
@@ -170,32 +155,12 @@ def _exporter(layout: HostLayout) -> str:
                "--state", layout.path("state/verified.json"),
                "--answers", layout.path(f"state/{ANSWERS}"),
                "--address", layout.address, "--port", str(layout.exporter_port)]  # fmt: skip
-    return _metrics("Metrics of this host's verification of itself", command)
+    return metrics_unit("Metrics of this host's verification of itself", command)
 
 
 def _node_exporter(layout: HostLayout) -> str:
-    address = f"[{layout.address}]" if ":" in layout.address else layout.address
-    command = [layout.path("bin/node_exporter"),
-               f"--web.listen-address={address}:{layout.node_exporter_port}"]  # fmt: skip
-    return _metrics("Metrics of this machine", command)
-
-
-def _metrics(description: str, command: Sequence[str]) -> str:
-    return _unit(
-        description,
-        [
-            "DynamicUser=yes",
-            f"ExecStart={_command(command)}",
-            *RUNS_AGAIN,
-            *NO_DEVICES,
-            NO_NEW_CODE,
-            f"{NETWORK} AF_NETLINK",
-            "UMask=0077",
-            "TasksMax=64",
-            "MemoryMax=128M",
-        ],
-        ["After=network-online.target", "Wants=network-online.target"],
-    )
+    program = layout.path("bin/node_exporter")
+    return node_exporter_unit(program, layout.address, layout.node_exporter_port)
 
 
 def _restart_socket(layout: HostLayout) -> str:
@@ -220,7 +185,7 @@ def _restart_socket(layout: HostLayout) -> str:
 
 
 def _restart_command(layout: HostLayout) -> str:
-    return _unit(
+    return unit_text(
         "One restart of Triton",
         [
             "Type=oneshot",
@@ -240,30 +205,3 @@ def _restart_command(layout: HostLayout) -> str:
         ],
         install="",
     )
-
-
-def _unit(
-    description: str,
-    service: Sequence[str],
-    unit: Sequence[str] = (),
-    install: str = "multi-user.target",
-) -> str:
-    wanted = ["[Install]", f"WantedBy={install}"] if install else []
-    lines = [WRITTEN, "[Unit]", f"Description={description}", *unit, "[Service]"]
-    # Of two lines for one setting the later one counts: a unit may need less than all of it.
-    return "\n".join([*lines, *HARDENED, *service, *wanted, ""])
-
-
-def _command(words: Sequence[str]) -> str:
-    return shlex.join(_escaped(word) for word in words)
-
-
-def _environment(values: Mapping[str, str]) -> list[str]:
-    return [f'Environment="{key}={_escaped(value)}"' for key, value in sorted(values.items())]
-
-
-def _escaped(text: str) -> str:
-    """`text` with what systemd would replace doubled. Raises ValueError for what it cannot hold."""
-    if any(letter in text for letter in "\"'\\\n"):
-        raise ValueError(f"a unit of systemd cannot carry {text!r}")
-    return text.replace("%", "%%").replace("$", "$$")

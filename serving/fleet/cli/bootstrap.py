@@ -1,4 +1,4 @@
-"""`fab wheelhouse`, `fab pin` and `fab bootstrap`: a bare host becomes a serving host.
+"""`fab wheelhouse`, `fab pin` and `fab bootstrap`: a bare host becomes a serving host, or an edge.
 
 fab wheelhouse                                     once, with the internet or a mirror
 fab pin h1 --fingerprint SHA256:...                from the host's own console
@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from conf.names import nearest, shown
 from conf.schema import from_config
 from conf.site_schema import Site, site_config
 from serving.fleet.bootstrap import host_pin
-from serving.fleet.bootstrap.changes import HostChange
 from serving.fleet.bootstrap.converge import converge, planned_changes, see_serving
+from serving.fleet.bootstrap.edge_layout import edge_layout
+from serving.fleet.bootstrap.edge_units import edge_unit_texts
 from serving.fleet.bootstrap.facts import HostFact
 from serving.fleet.bootstrap.fetch_keys import ensure_fetch_key, peers_of
 from serving.fleet.bootstrap.layout import BootstrapSettings, host_layout
 from serving.fleet.bootstrap.root_shell import RootShell
-from serving.fleet.bootstrap.serving_host import HostTrust, serving_host
+from serving.fleet.bootstrap.serving_host import UNITS, HostTrust, serving_host
+from serving.fleet.bootstrap.units import unit_texts
 from serving.fleet.bootstrap.wheelhouse import Wheelhouse, make_wheelhouse, read_wheelhouse
 from serving.fleet.errors import FleetConfigError, denied
 from serving.fleet.inventory import Fleet, Host, Ssh, fleet_from
@@ -68,10 +71,33 @@ def wheelhouse(on: HostSetup) -> Wheelhouse:
 
 
 def pin(on: HostSetup, name: str, fingerprint: str) -> str:
-    """Pin the key of the host `name`; returns a sentence. Raises FleetError."""
-    host = on.fleet.host(name)
+    """Pin the key of the host, or of the edge's machine, `name`; returns a sentence. Raises
+    FleetError."""
+    host = machine(on, name)
     ssh = on.fleet.ssh_of(host)
     return host_pin.pin(host, ssh.port, ssh.known_hosts, fingerprint, ssh.connect_timeout_s)
+
+
+def machine(on: HostSetup, name: str) -> Host:
+    """The serving host called `name`, or the machine of its own of the edge of that name.
+
+    Raises FleetConfigError for neither, naming the nearest.
+    """
+    hosts = {host.name: host for host in on.fleet.hosts}
+    own = {
+        edge.name: Host(
+            edge.name, edge.address, edge.region, 0,
+            (("user", ssh.user), ("port", ssh.port), ("proxy_jump", ssh.proxy_jump)),
+        )
+        for edge in on.fleet.edges if (ssh := edge.ssh)
+    }  # fmt: skip
+    machines = {**own, **hosts}
+    if name not in machines:
+        raise FleetConfigError(
+            f"the site has no host, and no edge on a machine of its own, called {shown(name)}. "
+            f"{nearest(name, machines)}."
+        )
+    return machines[name]
 
 
 def bootstrap(
@@ -82,15 +108,17 @@ def bootstrap(
     Raises FleetError at the first fact that cannot be made; the next run goes on from there.
     """
     began = time.monotonic()
-    host = on.fleet.host(name)
+    host = machine(on, name)
     deploy = on.fleet.ssh_of(host)
     wheels = read_wheelhouse(on.settings)
     facts = host_facts(on, name, wheels)
     with root_shell(on, host, user, key) as root:
         if plan:
-            return _report(name, planned_changes(root, facts), "", began)
+            return bootstrap_report(name, planned_changes(root, facts), "", began)
         changes = converge(root, facts, wheels.folder, restart, progress)
-    return _report(name, changes, see_serving(host, deploy, on.settings.start_timeout_s), began)
+    return bootstrap_report(
+        name, changes, see_serving(host, deploy, on.settings.start_timeout_s), began
+    )
 
 
 @contextmanager
@@ -124,18 +152,36 @@ def _require_access(host: Host, own: Ssh) -> None:
         )
 
 
+def host_units(on: HostSetup, name: str) -> list[str]:
+    """The units of systemd that a bootstrap of `name` writes, as text; asks nobody.
+
+    Raises FleetConfigError for a name that is neither a host nor an edge on its own machine.
+    """
+    found = machine(on, name).name
+    if found in on.site.hosts:
+        texts = unit_texts(host_layout(on.site, on.settings, found))
+    else:
+        texts = edge_unit_texts(edge_layout(on.site, on.settings, found))
+    return [f"# {UNITS}/{unit}\n{text}" for unit, text in texts.items()]
+
+
 def host_facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:
     """The wanted facts of the host `name`, with the site's keys. Raises FleetConfigError."""
     paths = on.site.paths
-    public = paths.deploy_key.with_name(paths.deploy_key.name + ".pub")
     host, keys = on.fleet.host(name), on.settings.fetch_keys
     trust = HostTrust(
-        _text(public, "deploy key"),
+        deploy_public_key(on),
         _text(paths.allowed_signers, "allowed signers"),
         ensure_fetch_key(keys, name).private,
         peers_of(on.fleet, host, keys),
     )
     return serving_host(host_layout(on.site, on.settings, name), trust, wheels)
+
+
+def deploy_public_key(on: HostSetup) -> str:
+    """The public half of the deploy key. Raises FleetConfigError."""
+    key = on.site.paths.deploy_key
+    return _text(key.with_name(key.name + ".pub"), "deploy key")
 
 
 def _text(path: Path, what: str) -> str:
@@ -149,7 +195,10 @@ def _text(path: Path, what: str) -> str:
         raise denied(f"cannot read the {what}", path, error) from error
 
 
-def _report(name: str, changes: list[HostChange], outcome: str, began: float) -> BootstrapReport:
+def bootstrap_report(
+    name: str, changes: Sequence[object], outcome: str, began: float
+) -> BootstrapReport:
+    """The report of a bootstrap that `began` then, by `time.monotonic`."""
     return BootstrapReport(
         name, tuple(map(str, changes)), outcome, round(time.monotonic() - began, 1)
     )

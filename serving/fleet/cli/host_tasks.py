@@ -17,6 +17,7 @@ from serving.fleet.cli.task_output import (
 
 if TYPE_CHECKING:
     from serving.fleet.cli.bootstrap import BootstrapReport, HostSetup
+    from serving.fleet.cli.upgrade_order import UpgradeOrder
 
 __all__ = [
     "add",
@@ -47,7 +48,7 @@ def wheelhouse(_: Context, set: list[str] | None = None) -> None:
 @task(
     iterable=["set"],
     help={
-        "host": "the host's name in conf/site",
+        "host": "the host's name in conf/site, or that of an edge on a machine of its own",
         "fingerprint": "of its ed25519 key, read on its own console: SHA256:...",
         "set": _SET,
     },
@@ -62,10 +63,11 @@ def pin(_: Context, host: str, fingerprint: str = "", set: list[str] | None = No
 @task(
     iterable=["set"],
     help={
-        "host": "the host's name in conf/site",
+        "host": "the host's name in conf/site, or that of an edge on a machine of its own",
         "user": "root, or an account there with sudo without a password",
         "key": "the SSH key of that account",
         "plan": "only show what differs",
+        "units": "only print the units of systemd that it writes; asks nobody",
         "restart": "also where its Triton must restart for it: take it out of traffic first",
         "json": "print one JSON object on stdout; progress goes to stderr",
         "set": _SET,
@@ -77,19 +79,30 @@ def bootstrap(
     user: str = "",
     key: str = "",
     plan: bool = False,
+    units: bool = False,
     restart: bool = False,
     set: list[str] | None = None,
     json: bool = False,
 ) -> None:
-    """Make a bare host a serving host, or mend one; done twice it changes nothing."""
-    from serving.fleet.cli.bootstrap import bootstrap as act
+    """Make a bare host a serving host, or an edge, or mend one; done twice it changes nothing."""
+    from serving.fleet.cli.bootstrap import bootstrap as make_host
+    from serving.fleet.cli.bootstrap import host_units
+    from serving.fleet.cli.edge_bootstrap import bootstrap_edge
 
+    if units:
+        print_result({}, False, _run(set, lambda on: host_units(on, host)))
+        return
     progress = progress_lines(json)
 
     def report(step: str, detail: str) -> None:
         progress(host, step, detail)
 
-    made = _run(set, lambda on: act(on, host, user, key, plan, restart, report))
+    def act(on: HostSetup) -> BootstrapReport:
+        if host in on.site.edges:
+            return bootstrap_edge(on, host, user, key, plan, report)
+        return make_host(on, host, user, key, plan, restart, report)
+
+    made = _run(set, act)
     print_result(asdict(made), json, _lines(made, plan))
 
 
@@ -124,10 +137,12 @@ def replace(_: Context, old: str, new: str, address: str = "", site: str = "") -
 @task(
     iterable=["set"],
     help={
-        "hosts": "names with commas between them; every host when left out",
+        "hosts": "names of hosts, or of edges on machines of their own, with commas between them; "
+        "every host when left out",
         "user": "root, or an account there with sudo without a password",
         "key": "the SSH key of that account",
         "plan": "only show what differs",
+        "reason": "why, for the journal and the next person",
         "set": "one key of conf/rollout.yaml or conf/bootstrap.yaml; may be repeated",
     },
 )
@@ -137,27 +152,38 @@ def upgrade(
     user: str = "",
     key: str = "",
     plan: bool = False,
+    reason: str = "",
     set: list[str] | None = None,
 ) -> None:
-    """Bring environment, programs and units of hosts up to date, one after another, each proven."""
-    from conf import compose
-    from serving.fleet.cli.bootstrap import setup
-    from serving.fleet.cli.command import controls
+    """Bring environment, programs and units of machines up to date, one by one, each proven."""
     from serving.fleet.cli.upgrade import upgrade as act
+    from serving.fleet.cli.upgrade import upgrade_plan
 
     names = [name for name in hosts.split(",") if name]
-    progress = progress_lines(False)
 
-    def both() -> list[str]:
-        own = {"bootstrap": "rollout.", "rollout": "bootstrap."}
-        configs = {
-            primary: compose(primary, [text for text in set or [] if not text.startswith(other)])
-            for primary, other in own.items()
-        }
-        on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
-        return act(on, control, names, user, key, plan, progress)
+    def made() -> list[str]:
+        order = _upgrade_order(set or [], user, key)
+        return upgrade_plan(order, names) if plan else act(order, names, reason)
 
-    print_result({}, False, guarded(both))
+    print_result({}, False, guarded(made))
+
+
+def _upgrade_order(overrides: list[str], user: str, key: str) -> UpgradeOrder:
+    """Of both configs, each with its own keys and those of the site."""
+    from conf import compose
+    from serving.fleet.bootstrap.wheelhouse import read_wheelhouse
+    from serving.fleet.cli.bootstrap import setup
+    from serving.fleet.cli.command import controls
+    from serving.fleet.cli.upgrade_order import UpgradeOrder
+
+    others = {"bootstrap": "rollout.", "rollout": "bootstrap."}
+    configs = {
+        primary: compose(primary, [text for text in overrides if not text.startswith(other)])
+        for primary, other in others.items()
+    }
+    on, control = setup(configs["bootstrap"]), controls(configs["rollout"])
+    wheels = read_wheelhouse(on.settings)
+    return UpgradeOrder(on, control, wheels, user, key, progress_lines(False))
 
 
 _HOST = {"host": "the host's name in conf/site", "set": "one key of conf/rollout.yaml"}

@@ -29,6 +29,7 @@ from serving.fleet.cli.model_status import (
     model_status,
     routing_faults,
 )
+from serving.fleet.cli.upgrade_status import RunningUpgrade, upgrade_now, with_upgrade
 from serving.fleet.errors import FleetError
 from serving.fleet.report.pages import read_rollouts
 from serving.fleet.report.prometheus import PrometheusClient
@@ -65,7 +66,7 @@ class Status:
     """Every row, and what no single host is to blame for: `remarks` are faults, `notes` are not.
 
     `quarantined` are hosts that a person keeps out of traffic, `standby` those that `fab scale`
-    does, each with the reason.
+    does, each with the reason; `upgrading` is the upgrade of hosts that is going on.
     """
 
     rows: tuple[Row, ...]
@@ -75,6 +76,7 @@ class Status:
     running: tuple[RunningRollout, ...] = ()
     quarantined: Mapping[str, str] | None = None
     standby: Mapping[str, str] | None = None
+    upgrading: RunningUpgrade | None = None
 
     @property
     def drifts(self) -> bool:
@@ -98,6 +100,9 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
     records = read_rollouts(on.journal, model)
     deployed = {entry.model for entry in ledger} | {one.model for one in records}
     quarantined, standby = on.journal.quarantined(), on.journal.standby()
+    upgrade = upgrade_now(on.journal, watch)
+    upgrading = None if isinstance(upgrade, str) else upgrade
+    remarks += [upgrade] if isinstance(upgrade, str) and upgrade else []
     rows: list[Row] = []
     models: list[ModelStatus] = []
     running: list[RunningRollout] = []
@@ -107,7 +112,8 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
         try:
             # A host verifies all it has at once: the first model's reading is enough.
             found, seen, names = _model(on, name, own, going, verify=not models)
-            rows += [with_standby(with_quarantine(row, quarantined), standby) for row in found]
+            found = [with_standby(with_quarantine(row, quarantined), standby) for row in found]
+            rows += [with_upgrade(row, upgrading) for row in found]
             notes += names
             models.append(seen)
             remarks += [] if going else routing_faults(seen)
@@ -117,11 +123,15 @@ def fleet_status(on: Controls, model: str | None = None) -> Status:
             running.append(going)
         elif unfinished := on.journal.open_rollout(name):
             remarks.append(next_command(unfinished, production(on.journal, name)))
-    if not running and (holder := lease_holder(on.journal.folder, on.config.lock_ttl_s)):
+    if (
+        not running
+        and not upgrading
+        and (holder := lease_holder(on.journal.folder, on.config.lock_ttl_s))
+    ):
         notes.append(f"{holder}.")
     return Status(
         tuple(rows), tuple(remarks), tuple(notes), tuple(models), tuple(running), quarantined,
-        standby,
+        standby, upgrading,
     )  # fmt: skip
 
 

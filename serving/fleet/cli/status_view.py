@@ -33,7 +33,7 @@ def status_lines(found: Status) -> list[str]:
         + "".join(f"\n{'':<10} ~ {sentence}" for sentence in row.passing)
         for row in found.rows
     ]
-    lines += [running_line(one) for one in found.running]
+    lines += _at_work(found)
     lines += [f"! {remark}" for remark in found.remarks]
     lines += list(found.notes)
     return lines or [NOTHING]
@@ -48,7 +48,7 @@ def status_tables(found: Status) -> RenderableType:
         parts.append(_hosts_table(found.rows))
     below = Text()
     for lines, style in (
-        ([running_line(one) for one in found.running], "cyan"),
+        (_at_work(found), "cyan"),
         (found.remarks, "red"), (found.notes, "default"),
     ):  # fmt: skip
         for line in lines:
@@ -68,6 +68,12 @@ def running_line(one: RunningRollout) -> str:
         f"{one.action} of {one.model}/{one.version} is going on: by {one.who}, for "
         f"{duration(one.age_s)}{step}{why}{quiet}. Follow it: fab watch --model {one.model}"
     )
+
+
+def _at_work(found: Status) -> list[str]:
+    """A sentence about each rollout and upgrade that is going on."""
+    upgrades = [str(found.upgrading)] if found.upgrading else []
+    return [*(running_line(one) for one in found.running), *upgrades]
 
 
 def _models_table(models: tuple[ModelStatus, ...]) -> RenderableType:

@@ -76,7 +76,7 @@ class Edge:
 
     def routing(self, model: str) -> Routing:
         """The versions that HAProxy gives to requests for `model` now."""
-        return self._routes().get(model, Routing())
+        return self.routes().get(model, Routing())
 
     def route(self, model: str, routing: Routing) -> None:
         """Give requests for `model` these versions from now on, and after a restart.
@@ -88,9 +88,9 @@ class Edge:
         try:
             filed = self._filed_routes()
         except EdgeError:
-            filed = self._routes()  # a damaged file must not hold up a rollback
+            filed = self.routes()  # a damaged file must not hold up a rollback
         self.link.write_state(ROUTES, map_text({**filed, model: routing}))
-        self._set_route(model, routing, self._routes())
+        self._set_route(model, routing, self.routes())
         now = map_value(self.routing(model))
         if now != wanted:
             raise EdgeError(
@@ -152,7 +152,7 @@ class Edge:
         cut between the file and HAProxy, or by a hand.
         """
         mended = []
-        wanted, current = self._filed_routes(), self._routes()
+        wanted, current = self._filed_routes(), self.routes()
         for model in sorted(wanted.keys() | current.keys()):
             routing = wanted.get(model, Routing())
             if current.get(model, Routing()) != routing:
@@ -204,7 +204,8 @@ class Edge:
         elif map_value(current[model]) != map_value(routing):
             self.send(f"set map {where} {map_value(routing)}")
 
-    def _routes(self) -> dict[str, Routing]:
+    def routes(self) -> dict[str, Routing]:
+        """The routing of every model that HAProxy routes now. Raises EdgeError."""
         path = self._map_path()
         answer = self.query(f"show map {path}")
         if answer.startswith("Unknown map"):

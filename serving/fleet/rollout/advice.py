@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.rollout.journal import Unfinished
+from serving.fleet.rollout.upgrades import OpenUpgrade
 
 
 def next_command(found: Unfinished, production: int | None) -> str:
@@ -38,6 +39,16 @@ def next_command(found: Unfinished, production: int | None) -> str:
     return (
         f"{what} did not end. Back to {found.model}/{production}: fab rollback --model "
         f"{found.model} --version {production}. Or go on: {onward}"
+    )
+
+
+def upgrade_command(found: OpenUpgrade) -> str:
+    """A sentence about an upgrade without a good end, with the command that goes on with it."""
+    left = [f"{host} was left half-way" for host in found.left] or ["nothing was left half-way"]
+    rest = ",".join(dict.fromkeys([*found.left, *found.record.rest]))
+    return (
+        f"upgrade {found.record.upgrade} did not end, {' and '.join(left)}. Go on: fab upgrade"
+        f"{f' --hosts {rest}' if rest else ''}"
     )
 
 

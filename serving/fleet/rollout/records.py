@@ -23,6 +23,8 @@ OF_ONE_HOST = ("quarantined", "unquarantined", "drained", "restarted", "standby"
 """Words about one host, of a person or of `fab scale`; of a rollout too where it has a model."""
 _OF_THE_FLEET = ("locked", "unlocked", *OF_ONE_HOST)
 _OF_A_HOST = ("step", "before", "proven", "parked", *OF_ONE_HOST)
+_OF_A_MACHINE = ("upgrading", "upgraded")
+_OF_AN_UPGRADE = ("upgrade-started", *_OF_A_MACHINE, "upgrade-ended")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Before:
 
 @dataclass(frozen=True)
 class JournalEvent:
-    """One line of the journal. `model` and `version` are None for a lock of the whole fleet.
+    """One line of the journal. `model` and `version` are None for a lock of the whole fleet, an
+    order about one host, and an upgrade.
 
     `host` is that of an event about one, else empty; `before` its state in an event of that name;
     `versions` those that it was about to serve (`before`) or was proven to serve (`proven`);
@@ -138,10 +141,10 @@ def event_from(content: Any) -> JournalEvent:
     host = ""
     versions: tuple[int, ...] = ()
     routing: dict[str, Routing] = {}
-    if kind not in _OF_THE_FLEET:
+    if kind not in _OF_THE_FLEET and kind not in _OF_AN_UPGRADE:
         model = check_name("model", _text(content, "model"))
         version = _number(content["version"])
-    if kind in _OF_A_HOST:
+    if kind in _OF_A_HOST or kind in _OF_A_MACHINE:
         host = check_name("host", _text(content, "host"))
     if kind == "step":
         _text(content, "step")

@@ -5,6 +5,8 @@ An edge on the controller's own machine is compared only: its config is root's t
 
 from __future__ import annotations
 
+import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
@@ -23,13 +25,15 @@ _ANSWER_S = 5
 class EdgeChange:
     """One edge whose config was compared: `lines` would be removed (-) and added (+).
 
-    `wanted` is the site's text; `problem` is a sentence where the edge's own could not be read.
+    `wanted` is the site's text, `current` the edge's own; `problem` is a sentence where that could
+    not be read.
     """
 
     edge: FleetEdge
     wanted: str
     lines: tuple[str, ...] = ()
     problem: str = ""
+    current: str = ""
 
     @property
     def by_fab(self) -> bool:
@@ -47,7 +51,7 @@ def edge_change(site: Site, edge: FleetEdge) -> EdgeChange:
     except FleetError as error:
         return EdgeChange(edge, wanted, problem=str(error))
     lines = edge_config_diff(site, edge.name, current, validator)
-    return EdgeChange(edge, wanted, tuple(lines))
+    return EdgeChange(edge, wanted, tuple(lines), current=current)
 
 
 def roll_edge(change: EdgeChange) -> list[str]:
@@ -72,6 +76,68 @@ def roll_edge(change: EdgeChange) -> list[str]:
         return mended
     finally:
         edge.close()
+
+
+def worker(edge: FleetEdge) -> str:
+    """The process that answers as HAProxy there; "" where none does."""
+    opened = edge_of(edge)
+    try:
+        lines = opened.query("show info").splitlines()
+    except EdgeError:
+        return ""
+    finally:
+        opened.close()
+    return next((line for line in lines if line.startswith("Pid:")), "")
+
+
+def see_new_worker(edge: FleetEdge, before: str, timeout_s: float) -> None:
+    """Wait until another worker than `before` answers. Raises EdgeError."""
+    deadline = time.monotonic() + timeout_s
+    while worker(edge) in ("", before):
+        if time.monotonic() > deadline:
+            raise EdgeError(
+                f"the edge {edge.name} was reloaded and goes on with its worker of before. See "
+                "there: journalctl -u lockgate-edge"
+            )
+        time.sleep(0.1)
+
+
+def see_edge(edge: FleetEdge, timeout_s: float) -> str:
+    """Wait until the edge answers fab and its clients; returns a sentence. Raises EdgeError.
+
+    While no host is up, clients are answered 503: that is an answer of the edge.
+    """
+    opened, deadline = edge_of(edge), time.monotonic() + timeout_s
+    try:
+        while True:
+            try:
+                states = opened.states()
+                opened.reassert()
+                status = _status(edge)
+                break
+            except EdgeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+    finally:
+        opened.close()
+    up = sum(state.up for state in states.values())
+    return (
+        f"{edge.name} is an edge: its account answers fab, clients at {edge.url} are answered "
+        f"{status}, {up} of {len(states)} hosts are up"
+    )
+
+
+def _status(edge: FleetEdge) -> int:
+    try:
+        with urllib.request.urlopen(f"{edge.url}/v2/health/live", timeout=_ANSWER_S) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as answered:
+        return answered.code
+    except OSError as error:
+        raise EdgeError(
+            f"the edge {edge.name} does not answer a client at {edge.url} ({error})."
+        ) from error
 
 
 def _read_config(site: Site, edge: FleetEdge) -> str:

@@ -33,9 +33,13 @@ REGION = "us-east"
 
 @dataclass
 class BareFleet:
-    """`machines` as the hosts of one site; they are bare until `fab bootstrap`."""
+    """`machines` as the hosts of one site; they are bare until `fab bootstrap`.
+
+    `edge_on` is the machine that is the edge's own instead; "" for an edge on the bridge.
+    """
 
     machines: Machines
+    edge_on: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -48,11 +52,11 @@ class BareFleet:
         hosts = ",".join(
             f"{one.name}:{{address:{one.address},region:{REGION}}}"
             for one in self.machines.machines
+            if one.name != self.edge_on
         )
-        edge = (
-            f"{{address:{self.machines.gateway},http_port:18080,grpc_port:18090,stats_port:18404,"
-            f"socket:{self.root}/edge.sock,state:{self.root}/edge}}"
-        )
+        edge, group = self._edge_on_the_bridge, grp.getgrgid(os.getgid()).gr_name
+        if self.edge_on:
+            edge, group = self._edge_of_its_own, "lg-edge"
         return [
             f"site.root={self.root}",
             *(f"~site.hosts.{name}" for name in ("use1-a", "use1-b", "usw2-a", "usw2-b")),
@@ -65,9 +69,29 @@ class BareFleet:
             f"site.paths.deploy_key={self.root}/keys/deploy",
             f"site.paths.known_hosts={self.root}/keys/known_hosts",
             f"site.paths.edge_log={self.root}/log.sock",
-            f"site.groups.edge={grp.getgrgid(os.getgid()).gr_name}",
+            f"site.groups.edge={group}",
             "site.triton.exit_timeout_s=10",
         ]
+
+    @property
+    def edge_address(self) -> str:
+        """Where clients find the edge."""
+        return self.machine(REGION).address if self.edge_on else self.machines.gateway
+
+    @property
+    def _edge_on_the_bridge(self) -> str:
+        return (
+            f"{{address:{self.machines.gateway},http_port:18080,grpc_port:18090,stats_port:18404,"
+            f"socket:{self.root}/edge.sock,state:{self.root}/edge}}"
+        )
+
+    @property
+    def _edge_of_its_own(self) -> str:
+        ssh = f"address:{self.edge_address},port:22,user:lockgate-edge,etc:/etc/lockgate-edge"
+        return (
+            f"{{address:{self.edge_address},http_port:18080,grpc_port:18090,stats_port:18404,"
+            f"socket:/run/lockgate-edge/edge.sock,state:/srv/lockgate/edges/{REGION},ssh:{{{ssh}}}}}"
+        )
 
     def config(self, primary: str) -> DictConfig:
         return compose(primary, self.overrides)
@@ -77,7 +101,9 @@ class BareFleet:
         return site_config(self.config("site"))
 
     def machine(self, name: str) -> Machine:
-        return next(one for one in self.machines.machines if one.name == name)
+        """The machine of a host, or of the edge."""
+        wanted = self.edge_on if name == REGION else name
+        return next(one for one in self.machines.machines if one.name == wanted)
 
     def fab(self, *words: str, overrides: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Type one command of fab."""
@@ -109,11 +135,11 @@ class BareFleet:
             overrides=(f"bootstrap.wheelhouse={CACHE}/wheelhouse",),
         )  # fmt: skip
 
-    def upgrade(self, *options: str, change: str) -> subprocess.CompletedProcess[str]:
-        """`fab upgrade` of every host, with one key of conf/bootstrap.yaml changed."""
+    def upgrade(self, *options: str, change: str = "") -> subprocess.CompletedProcess[str]:
+        """`fab upgrade` of every host, or of those in `options`, with one key changed."""
         key = str(self.machines.root_key)
-        house = f"bootstrap.wheelhouse={CACHE}/wheelhouse"
-        return self.fab("upgrade", "--key", key, *options, overrides=(house, change))
+        keys = (f"bootstrap.wheelhouse={CACHE}/wheelhouse", *([change] if change else []))
+        return self.fab("upgrade", "--key", key, *options, overrides=keys)
 
     def pin(self, host: str) -> subprocess.CompletedProcess[str]:
         """`fab pin host` with the fingerprint that the machine's own disk shows."""
@@ -140,7 +166,7 @@ class BareFleet:
 
     def ask(self, x: float, host: str = "") -> float:
         """One inference through the edge, or at one host. Raises OSError."""
-        address = self.machine(host).address if host else self.machines.gateway
+        address = self.machine(host).address if host else self.edge_address
         port = self.site.ports.triton_http if host else 18080
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [x]}
         request = urllib.request.Request(
@@ -157,7 +183,7 @@ class BareFleet:
 
         tensor = grpc.InferInput("x", [1, 1], "FP32")
         tensor.set_data_from_numpy(numpy.array([[x]], dtype=numpy.float32))
-        with grpc.InferenceServerClient(f"{self.machines.gateway}:18090") as client:
+        with grpc.InferenceServerClient(f"{self.edge_address}:18090") as client:
             return float(client.infer(MODEL, [tensor]).as_numpy("y")[0][0])
 
     def down(self) -> None:
@@ -167,9 +193,10 @@ class BareFleet:
         self.machines.down()
 
 
-def bare_fleet(count: int) -> BareFleet:
-    """Bare machines and a site for them. The caller must call `down`."""
-    fleet = BareFleet(Machines(count))
+def bare_fleet(count: int, edge_on: str = "") -> BareFleet:
+    """Bare machines and a site for them, the edge on one of them where it is named. The caller must
+    call `down`."""
+    fleet = BareFleet(Machines(count), edge_on)
     try:
         root = fleet.root
         for name in ("keys", "store", "journal"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ import pytest
 
 from conf.errors import DONE, REFUSED, UNREACHABLE
 from serving.fleet.bootstrap import units
+from serving.fleet.bootstrap.hardened_unit import NODE_EXPORTER
 from tests.serving.fleet.nspawn.bare_fleet import BareFleet, bare_fleet, wait_for
+from tests.serving.fleet.nspawn.clients import Clients
 from tests.serving.fleet.nspawn.machines import reason_to_skip
 
 pytestmark = [
@@ -94,7 +95,7 @@ def test_every_unit_is_hardened(fleet: BareFleet) -> None:
         units.TRITON,
         units.DOOR,
         units.EXPORTER,
-        units.NODE_EXPORTER,
+        NODE_EXPORTER,
         "lockgate-restart@1",
     ]
     for name in names:
@@ -189,11 +190,11 @@ def test_an_upgrade_walks_the_fleet_and_no_client_notices(fleet: BareFleet) -> N
         done = fleet.upgrade(change=change)
     assert done.returncode == DONE, done.stdout + done.stderr
     assert done.stdout.count("golden examples of toy/") >= len(HOSTS)
-    assert "3 of 3 hosts upgraded" in done.stdout
+    assert "3 of 3 machines upgraded" in done.stdout
     assert clients.wrong == [] and clients.failed == 0 and clients.sent > 100, clients
     limit = "systemctl show -P TasksMax lockgate-triton"
     assert {fleet.machines.ssh(fleet.machine(h), limit).stdout for h in HOSTS} == {"2048\n"}
-    assert "0 of 3 hosts change" in fleet.upgrade("--plan", change=change).stdout
+    assert "0 of 3 machines change" in fleet.upgrade("--plan", change=change).stdout
 
 
 def _deploy_until_done(fleet: BareFleet) -> None:
@@ -229,34 +230,3 @@ def _deploy_with_a_power_cut(fleet: BareFleet, host: str) -> None:
                 break
         rest, errors = deploy.communicate(timeout=400)
         assert any(host in line for line in seen), "".join(seen) + rest + errors
-
-
-class Clients:
-    """One client that asks the edge without pause; what it got, in numbers."""
-
-    def __init__(self, fleet: BareFleet) -> None:
-        self.fleet, self.sent, self.failed, self.wrong = fleet, 0, 0, []  # type: ignore[var-annotated]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-
-    def __enter__(self) -> Clients:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
-        while not self._stop.is_set():
-            self.sent += 1
-            try:
-                answer = self.fleet.ask(1.0)
-                if answer not in (2.0, 3.0):
-                    self.wrong.append(answer)
-            except OSError:
-                self.failed += 1
-            time.sleep(0.05)
-
-    def __repr__(self) -> str:
-        return f"{self.failed} of {self.sent} failed"
