@@ -1,6 +1,7 @@
 """Every task that `fab -l` lists: a fabfile.py imports *."""
 
-from serving.fleet.cli import edge_tasks, host_tasks, order_tasks, rollout_tasks
+from serving.fleet.cli import capacity_tasks, edge_tasks, host_tasks, order_tasks, rollout_tasks
+from serving.fleet.cli.capacity_tasks import *  # noqa: F403
 from serving.fleet.cli.edge_tasks import *  # noqa: F403
 from serving.fleet.cli.host_tasks import *  # noqa: F403
 from serving.fleet.cli.order_tasks import *  # noqa: F403
@@ -8,6 +9,7 @@ from serving.fleet.cli.pipes import quiet_pipes
 from serving.fleet.cli.rollout_tasks import *  # noqa: F403
 
 __all__ = [
+    *capacity_tasks.__all__,
     *edge_tasks.__all__,
     *host_tasks.__all__,
     *order_tasks.__all__,
