@@ -16,7 +16,7 @@ from itertools import groupby, pairwise
 from serving.fleet.capacity.demand import demand
 from serving.fleet.capacity.knee import Knee
 from serving.fleet.capacity.scaling import ScalePolicy, scale_decision
-from serving.fleet.capacity.traffic import DAY_MINUTES, MINUTE_S, TrafficTrace
+from serving.fleet.capacity.traffic import MINUTE_S, TrafficTrace
 
 _PER_HOUR = 3600 / MINUTE_S
 
@@ -117,7 +117,7 @@ def course(
 def replay_line(one: Replay, most: int) -> str:
     """One line for a person."""
     return (
-        f"{one.region}: {one.minutes / DAY_MINUTES:.3g} days with {one.fewest} to {one.highest} "
+        f"{one.region}: {one.minutes / 60:.3g} hours with {one.fewest} to {one.highest} "
         f"hosts; {one.over_knee:.3%} of the load came above the knee, in {one.minutes_over:.3%} of "
         f"the minutes; {one.host_hours:.0f} host-hours, where always as many as the peak needs are "
         f"{one.peak_host_hours:.0f} and always {most} are {one.most_host_hours:.0f}; "

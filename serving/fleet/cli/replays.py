@@ -66,13 +66,13 @@ def replays(
 def replays_table(found: Replays) -> Table:
     """A row for each region."""
     columns = (
-        "region", "days", "hosts", "above the knee", "minutes", "host-hours", "always the peak's",
+        "region", "hours", "hosts", "above the knee", "minutes", "host-hours", "always the peak's",
         f"always {found.most}", "changes", "longest wait",
     )  # fmt: skip
     table = plain_table("\n".join(found.notes), columns)
     for one in found.regions:
         table.add_row(
-            one.region, f"{one.minutes / 1440:.3g}", f"{one.fewest}-{one.highest}",
+            one.region, f"{one.minutes / 60:.3g}", f"{one.fewest}-{one.highest}",
             f"{one.over_knee:.3%}", f"{one.minutes_over:.3%}", f"{one.host_hours:.0f}",
             f"{one.peak_host_hours:.0f}", f"{one.most_host_hours:.0f}", str(one.changes),
             f"{one.longest_wait_s} s",
