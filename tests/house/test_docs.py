@@ -39,6 +39,7 @@ OPS = "tests/site/test_docs.py::test_the_commands_of_a_guide_run"
 APPROVAL = "tests/serving/release/test_approval.py::test_one_signs_and_another_attaches"
 BARE = "tests/serving/fleet/nspawn/test_bare_hosts.py::"
 PLACED = "tests/serving/fleet/test_placed_rollouts.py::"
+AUTOSCALE = "tests/serving/fleet/test_autoscale_task.py::"
 SITE_HOSTS = "tests/serving/fleet/test_site_hosts.py::"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
 TESTED = {
@@ -72,6 +73,10 @@ TESTED = {
     "fab remove": f"{SITE_HOSTS}test_the_projects_site_is_edited_and_the_next_commands_are_named",
     "fab upgrade": f"{BARE}test_an_upgrade_walks_the_fleet_and_no_client_notices",
     "fab bootstrap": f"{BARE}test_a_second_bootstrap_changes_nothing",
+    "scripts/site as deploy fab capacity": f"{AUTOSCALE}test_the_view_prints_models_and_hosts",
+    "scripts/site as deploy fab autoscale": (
+        f"{AUTOSCALE}test_the_task_prints_each_region_and_ends_with_the_code"
+    ),
     "scripts/site as observe amtool silence add": INCIDENT,
     'awk \'/"event":"(undoing|rolled-back)"/\' .site/journal/rollouts.jsonl': INCIDENT,
     "python -m kernels.analysis.report": f"{REPORT}test_rows_of_both_libraries",
@@ -163,20 +168,13 @@ def exists(text: str) -> bool:
     return (REPO / path[0]).exists() or (TEMPLATES / "module" / in_project).exists()
 
 
-TASKS = (
-    "serving/fleet/cli/edge_tasks.py",
-    "serving/fleet/cli/host_tasks.py",
-    "serving/fleet/cli/order_tasks.py",
-    "serving/fleet/cli/placement_tasks.py",
-    "serving/fleet/cli/rollout_tasks.py",
-    "serving/fleet/cli/scale_tasks.py",
-)
+TASKS = sorted((REPO / "serving/fleet/cli").glob("*_tasks.py"))
 """Modules whose decorated functions are tasks of `fab`."""
 
 
 @cache
 def task_functions() -> tuple[ast.FunctionDef, ...]:
-    bodies = (node for name in TASKS for node in syntax(REPO / name).body)
+    bodies = (node for path in TASKS for node in syntax(path).body)
     return tuple(node for node in bodies if isinstance(node, ast.FunctionDef))
 
 

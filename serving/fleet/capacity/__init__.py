@@ -1,4 +1,5 @@
 """The fleet's capacity: load against the knee, hosts to spare, growth, and scaling decisions.
 
-Imports serving.artifact and conf only: values in, values out, nothing is changed.
+Imports conf, serving.artifact, and from serving.fleet.haproxy the form of the edges' log. It
+changes nothing: values in, values out.
 """

@@ -69,7 +69,7 @@ def headroom(
         at = day_of_limit(load.peaks, hosts * knee.requests_per_s, now_s)
         full_on = None if at is None else datetime.fromtimestamp(at, UTC).date().isoformat()
         hour = datetime.fromtimestamp(now_s, UTC).hour
-        decision = scale_decision(policy, hosts, peak, knee.requests_per_s, math.inf, hour)
+        decision = scale_decision(policy, hosts, peak / knee.requests_per_s, math.inf, hour)
     return Headroom(
         model, region, hosts, load.now_per_s, peak, knee.requests_per_s if knee else None,
         share, may_fail, full_on, decision, tuple(unknown),

@@ -1,7 +1,8 @@
 """The number of hosts that a policy wants for a load. Pure: it changes nothing.
 
-Between the number that the load needs and the one that it would fill with the hysteresis, what is
-there stays; so a load that swings by less than the hysteresis moves no host.
+A load is counted in hosts at their knee: 2.5 keeps two hosts and a half at theirs. Between the
+number that the load needs and the one that it would fill with the hysteresis, what is there stays;
+so a load that swings by less than the hysteresis moves no host.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ScalePolicy:
     most: int
     """Hosts at most."""
     target: float
-    """Share of a host's knee that the peak may use."""
+    """Share of a host's knee that the load may use."""
     hysteresis: float
     """Share below the target that the load must fall before a host is taken out."""
     cool_down_s: float
@@ -64,38 +65,36 @@ class ScalePolicy:
 
 @dataclass(frozen=True)
 class ScaleDecision:
-    """The number of hosts to have, and why, for people."""
+    """The number of hosts to have, and why, for people.
+
+    `waiting` is the number that the cool-down holds back, None where it holds back none.
+    """
 
     hosts: int
     reason: str
+    waiting: int | None = None
 
 
 def scale_decision(
-    policy: ScalePolicy,
-    hosts: int,
-    load_per_s: float,
-    knee_per_s: float,
-    since_change_s: float,
-    hour: int,
+    policy: ScalePolicy, hosts: int, load: float, since_change_s: float, hour: int
 ) -> ScaleDecision:
     """The hosts for a load, never outside the bounds of the policy.
 
-    `since_change_s` is the time since the last change. `hour` is the hour of the day in UTC.
+    `load` is in hosts at their knee, `since_change_s` the time since the last change, `hour` that
+    of the day in UTC. What is outside the bounds or the schedule does not wait for the cool-down.
     """
     least = min(policy.most, max([policy.least, *_scheduled(policy.schedule, hour)]))
-    needed = _bounded(math.ceil(load_per_s / (knee_per_s * policy.target)), least, policy.most)
-    loose = knee_per_s * policy.target * (1 - policy.hysteresis)
-    roomy = _bounded(math.ceil(load_per_s / loose), least, policy.most)
-    wanted = _bounded(hosts, needed, roomy)
+    needed = _bounded(math.ceil(load / policy.target), least, policy.most)
+    roomy = load / (policy.target * (1 - policy.hysteresis))
+    wanted = _bounded(hosts, needed, _bounded(math.ceil(roomy), least, policy.most))
     if not least <= hosts <= policy.most:
         return ScaleDecision(wanted, f"{hosts} hosts are outside {least} to {policy.most}")
     if wanted == hosts:
         return ScaleDecision(hosts, "the number of hosts is right")
-    why = f"{load_per_s:.3g} requests/s need {wanted} hosts at {policy.target:.0%} of the knee"
+    why = f"a load of {load:.3g} hosts at their knee needs {wanted} at {policy.target:.0%} of it"
     if since_change_s < policy.cool_down_s:
-        return ScaleDecision(
-            hosts, f"{why}; waiting, the last change was {since_change_s:.0f} s ago"
-        )
+        ago = f"{why}; waiting, the last change was {since_change_s:.0f} s ago"
+        return ScaleDecision(hosts, ago, wanted)
     return ScaleDecision(wanted, why)
 
 

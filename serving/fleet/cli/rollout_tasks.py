@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serving.fleet.rollout.rollout_run import Progress
 
 __all__ = [
-    "capacity", "deploy", "heal", "history", "plan", "report", "rollback", "status", "watch",
+    "deploy", "heal", "history", "plan", "report", "rollback", "status", "watch",
 ]  # fmt: skip
 
 _HELP = {
@@ -226,26 +226,6 @@ def report(
     from serving.fleet.cli.watch import write_report
 
     print_result({}, False, [run_fleet(set, lambda on: write_report(on, rollout or None, out))])
-
-
-@task(
-    iterable=["set"],
-    help={
-        "model": "only this model",
-        "set": "one key of conf/capacity.yaml, as in --set capacity.policy.target=0.5",
-        "json": _HELP["json"],
-    },
-)
-def capacity(
-    _: Context, model: str | None = None, set: list[str] | None = None, json: bool = False
-) -> None:
-    """Load against what the hosts bear, how many may fail, and when growth fills them."""
-    from serving.fleet.capacity.headroom import headroom_line
-    from serving.fleet.cli.capacity import fleet_capacity
-
-    found = run_composed("capacity", set, lambda config: fleet_capacity(config, model))
-    lines = [headroom_line(one) for one in found]
-    print_result([asdict(one) for one in found], json, lines or ["nothing is in production."])
 
 
 def _roll(

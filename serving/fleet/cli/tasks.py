@@ -1,6 +1,7 @@
 """Every task that `fab -l` lists: a fabfile.py imports *."""
 
 from serving.fleet.cli import (
+    capacity_tasks,
     edge_tasks,
     host_tasks,
     order_tasks,
@@ -8,6 +9,7 @@ from serving.fleet.cli import (
     rollout_tasks,
     scale_tasks,
 )
+from serving.fleet.cli.capacity_tasks import *  # noqa: F403
 from serving.fleet.cli.edge_tasks import *  # noqa: F403
 from serving.fleet.cli.host_tasks import *  # noqa: F403
 from serving.fleet.cli.order_tasks import *  # noqa: F403
@@ -17,6 +19,7 @@ from serving.fleet.cli.rollout_tasks import *  # noqa: F403
 from serving.fleet.cli.scale_tasks import *  # noqa: F403
 
 __all__ = [
+    *capacity_tasks.__all__,
     *edge_tasks.__all__,
     *host_tasks.__all__,
     *order_tasks.__all__,

@@ -27,7 +27,13 @@ from serving.fleet.capacity.scaling import (
     ScheduledHosts,
     scale_decision,
 )
-from serving.fleet.cli.capacity import CapacityConfig, read_load
+from serving.fleet.cli.capacity import (
+    CapacityConfig,
+    HostTraffic,
+    host_line,
+    read_hosts,
+    read_load,
+)
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
 LOADS = st.floats(0, 1e6)
@@ -90,7 +96,7 @@ def test_the_hosts_that_stay_bear_the_load(hosts, load, knee):
 @given(policy=policies(), hosts=st.integers(0, 80), load=LOADS, knee=KNEES,
        since=st.floats(0, 1e5), hour=st.integers(0, 23))  # fmt: skip
 def test_a_decision_is_never_outside_the_bounds(policy, hosts, load, knee, since, hour):
-    found = scale_decision(policy, hosts, load, knee, since, hour)
+    found = scale_decision(policy, hosts, load / knee, since, hour)
     assert policy.least <= found.hosts <= policy.most
 
 
@@ -98,7 +104,7 @@ def test_a_decision_is_never_outside_the_bounds(policy, hosts, load, knee, since
        since=st.floats(0, 1e5), hour=st.integers(0, 23))  # fmt: skip
 def test_more_load_never_wants_fewer_hosts(policy, hosts, loads, knee, since, hour):
     low, high = (
-        scale_decision(policy, hosts, load, knee, since, hour).hosts for load in sorted(loads)
+        scale_decision(policy, hosts, load / knee, since, hour).hosts for load in sorted(loads)
     )
     assert low <= high
 
@@ -109,7 +115,7 @@ def test_nothing_changes_twice_within_the_cool_down(policy, start, knee, hour, s
     hosts, now, changed = start, 0.0, -math.inf
     for wait, load in steps:
         now += wait
-        found = scale_decision(policy, hosts, load, knee, now - changed, hour).hosts
+        found = scale_decision(policy, hosts, load / knee, now - changed, hour).hosts
         if found != hosts:
             assert now - changed >= policy.cool_down_s or not (policy.least <= hosts <= policy.most)
             hosts, changed = found, now
@@ -121,17 +127,26 @@ def test_a_load_that_swings_by_less_than_the_hysteresis_moves_no_host(
     policy, hosts, load, knee, hour, swing
 ):
     """Grown to a load, the fleet keeps its hosts while the load falls by less than that."""
-    grown = scale_decision(policy, hosts, load, knee, math.inf, hour)
-    settled = scale_decision(policy, grown.hosts, load, knee, math.inf, hour)
+    grown = scale_decision(policy, hosts, load / knee, math.inf, hour)
+    settled = scale_decision(policy, grown.hosts, load / knee, math.inf, hour)
     assert settled.hosts == grown.hosts
     assume(grown.hosts > hosts)
     lower = load * (1 - policy.hysteresis * swing * 0.999)
-    assert scale_decision(policy, grown.hosts, lower, knee, math.inf, hour).hosts == grown.hosts
+    assert scale_decision(policy, grown.hosts, lower / knee, math.inf, hour).hosts == grown.hosts
+
+
+def test_the_number_that_the_cool_down_holds_back_is_known():
+    policy = ScalePolicy(1, 10, 0.5, 0.2, 900)
+    assert scale_decision(policy, 2, 2.0, 900, 12) == ScaleDecision(
+        4, "a load of 2 hosts at their knee needs 4 at 50% of it"
+    )
+    held = scale_decision(policy, 2, 2.0, 899, 12)
+    assert (held.hosts, held.waiting) == (2, 4) and "the last change was 899 s ago" in held.reason
 
 
 def test_a_schedule_raises_the_least_over_midnight_too():
     policy = ScalePolicy(1, 8, 0.5, 0.2, 0, (ScheduledHosts(22, 4, 5),))
-    assert [scale_decision(policy, 1, 0, 10, math.inf, h).hosts for h in (21, 22, 3, 4)] == [
+    assert [scale_decision(policy, 1, 0, math.inf, h).hosts for h in (21, 22, 3, 4)] == [
         1, 5, 5, 1,
     ]  # fmt: skip
 
@@ -179,3 +194,21 @@ def test_the_load_is_read_by_region_and_its_absence_is_a_sentence():
     assert found.now_per_s == 7.0 and found.peaks[0][1] == 3.0
     assert all('model="toy",region="us-east"' in expression for expression in stub.asked)
     assert read_load(PrometheusStub("it is away"), "toy", "us-east", settings, NOW).missing
+
+
+def test_the_traffic_of_each_host_is_read_from_the_edges_of_its_region():
+    class PrometheusStub:
+        def __init__(self, answer):
+            self.answer = answer
+
+        def by_label(self, expression):
+            assert 'region="us-east"' in expression and "sum by (server)" in expression
+            return self.answer
+
+    series = [({"server": "b"}, 2.0), ({"server": "a"}, 1.5)]
+    found = read_hosts(PrometheusStub(series), "us-east", "5m")
+    assert found == HostTraffic("us-east", {"b": 2.0, "a": 1.5})
+    assert host_line(found) == "us-east: requests/s of each host: a 1.5, b 2."
+    for answer in ("it is away", []):
+        missing = read_hosts(PrometheusStub(answer), "us-east", "5m")
+        assert missing.missing and "unknown: " in host_line(missing)
