@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import differentiable_once
 from kernels.launch.dtypes import accumulator_type
 from kernels.launch.layout import as_rows, expect, row_stride, vector_length
 
@@ -214,6 +215,9 @@ def _(dout, gate, up, gelu):
         torch.empty_like(gate, memory_format=torch.contiguous_format),
         torch.empty_like(up, memory_format=torch.contiguous_format),
     )
+
+
+differentiable_once(glu_backward_op, "swiglu, geglu")
 
 
 def _setup_context(ctx, inputs, output):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import differentiable_once
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, expect, row_stride
 from kernels.launch.reduction import column_sum
@@ -243,6 +244,9 @@ def rms_norm_backward_op(
 def _(dy, x, weight, rstd, dstream):
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     return dx, torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+
+differentiable_once(rms_norm_backward_op, "rms_norm, add_rms_norm")
 
 
 def _setup_context(ctx, inputs, output):

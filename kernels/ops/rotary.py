@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import differentiable_once
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import expect
 from kernels.launch.reduction import column_sum
@@ -407,6 +408,9 @@ def _(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, eps):
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
     dk = torch.empty_like(k, memory_format=torch.contiguous_format)
     return dq, dk, q.new_empty(2, q.shape[3], dtype=statistics_dtype(q))
+
+
+differentiable_once(rope_norm_backward_op, "rope")
 
 
 def _setup_context(ctx, inputs, output):

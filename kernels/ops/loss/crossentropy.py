@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import differentiable_once
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, row_stride, vector_length
 from kernels.ops.loss.criterion import Reduction, check_arguments, reduced, shifted
@@ -291,6 +292,9 @@ def cross_entropy_backward_op(
 @cross_entropy_backward_op.register_fake
 def _(dlosses, logits, targets, lse, *_):
     return gradient_like(logits)
+
+
+differentiable_once(cross_entropy_backward_op, "cross_entropy")
 
 
 def _setup_context(ctx, inputs, output):

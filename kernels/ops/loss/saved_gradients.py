@@ -1,5 +1,7 @@
 """Autograd of the losses whose forward makes the gradients of hidden states and output weight."""
 
+from kernels.launch.derivatives import refuse_recorded_backward
+
 
 def scaling_context(ctx, inputs, output):
     """Save the gradients that the forward made; they have none themselves."""
@@ -15,6 +17,7 @@ def scaling_backward(ctx, dloss, *_):
     nothing = (None,) * (ctx.inputs - 2)
     if dloss is None:
         return None, None, *nothing
+    refuse_recorded_backward("linear_cross_entropy", "F.linear and kernels.cross_entropy")
     dhidden, dweight = ctx.saved_tensors
     dh = (dhidden * dloss).to(dhidden.dtype) if ctx.needs_input_grad[0] else None
     dw = (dweight * dloss).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None
