@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, expect, row_stride
 from kernels.ops.rmsnorm import rms_norm_backward_op, rms_norm_ref
@@ -32,6 +33,7 @@ def add_rms_norm(
     x, residual: (..., N) of one dtype, weight: (N,). Both results have x's shape and dtype.
     Raises KernelError for other shapes or dtypes, or an N beyond the launch table.
     """
+    refuse_forward_mode("add_rms_norm", x, residual, weight)
     if wants_triton(x):
         return add_rms_norm_op(x, residual, weight, eps)[:2]
     return add_rms_norm_ref(x, residual, weight, eps)

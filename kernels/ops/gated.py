@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
-from kernels.launch.derivatives import differentiable_once
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type
 from kernels.launch.layout import as_rows, expect, row_stride, vector_length
 
@@ -30,6 +30,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
     Raises KernelError when they differ in shape or dtype.
     """
+    refuse_forward_mode("swiglu", gate, up)
     return glu_op(gate, up, False) if wants_triton(gate) else swiglu_ref(gate, up)
 
 
@@ -38,6 +39,7 @@ def geglu(gate: Tensor, up: Tensor) -> Tensor:
 
     Raises KernelError when they differ in shape or dtype.
     """
+    refuse_forward_mode("geglu", gate, up)
     return glu_op(gate, up, True) if wants_triton(gate) else geglu_ref(gate, up)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
-from kernels.launch.derivatives import differentiable_once
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, expect, row_stride
 from kernels.launch.reduction import column_sum
@@ -35,6 +35,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     x: (..., N), weight: (N,); returns (..., N) in x's dtype. Statistics are fp32 (fp64 for fp64).
     Raises KernelError for another shape of weight, or an N beyond the launch table.
     """
+    refuse_forward_mode("rms_norm", x, weight)
     if wants_triton(x):
         return rms_norm_op(x, weight, eps)[0]
     return rms_norm_ref(x, weight, eps)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.config import launch_config
-from kernels.launch.derivatives import differentiable_once
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import expect
 from kernels.launch.reduction import column_sum
@@ -49,6 +49,7 @@ def rope(
     """
     if (q_weight is None) != (k_weight is None):
         raise KernelError("rope: QK-norm needs both q_weight and k_weight; only one was given")
+    refuse_forward_mode("rope", q, k, cos, sin, q_weight, k_weight)
     if wants_triton(q):
         return rope_op(q, k, cos, sin, q_weight, k_weight, eps, False)
     return rope_ref(q, k, cos, sin, q_weight, k_weight, eps)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kernels.backend import wants_triton
 from kernels.launch.config import launch_config
-from kernels.launch.derivatives import differentiable_once
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, row_stride, vector_length
 from kernels.ops.loss.criterion import Reduction, check_arguments, reduced, shifted
@@ -52,6 +52,7 @@ def cross_entropy(
     check_arguments(
         "cross_entropy", logits.shape[-1], targets, logits.shape[:-1], class_weight, softcap
     )
+    refuse_forward_mode("cross_entropy", logits, class_weight)
     if not wants_triton(logits):
         return cross_entropy_ref(
             logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing,

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.backend import KernelError, wants_triton
+from kernels.launch.derivatives import refuse_forward_mode
 from kernels.ops.loss.criterion import Reduction, check_arguments, reduced, shifted
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.loss.linear_fused import linear_cross_entropy_op
 from kernels.ops.loss.linear_losses import linear_losses_op
+from kernels.ops.loss.saved_gradients import PLAIN
 from kernels.ops.loss.vocab_parallel import vocab_parallel_op
 
 __all__ = ["LinearCrossEntropy", "linear_cross_entropy"]
@@ -43,6 +45,7 @@ def linear_cross_entropy(
     whatever it holds; a NaN in it still reaches that column of the weight's, through 0 · NaN.
     Raises KernelError for arguments that do not fit, and for "none" with a group.
     """
+    refuse_forward_mode("linear_cross_entropy", hidden, weight, class_weight, instead=PLAIN)
     kind = hidden.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         hidden = hidden.to(torch.get_autocast_dtype(kind))

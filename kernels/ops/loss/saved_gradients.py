@@ -2,6 +2,9 @@
 
 from kernels.launch.derivatives import refuse_recorded_backward
 
+# What plain torch has in the place of an operator that makes its gradients in the forward.
+PLAIN = "F.linear and kernels.cross_entropy in "
+
 
 def scaling_context(ctx, inputs, output):
     """Save the gradients that the forward made; they have none themselves."""
@@ -17,7 +20,7 @@ def scaling_backward(ctx, dloss, *_):
     nothing = (None,) * (ctx.inputs - 2)
     if dloss is None:
         return None, None, *nothing
-    refuse_recorded_backward("linear_cross_entropy", "F.linear and kernels.cross_entropy")
+    refuse_recorded_backward("linear_cross_entropy", PLAIN)
     dhidden, dweight = ctx.saved_tensors
     dh = (dhidden * dloss).to(dhidden.dtype) if ctx.needs_input_grad[0] else None
     dw = (dweight * dloss).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None

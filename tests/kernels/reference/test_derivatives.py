@@ -3,7 +3,12 @@
 import pytest
 
 import kernels
-from tests.kernels.derivatives import backward_only, check_second_derivative, names
+from tests.kernels.derivatives import (
+    backward_only,
+    check_forward_mode,
+    check_second_derivative,
+    names,
+)
 
 
 @pytest.fixture(autouse=True, params=["auto", "torch"])
@@ -18,3 +23,9 @@ def test_second_derivative(name):
     backward_only(name)
     # a mean or a sum makes its gradients in the forward
     assert check_second_derivative(name) != (name in ("linear_cross_entropy", "linear sum"))
+
+
+@names
+def test_forward_mode(name):
+    """Under auto a CPU refuses what a GPU would; plain torch, where it is chosen, has all."""
+    assert check_forward_mode(name) == (kernels.current() == "torch" and "linear" not in name)
