@@ -18,10 +18,18 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
-from kernels.launch.config import launch_config
+from kernels.launch.arguments import (
+    check_constants,
+    check_dimensions,
+    check_number,
+    check_size,
+    check_tensors,
+    expect,
+    promoted,
+)
+from kernels.launch.config import largest_size, launch_config
 from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
-from kernels.launch.layout import expect
 from kernels.launch.reduction import column_sum
 from kernels.ops.rmsnorm import rms_norm_ref
 
@@ -29,6 +37,7 @@ __all__ = ["rope"]
 
 # Heads that one program turns with the cos and sin it holds in registers.
 HEADS = 8
+LARGEST = largest_size("rope")
 
 
 def rope(
@@ -45,14 +54,43 @@ def rope(
     q: (B, S, Hq, D), k: (B, S, Hk, D), cos and sin: (S, D/2), row s for position s of every
     sequence. With q_weight and k_weight (D,), each head is RMS-normalised and scaled before it is
     rotated (QK-norm). The halves are [0, D/2) and [D/2, D), as in Llama's checkpoints.
-    Raises KernelError for shapes that do not fit, an odd D, or one weight without the other.
+    Raises KernelError for shapes that do not fit, an odd D or one beyond the launch table, tables
+    that require gradients, or one weight without the other.
     """
     if (q_weight is None) != (k_weight is None):
         raise KernelError("rope: QK-norm needs both q_weight and k_weight; only one was given")
+    _check(q, k, cos, sin, q_weight, k_weight, eps)
     refuse_forward_mode("rope", q, k, cos, sin, q_weight, k_weight)
     if wants_triton(q):
-        return rope_op(q, k, cos, sin, q_weight, k_weight, eps, False)
+        turned = rope_op(*promoted(q, k), cos, sin, q_weight, k_weight, eps, False)
+        return turned[0].to(q.dtype), turned[1].to(k.dtype)
     return rope_ref(q, k, cos, sin, q_weight, k_weight, eps)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    eps: float,
+) -> None:
+    check_tensors("rope", q=q, k=k, cos=cos, sin=sin, q_weight=q_weight, k_weight=k_weight)
+    check_dimensions("rope", "q", q, "B, S, Hq, D")
+    check_dimensions("rope", "k", k, "B, S, Hk, D")
+    batch, tokens, _, dim = q.shape
+    if dim % 2:
+        raise KernelError(f"rope: a head of {dim} has no two halves; the head must be even")
+    expect("rope", "k", k, (batch, tokens, k.shape[2], dim))
+    expect("rope", "cos", cos, (tokens, dim // 2))
+    expect("rope", "sin", sin, (tokens, dim // 2))
+    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
+        if weight is not None:
+            expect("rope", name, weight, (dim,))
+    check_number("rope", "eps", eps)
+    check_size("rope", "the head", dim, LARGEST)
+    check_constants("rope", cos=cos, sin=sin)
 
 
 def rope_ref(
@@ -284,25 +322,6 @@ def _strides(x: Tensor) -> tuple[int, ...]:
     return tuple(s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True))
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_weight: Tensor | None,
-    k_weight: Tensor | None,
-) -> None:
-    batch, tokens, _, dim = q.shape
-    if dim % 2:
-        raise KernelError(f"rope: a head of {dim} has no two halves; the head must be even")
-    expect("rope", "k", k, (batch, tokens, k.shape[2], dim), q.dtype)
-    expect("rope", "cos", cos, (tokens, dim // 2))
-    expect("rope", "sin", sin, (tokens, dim // 2))
-    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
-        if weight is not None:
-            expect("rope", name, weight, (dim,))
-
-
 def forward(
     q: Tensor,
     k: Tensor,
@@ -314,7 +333,6 @@ def forward(
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Launch the turn (or, with inverse, the turn back without any norm)."""
-    _check(q, k, cos, sin, q_weight, k_weight)
     q, k, cos, sin = _heads(q), _heads(k), cos.contiguous(), sin.contiguous()
     q_out = torch.empty_like(q, memory_format=torch.contiguous_format)
     k_out = torch.empty_like(k, memory_format=torch.contiguous_format)

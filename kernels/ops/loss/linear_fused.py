@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.launch import token_chunks
-from kernels.launch.config import launch_config
+from kernels.launch.config import largest_size, launch_config
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import vector_length
 from kernels.launch.registers import by_vector, widened
@@ -38,6 +38,9 @@ from kernels.ops.loss.row import (
     write_row,
 )
 from kernels.ops.loss.saved_gradients import scaling_backward, scaling_context
+
+# Classes of a row in registers; above, and with class weights, it is read twice.
+LARGEST = largest_size("linear_cross_entropy")
 
 
 @triton.jit(do_not_specialize=["n", "ignore_index"])
@@ -161,7 +164,8 @@ def loss_and_gradient(
     options = criterion.label_smoothing, criterion.z_loss, criterion.softcap or 1.0
     has_softcap = criterion.softcap is not None
     types = accumulator_type(logits), vector_length(logits)
-    kernel = "linear_cross_entropy" + ("" if classes is None else "_streamed")
+    whole = classes is None and n <= LARGEST
+    kernel = "linear_cross_entropy" + ("" if whole else "_streamed")
     cfg = launch_config(kernel, logits, n)
     if cfg.reads == 1:
         linear_cross_entropy_kernel[(rows,)](
