@@ -27,7 +27,7 @@ from kernels.launch.arguments import (
     expect,
     promoted,
 )
-from kernels.launch.config import largest_size, launch_config
+from kernels.launch.config import LaunchConfig, largest_size, launch_config
 from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.reduction import column_sum
@@ -115,6 +115,16 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @triton.jit
+def _place(tokens, heads, HEADS: tl.constexpr, ROWS: tl.constexpr):
+    """(sequence, its tokens (ROWS, 1), first and last head) of a program of `_grid`."""
+    tiles = tl.cdiv(tokens, ROWS)
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    token = (tl.program_id(0) % tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(1) * HEADS
+    return batch, token[:, None], first, tl.minimum(first + HEADS, heads)
+
+
+@triton.jit
 def _turn_heads(
     X,
     Y,
@@ -137,7 +147,8 @@ def _turn_heads(
     if NORM:
         w1 = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
         w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-    for head in range(first, last):
+    for number in range(first, last):
+        head = number + tl.full((), 0, tl.int64)  # heads may lie far apart
         x = X + at_x + head * stride_h + cols[None, :]
         y = Y + at_y + head * (2 * HALF) + cols[None, :]
         x1 = tl.load(x, mask, other=0.0).to(ACC)
@@ -178,17 +189,13 @@ def rope_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    batch = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(2) * HEADS
-    last = tl.minimum(first + HEADS, q_heads + k_heads)
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
     cols = tl.arange(0, BLOCK)
-    mask = (token < tokens)[:, None] & (cols < HALF)[None, :]
-    cos = tl.load(COS + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    mask = (token < tokens) & (cols < HALF)[None, :]
+    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
     if INVERSE:
         sin = -sin
-    token = token.to(tl.int64)[:, None]
     at = batch * tokens + token
     _turn_heads(
         Q, Q_OUT, Q_WEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
@@ -229,7 +236,8 @@ def _turn_heads_back(
     w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
     dw1 = tl.zeros((BLOCK,), ACC)
     dw2 = tl.zeros((BLOCK,), ACC)
-    for head in range(first, last):
+    for number in range(first, last):
+        head = number + tl.full((), 0, tl.int64)
         x = X + at_x + head * stride_x + cols[None, :]
         dy = DY + at_dy + head * stride_dy + cols[None, :]
         dx = DX + at_dx + head * (2 * HALF) + cols[None, :]
@@ -286,18 +294,14 @@ def rope_norm_bwd_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    batch = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(2) * HEADS
-    last = tl.minimum(first + HEADS, q_heads + k_heads)
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
     cols = tl.arange(0, BLOCK)
-    mask = (token < tokens)[:, None] & (cols < HALF)[None, :]
-    cos = tl.load(COS + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    token = token.to(tl.int64)[:, None]
+    mask = (token < tokens) & (cols < HALF)[None, :]
+    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
     at = batch * tokens + token
-    program = (batch * tl.num_programs(2) + tl.program_id(2)) * tl.num_programs(0)
-    DWEIGHT += (program + tl.program_id(0)) * (4 * HALF)
+    program = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    DWEIGHT += program * (4 * HALF)
     _turn_heads_back(
         DQ_OUT, Q, Q_WEIGHT, DQ, DWEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
         batch * dq_stride_b + token * dq_stride_s, batch * q_stride_b + token * q_stride_s,
@@ -314,6 +318,13 @@ def rope_norm_bwd_kernel(
 def _heads(x: Tensor) -> Tensor:
     """`x` (B, S, H, D) with strides the kernel can take; a copy only where it cannot."""
     return x if x.stride(3) == 1 else x.contiguous()
+
+
+def _grid(q: Tensor, k: Tensor, cfg: LaunchConfig) -> tuple[int, int]:
+    """Programs by (sequence and tile of tokens, group of heads): only the first dimension of a grid
+    may be longer than 65,535."""
+    batch, tokens, heads, _ = q.shape
+    return batch * triton.cdiv(tokens, cfg.rows), triton.cdiv(heads + k.shape[2], HEADS)
 
 
 def _strides(x: Tensor) -> tuple[int, ...]:
@@ -339,9 +350,8 @@ def forward(
     batch, tokens, q_heads, dim = q.shape
     if batch and tokens and dim:
         cfg = launch_config("rope", q, dim)
-        groups = triton.cdiv(q_heads + k.shape[2], HEADS)
         norm = q_weight is not None
-        rope_kernel[(triton.cdiv(tokens, cfg.rows), batch, groups)](
+        rope_kernel[_grid(q, k, cfg)](
             q, k, cos, sin, q if q_weight is None else q_weight.contiguous(),
             k if k_weight is None else k_weight.contiguous(), q_out, k_out, tokens,
             q_heads, k.shape[2], *_strides(q), *_strides(k),
@@ -371,9 +381,8 @@ def backward(
     if not (batch and tokens and dim):
         return dq, dk, q.new_zeros(2, dim, dtype=statistics_dtype(q))
     cfg = launch_config("rope_norm_bwd", q, dim)
-    grid = triton.cdiv(tokens, cfg.rows), batch, triton.cdiv(q_heads + k.shape[2], HEADS)
-    programs = grid[0] * grid[1] * grid[2]
-    partial = q.new_empty(programs, 2 * dim, dtype=statistics_dtype(q))
+    grid = _grid(q, k, cfg)
+    partial = q.new_empty(grid[0] * grid[1], 2 * dim, dtype=statistics_dtype(q))
     rope_norm_bwd_kernel[grid](
         dq_out, dk_out, q, k, cos.contiguous(), sin.contiguous(), q_weight.contiguous(),
         k_weight.contiguous(), dq, dk, partial, tokens, q_heads, k.shape[2],
