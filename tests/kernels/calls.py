@@ -76,3 +76,27 @@ CALLS = {
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def fp16_errors_of_far_classes(mode: str, rows: int = 64) -> tuple[float, float]:
+    """Relative errors of dW against fp64, ours and that of torch's own fp16 code, of the classes
+    that are never a target, under AMP's first loss scale."""
+    previous, v = kernels.use(mode), 32_000
+    torch.manual_seed(0)
+    h, w = torch.randn(rows, 8).half(), (torch.randn(v, 8) / 3).half()
+    targets = torch.arange(rows)
+
+    def far(function, dtype):
+        leaf = w.to(dtype, copy=True).requires_grad_()
+        (function(h.to(dtype), leaf, targets) * 65_536).backward()
+        assert leaf.grad is not None
+        return leaf.grad[rows:].double()
+
+    exact = far(linear_cross_entropy_ref, torch.float64)
+    found = [
+        far(function, torch.float16)
+        for function in (kernels.linear_cross_entropy, linear_cross_entropy_ref)
+    ]
+    kernels.use(previous)
+    ours, torchs = (((x - exact).norm() / exact.norm()).item() for x in found)
+    return ours, torchs

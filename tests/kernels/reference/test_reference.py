@@ -9,6 +9,8 @@ import torch.nn.functional as F
 
 import kernels
 from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
+from kernels.ops.loss.saved_gradients import magnification
+from tests.kernels.calls import fp16_errors_of_far_classes
 from tests.kernels.refusals import REFUSED, TOO_WIDE, mixed
 
 
@@ -122,3 +124,21 @@ def test_operands_of_two_types_are_promoted():
     for name, (found, kinds) in mixed().items():
         assert tuple(y.dtype for y in found) == kinds, name
         assert all(y.isfinite().all() for y in found), name
+
+
+def test_fp16_gradients_do_not_underflow_before_their_loss_scale():
+    ours, torchs = fp16_errors_of_far_classes("torch")
+    assert ours < 1.05 * torchs and torchs < 1e-3
+
+
+@pytest.mark.parametrize("g", [1.0, 1 / 3, 1 / 4096, 1e-30])
+@pytest.mark.parametrize("heaviest", [None, 0.0, 1e-3, 1000.0])
+def test_fp16_gradients_are_magnified_by_a_power_of_two(g, heaviest):
+    """To about 256 for a class of full weight; other types keep theirs."""
+    weight = None if heaviest is None else torch.tensor([heaviest, heaviest / 7])
+    scale = magnification(torch.ones(1).half(), torch.tensor(g), weight)
+    assert torch.frexp(scale).mantissa == 0.5
+    if heaviest != 0.0:
+        assert 128 <= scale * g * (heaviest or 1.0) <= 256
+    for dtype in (torch.bfloat16, torch.float32):
+        assert magnification(torch.ones(1, dtype=dtype), torch.tensor(g), weight) == 1
