@@ -94,6 +94,14 @@ def _row(kernel: str, arch: str, dtype: str, size: int) -> LaunchConfig:
     )
 
 
+@cache
+def largest_size(kernel: str) -> int:
+    """The largest shipped row of `kernel`, the same on every architecture."""
+    from kernels.launch.table import TABLE
+
+    return max(key[3] for key in TABLE if key[0] == kernel)
+
+
 def architecture(device: torch.device) -> str:
     """The table's name for a device; the interpreter runs the configs of sm_90."""
     if interpreting():

@@ -1,21 +1,6 @@
 """Layout of tensors for a kernel: as rows, with the widest loads their addresses allow."""
 
-from collections.abc import Sequence
-
-from torch import Tensor, dtype
-
-from kernels.backend import KernelError
-
-
-def expect(
-    op: str, name: str, tensor: Tensor, shape: Sequence[int], kind: dtype | None = None
-) -> None:
-    """Raise KernelError where a kernel would reach beyond `tensor` or take it for another type."""
-    if tuple(tensor.shape) != tuple(shape) or kind not in (None, tensor.dtype):
-        wanted = "" if kind is None else f" {kind}"
-        raise KernelError(
-            f"{op}: {name} is {list(tensor.shape)} {tensor.dtype}, not {list(shape)}{wanted}"
-        )
+from torch import Tensor
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -16,12 +16,22 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
-from kernels.launch.config import launch_config
+from kernels.launch.arguments import (
+    check_number,
+    check_size,
+    check_tensors,
+    expect,
+    promoted,
+)
+from kernels.launch.config import largest_size, launch_config
+from kernels.launch.derivatives import refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
-from kernels.launch.layout import as_rows, expect, row_stride
+from kernels.launch.layout import as_rows, row_stride
 from kernels.ops.rmsnorm import rms_norm_backward_op, rms_norm_ref
 
 __all__ = ["add_rms_norm"]
+
+LARGEST = largest_size("add_rms_norm_fwd")
 
 
 def add_rms_norm(
@@ -29,9 +39,17 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """Add `x` to the residual stream and normalise the sum; returns (y, new residual).
 
-    x, residual: (..., N) of one dtype, weight: (N,). Both results have x's shape and dtype.
-    Raises KernelError for other shapes or dtypes, or an N beyond the launch table.
+    x, residual: (..., N), weight: (N,). Both results have x's shape and the dtype of the sum, so
+    that of an fp32 stream and a bf16 branch is fp32. Raises KernelError for other shapes, or an N
+    beyond the launch table.
     """
+    check_tensors("add_rms_norm", x=x, residual=residual, weight=weight)
+    expect("add_rms_norm", "residual", residual, x.shape)
+    expect("add_rms_norm", "weight", weight, x.shape[-1:])
+    check_number("add_rms_norm", "eps", eps)
+    check_size("add_rms_norm", "the last dimension", x.shape[-1], LARGEST)
+    refuse_forward_mode("add_rms_norm", x, residual, weight)
+    x, residual = promoted(x, residual)
     if wants_triton(x):
         return add_rms_norm_op(x, residual, weight, eps)[:2]
     return add_rms_norm_ref(x, residual, weight, eps)
@@ -83,8 +101,6 @@ def forward(
     """Launch the forward; returns y (..., N), the new residual (..., N) and rstd (M,)."""
     rows, r_rows = as_rows(x), as_rows(residual)
     m, n = rows.shape
-    expect("add_rms_norm", "residual", residual, x.shape, x.dtype)
-    expect("add_rms_norm", "weight", weight, (n,))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     stream = torch.empty_like(y)
     rstd = x.new_empty(m, dtype=statistics_dtype(x))

@@ -17,27 +17,39 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
+from kernels.launch.arguments import check_tensors, expect, promoted
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type
-from kernels.launch.layout import as_rows, expect, row_stride, vector_length
+from kernels.launch.layout import as_rows, row_stride, vector_length
 
 __all__ = ["geglu", "swiglu"]
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) · up; both (..., F) of one dtype, and so is the result.
+    """silu(gate) · up; both (..., F), the result in the dtype of their product.
 
-    Raises KernelError when they differ in shape or dtype.
+    Raises KernelError when they differ in shape.
     """
+    gate, up = _checked("swiglu", gate, up)
     return glu_op(gate, up, False) if wants_triton(gate) else swiglu_ref(gate, up)
 
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
-    """gelu(gate) · up with the tanh form of GELU; both (..., F) of one dtype.
+    """gelu(gate) · up with the tanh form of GELU; both (..., F), the result in the dtype of their
+    product.
 
-    Raises KernelError when they differ in shape or dtype.
+    Raises KernelError when they differ in shape.
     """
+    gate, up = _checked("geglu", gate, up)
     return glu_op(gate, up, True) if wants_triton(gate) else geglu_ref(gate, up)
+
+
+def _checked(op: str, gate: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+    check_tensors(op, gate=gate, up=up)
+    expect(op, "up", up, gate.shape)
+    refuse_forward_mode(op, gate, up)
+    return promoted(gate, up)
 
 
 def swiglu_ref(gate: Tensor, up: Tensor) -> Tensor:
@@ -163,7 +175,6 @@ def _flattened(*tensors: Tensor) -> tuple[list[Tensor], list[int], int, int]:
 
 def forward(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
     """Launch the forward; returns h (..., F)."""
-    expect("geglu" if gelu else "swiglu", "up", up, gate.shape, gate.dtype)
     out = torch.empty_like(gate, memory_format=torch.contiguous_format)
     inputs, strides, m, n = _flattened(gate, up)
     if m and n:
@@ -214,6 +225,9 @@ def _(dout, gate, up, gelu):
         torch.empty_like(gate, memory_format=torch.contiguous_format),
         torch.empty_like(up, memory_format=torch.contiguous_format),
     )
+
+
+differentiable_once(glu_backward_op, "swiglu, geglu")
 
 
 def _setup_context(ctx, inputs, output):

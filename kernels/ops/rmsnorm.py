@@ -19,13 +19,17 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
-from kernels.launch.config import launch_config
+from kernels.launch.arguments import check_number, check_size, check_tensors, expect
+from kernels.launch.config import largest_size, launch_config
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
-from kernels.launch.layout import as_rows, expect, row_stride
+from kernels.launch.layout import as_rows, row_stride
 from kernels.launch.reduction import column_sum
 from kernels.launch.registers import widened_by_shift
 
 __all__ = ["rms_norm"]
+
+LARGEST = largest_size("rms_norm_fwd")
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -34,6 +38,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     x: (..., N), weight: (N,); returns (..., N) in x's dtype. Statistics are fp32 (fp64 for fp64).
     Raises KernelError for another shape of weight, or an N beyond the launch table.
     """
+    check_tensors("rms_norm", x=x, weight=weight)
+    expect("rms_norm", "weight", weight, x.shape[-1:])
+    check_number("rms_norm", "eps", eps)
+    check_size("rms_norm", "the last dimension", x.shape[-1], LARGEST)
+    refuse_forward_mode("rms_norm", x, weight)
     if wants_triton(x):
         return rms_norm_op(x, weight, eps)[0]
     return rms_norm_ref(x, weight, eps)
@@ -179,7 +188,6 @@ def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Launch the forward; returns y (..., N) and rstd (M,)."""
     rows = as_rows(x)
     m, n = rows.shape
-    expect("rms_norm", "weight", weight, (n,))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     rstd = x.new_empty(m, dtype=statistics_dtype(x))
     if m and n:
@@ -243,6 +251,9 @@ def rms_norm_backward_op(
 def _(dy, x, weight, rstd, dstream):
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     return dx, torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+
+differentiable_once(rms_norm_backward_op, "rms_norm, add_rms_norm")
 
 
 def _setup_context(ctx, inputs, output):

@@ -18,9 +18,18 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
-from kernels.launch.config import launch_config
+from kernels.launch.arguments import (
+    check_constants,
+    check_dimensions,
+    check_number,
+    check_size,
+    check_tensors,
+    expect,
+    promoted,
+)
+from kernels.launch.config import LaunchConfig, largest_size, launch_config
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
-from kernels.launch.layout import expect
 from kernels.launch.reduction import column_sum
 from kernels.ops.rmsnorm import rms_norm_ref
 
@@ -28,6 +37,7 @@ __all__ = ["rope"]
 
 # Heads that one program turns with the cos and sin it holds in registers.
 HEADS = 8
+LARGEST = largest_size("rope")
 
 
 def rope(
@@ -44,13 +54,43 @@ def rope(
     q: (B, S, Hq, D), k: (B, S, Hk, D), cos and sin: (S, D/2), row s for position s of every
     sequence. With q_weight and k_weight (D,), each head is RMS-normalised and scaled before it is
     rotated (QK-norm). The halves are [0, D/2) and [D/2, D), as in Llama's checkpoints.
-    Raises KernelError for shapes that do not fit, an odd D, or one weight without the other.
+    Raises KernelError for shapes that do not fit, an odd D or one beyond the launch table, tables
+    that require gradients, or one weight without the other.
     """
     if (q_weight is None) != (k_weight is None):
         raise KernelError("rope: QK-norm needs both q_weight and k_weight; only one was given")
+    _check(q, k, cos, sin, q_weight, k_weight, eps)
+    refuse_forward_mode("rope", q, k, cos, sin, q_weight, k_weight)
     if wants_triton(q):
-        return rope_op(q, k, cos, sin, q_weight, k_weight, eps, False)
+        turned = rope_op(*promoted(q, k), cos, sin, q_weight, k_weight, eps, False)
+        return turned[0].to(q.dtype), turned[1].to(k.dtype)
     return rope_ref(q, k, cos, sin, q_weight, k_weight, eps)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    eps: float,
+) -> None:
+    check_tensors("rope", q=q, k=k, cos=cos, sin=sin, q_weight=q_weight, k_weight=k_weight)
+    check_dimensions("rope", "q", q, "B, S, Hq, D")
+    check_dimensions("rope", "k", k, "B, S, Hk, D")
+    batch, tokens, _, dim = q.shape
+    if dim % 2:
+        raise KernelError(f"rope: a head of {dim} has no two halves; the head must be even")
+    expect("rope", "k", k, (batch, tokens, k.shape[2], dim))
+    expect("rope", "cos", cos, (tokens, dim // 2))
+    expect("rope", "sin", sin, (tokens, dim // 2))
+    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
+        if weight is not None:
+            expect("rope", name, weight, (dim,))
+    check_number("rope", "eps", eps)
+    check_size("rope", "the head", dim, LARGEST)
+    check_constants("rope", cos=cos, sin=sin)
 
 
 def rope_ref(
@@ -72,6 +112,16 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos[:, None, :], sin[:, None, :]  # (S, 1, D/2) against (B, S, H, D/2)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+
+
+@triton.jit
+def _place(tokens, heads, HEADS: tl.constexpr, ROWS: tl.constexpr):
+    """(sequence, its tokens (ROWS, 1), first and last head) of a program of `_grid`."""
+    tiles = tl.cdiv(tokens, ROWS)
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    token = (tl.program_id(0) % tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(1) * HEADS
+    return batch, token[:, None], first, tl.minimum(first + HEADS, heads)
 
 
 @triton.jit
@@ -97,7 +147,8 @@ def _turn_heads(
     if NORM:
         w1 = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
         w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-    for head in range(first, last):
+    for number in range(first, last):
+        head = number + tl.full((), 0, tl.int64)  # heads may lie far apart
         x = X + at_x + head * stride_h + cols[None, :]
         y = Y + at_y + head * (2 * HALF) + cols[None, :]
         x1 = tl.load(x, mask, other=0.0).to(ACC)
@@ -138,17 +189,13 @@ def rope_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    batch = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(2) * HEADS
-    last = tl.minimum(first + HEADS, q_heads + k_heads)
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
     cols = tl.arange(0, BLOCK)
-    mask = (token < tokens)[:, None] & (cols < HALF)[None, :]
-    cos = tl.load(COS + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    mask = (token < tokens) & (cols < HALF)[None, :]
+    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
     if INVERSE:
         sin = -sin
-    token = token.to(tl.int64)[:, None]
     at = batch * tokens + token
     _turn_heads(
         Q, Q_OUT, Q_WEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
@@ -189,7 +236,8 @@ def _turn_heads_back(
     w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
     dw1 = tl.zeros((BLOCK,), ACC)
     dw2 = tl.zeros((BLOCK,), ACC)
-    for head in range(first, last):
+    for number in range(first, last):
+        head = number + tl.full((), 0, tl.int64)
         x = X + at_x + head * stride_x + cols[None, :]
         dy = DY + at_dy + head * stride_dy + cols[None, :]
         dx = DX + at_dx + head * (2 * HALF) + cols[None, :]
@@ -246,18 +294,14 @@ def rope_norm_bwd_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    batch = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(2) * HEADS
-    last = tl.minimum(first + HEADS, q_heads + k_heads)
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
     cols = tl.arange(0, BLOCK)
-    mask = (token < tokens)[:, None] & (cols < HALF)[None, :]
-    cos = tl.load(COS + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token[:, None] * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    token = token.to(tl.int64)[:, None]
+    mask = (token < tokens) & (cols < HALF)[None, :]
+    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
     at = batch * tokens + token
-    program = (batch * tl.num_programs(2) + tl.program_id(2)) * tl.num_programs(0)
-    DWEIGHT += (program + tl.program_id(0)) * (4 * HALF)
+    program = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    DWEIGHT += program * (4 * HALF)
     _turn_heads_back(
         DQ_OUT, Q, Q_WEIGHT, DQ, DWEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
         batch * dq_stride_b + token * dq_stride_s, batch * q_stride_b + token * q_stride_s,
@@ -276,29 +320,17 @@ def _heads(x: Tensor) -> Tensor:
     return x if x.stride(3) == 1 else x.contiguous()
 
 
+def _grid(q: Tensor, k: Tensor, cfg: LaunchConfig) -> tuple[int, int]:
+    """Programs by (sequence and tile of tokens, group of heads): only the first dimension of a grid
+    may be longer than 65,535."""
+    batch, tokens, heads, _ = q.shape
+    return batch * triton.cdiv(tokens, cfg.rows), triton.cdiv(heads + k.shape[2], HEADS)
+
+
 def _strides(x: Tensor) -> tuple[int, ...]:
     """Strides of batch, token and head; 0 for a dimension that is 1 long, whose stride may be
     anything and would otherwise cost another binary."""
     return tuple(s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True))
-
-
-def _check(
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_weight: Tensor | None,
-    k_weight: Tensor | None,
-) -> None:
-    batch, tokens, _, dim = q.shape
-    if dim % 2:
-        raise KernelError(f"rope: a head of {dim} has no two halves; the head must be even")
-    expect("rope", "k", k, (batch, tokens, k.shape[2], dim), q.dtype)
-    expect("rope", "cos", cos, (tokens, dim // 2))
-    expect("rope", "sin", sin, (tokens, dim // 2))
-    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
-        if weight is not None:
-            expect("rope", name, weight, (dim,))
 
 
 def forward(
@@ -312,16 +344,14 @@ def forward(
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Launch the turn (or, with inverse, the turn back without any norm)."""
-    _check(q, k, cos, sin, q_weight, k_weight)
     q, k, cos, sin = _heads(q), _heads(k), cos.contiguous(), sin.contiguous()
     q_out = torch.empty_like(q, memory_format=torch.contiguous_format)
     k_out = torch.empty_like(k, memory_format=torch.contiguous_format)
     batch, tokens, q_heads, dim = q.shape
     if batch and tokens and dim:
         cfg = launch_config("rope", q, dim)
-        groups = triton.cdiv(q_heads + k.shape[2], HEADS)
         norm = q_weight is not None
-        rope_kernel[(triton.cdiv(tokens, cfg.rows), batch, groups)](
+        rope_kernel[_grid(q, k, cfg)](
             q, k, cos, sin, q if q_weight is None else q_weight.contiguous(),
             k if k_weight is None else k_weight.contiguous(), q_out, k_out, tokens,
             q_heads, k.shape[2], *_strides(q), *_strides(k),
@@ -351,9 +381,8 @@ def backward(
     if not (batch and tokens and dim):
         return dq, dk, q.new_zeros(2, dim, dtype=statistics_dtype(q))
     cfg = launch_config("rope_norm_bwd", q, dim)
-    grid = triton.cdiv(tokens, cfg.rows), batch, triton.cdiv(q_heads + k.shape[2], HEADS)
-    programs = grid[0] * grid[1] * grid[2]
-    partial = q.new_empty(programs, 2 * dim, dtype=statistics_dtype(q))
+    grid = _grid(q, k, cfg)
+    partial = q.new_empty(grid[0] * grid[1], 2 * dim, dtype=statistics_dtype(q))
     rope_norm_bwd_kernel[grid](
         dq_out, dk_out, q, k, cos.contiguous(), sin.contiguous(), q_weight.contiguous(),
         k_weight.contiguous(), dq, dk, partial, tokens, q_heads, k.shape[2],
@@ -407,6 +436,9 @@ def _(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, eps):
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
     dk = torch.empty_like(k, memory_format=torch.contiguous_format)
     return dq, dk, q.new_empty(2, q.shape[3], dtype=statistics_dtype(q))
+
+
+differentiable_once(rope_norm_backward_op, "rope")
 
 
 def _setup_context(ctx, inputs, output):

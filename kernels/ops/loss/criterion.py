@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels.backend import KernelError
-from kernels.launch.layout import expect
+from kernels.launch.arguments import check_constants, check_number, expect
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -29,14 +29,29 @@ def check_arguments(
     targets: Tensor,
     shape: Sequence[int],
     class_weight: Tensor | None,
-    softcap: float | None,
+    criterion: Criterion,
+    shift: bool,
+    reduction: str,
 ) -> None:
     """Raise KernelError for arguments of a loss that do not fit its logits (*shape, classes)."""
-    if softcap is not None and not softcap > 0:
-        raise KernelError(f"{op}: softcap={softcap} must be positive; None leaves the logits alone")
+    check_number(op, "label_smoothing", criterion.label_smoothing, most=1.0)
+    check_number(op, "z_loss", criterion.z_loss)
+    if criterion.softcap is not None:
+        check_number(op, "softcap", criterion.softcap)
+        if not criterion.softcap:
+            raise KernelError(f"{op}: softcap=0 leaves no logits; None leaves them alone")
+    if not isinstance(criterion.ignore_index, int):
+        raise KernelError(f"{op}: ignore_index={criterion.ignore_index!r} is not a target")
+    if reduction not in ("mean", "sum", "none"):
+        raise KernelError(f"{op}: reduction={reduction!r}; choose mean, sum or none")
+    if not isinstance(targets, Tensor):
+        raise KernelError(f"{op}: targets are {type(targets).__name__}, not a tensor")
     expect(op, "targets", targets, shape, torch.int64)
+    if shift and not shape:
+        raise KernelError(f"{op}: shift needs a row of targets, and this is a single one")
     if class_weight is not None:
         expect(op, "class_weight", class_weight, (classes,))
+        check_constants(op, class_weight=class_weight)
     if targets.numel() and not classes:
         raise KernelError(f"{op}: there are targets but no classes")
 
@@ -65,11 +80,9 @@ def reduced(
     class_weight: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
-    """Per-token losses (...) reduced by `reduction`. Raises KernelError for an unknown one."""
+    """Per-token losses (...) reduced by `reduction`."""
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
-    if reduction == "mean":
-        return losses.sum() / denominator(targets, ignore_index, class_weight)
-    raise KernelError(f"reduction={reduction!r} is not known; choose mean, sum or none")
+    return losses.sum() / denominator(targets, ignore_index, class_weight)

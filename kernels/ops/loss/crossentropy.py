@@ -19,10 +19,12 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import wants_triton
+from kernels.launch.arguments import check_device, check_tensors
 from kernels.launch.config import launch_config
+from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, row_stride, vector_length
-from kernels.ops.loss.criterion import Reduction, check_arguments, reduced, shifted
+from kernels.ops.loss.criterion import Criterion, Reduction, check_arguments, reduced, shifted
 from kernels.ops.loss.row import class_table, read_row, token_loss, write_row
 
 __all__ = ["cross_entropy"]
@@ -48,9 +50,15 @@ def cross_entropy(
     the vocabulary raises on the CPU and makes the loss NaN in a kernel, which reads nothing wild.
     Raises KernelError for arguments that do not fit the logits.
     """
+    check_tensors("cross_entropy", logits=logits, class_weight=class_weight)
     check_arguments(
-        "cross_entropy", logits.shape[-1], targets, logits.shape[:-1], class_weight, softcap
-    )
+        "cross_entropy", logits.shape[-1], targets, logits.shape[:-1], class_weight,
+        Criterion(ignore_index, label_smoothing, z_loss, softcap), shift, reduction,
+    )  # fmt: skip
+    check_device("cross_entropy", logits=logits, targets=targets)
+    refuse_forward_mode("cross_entropy", logits, class_weight)
+    if class_weight is not None:
+        class_weight = class_weight.to(statistics_dtype(logits))
     if not wants_triton(logits):
         return cross_entropy_ref(
             logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing,
@@ -291,6 +299,9 @@ def cross_entropy_backward_op(
 @cross_entropy_backward_op.register_fake
 def _(dlosses, logits, targets, lse, *_):
     return gradient_like(logits)
+
+
+differentiable_once(cross_entropy_backward_op, "cross_entropy")
 
 
 def _setup_context(ctx, inputs, output):

@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.backend import KernelError, wants_triton
-from kernels.ops.loss.criterion import Reduction, check_arguments, reduced, shifted
+from kernels.launch.arguments import check_device, check_dimensions, check_tensors, expect
+from kernels.launch.derivatives import refuse_forward_mode
+from kernels.launch.dtypes import statistics_dtype
+from kernels.ops.loss.criterion import Criterion, Reduction, check_arguments, reduced, shifted
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.loss.linear_fused import linear_cross_entropy_op
 from kernels.ops.loss.linear_losses import linear_losses_op
+from kernels.ops.loss.saved_gradients import PLAIN
 from kernels.ops.loss.vocab_parallel import vocab_parallel_op
 
 __all__ = ["LinearCrossEntropy", "linear_cross_entropy"]
@@ -43,17 +47,25 @@ def linear_cross_entropy(
     whatever it holds; a NaN in it still reaches that column of the weight's, through 0 · NaN.
     Raises KernelError for arguments that do not fit, and for "none" with a group.
     """
+    op = "linear_cross_entropy"
+    check_tensors(op, hidden=hidden, weight=weight, class_weight=class_weight)
+    check_dimensions(op, "weight", weight, "V, N")
+    expect(op, "weight", weight, (weight.shape[0], hidden.shape[-1]))
+    shards = 1 if group is None else group.size()
+    check_arguments(
+        op, shards * weight.shape[0], targets, hidden.shape[:-1], class_weight,
+        Criterion(ignore_index, label_smoothing, z_loss, softcap), shift, reduction,
+    )  # fmt: skip
+    check_device(op, hidden=hidden, targets=targets)
+    refuse_forward_mode(op, hidden, weight, class_weight, instead=PLAIN)
     kind = hidden.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         hidden = hidden.to(torch.get_autocast_dtype(kind))
     weight = weight.to(hidden.dtype)
+    if class_weight is not None:
+        class_weight = class_weight.to(statistics_dtype(hidden))
     if shift:
         targets = shifted(targets, ignore_index)
-    shards = 1 if group is None else group.size()
-    check_arguments(
-        "linear_cross_entropy", shards * weight.shape[0], targets, hidden.shape[:-1], class_weight,
-        softcap,
-    )  # fmt: skip
     rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     fused = torch.is_grad_enabled() and reduction in ("mean", "sum")

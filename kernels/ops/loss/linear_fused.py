@@ -6,7 +6,9 @@ dW += dlogitsᵀ · h in fp32. With "mean" or "sum" the gradients are known up t
 arrives in the backward, so the forward makes them and the backward only scales.
 
 Peak memory beyond the inputs, N hidden, V vocabulary, M tokens, V' = V padded to 64:
-    C·V'·e (buffer) + M·N·e (dh) + 4·V·N (dW) + 4·M (losses)
+    forward     C·V'·e (buffer) + M·N·e (dh) + 4·V·N (dW) + 4·M (losses)
+    backward    2·M·N·e (dh, twice) + 4·V·N (dW) + V·N·e (dW as the weight is) + a slice
+With 16-bit types that is 3·V·N·e, dh apart, in the backward, and less in the forward from N = C on.
 Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M. With
 class weights, and where a row does not fit the registers that can share a program (above 32768
 classes on sm_80, whose register file is 256 KiB), logits are read a second time, from cache.
@@ -21,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.launch import token_chunks
-from kernels.launch.config import launch_config
+from kernels.launch.config import largest_size, launch_config
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import vector_length
 from kernels.launch.registers import by_vector, widened
@@ -37,7 +39,10 @@ from kernels.ops.loss.row import (
     token_loss,
     write_row,
 )
-from kernels.ops.loss.saved_gradients import scaling_backward, scaling_context
+from kernels.ops.loss.saved_gradients import magnification, scaling_backward, scaling_context
+
+# Classes of a row in registers; above, and with class weights, it is read twice.
+LARGEST = largest_size("linear_cross_entropy")
 
 
 @triton.jit(do_not_specialize=["n", "ignore_index"])
@@ -161,7 +166,8 @@ def loss_and_gradient(
     options = criterion.label_smoothing, criterion.z_loss, criterion.softcap or 1.0
     has_softcap = criterion.softcap is not None
     types = accumulator_type(logits), vector_length(logits)
-    kernel = "linear_cross_entropy" + ("" if classes is None else "_streamed")
+    whole = classes is None and n <= LARGEST
+    kernel = "linear_cross_entropy" + ("" if whole else "_streamed")
     cfg = launch_config(kernel, logits, n)
     if cfg.reads == 1:
         linear_cross_entropy_kernel[(rows,)](
@@ -223,9 +229,9 @@ def fused_loss(
     need_hidden: bool,
     need_weight: bool,
     on_triton: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Walk the chunks; returns the loss, dh (M, N) and dW (V, N) in the wide type, each empty
-    when it is not needed."""
+    when it is not needed, and the power of two that both are too large by."""
     m = hidden.shape[0]
     wide_dtype = statistics_dtype(hidden)
     losses = hidden.new_empty(m, dtype=wide_dtype)
@@ -236,17 +242,21 @@ def fused_loss(
     g = torch.ones((), dtype=wide_dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, criterion.ignore_index, class_weight)
+    magnified = magnification(hidden, g, class_weight)
+    scale = g * magnified
     classes = class_table(class_weight, hidden) if on_triton else None
     for part, logits in token_chunks.logits(hidden, weight):
         if on_triton:
-            loss_and_gradient(logits, targets[part], classes, criterion, g, losses[part])
+            loss_and_gradient(logits, targets[part], classes, criterion, scale, losses[part])
         else:
-            loss_and_gradient_ref(logits, targets[part], class_weight, criterion, g, losses[part])
+            loss_and_gradient_ref(
+                logits, targets[part], class_weight, criterion, scale, losses[part]
+            )
         if need_hidden:
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:
             token_chunks.accumulate(dweight, logits, hidden[part])
-    return losses.sum() * g, dhidden, dweight
+    return losses.sum() * g, dhidden, dweight, magnified
 
 
 @torch.library.custom_op("lockgate::linear_cross_entropy", mutates_args=())
@@ -263,8 +273,8 @@ def linear_cross_entropy_op(
     need_hidden: bool,
     need_weight: bool,
     on_triton: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The torch op of `linear_cross_entropy` for a mean or a sum; returns (loss, dh, dW)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The torch op of `linear_cross_entropy` for a mean or a sum; as `fused_loss` returns."""
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
     return fused_loss(
         hidden, weight, targets, class_weight, criterion, mean, need_hidden, need_weight, on_triton
@@ -279,6 +289,7 @@ def _(hidden, weight, targets, class_weight, ig, ls, z, cap, mean, need_hidden, 
         hidden.new_empty((), dtype=wide_dtype),
         dhidden if need_hidden else hidden.new_empty(0),
         hidden.new_empty(weight.shape if need_weight else (0,), dtype=wide_dtype),
+        hidden.new_empty((), dtype=wide_dtype),
     )
 
 

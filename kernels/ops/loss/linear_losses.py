@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels.launch import token_chunks
+from kernels.launch.derivatives import differentiable_once
 from kernels.launch.dtypes import statistics_dtype
 from kernels.ops.loss import crossentropy
 
@@ -78,6 +79,9 @@ def _(dlosses, hidden, weight, *_):
         torch.empty_like(hidden, memory_format=shape),
         torch.empty_like(weight, memory_format=shape),
     )
+
+
+differentiable_once(linear_losses_backward_op, "linear_cross_entropy")
 
 
 def _losses_context(ctx, inputs, output):

@@ -20,7 +20,7 @@ from kernels.launch.layout import vector_length
 from kernels.ops.loss.criterion import Criterion, denominator
 from kernels.ops.loss.crossentropy import cross_entropy_bwd_kernel, cross_entropy_fwd_kernel
 from kernels.ops.loss.row import class_table
-from kernels.ops.loss.saved_gradients import scaling_backward, scaling_context
+from kernels.ops.loss.saved_gradients import magnification, scaling_backward, scaling_context
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,10 @@ def vocab_parallel_op(
     need_weight: bool,
     on_triton: bool,
     group_name: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The torch op of `linear_cross_entropy` over a group of equal shards; returns (loss, dh,
-    dW of this shard). class_weight is the whole vocabulary's."""
+    dW of this shard, the power of two that both are too large by). class_weight is the whole
+    vocabulary's."""
     group = _resolve_process_group(GroupName(group_name))
     ranks, size = dist.get_world_size(group), weight.shape[0]
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
@@ -160,6 +161,8 @@ def vocab_parallel_op(
     g = torch.ones((), dtype=dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, ignore_index, class_weight)
+    magnified = magnification(hidden, g, class_weight)
+    scale = g * magnified
     for part, logits in token_chunks.logits(hidden, weight):
         own = shard.sums(logits, targets[part])
         parts = [torch.empty_like(own) for _ in range(ranks)]
@@ -167,14 +170,14 @@ def vocab_parallel_op(
         sums = whole(torch.stack(parts))
         losses[part] = shard.losses(sums, targets[part])
         if need_hidden or need_weight:
-            shard.gradient(logits, targets[part], sums[0], g)
+            shard.gradient(logits, targets[part], sums[0], scale)
         if need_hidden:
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:
             token_chunks.accumulate(dweight, logits, hidden[part])
     if need_hidden:
         dist.all_reduce(dhidden, group=group)
-    return losses.sum() * g, dhidden, dweight
+    return losses.sum() * g, dhidden, dweight, magnified
 
 
 @vocab_parallel_op.register_fake
@@ -184,6 +187,7 @@ def _(hidden, weight, targets, class_weight, ig, ls, z, cap, mean, need_h, need_
         hidden.new_empty((), dtype=dtype),
         torch.empty_like(hidden) if need_h else hidden.new_empty(0),
         hidden.new_empty(weight.shape if need_w else (0,), dtype=dtype),
+        hidden.new_empty((), dtype=dtype),
     )
 
 

@@ -73,6 +73,18 @@ def test_nothing_waits_for_the_device(name):
     assert gpu.launches and all(min(launched.grid) > 0 for launched in gpu.launches)
 
 
+def test_a_grid_holds_any_number_of_sequences():
+    """Its second and third dimension end at 65,535."""
+    q, k, w = meta(70_000, 3, 32, 64), meta(70_000, 3, 8, 64), meta(64)
+    tables = meta(3, 32), meta(3, 32)
+    with FakeDriver("sm_90") as gpu:
+        rotary.forward(q, k, *tables, None, None, 1e-6, False)
+        rotary.backward(q, k, q, k, *tables, w, w, 1e-6)
+    assert {launched.name for launched in gpu.launches} > {"rope_kernel", "rope_norm_bwd_kernel"}
+    assert all(max(launched.grid[1:]) <= 65_535 for launched in gpu.launches)
+    assert max(launched.grid[0] for launched in gpu.launches) >= 70_000
+
+
 def test_the_table_is_whole_and_says_why():
     for rows, size in planned_rows():
         for arch in ("sm_80", "sm_90", "sm_100", "gfx942"):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import kernels
 from kernels.ops.gated import geglu_ref, swiglu_ref
 from tests.kernels.interpret.operators import results, rotate_half
+from tests.kernels.refusals import REFUSED, TOO_WIDE, mixed
 
 BAD = [float("nan"), float("inf"), -float("inf")]
 ROWS, N = 6, 200
@@ -193,45 +194,27 @@ def test_empty_tensors_launch_nothing(elsewhere, meter):
     assert not meter.programs
 
 
-def test_what_cannot_be_done_is_said(elsewhere):
-    x, targets = torch.randn(2, 8), torch.tensor([1, 2])
-    with pytest.raises(kernels.KernelError, match="choose mean, sum or none"):
-        kernels.cross_entropy(x, targets, reduction="median")
-    with pytest.raises(kernels.KernelError, match="largest is 32768"):
-        kernels.rms_norm(torch.randn(1, 40000), torch.ones(40000))
-    with pytest.raises(kernels.KernelError, match="both q_weight and k_weight"):
-        q = torch.randn(1, 2, 1, 8)
-        kernels.rope(q, q, torch.ones(2, 4), torch.ones(2, 4), torch.ones(8))
+@pytest.mark.parametrize("name", [*REFUSED, *TOO_WIDE])
+def test_what_does_not_fit_is_refused(name, elsewhere, meter):
+    call, words = (REFUSED | TOO_WIDE)[name]
+    with pytest.raises(kernels.KernelError, match=words):
+        call()
+    assert not meter.programs
 
 
-def long(*shape):
-    return torch.zeros(shape, dtype=torch.int64)
+def test_operands_of_two_types_are_promoted():
+    for name, (found, kinds) in mixed().items():
+        assert tuple(y.dtype for y in found) == kinds, name
+        assert all(y.isfinite().all() for y in found), name
 
 
-def turn(q, k, table):
-    return kernels.rope(q, k, table, table)
-
-
-MISFITS = {
-    "a short weight": lambda t: kernels.rms_norm(t(3, 8), t(5)),
-    "a short residual": lambda t: kernels.add_rms_norm(t(3, 8), t(8), t(8)),
-    "a residual of another dtype": lambda t: kernels.add_rms_norm(t(3, 8).half(), t(3, 8), t(8)),
-    "a narrow up": lambda t: kernels.swiglu(t(3, 8), t(3, 5)),
-    "tables of few positions": lambda t: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(3, 4)),
-    "tables of whole width": lambda t: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(5, 8)),
-    "an odd head": lambda t: turn(t(1, 5, 1, 7), t(1, 5, 1, 7), t(5, 3)),
-    "fewer keys": lambda t: turn(t(1, 5, 1, 8), t(1, 3, 1, 8), t(5, 4)),
-    "few targets": lambda t: kernels.cross_entropy(t(5, 8), long(3)),
-    "few class weights": lambda t: kernels.cross_entropy(t(5, 8), long(5), class_weight=t(3)),
-    "few class weights of a head": lambda t: kernels.linear_cross_entropy(
-        t(5, 8), t(9, 8), long(5), class_weight=t(3)
-    ),
-    "no softcap at all": lambda t: kernels.cross_entropy(t(5, 8), long(5), softcap=0.0),
-    "no classes": lambda t: kernels.cross_entropy(t(3, 0), long(3)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", list(MISFITS))
-def test_what_does_not_fit_is_refused(name, elsewhere):
-    with pytest.raises(kernels.KernelError):
-        MISFITS[name](torch.ones)
+def test_more_classes_than_the_largest_row(meter):
+    """Gemma 3 has 262,208: read twice, where a row does not fit registers."""
+    v = (1 << 18) + 64
+    h, w, targets = torch.randn(2, 3), torch.randn(v, 3), torch.tensor([5, v - 1])
+    mine = results(
+        lambda h, w: kernels.linear_cross_entropy(h, w, targets), [h, w], [torch.ones(())]
+    )
+    exact = results(lambda h, w: F.cross_entropy(h @ w.T, targets), [h, w], [torch.ones(())])
+    torch.testing.assert_close(mine, exact)
+    assert meter.programs["linear_cross_entropy_streamed_kernel"] == 2

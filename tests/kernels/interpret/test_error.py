@@ -8,6 +8,7 @@ import kernels
 from kernels.ops.gated import swiglu_ref
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.rmsnorm import rms_norm_ref
+from tests.kernels.calls import fp16_errors_of_far_classes
 from tests.kernels.interpret import operators
 from tests.kernels.interpret.operators import bf16, compare
 
@@ -83,6 +84,11 @@ def test_dh_is_kept_rounded_and_scaled_when_the_loss_is(scalar):
     assert torch.equal(scaled[0], (dh.float() * scalar).bfloat16())
     if scalar == 0.5:
         assert torch.equal(scaled[1], dw * scalar)
+
+
+def test_fp16_gradients_do_not_underflow_before_their_loss_scale():
+    ours, torchs = fp16_errors_of_far_classes("triton")
+    assert ours < 1.05 * torchs and torchs < 1e-3
 
 
 def assert_rms(case, dout):

@@ -68,6 +68,29 @@ def test_rows_more_than_two_billion_elements_apart(name, sparse):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_heads_more_than_two_billion_elements_apart(norm, sparse):
+    """The first and the last; their strides are integers of 32 bits."""
+    apart = (1 << 30) + 512
+
+    def far(x):
+        rows = sparse(2 * apart + 64).as_strided(x.shape, (0, 64, apart, 1))
+        return rows.copy_(x)
+
+    q, k, dq, dk = (bf16(1, 1, 3, 64) for _ in range(4))
+    weights = (bf16(64), bf16(64)) if norm else ()
+    cos, sin = COS[:1], SIN[:1]
+
+    def turn(q, k, *w):
+        return kernels.rope(q, k, cos, sin, *w)
+
+    near = results(turn, [q, k, *weights], [dq, dk])
+    for a, b in zip(
+        results(turn, [far(q), far(k), *weights], [far(dq), far(dk)]), near, strict=True
+    ):
+        assert torch.equal(a, b)
+
+
 @pytest.fixture
 def last(meter):
     """Of each launch the last program alone runs: what it reads and writes lies beyond element
@@ -179,3 +202,30 @@ def test_two_billion_elements_of_heads(sequences, sparse, last):
     for a, b in zip(mine, exact, strict=True):
         assert torch.equal(a[-1, -rows:], b[0])
     assert last.programs["rope_kernel"] == last.programs["rope_norm_bwd_kernel"] == 2
+
+
+def test_tables_of_two_billion_elements(sparse, last):
+    """Positions so far on that their cos and sin lie beyond element 2^31."""
+    d, rows = 256, 128
+    tokens = (1 << 31) // (d // 2) + rows
+    config = LaunchConfig(block=d // 2, rows=rows)
+    near = bf16(1, rows, 1, d)
+    q = sparse(tokens * d).view(1, tokens, 1, d)
+    q[:, -rows:] = near
+    cos, sin = sparse(tokens * d // 2).view(tokens, -1), sparse(tokens * d // 2).view(tokens, -1)
+    cos[-rows:], sin[-rows:] = 0.75, bf16(rows, d // 2)
+    with trial_configs({"rope": config}):
+        mine = rotary.forward(q, q, cos, sin, None, None, 1e-6, False)
+        exact = rotary.forward(near, near, cos[-rows:], sin[-rows:], None, None, 1e-6, False)
+    assert torch.equal(mine[0][:, -rows:], exact[0]) and torch.equal(mine[1][:, -rows:], exact[1])
+
+
+def test_more_sequences_than_the_second_dimension_of_a_grid(last):
+    batch = 70_000  # 65,535 is the most there
+    near = [bf16(1, 3, 2, 8) for _ in range(2)]
+    q, k = (x.expand(batch, 3, 2, 8) for x in near)
+    w = bf16(8)
+    cos, sin = torch.rand(2, 3, 4)
+    mine = rotary.forward(q, k, cos, sin, w, w, 1e-6, False)
+    exact = rotary.forward(*near, cos, sin, w, w, 1e-6, False)
+    assert torch.equal(mine[0][-1:], exact[0]) and torch.equal(mine[1][-1:], exact[1])

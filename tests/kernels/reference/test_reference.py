@@ -9,6 +9,9 @@ import torch.nn.functional as F
 
 import kernels
 from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
+from kernels.ops.loss.saved_gradients import magnification
+from tests.kernels.calls import fp16_errors_of_far_classes
+from tests.kernels.refusals import REFUSED, TOO_WIDE, mixed
 
 
 @pytest.fixture(autouse=True)
@@ -98,16 +101,44 @@ def test_autocast_computes_in_its_dtype_and_returns_fp32():
     assert loss.dtype == h.grad.dtype == w.grad.dtype == torch.float32
 
 
-def test_what_does_not_fit_is_refused():
-    logits, targets = torch.randn(5, 8), torch.zeros(5, dtype=torch.int64)
-    for given, options in (
-        ((logits, targets[:3]), {}),
-        ((logits, targets), {"class_weight": torch.ones(3)}),
-        ((logits, targets), {"softcap": -1.0}),
-        ((logits[:, :0], targets), {}),
-    ):
-        with pytest.raises(kernels.KernelError, match="cross_entropy: "):
-            kernels.cross_entropy(*given, **options)
-    head = torch.randn(9, 8)
-    with pytest.raises(kernels.KernelError, match=r"class_weight is \[3\].* not \[9\]"):
-        kernels.linear_cross_entropy(logits, head, targets, class_weight=torch.ones(3))
+@pytest.mark.parametrize("mode", ["auto", "torch"])
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_does_not_fit_is_refused(name, mode):
+    call, words = REFUSED[name]
+    kernels.use(mode)
+    with pytest.raises(kernels.KernelError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("name", list(TOO_WIDE))
+def test_what_no_kernel_takes_is_refused_before_there_is_a_gpu(name):
+    call, words = TOO_WIDE[name]
+    kernels.use("auto")
+    with pytest.raises(kernels.KernelError, match=words):
+        call()
+    kernels.use("torch")
+    call()
+
+
+def test_operands_of_two_types_are_promoted():
+    for name, (found, kinds) in mixed().items():
+        assert tuple(y.dtype for y in found) == kinds, name
+        assert all(y.isfinite().all() for y in found), name
+
+
+def test_fp16_gradients_do_not_underflow_before_their_loss_scale():
+    ours, torchs = fp16_errors_of_far_classes("torch")
+    assert ours < 1.05 * torchs and torchs < 1e-3
+
+
+@pytest.mark.parametrize("g", [1.0, 1 / 3, 1 / 4096, 1e-30])
+@pytest.mark.parametrize("heaviest", [None, 0.0, 1e-3, 1000.0])
+def test_fp16_gradients_are_magnified_by_a_power_of_two(g, heaviest):
+    """To about 256 for a class of full weight; other types keep theirs."""
+    weight = None if heaviest is None else torch.tensor([heaviest, heaviest / 7])
+    scale = magnification(torch.ones(1).half(), torch.tensor(g), weight)
+    assert torch.frexp(scale).mantissa == 0.5
+    if heaviest != 0.0:
+        assert 128 <= scale * g * (heaviest or 1.0) <= 256
+    for dtype in (torch.bfloat16, torch.float32):
+        assert magnification(torch.ones(1, dtype=dtype), torch.tensor(g), weight) == 1
