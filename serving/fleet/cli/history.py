@@ -48,12 +48,12 @@ class HistoryRow:
     reason: str
     outcome: str
     outcome_reason: str
-    continued_by: str
     seconds: float
     run: str
     source: str
     requests: int | None
     failed: int | None
+    continued_by: str = ""
 
 
 def rollout_history(on: Controls, model: str | None, count: str | None) -> list[HistoryRow]:
@@ -115,12 +115,12 @@ def _row(folder: Path, record: RolloutRecord, now: float) -> HistoryRow:
         reason=record.reason,
         outcome=record.outcome,
         outcome_reason=record.outcome_reason,
-        continued_by=record.continued_by,
         seconds=round(record.seconds, 2),
         run=run,
         source=source,
         requests=traffic.requests if traffic else None,
         failed=traffic.errors if traffic else None,
+        continued_by=record.continued_by,
     )
 
 
