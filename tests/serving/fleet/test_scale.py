@@ -256,6 +256,35 @@ def test_a_host_that_is_not_fit_stays_out_and_the_next_one_comes_in(site, fault)
     site.served_well()
 
 
+def test_a_host_whose_edge_never_sees_it_up_does_not_stay_half_in(site, monkeypatch):
+    site.hosts(3)
+    set_edge = site.driver.set_edge
+
+    def late(host, state):
+        set_edge(host, state)
+        raise FleetError(f"{host.name} is not up at its edge after 120 s.")
+
+    monkeypatch.setattr(site.driver, "set_edge", late)
+    with pytest.raises(ScaledInPart, match="e3: e3 is not up at its edge"):
+        site.hosts(4)
+    assert site.driver.machines["e3"].edge == "maint" and site.standby == {"e3"}
+
+
+def test_a_host_that_a_person_takes_out_meanwhile_is_not_brought_in(site, monkeypatch):
+    site.hosts(2)
+    healed = scale.healed
+
+    def quarantined_meanwhile(on, host, *more):
+        if host == "e2":
+            person(site, "e2", host_orders.quarantine)
+        return healed(on, host, *more)
+
+    monkeypatch.setattr(scale, "healed", quarantined_meanwhile)
+    with pytest.raises(ScaledInPart, match="e2 is not on standby any more"):
+        site.hosts(3)
+    assert site.taking == {"e0", "e1", "e3"} and "e2" in site.on.journal.quarantined()
+
+
 def test_a_running_rollout_keeps_scale_out_by_the_lock(site):
     with hold(site.folder, "deploy toy/3", 30):
         for act in (lambda: site.hosts(2), lambda: site.instances(2)):
@@ -291,10 +320,11 @@ def test_every_host_has_the_instances_and_later_versions_keep_them(site):
     site.served_well()
 
 
-def test_a_heal_gives_back_the_instances_that_a_host_lost(site):
+@pytest.mark.parametrize("loaded", [1, 2])
+def test_a_heal_gives_back_the_instances_that_a_host_lost(site, loaded):
     site.instances(2)
     machine = site.driver.machines["e1"]
-    machine.scaled, machine.loaded = None, 1
+    machine.scaled, machine.loaded = None, loaded
     machine.config = model_config.with_instances(machine.config, 1)
     assert site.heal().hosts == ("e1",)
     assert site.counts == {(2, 2)}
@@ -417,6 +447,13 @@ def killed_at(site: Site, at: int, kind: str, patched) -> list[int]:
 
     patched.setattr(Journal, "record", dying)
     return left
+
+
+def test_a_host_that_a_killed_order_left_in_traffic_comes_in_first():
+    region = sim.fleet(4, 0).regions[0]
+    edges = {"e0": "ready", "e1": "drain", "e2": "ready", "e3": "drain"}
+    moves = choose_hosts(region, 2, edges, {"e1", "e2", "e3"}, ())
+    assert [host.name for host in moves.reserve[: moves.missing]] == ["e2"] and moves.out == ()
 
 
 NAMES = st.sets(st.sampled_from(["e0", "e1", "e2", "e3"]))
