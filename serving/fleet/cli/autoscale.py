@@ -106,7 +106,7 @@ def decide_regions(
             demand(rates, knees),
             doubt,
             settings.policy,
-            since_scaled_s(events, (host.name for host in one.hosts), now_s),
+            since_scaled_s(events, one, now_s),
             hour,
         )
 
@@ -151,11 +151,20 @@ def region_hosts(
     return RegionHosts(len(taking), len(taking) + len(waiting))
 
 
-def since_scaled_s(events: Iterable[JournalEvent], hosts: Iterable[str], now_s: float) -> float:
-    """Seconds since the journal's last change by `fab scale` of one of the hosts; endless
-    without one."""
-    names = set(hosts)
-    scaled = [one.at for one in events if one.event in _SCALED and one.host in names]
+def since_scaled_s(events: Iterable[JournalEvent], region: Region, now_s: float) -> float:
+    """Seconds since the journal's last change of the region's hosts by `fab scale`; endless
+    without one.
+
+    An attempt of ours to bring a host in counts too, done or not: one that does not answer is not
+    tried every minute.
+    """
+    names, ours = {host.name for host in region.hosts}, _reason(region.name, "")
+    scaled = [
+        one.at
+        for one in events
+        if (one.event in _SCALED and one.host in names)
+        or (one.event == "started" and str(one.content.get("reason", "")).startswith(ours))
+    ]
     if not scaled:
         return float("inf")
     return max(0.0, now_s - datetime.fromisoformat(scaled[-1]).timestamp())
@@ -221,10 +230,15 @@ def _scaled(on: Controls, made: RegionDecision, progress: Progress) -> RegionSca
     if made.target == made.serving:
         return RegionScaling(made)
     try:
-        reason = f"fab autoscale: {made.reason}"
+        reason = _reason(made.region, made.reason)
         return RegionScaling(made, scale_hosts(on, made.region, made.target, reason, progress))
     except (LockgateError, OSError) as error:
         return RegionScaling(made, failed=str(error))
+
+
+def _reason(region: str, why: str) -> str:
+    """The reason of a change in the journal."""
+    return f"fab autoscale {region}: {why}"
 
 
 def _regions(on: Controls, region: str) -> list[Region]:

@@ -36,7 +36,7 @@ def test_each_region_follows_its_own_load_and_the_reason_is_in_the_journal(site)
     event = [one for one in site.on.journal.read_rollouts().entries if one.event == "standby"]
     assert [one.host for one in event] == ["w1"]
     assert event[0].content["reason"] == (
-        "fab autoscale: a load of 0.3 hosts at their knee needs 1 at 50% of it"
+        "fab autoscale us-west: a load of 0.3 hosts at their knee needs 1 at 50% of it"
     )
     assert site.driver.outages == [] and site.driver.unproven == []
 
@@ -85,6 +85,22 @@ def test_hosts_that_are_missing_are_counted_and_what_there_is_comes_in(site):
     )
     (again,) = site.round(region="us-west")
     assert not again.done and not again.failed and again.decision.missing == 2
+
+
+def test_a_host_that_does_not_answer_is_tried_once_in_a_cool_down(site):
+    scale.scale_hosts(site.on, "us-east", 3, "by hand", lambda *_: None)
+    site.driver.machines["e3"].reachable = False
+    tried = []
+    for minute in range(0, 31, 5):
+        site.now_s = FIRST_DAY + HOUR + 60 * minute
+        (east,) = site.round(region="us-east")
+        tried.append("e3 does not answer" in east.failed)
+        assert site.taking() == 3
+    assert tried == [True, False, False, True, False, False, True]
+    site.driver.machines["e3"].reachable = True
+    site.now_s += 900
+    (east,) = site.round(region="us-east")
+    assert "e3 came in" in east.done and site.taking() == 4
 
 
 @pytest.mark.parametrize("act", [drain, quarantine])
