@@ -72,6 +72,13 @@ def test_a_model_that_is_alone_shares_neither_its_hosts_nor_theirs(bed: HostsBed
     assert answering(bed) == ({"a", "b"}, {"a", "b"})
 
 
+def test_a_region_whose_hosts_are_all_alone_is_still_found_healthy(bed: HostsBed) -> None:
+    """The proof of a new config, which `place` waits for, is a request that names no model."""
+    bed.place({"big": {"isolation": "alone", "hosts": ["a", "b", "w"]}})
+    assert bed.answering("big") == {"a", "b"}
+    bed.place({})
+
+
 def test_the_checks_of_a_host_count_for_each_of_its_models(bed: HostsBed) -> None:
     bed.place(SHARED)
     bed.hosts["b"].live = 500
