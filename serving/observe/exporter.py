@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, start_
 
 from conf import ConfigError, compose
 from conf.errors import FAILED, MISTAKE
+from conf.site_schema import site_config
 from serving.observe.collectors.edge_log import EdgeLog, listen
 from serving.observe.collectors.snapshot import SiteSnapshot, SnapshotCollector, Sources, poll_site
 from serving.observe.settings import read_settings
@@ -73,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
                 },
                 regions=regions,
                 timeout_s=settings.exporter.timeout_s,
+                placement=site_config(config).placement,
             )
         )
         edge_log = EdgeLog(regions, settings.exporter.latency_edges_s, registry)

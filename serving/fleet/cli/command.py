@@ -18,7 +18,7 @@ from conf.schema import from_config
 from serving.artifact import store
 from serving.fleet.canary.judge import probing_judge
 from serving.fleet.errors import FleetConfigError, FleetRefusal, denied
-from serving.fleet.inventory import Fleet, fleet_from
+from serving.fleet.inventory import Fleet, Host, fleet_from
 from serving.fleet.report.prometheus import PrometheusClient
 from serving.fleet.report.version_counts import prometheus_reader
 from serving.fleet.rollout.actions import (
@@ -27,6 +27,7 @@ from serving.fleet.rollout.actions import (
     plan_deployment,
     production,
     refuse_against,
+    refuse_received,
 )
 from serving.fleet.rollout.advice import version_back
 from serving.fleet.rollout.freeze import frozen
@@ -134,14 +135,21 @@ def placed_selection(selection: Selection, fleet: Fleet, model: str) -> Selectio
     return replace(selection, only=only)
 
 
+def _placed_hosts(fleet: Fleet, model: str) -> tuple[Fleet, tuple[Host, ...]]:
+    """The fleet of the model's hosts, and the hosts that are outside it."""
+    placed = fleet.for_model(model)
+    return placed, tuple(host for host in fleet.hosts if host not in placed.hosts)
+
+
 def preview(
     on: Controls, model: str | None, version: int | None, selection: Selection = EVERY_HOST
 ) -> RolloutPlan:
     """The plan that `deploy` would carry out; nothing is touched and no lock is taken."""
     shipment = read_shipment(on.store, only_model(on.store, model, "plan"), version)
-    fleet = on.fleet.for_model(shipment.model)
+    fleet, outside = _placed_hosts(on.fleet, shipment.model)
     selection = placed_selection(selection, fleet, shipment.model)
     with SshDriver(fleet, shipment.model, on.store, on.config) as driver:
+        refuse_received(driver, outside, shipment.model)
         return plan_deployment(fleet, shipment, driver, on.journal, on.config, selection)
 
 
@@ -221,8 +229,7 @@ def _carry_out(
     began = time.monotonic()
     rollout = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{shipment.model}-{shipment.version}"
     previous = production(on.journal, shipment.model)
-    fleet = on.fleet.for_model(shipment.model)
-    outside = tuple(host for host in on.fleet.hosts if host not in fleet.hosts)
+    fleet, outside = _placed_hosts(on.fleet, shipment.model)
     if action == "deploy":
         selection = placed_selection(selection, fleet, shipment.model)
     with (

@@ -35,7 +35,7 @@ from serving.fleet.haproxy.placed_models import (
     model_backends,
     queue_rules,
 )
-from serving.fleet.haproxy.request_log import log_format
+from serving.fleet.haproxy.request_log import LOG_LINE_BYTES, LOG_RING, log_format, log_relay
 from serving.fleet.haproxy.request_rules import (
     VALIDATOR,
     body_rules,
@@ -48,10 +48,6 @@ from serving.fleet.haproxy.request_rules import (
 )
 from serving.fleet.haproxy.shadow_traffic import shadow_proxies, shadow_rules, shadow_socket
 from serving.fleet.haproxy.version_map import counter_table, path_rules
-
-LOG_RING = "edge-log"
-LOG_RELAY = "log-relay"
-LOG_LINE_BYTES = 8192
 
 # `/v2/models/stats` is Triton's statistics of all models, not a model.
 MODEL = "(?!stats(?:/|$))[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -87,7 +83,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
             *_global(edge.socket, site.groups.edge, Path(edge.state)),
             *shadow_socket(Path(edge.socket)),
             *buffer_settings(site.edge, validator),
-            *_log(site.paths.edge_log, Path(f"{edge.socket}.log")),
+            *log_relay(site.paths.edge_log, Path(f"{edge.socket}.log")),
             *_defaults(site.edge),
             *_frontend(
                 f"{_address(edge.address)}:{edge.http_port}",
@@ -144,34 +140,6 @@ def _global(socket: Path, group: str, state: Path) -> list[str]:
         f"  stats socket {socket} group {group} mode 660 level admin",
         "  stats timeout 30s",
         f"  server-state-file {state / STATES}",
-    ]
-
-
-def _log(reader: Path, relay: Path) -> list[str]:
-    # A ring in memory: the edge never waits for the reader of its log. A unix socket: only its
-    # peer can write to the reader, where anybody on the machine can send a datagram to a port.
-    return [
-        f"ring {LOG_RING}",
-        "  format raw",
-        f"  maxlen {LOG_LINE_BYTES}",
-        "  size 4194304",
-        "  timeout connect 5s",
-        "  timeout server 60s",
-        f"  server relay unix@{relay}",
-        # HAProxy 2.6 connects a ring again at once, and for ever, to a reader that is not there:
-        # a whole core (measured). So the ring has a reader that is always there, which looks once
-        # a second for the real one; the lines of that second are lost, as they would be by UDP.
-        f"listen {LOG_RELAY}",
-        f"  bind unix@{relay} mode 600",
-        "  mode tcp",
-        "  no log",
-        "  timeout connect 5s",
-        "  timeout client 1d",
-        "  timeout server 1d",
-        "  tcp-request inspect-delay 1s",
-        f"  tcp-request content accept if {{ nbsrv({LOG_RELAY}) gt 0 }}",
-        "  tcp-request content reject if WAIT_END",
-        f"  server exporter unix@{reader} check inter 1s fall 1 rise 1",
     ]
 
 

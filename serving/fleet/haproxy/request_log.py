@@ -1,6 +1,12 @@
-"""One line of the edge's log for each request: a JSON object that the exporter reads."""
+"""The edge's log: a line for each request, a JSON object, and its way to the exporter."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+LOG_RING = "edge-log"
+LOG_RELAY = "log-relay"
+LOG_LINE_BYTES = 8192
 
 _FIELDS = (
     '"ts_ms":%Ts%ms,"request_id":"%ID","trace_id":"%[var(txn.tid)]","span_id":"%[var(txn.sid)]",'
@@ -19,3 +25,32 @@ def log_format(region: str, path: str = "capture.req.uri", status: str = "%ST") 
     """
     fields = _FIELDS.replace("{path}", path).replace("{status}", status)
     return f'log-format \'{{"region":"{region}",{fields}}}\''
+
+
+def log_relay(reader: Path, relay: Path) -> list[str]:
+    """The ring of the lines, and the proxy at the socket `relay` that passes them to `reader`."""
+    # A ring in memory: the edge never waits for the reader of its log. A unix socket: only its
+    # peer can write to the reader, where anybody on the machine can send a datagram to a port.
+    return [
+        f"ring {LOG_RING}",
+        "  format raw",
+        f"  maxlen {LOG_LINE_BYTES}",
+        "  size 4194304",
+        "  timeout connect 5s",
+        "  timeout server 60s",
+        f"  server relay unix@{relay}",
+        # HAProxy 2.6 connects a ring again at once, and for ever, to a reader that is not there:
+        # a whole core (measured). So the ring has a reader that is always there, which looks once
+        # a second for the real one; the lines of that second are lost, as they would be by UDP.
+        f"listen {LOG_RELAY}",
+        f"  bind unix@{relay} mode 600",
+        "  mode tcp",
+        "  no log",
+        "  timeout connect 5s",
+        "  timeout client 1d",
+        "  timeout server 1d",
+        "  tcp-request inspect-delay 1s",
+        f"  tcp-request content accept if {{ nbsrv({LOG_RELAY}) gt 0 }}",
+        "  tcp-request content reject if WAIT_END",
+        f"  server exporter unix@{reader} check inter 1s fall 1 rise 1",
+    ]

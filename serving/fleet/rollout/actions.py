@@ -27,6 +27,7 @@ def carry_out(
     done, LeaseLost."""
     journal, model = run.journal, run.shipment.model
     if run.action == "deploy":
+        refuse_received(run.driver, run.outside, model)
         plan = plan_deployment(run.fleet, run.shipment, run.driver, journal, run.config, selection)
         outcome = roll(run, plan, judge, reason)
         _close(run, outcome)
@@ -90,6 +91,18 @@ def plan_deployment(
         production(journal, shipment.model),
         journal.warm(shipment.model),
     )
+
+
+def refuse_received(driver: FleetDriver, outside: Iterable[Host], model: str) -> None:
+    """Raises FleetRefusal where an edge may send the model's requests to a host outside its
+    placement: that one would not have the version that the edge then names."""
+    found = [host.name for host in outside if driver.receives(host)]
+    if found:
+        raise FleetRefusal(
+            f"an edge still sends requests for {model} to {', '.join(found)}, outside its "
+            "placement. Nothing was changed. First give the edges their config: fab edges --roll "
+            "(of this machine: scripts/site up)."
+        )
 
 
 def _refuse_moved(fleet: Fleet, unfinished: Unfinished | None) -> None:

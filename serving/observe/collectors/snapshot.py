@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from conf.site_placement import Placement, hosts_of
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError, get
 from serving.artifact.verify import parse_time
@@ -33,6 +34,8 @@ class Sources:
     hosts: Mapping[str, tuple[str, int]]
     regions: Mapping[str, str]
     timeout_s: float
+    placement: Placement = field(default_factory=dict)
+    """Hosts of the models that are not on all of them."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def poll_site(
         served = poll_fleet(sources.hosts, models, sources.timeout_s)
         if served and all(one.state == "unreachable" for one in served.values()):
             raise ConnectionError("no host answered")
-        return served
+        return _missed(served, sources.placement)
 
     served = collect("fleet", fleet)
     versions = {(model, one.version) for (_, model), one in (served or {}).items() if one.version}
@@ -102,6 +105,17 @@ def poll_site(
         if (found := before.signed.get(pair) or _signed(sources.store, *pair))
     }
     return SiteSnapshot(ledger, releases, served, signed, health), complaints
+
+
+def _missed(
+    served: Mapping[tuple[str, str], ServedModel], placement: Placement
+) -> dict[tuple[str, str], ServedModel]:
+    """`served` without the models that are not where they have no place."""
+    return {
+        (host, model): one
+        for (host, model), one in served.items()
+        if one.state in ("ready", "loading") or hosts_of(placement, model, [host])
+    }
 
 
 def before_models(snapshot: SiteSnapshot) -> tuple[str, ...]:

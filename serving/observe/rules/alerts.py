@@ -116,9 +116,12 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
             Alert(
                 "RegionEmpty",
                 # Own hosts alone: those of other regions stand in as backups.
-                'max by (region) (haproxy_backend_active_servers{proxy="triton"}) == 0',
+                'max by (region) (haproxy_backend_active_servers{proxy="triton"}) == 0 or '
+                # A placed model's own backend.
+                'max by (region, proxy) (haproxy_backend_active_servers{proxy=~"triton:.+"}) == 0',
                 "page",
-                "no host of {{ $labels.region }} takes traffic",
+                "no host of {{ $labels.region }} takes traffic"
+                "{{ with $labels.proxy }} of {{ . }}{{ end }}",
                 hold="1m",
             ),
             Alert(
@@ -158,16 +161,17 @@ def fleet_alerts(limits: AlertThresholds) -> Group:
             ),
             Alert(
                 "EdgeQueue",
-                'haproxy_backend_current_queue{proxy="triton"} > 0',
+                'haproxy_backend_current_queue{proxy=~"triton(:.+)?"} > 0',
                 "ticket",
                 "{{ $value }} requests wait at the edge of {{ $labels.region }} for a host",
                 hold="5m",
             ),
             Alert(
                 "EdgeRetries",
-                'sum by (region) (rate(haproxy_backend_retry_warnings_total{proxy="triton"}[10m]))'
+                "sum by (region)"
+                ' (rate(haproxy_backend_retry_warnings_total{proxy=~"triton(:.+)?"}[10m]))'
                 f" > {limits.edge_retry_ratio:g} * (sum by (region)"
-                ' (rate(haproxy_backend_http_responses_total{proxy="triton"}[10m])) > 0)',
+                ' (rate(haproxy_backend_http_responses_total{proxy=~"triton(:.+)?"}[10m])) > 0)',
                 "ticket",
                 f"more than {100 * limits.edge_retry_ratio:g}% of the connections of"
                 " {{ $labels.region }}'s edge are tried again",

@@ -11,14 +11,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
 
 from conf.schema import build
-from conf.site_placement import ModelPlacement
+from conf.site_placement import ModelPlacement, hosts_of
+from conf.site_schema import SiteHost
 from serving.fleet.haproxy.edge import DRAIN, MAINT, READY
 from serving.fleet.haproxy.edge_config import haproxy_cfg
 from serving.fleet.ssh.ssh_driver import SshDriver
 from tests.serving.fleet.edge_bed import REGION
 from tests.serving.fleet.edge_hosts import HostsBed, running_hosts, until
+from tests.serving.fleet.test_placed_rollouts import placements
 
 pytestmark = pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 SHARED = {"big": {"hosts": ["b", "w"]}}
@@ -72,6 +75,13 @@ def test_a_model_that_is_alone_shares_neither_its_hosts_nor_theirs(bed: HostsBed
     assert answering(bed) == ({"a", "b"}, {"a", "b"})
 
 
+def test_a_region_whose_hosts_are_all_alone_is_still_found_healthy(bed: HostsBed) -> None:
+    """The proof of a new config, which `place` waits for, is a request that names no model."""
+    bed.place({"big": {"isolation": "alone", "hosts": ["a", "b", "w"]}})
+    assert bed.answering("big") == {"a", "b"}
+    bed.place({})
+
+
 def test_the_checks_of_a_host_count_for_each_of_its_models(bed: HostsBed) -> None:
     bed.place(SHARED)
     bed.hosts["b"].live = 500
@@ -122,3 +132,24 @@ def test_without_a_placement_not_one_line_is_there_for_it(bed: HostsBed) -> None
     text = haproxy_cfg(replace(bed.site, placement=placed), REGION).splitlines()
     gone = [line[2:] for line in difflib.ndiff(plain, text) if line.startswith("- ")]
     assert gone and all("queue(" in line for line in gone)
+
+
+@settings(deadline=None)
+@given(drawn=placements())
+def test_each_model_is_sent_to_its_hosts_and_no_other(bed: HostsBed, drawn) -> None:
+    """By the text: what a backend's servers with a weight are is where its requests go."""
+    placement, names = drawn
+    hosts = {name: SiteHost(f"127.0.8.{n}", REGION) for n, name in enumerate(names, 1)}
+    site = replace(bed.site, hosts=hosts, edges={REGION: bed.site.edges[REGION]})
+    text = haproxy_cfg(replace(site, placement=placement), REGION)
+
+    def weighed(backend: str) -> set[str]:
+        (part,) = [one for one in text.split("\nbackend ") if one.startswith(f"{backend}\n")]
+        lines = [line.split() for line in part.splitlines() if line.startswith("  server ")]
+        return {line[1] for line in lines if line[-2:] != ["weight", "0"]}
+
+    for kind in ("triton", "triton_last", "triton_grpc", "triton_grpc_last"):
+        for model in placement:
+            assert weighed(f"{kind}:{model}") == set(hosts_of(placement, model, names))
+        free = set(hosts_of(placement, "any other", names))
+        assert weighed(kind) == (free or set(names))

@@ -205,6 +205,14 @@ def test_a_deployment_goes_to_the_hosts_of_the_model_alone(driver, tmp_path):
     assert all(driver.machines[name].answers(3) for name in HERE)
 
 
+def test_a_deployment_waits_for_edges_that_send_requests_elsewhere(driver, tmp_path):
+    driver.receiving = {"e1"}
+    before = driver.snapshot()
+    with pytest.raises(FleetRefusal, match=r"still sends requests for toy to e1.*fab edges --roll"):
+        sim.act(driver, tmp_path, "deploy", 3, "third", outside=outside(driver.fleet))
+    assert driver.snapshot() == before and not driver.changes
+
+
 def test_a_rollout_that_is_open_on_a_host_that_the_model_left_is_ended_first(tmp_path):
     driver = sim.serving_fleet((1,))
     assert sim.act(driver, tmp_path, "deploy", 1, "first").kind == "done"

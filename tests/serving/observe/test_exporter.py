@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conf import repo_root
+from conf.site_placement import ModelPlacement
 from serving.artifact import store
 from serving.fleet.rollout.holder import LEASE, Holder, write_lease
 from serving.fleet.rollout.journal import Journal
@@ -256,6 +257,19 @@ def test_a_snapshot_becomes_series(journal: Journal, host: Host, tmp_path: Path)
     assert {s["collector"] for s, on in found["lockgate_collector_success"] if on} == {
         "ledger", "releases", "fleet",
     }  # fmt: skip
+
+
+def test_a_model_is_not_missed_where_it_has_no_place(
+    journal: Journal, host: Host, tmp_path: Path
+) -> None:
+    host.models = {"flights": {1: True}}
+    polled = sources(tmp_path, a=host.port, b=1)
+    for names, seen in ((("a",), {"a"}), (("b",), {"a", "b"}), (("a", "b"), {"a", "b"})):
+        placed = replace(polled, placement={"flights": ModelPlacement(names)})
+        latest = SnapshotCollector(placed)
+        latest.snapshot, complaints = poll_site(SiteSnapshot(), placed)
+        assert complaints == []
+        assert {s["host"] for s, on in series(latest)["lockgate_model_state"] if on} == seen
 
 
 def test_a_served_version_shows_its_digest_and_its_expiry(

@@ -226,6 +226,7 @@ def test_an_edge_a_region_and_a_host(tmp_path: Path) -> None:
             status % ("us-east", "usw2-b", "UP"),
             "1x60",
         ),  # stands in, and the page comes all the same
+        ('haproxy_backend_active_servers{region="us-west",proxy="triton:big"}', "1x3 0x60"),
         (status % ("us-west", "usw2-a", "DRAIN"), "1x60"),
         (status % ("us-east", "usw2-a", "DRAIN"), "1x60"),
         (status % ("us-east", "use1-c", "DRAIN"), "1x60"),
@@ -243,6 +244,11 @@ def test_an_edge_a_region_and_a_host(tmp_path: Path) -> None:
                 [{"job": "triton", "region": "us-east", "host": "use1-a", "instance": "t"}],
             ),
             ("2m", "RegionEmpty", [{"region": "us-east"}]),
+            (
+                "8m",
+                "RegionEmpty",
+                [{"region": "us-east"}, {"region": "us-west", "proxy": "triton:big"}],
+            ),
             ("14m", "HostOut", []),
             ("16m", "HostOut", [{"server": "usw2-a"}]),
         ],
@@ -461,6 +467,8 @@ def test_machines_and_monitoring_itself(tmp_path: Path) -> None:
         ("prometheus_notifications_dropped_total{}", "0x60"),
         ('alertmanager_notifications_failed_total{integration="webhook"}', "0x5 1x60"),
         ('haproxy_backend_current_queue{region="us-east",proxy="triton"}', "3x60"),
+        ('haproxy_backend_current_queue{region="us-east",proxy="triton:big"}', "3x60"),
+        ('haproxy_backend_current_queue{region="us-east",proxy="triton_last"}', "3x60"),
         ('haproxy_backend_retry_warnings_total{region="us-east",proxy="triton"}', "0+10x60"),
         ('haproxy_backend_http_responses_total{region="us-east",proxy="triton"}', "0+100x60"),
     ]  # fmt: skip
@@ -476,7 +484,11 @@ def test_machines_and_monitoring_itself(tmp_path: Path) -> None:
             ("30m", "TrainingDiscoveryFailing", [{}]),
             ("10m", "RuleFailing", [{"rule_group": "slo"}]),
             ("10m", "AlertsNotDelivered", [{"integration": "webhook"}]),
-            ("10m", "EdgeQueue", [{"region": "us-east", "proxy": "triton"}]),
+            (
+                "10m",
+                "EdgeQueue",
+                [{"region": "us-east", "proxy": name} for name in ("triton", "triton:big")],
+            ),
             ("25m", "EdgeRetries", [{"region": "us-east"}]),
         ],
     )
