@@ -10,6 +10,8 @@ A row: library (Liger's version beside it), op, arch, size (of a row: hidden, he
   hot_stores    the same for stores
   bytes_ratio   bytes that the kernels moved over the formula's minimum, counted in the interpreter
                 with the architecture's configs, without shared vectors and partial sums
+  issued_ratio  the same with them, of 2 rows: RMSNorm's backward reads its weight twice a row, from
+                cache, and partial sums weigh more than they will
   binaries      that the same op, dtype and size need over the variations below, of the kernel
                 that needs most; binaries_by has the number by variation
 linear_cross_entropy has, for 8192 tokens of 4096 in bf16 on a GPU, also
@@ -62,7 +64,7 @@ VARIATIONS: dict[str, tuple[dict[str, Any], ...]] = {
 COLUMNS = {
     "op": "op", "arch": "arch", "size": "size", "library": "library", "registers": "regs",
     "spills": "spills", "shared": "shared", "hot_loads": "loads", "hot_stores": "stores",
-    "bytes_ratio": "bytes", "binaries": "binaries",
+    "bytes_ratio": "bytes", "issued_ratio": "issued", "binaries": "binaries",
 }  # fmt: skip
 
 
