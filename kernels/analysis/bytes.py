@@ -4,7 +4,8 @@ them.
 
 The report runs this in a process of its own, because a process that interprets cannot compile. It
 writes a JSON list of rows: library, op, arch, size, bytes_ratio (bytes that the kernels loaded and
-stored over the formula's minimum, in bf16), or bytes_error where a launcher cannot be interpreted.
+stored over the formula's minimum, in bf16), issued_ratio (the same with the vectors that all rows
+share and the partial sums), or bytes_error where a launcher cannot be interpreted.
 The part that a launcher leaves to torch (matrix products, Liger's sums of partial results) is not
 counted, for either library.
 """
@@ -31,14 +32,18 @@ ROWS = 2
 
 
 def bytes_ratio(work: Workload, size: int, launcher: Workload | LigerLaunch) -> dict[str, Any]:
-    """bytes_ratio of one launcher of `work`, or the bytes_error that kept it from being counted."""
+    """bytes_ratio and issued_ratio of one launcher of `work`, or the bytes_error that kept it from
+    being counted."""
     try:
         with Meter() as meter:
             launcher.run(ROWS, size, torch.bfloat16, "cpu")
     except Exception as error:  # noqa: BLE001  whatever it was is the row
         return {"bytes_error": f"{type(error).__name__}: {error}"[:200]}
-    moved = meter.bytes(launcher.excluded_args)
-    return {"bytes_ratio": round(moved / work.minimum(ROWS, size, 2), 4)}
+    least = work.minimum(ROWS, size, 2)
+    return {
+        "bytes_ratio": round(meter.bytes(launcher.excluded_args) / least, 4),
+        "issued_ratio": round(meter.bytes() / least, 4),
+    }
 
 
 def bytes_rows(

@@ -37,6 +37,7 @@ class Workload:
     the row's scalars (rstd, target, loss), or the last columns of a tensor.
     variants: the same kernels with other options, which one config has to suit as well.
     varies: variations of kernels.analysis.report that must not add a binary.
+    account: called with a size, gives further figures of the report, of what no kernel shows.
     """
 
     kernel: str
@@ -47,6 +48,7 @@ class Workload:
     narrow: int = 0
     variants: tuple[Callable[..., object], ...] = ()
     varies: tuple[str, ...] = ("rows",)
+    account: Callable[[int], dict[str, float]] = lambda size: {}
 
 
 @dataclass(frozen=True)

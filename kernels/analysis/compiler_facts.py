@@ -150,7 +150,17 @@ def _hip_facts(kernel: Any, text: str) -> CompilerFacts:
 @cache
 def occupancy(registers: int, shared: int, warps: int, arch: str) -> int:
     """Thread blocks of a kernel that one multiprocessor holds at once."""
+    if arch == "gfx942":
+        return _waves_occupancy(registers, shared, warps)
     per_warp = -(-registers * 32 // 256) * 256
     by_registers = 65536 // (per_warp * warps)
     by_shared = (SHARED[arch] + 1024) // (shared + 1024)
     return min(by_registers, by_shared, 64 // warps, 32)
+
+
+def _waves_occupancy(registers: int, shared: int, waves: int) -> int:
+    """The same for a compute unit of CDNA 3: four SIMDs, each with 512 vector registers a lane in
+    steps of 8 and at most 8 waves, as LLVM's AMDGPU backend has them for gfx90a and later."""
+    per_simd = min(8, 512 // (-(-max(registers, 1) // 8) * 8))
+    by_shared = SHARED["gfx942"] // shared if shared else 32
+    return min(4 * per_simd // waves, by_shared, 32)

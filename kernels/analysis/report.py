@@ -10,8 +10,14 @@ A row: library (Liger's version beside it), op, arch, size (of a row: hidden, he
   hot_stores    the same for stores
   bytes_ratio   bytes that the kernels moved over the formula's minimum, counted in the interpreter
                 with the architecture's configs, without shared vectors and partial sums
+  issued_ratio  the same with them, of 2 rows: RMSNorm's backward reads its weight twice a row, from
+                cache, and partial sums weigh more than they will
   binaries      that the same op, dtype and size need over the variations below, of the kernel
                 that needs most; binaries_by has the number by variation
+linear_cross_entropy has, for 8192 tokens of 4096 in bf16 on a GPU, also
+  chunk_tokens  tokens whose logits are held at a time; chunk_mib, their size
+  moved_gib     moved by products and row kernel together, 2 bytes an element and 4 of dW
+  weight_share  the part of it that is the output layer and its gradient, read for every chunk
 Where a launcher fails there is `error` instead, where only its bytes could not be counted
 `bytes_error`. Variations: "rows" 1, 2, 16, 17, 1000, 4096; "batch" 1, 2, 3, 4, 8, 16 (rotations);
 "ignored" targets 0, 1, 16 and all but one, "smoothing" 0, 0.1, 0.2, 0.3, 0.4 (losses).
@@ -58,7 +64,7 @@ VARIATIONS: dict[str, tuple[dict[str, Any], ...]] = {
 COLUMNS = {
     "op": "op", "arch": "arch", "size": "size", "library": "library", "registers": "regs",
     "spills": "spills", "shared": "shared", "hot_loads": "loads", "hot_stores": "stores",
-    "bytes_ratio": "bytes", "binaries": "binaries",
+    "bytes_ratio": "bytes", "issued_ratio": "issued", "binaries": "binaries",
 }  # fmt: skip
 
 
@@ -114,7 +120,8 @@ def job_rows(op: str, arch: str) -> list[dict[str, Any]]:
     found = []
     with liger.device_of(arch, PROCESSORS[arch]) if peer else nullcontext():
         for size in WORKLOADS[op].sizes:
-            found.append(report_row({"library": "lockgate"}, op, arch, size, WORKLOADS[op]))
+            row = report_row({"library": "lockgate"}, op, arch, size, WORKLOADS[op])
+            found.append({**row, **WORKLOADS[op].account(size)})
             if peer and op in LIGER:
                 library = {"library": liger.NAME, "version": peer}
                 found.append(report_row(library, op, arch, size, LIGER[op]))
@@ -210,6 +217,11 @@ def write_table(found: list[dict[str, Any]]) -> None:
         table.add_column(heading, no_wrap=True)
     for entry in found:
         note = entry.get("error") or entry.get("bytes_error") or ""
+        if "chunk_tokens" in entry:
+            note += (
+                f"chunks of {entry['chunk_tokens']} tokens, {entry['chunk_mib']} MiB; "
+                f"{entry['moved_gib']} GiB moved, {entry['weight_share']:.0%} of it the weight's"
+            )
         table.add_row(*(cell(entry.get(name)) for name in COLUMNS), note)
     Console(markup=False, highlight=False, width=1000).print(table)
 

@@ -122,14 +122,26 @@ def _installed(index: int) -> str:
 
 
 def table_arch(target) -> str:
-    """The newest architecture of the table whose configs `target` (a GPUTarget) can run.
+    """The architecture of the table whose configs `target` (a GPUTarget) can run.
 
-    Raises KernelError for an NVIDIA GPU older than all of them.
+    For NVIDIA the newest of its own major version, as binaries are: sm_86 and sm_89 run those of
+    sm_80, sm_103 those of sm_100. Raises KernelError for any other, which may have fewer registers,
+    less shared memory or no clusters.
     """
     if target.backend == "hip":
-        return "gfx942"
-    known = [int(name[3:]) for name in NVIDIA]
-    at_most = [sm for sm in known if sm <= int(target.arch)]
-    if not at_most:
-        raise KernelError(f"sm_{target.arch} is older than sm_{known[0]}; use kernels=torch")
-    return f"sm_{at_most[-1]}"
+        if target.arch in ARCHES:
+            return target.arch
+        name = target.arch
+    else:
+        name, major = f"sm_{target.arch}", int(target.arch) // 10
+        own = [sm for sm in map(nvidia_number, NVIDIA) if sm // 10 == major and sm <= target.arch]
+        if own:
+            return f"sm_{max(own)}"
+    raise KernelError(
+        f"{name} has no launch configs (there are {', '.join(ARCHES)}); use kernels=torch"
+    )
+
+
+def nvidia_number(arch: str) -> int:
+    """90 of sm_90."""
+    return int(arch[3:])

@@ -54,11 +54,11 @@ def _backward(weighted, softcap):
 
 
 def loss_workload(kernel, launcher, minimum, *, excluded_args, narrow=0, weighted=(False, True),
-                  varies=VARIES):  # fmt: skip
+                  varies=VARIES, account=lambda size: {}):  # fmt: skip
     """A loss with and without a softcap and, by `weighted`, class weights."""
     plain, *variants = (launcher(w, cap) for w in weighted for cap in (None, 30.0))
     return Workload(
-        kernel, VOCABULARY, plain, minimum, excluded_args, narrow, tuple(variants), varies
+        kernel, VOCABULARY, plain, minimum, excluded_args, narrow, tuple(variants), varies, account
     )
 
 

@@ -64,11 +64,21 @@ def _min_bytes(m, v, e):
     return 2 * m * (-(-v * e // 16) * 16) + 12 * m + 4
 
 
+def _chunk_account(v):
+    found = token_chunks.account(8192, WIDTH, v, itemsize=2)
+    return {
+        "chunk_tokens": found.tokens,
+        "chunk_mib": found.buffer_bytes >> 20,
+        "moved_gib": round(found.moved_bytes / 2**30, 1),
+        "weight_share": round(found.weight_share, 2),
+    }
+
+
 CASES = OperatorCases(
     workloads={
         "linear_cross_entropy": loss_workload(
             "linear_cross_entropy", _row_kernel, _min_bytes,
-            excluded_args=("G",), narrow=3, weighted=(False,),
+            excluded_args=("G",), narrow=3, weighted=(False,), account=_chunk_account,
         ),
         "linear_cross_entropy_weighted": loss_workload(
             "linear_cross_entropy_streamed", _row_kernel, _min_bytes,

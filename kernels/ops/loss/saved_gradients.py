@@ -28,8 +28,7 @@ def magnification(hidden: Tensor, g: Tensor, class_weight: Tensor | None) -> Ten
     return FP16_LARGEST * (mantissa / largest)
 
 
-@torch.library.custom_op("lockgate::scaled_gradient", mutates_args=())
-def scaled_gradient_op(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """gradient (rows, N) times factor () in `dtype`, rounded once; never a wide copy."""
     out = torch.empty_like(gradient, dtype=dtype)
     rows = max(1, SLICE // max(1, gradient.shape[1]))
@@ -37,6 +36,12 @@ def scaled_gradient_op(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> 
         part = slice(first, first + rows)
         out[part] = gradient[part].to(factor.dtype) * factor
     return out
+
+
+@torch.library.custom_op("lockgate::scaled_gradient", mutates_args=())
+def scaled_gradient_op(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The torch op of `scaled`."""
+    return scaled(gradient, factor, dtype)
 
 
 @scaled_gradient_op.register_fake

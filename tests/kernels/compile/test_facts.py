@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kernels.analysis.cases import WORKLOADS
-from kernels.analysis.compiler_facts import CompilerFacts, compiler_facts
+from kernels.analysis.compiler_facts import CompilerFacts, compiler_facts, occupancy
 from kernels.analysis.fake_driver import FakeDriver
 from kernels.analysis.tune import compile_candidate
 from kernels.launch.config import lookup_config
@@ -97,3 +97,17 @@ def test_amd_compiles(name):
         for launched in gpu.launches:
             assert "hsaco" in launched.kernel.asm
             assert compiler_facts(launched.kernel).spills == 0
+
+
+@pytest.mark.parametrize(
+    ("arch", "registers", "shared", "warps", "blocks"),
+    [
+        ("sm_90", 42, 0, 2, 21), ("gfx942", 42, 0, 2, 16),  # no more than 8 waves of a SIMD
+        ("sm_90", 130, 0, 2, 7), ("gfx942", 130, 0, 2, 6), ("gfx942", 128, 0, 2, 8),
+        ("sm_90", 32, 40_000, 4, 5), ("gfx942", 32, 40_000, 4, 1), ("gfx942", 64, 0, 16, 2),
+    ],
+)  # fmt: skip
+def test_blocks_of_a_multiprocessor_by_the_arithmetic_of_its_vendor(
+    arch, registers, shared, warps, blocks
+):
+    assert occupancy(registers, shared, warps, arch) == blocks

@@ -10,8 +10,11 @@ from kernels.analysis.tune import DTYPES, planned_rows
 from kernels.launch import token_chunks
 from kernels.launch.table import TABLE
 from kernels.ops import rmsnorm, rotary
-from kernels.ops.loss import crossentropy, linear_fused
+from kernels.ops.loss import crossentropy, linear_fused, saved_gradients
 from kernels.ops.loss.criterion import Criterion
+from kernels.ops.loss.linear_fused import fused_loss
+from kernels.ops.loss.saved_gradients import scaled
+from tests.kernels.peak import Peak
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -83,6 +86,33 @@ def test_a_grid_holds_any_number_of_sequences():
     assert {launched.name for launched in gpu.launches} > {"rope_kernel", "rope_norm_bwd_kernel"}
     assert all(max(launched.grid[1:]) <= 65_535 for launched in gpu.launches)
     assert max(launched.grid[0] for launched in gpu.launches) >= 70_000
+
+
+@pytest.mark.parametrize("v", [128_256, 262_208])
+def test_peak_memory_at_the_largest_vocabularies(v):
+    """Llama 3's and Gemma 3's, with 8192 tokens of 4096: three output layers at most, dh apart."""
+    m, n, e = 8192, 4096, 2
+    hidden, weight, targets = meta(m, n), meta(v, n), meta(m, dtype=torch.int64)
+    with FakeDriver("sm_90") as gpu, torch.no_grad(), Peak([hidden, weight, targets]) as memory:
+        loss, dh, dw, magnified = fused_loss(
+            hidden, weight, targets, None, Criterion(), True, True, True, True
+        )
+        forward = memory.peak
+        factor = loss / magnified
+        kept = scaled(dh, factor, hidden.dtype), scaled(dw, factor, weight.dtype)
+    assert kept[1].shape == weight.shape and gpu.launches
+    assert {launched.grid for launched in gpu.launches} == {(2048, 1, 1)}
+    one, slices = v * n * e, 2 * 4 * saved_gradients.SLICE
+    assert forward <= 3 * one
+    assert memory.peak <= 3 * one + 2 * m * n * e + slices
+
+
+@pytest.mark.parametrize("v", [1000, 32_000, 128_256, 151_936, 262_208, 1 << 20])
+def test_chunks_are_of_2048_tokens_within_the_budget(v):
+    found = token_chunks.account(8192, 4096, v, itemsize=2)
+    assert found.buffer_bytes <= 1.25 * 2**30 + 128 * found.tokens
+    assert found.tokens == 2048 or (v > 327_680 and found.buffer_bytes > 1.25 * 2**29)
+    assert token_chunks.size(100, v, torch.device("cuda")) == 100
 
 
 def test_the_table_is_whole_and_says_why():

@@ -30,6 +30,7 @@ def test_rows_of_both_libraries(capsys):
         assert max(map(int, row["hot_loads"])) == 128
         assert row["binaries"] == 1 and row["binaries_by"] == {"rows": 1}
         assert row["bytes_ratio"] == 1.0, "the formula counts two reads and one write"
+        assert row["issued_ratio"] == 1.0, "no vector is shared"
         assert row["spills"] == 0
     assert "1/1 swiglu_fwd sm_90" in err
 
@@ -83,7 +84,7 @@ def test_a_launcher_that_fails_is_an_error_of_its_row():
 def test_our_own_error_is_the_exit_code(capsys, monkeypatch):
     fine = {"library": "lockgate", "op": "rope", "arch": "sm_90", "size": 64, "registers": 32,
             "spills": 0, "shared": 0, "hot_loads": {128: 4, 32: 1}, "hot_stores": {128: 2},
-            "bytes_ratio": 1.0, "binaries": 1}  # fmt: skip
+            "bytes_ratio": 1.0, "issued_ratio": 1.4, "binaries": 1}  # fmt: skip
     broken = {**{key: fine[key] for key in ("op", "arch", "size")}, "error": "it broke"}
     codes = {}
     for library in ("lockgate", liger.NAME):
@@ -94,6 +95,7 @@ def test_our_own_error_is_the_exit_code(capsys, monkeypatch):
     heading, first, second = capsys.readouterr().out.splitlines()[:3]
     assert heading.index("loads") == first.index("128:4 32:1")
     assert heading.index("bytes") == first.index("1.0")
+    assert heading.index("issued") == first.index("1.4")
     assert second.endswith("it broke")
 
 

@@ -1,43 +1,13 @@
 """Peak memory of the fused linear cross entropy, measured storage by storage, is its formula."""
 
-import weakref
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+import kernels
 from kernels.launch import token_chunks
 from kernels.ops.loss.criterion import Criterion
 from kernels.ops.loss.linear_fused import fused_loss
-
-
-class Peak(TorchDispatchMode):
-    """Bytes of the storages born inside, alive at once, at most."""
-
-    def __init__(self, inputs):
-        super().__init__()
-        self.known = {x.untyped_storage()._cdata for x in inputs}
-        self.alive = self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for x in torch.utils._pytree.tree_leaves(out):
-            if isinstance(x, torch.Tensor):
-                self.see(x.untyped_storage())
-        return out
-
-    def see(self, storage):
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.known:
-            return
-        self.known.add(key)
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self.gone, key, size)
-
-    def gone(self, key, size):
-        self.known.discard(key)
-        self.alive -= size
+from tests.kernels.peak import Peak
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -59,3 +29,18 @@ def test_peak_is_the_formula(parts, monkeypatch):
     assert formula <= memory.peak <= formula + scalars
     assert memory.alive <= m * n * e + 4 * v * n + scalars, "more than the gradients is kept"
     assert loss.isfinite() and len(kept) == 3
+
+
+def test_forward_and_backward_hold_three_weights(monkeypatch):
+    """In bf16: dW in fp32 is two, dW as the weight is the third; dh and a slice lie beside them."""
+    m, n, v, e = 32, 64, 4001, 2
+    monkeypatch.setattr("kernels.launch.token_chunks.CPU_LOGITS", m * v)
+    monkeypatch.setattr("kernels.ops.loss.saved_gradients.SLICE", 100 * n)
+    monkeypatch.setattr("kernels.launch.token_chunks.accumulate", lambda *_: None)
+    hidden = torch.randn(m, n).bfloat16().requires_grad_()
+    weight = torch.randn(v, n).bfloat16().requires_grad_()
+    targets = torch.randint(0, v, (m,))
+    with Peak([hidden, weight, targets]) as memory:
+        torch.autograd.grad(kernels.linear_cross_entropy(hidden, weight, targets), [hidden, weight])
+    slices = 2 * 100 * n * 4
+    assert 3 * v * n * e <= memory.peak <= 3 * v * n * e + 2 * m * n * e + slices + 4096

@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 
+from kernels.analysis.bytes import bytes_ratio
 from kernels.analysis.cases import WORKLOADS
 from kernels.analysis.interpreter import Meter
 from kernels.launch import config
@@ -69,3 +70,15 @@ def test_a_second_read_comes_from_cache(arch, name, rows, size, dtype, meter):
     again = sum(n for argument, n in cached.near.items() if argument not in without)
     assert meter.bytes(without) == cached.bytes(without) + again
     assert again == (1 if name.startswith("linear") else 2) * rows * size * dtype.itemsize
+
+
+@pytest.mark.parametrize(
+    ("name", "of_weight"), [("rms_norm_fwd", 1), ("rms_norm_bwd", 2), ("add_rms_norm_bwd", 2)]
+)
+def test_how_often_a_row_reads_the_weight_it_shares(name, of_weight, meter):
+    """From cache, and not in the formula: the report has its own column."""
+    rows, size = 5, 4096
+    WORKLOADS[name].run(rows, size, BF16, "cpu")
+    assert meter.loaded["WEIGHT"] == of_weight * rows * size * 2
+    found = bytes_ratio(WORKLOADS[name], size, WORKLOADS[name])
+    assert found["bytes_ratio"] <= 1.0 < found["issued_ratio"]

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import kernels
+from kernels.launch.config import table_arch
 from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
 from kernels.ops.loss.saved_gradients import magnification
 from tests.kernels.calls import fp16_errors_of_far_classes
@@ -142,3 +144,21 @@ def test_fp16_gradients_are_magnified_by_a_power_of_two(g, heaviest):
         assert 128 <= scale * g * (heaviest or 1.0) <= 256
     for dtype in (torch.bfloat16, torch.float32):
         assert magnification(torch.ones(1, dtype=dtype), torch.tensor(g), weight) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "arch", "rows"),
+    [
+        ("cuda", 80, "sm_80"), ("cuda", 86, "sm_80"), ("cuda", 89, "sm_80"), ("cuda", 90, "sm_90"),
+        ("cuda", 100, "sm_100"), ("cuda", 103, "sm_100"), ("hip", "gfx942", "gfx942"),
+        ("cuda", 75, None), ("cuda", 110, None), ("cuda", 120, None), ("hip", "gfx90a", None),
+        ("hip", "gfx950", None), ("hip", "gfx1100", None),
+    ],
+)  # fmt: skip
+def test_an_architecture_takes_rows_of_its_own_kind_or_is_refused(backend, arch, rows):
+    target = SimpleNamespace(backend=backend, arch=arch)
+    if rows is not None:
+        assert table_arch(target) == rows
+        return
+    with pytest.raises(kernels.KernelError, match=f"{arch} has no launch configs.*kernels=torch"):
+        table_arch(target)
