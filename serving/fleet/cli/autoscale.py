@@ -1,7 +1,8 @@
 """`fab autoscale`: capacity follows traffic, by the policy of conf/capacity.yaml.
 
-Every host of a region serves every model, so there is one number for a region: each model's
-requests a second over the knee of its version, added up, against the policy's target. A change goes
+Where every host of a region serves every model there is one number for a region: each model's
+requests a second over the knee of its version, added up, against the policy's target. With a
+`site.placement` there is no decision: `fab place`, `fab scale` and a person are. A change goes
 through `fab scale`: its plan, its lock and its journal. Nothing is remembered between two rounds;
 the cool-down counts from the last change of the region that the journal has, whoever made it.
 """
@@ -43,6 +44,7 @@ from serving.fleet.rollout.rollout_run import Progress
 from serving.fleet.ssh.ssh_driver import SshDriver
 
 _AT_ONCE = 8
+_PLACED = "models have hosts of their own (site.placement), which one number is not enough for"
 _SCALED = ("standby", "admitted")
 """Events of a change of a region's hosts by `fab scale`."""
 
@@ -102,7 +104,7 @@ def decide_regions(
         rates, doubt = read_rates(prometheus, list(knees), one.name, settings.window)
         return decide_region(
             one.name,
-            region_hosts(one, edges, standby, quarantined),
+            _PLACED if on.fleet.placement else region_hosts(one, edges, standby, quarantined),
             demand(rates, knees),
             doubt,
             settings.policy,
