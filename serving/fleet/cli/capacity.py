@@ -102,7 +102,7 @@ def fleet_capacity(config: DictConfig, model: str | None) -> FleetCapacity:
     names = [model_name(model, "capacity")] if model is not None else known_models(on)
     prometheus = PrometheusClient(on.prometheus_url, on.passwords)
     now_s, window = time.time(), settings.window
-    pairs = [(name, region) for name in names for region in on.fleet.regions]
+    pairs = [(name, region) for name in names for region in on.fleet.for_model(name).regions]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         loads = list(
             pool.map(lambda p: read_load(prometheus, p[0], p[1].name, settings, now_s), pairs)
