@@ -32,6 +32,8 @@ _FETCH_S = 3600
 _COPIES = 3
 """A package lies twice on its way in or once, then once in packages/, and once as Triton's copy."""
 _SPARE_INODES = 1024
+_NO_HOME = "Could not chdir to home directory"
+"""sshd says so in each session of an account without a home, whatever else happens."""
 
 
 class NoRoom(FleetRefusal):
@@ -192,6 +194,12 @@ def rsync_argv(source: Path, host: Host, ssh: Ssh, name: str, kib_s: int) -> lis
     ]  # fmt: skip
 
 
+def rsync_reason(stderr: str, status: int) -> str:
+    """The first line of a failed rsync that is about it."""
+    lines = [line for line in stderr.strip().splitlines() if _NO_HOME not in line]
+    return lines[0] if lines else f"status {status}"
+
+
 def stage(verbs: HostVerbs, shipment: Shipment, limits: TransferLimits, rollback: bool) -> str:
     """Have the verified package in the host's `packages/`, from here; returns how, for people.
 
@@ -299,8 +307,7 @@ def _rsync(
     argv = rsync_argv(shipment.path, shell.host, shell.ssh, name, limits.transfer_kib_s)
     done = subprocess.run(argv, capture_output=True, text=True, input="\n".join([*paths, ""]))
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[0] if lines else f"status {done.returncode}"
+        reason = rsync_reason(done.stderr, done.returncode)
         raise FleetError(
             f"sending to {argv[-1]} failed: {reason}. Nothing was activated there, and what "
             "arrived is kept: typed again, it goes on."

@@ -47,6 +47,20 @@ def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
     assert not any(part.startswith("--link-dest") for part in argv)
 
 
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        ("Could not chdir to home directory /nonexistent: No\nrsync: closed", "rsync: closed"),
+        ("ssh: connect to host h port 22: Connection refused\nrsync: closed",
+         "ssh: connect to host h port 22: Connection refused"),
+        ("Could not chdir to home directory /nonexistent: No such file\n", "status 255"),
+        ("", "status 255"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_transfer_is_not_the_home_that_an_account_lacks(stderr, reason):
+    assert transfer.rsync_reason(stderr, 255) == reason
+
+
 def test_an_ipv6_host_has_brackets():
     host = Host("a", "fd00::1", "us-east", 1)
     assert transfer.rsync_argv(Path("/s"), host, SSH, "toy-2", 0)[-1] == "lg-host@[fd00::1]:toy-2/"
