@@ -98,7 +98,7 @@ def bootstrap(
         progress(host, step, detail)
 
     def act(on: HostSetup) -> BootstrapReport:
-        if host in on.site.edges:
+        if host in on.site.edges and host not in on.site.hosts:
             return bootstrap_edge(on, host, user, key, plan, report)
         return make_host(on, host, user, key, plan, restart, report)
 

@@ -68,11 +68,11 @@ def _compared(
     for edge in edges.values():
         opened.callback(edge.close)
     made: list[HostUpgrade | EdgeUpgrade] = []
+    hosts = {host.name: host for host in fleet.hosts}
     for name in names:
-        if name in edges:
-            made.append(edge_upgrade(order, name))
+        if name in hosts:
+            front = [edges[one.name] for one in fleet.region_of(hosts[name]).edges]
+            made.append(host_upgrade(order, hosts[name], front))
         else:
-            host = fleet.host(name)
-            front = [edges[one.name] for one in fleet.region_of(host).edges]
-            made.append(host_upgrade(order, host, front))
+            made.append(edge_upgrade(order, name))
     return made

@@ -55,11 +55,12 @@ def follow_rollout(
     tail = JournalTail(on.journal.folder / ROLLOUTS)
     while True:
         alive = lives()
+        # Before its events: those up to the end that this finds are then shown too.
+        now = next(one for one in read_rollouts(on.journal, record.model)
+                   if one.rollout == record.rollout)  # fmt: skip
         for event in tail.read():
             if event.rollout == record.rollout:
                 _show(event, progress)
-        now = next(one for one in read_rollouts(on.journal, record.model)
-                   if one.rollout == record.rollout)  # fmt: skip
         if now.outcome != OPEN:
             sentence = f"{title_sentence(now, total_traffic(now))}, in {duration(now.seconds)}."
             if now.outcome == CONTINUED:

@@ -12,6 +12,9 @@ from serving.fleet.shipment import Shipment
 from serving.fleet.ssh.connection import Shell
 from serving.fleet.ssh.ssh_client import ssh_command
 
+_NO_HOME = "Could not chdir to home directory"
+"""Printed by sshd in each session of an account without a home, whatever else happens."""
+
 
 def push(shell: Shell, shipment: Shipment, paths: Sequence[str], limit_kib_s: int) -> int:
     """Send these files of a package; returns the bytes that went. Raises FleetError."""
@@ -19,8 +22,7 @@ def push(shell: Shell, shipment: Shipment, paths: Sequence[str], limit_kib_s: in
     argv = rsync_argv(shipment.path, shell.host, shell.ssh, name, limit_kib_s)
     done = subprocess.run(argv, capture_output=True, text=True, input="\n".join([*paths, ""]))
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[0] if lines else f"status {done.returncode}"
+        reason = rsync_reason(done.stderr, done.returncode)
         raise FleetError(
             f"sending to {argv[-1]} failed: {reason}. Nothing was activated there, and what "
             "arrived is kept: typed again, it goes on."
@@ -46,3 +48,9 @@ def rsync_argv(source: Path, host: Host, ssh: Ssh, name: str, kib_s: int) -> lis
         "--rsh", ssh_command(ssh),
         "--", f"{source}/", f"{ssh.transfer_user}@{address}:{name}/",
     ]  # fmt: skip
+
+
+def rsync_reason(stderr: str, status: int) -> str:
+    """The first line of a failed rsync that is about it."""
+    lines = [line for line in stderr.strip().splitlines() if _NO_HOME not in line]
+    return lines[0] if lines else f"status {status}"

@@ -14,7 +14,7 @@ from serving.fleet.inventory import Host, Ssh
 from serving.fleet.rollout.lease import LeaseLost
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import Answer
-from serving.fleet.ssh.rsync import rsync_argv
+from serving.fleet.ssh.rsync import rsync_argv, rsync_reason
 from serving.fleet.ssh.verbs import HostVerbs, PackageRefused, parse_answer
 
 SSH = Ssh("lg-verify", "lg-host", 2222, Path("/keys/deploy key"), Path("/keys/known"), 5, 60)
@@ -46,6 +46,20 @@ def test_rsync_trusts_pinned_keys_only_and_compares_bytes():
                    "-i '/keys/deploy key'"):  # fmt: skip
         assert option in shell
     assert not any(part.startswith("--link-dest") for part in argv)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        ("Could not chdir to home directory /nonexistent: No\nrsync: closed", "rsync: closed"),
+        ("ssh: connect to host h port 22: Connection refused\nrsync: closed",
+         "ssh: connect to host h port 22: Connection refused"),
+        ("Could not chdir to home directory /nonexistent: No such file\n", "status 255"),
+        ("", "status 255"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_transfer_is_not_the_home_that_an_account_lacks(stderr, reason):
+    assert rsync_reason(stderr, 255) == reason
 
 
 def test_an_ipv6_host_has_brackets():

@@ -145,7 +145,7 @@ class Machines:
     def power_cut(self, machine: Machine) -> None:
         """End the machine as a pulled plug does, at once and with nothing written out by itself."""
         assert machine.process is not None
-        for child in _children(machine.process.pid):
+        for child in children(machine.process.pid):
             os.kill(child, signal.SIGKILL)
         machine.process.wait(30)
 
@@ -196,7 +196,8 @@ def free_net() -> tuple[str, str]:
     raise AssertionError("no free bridge")
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The child processes of `pid`."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
 
