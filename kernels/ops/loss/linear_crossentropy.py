@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.arguments import check_device, check_dimensions, check_tensors, expect
-from kernels.launch.derivatives import refuse_forward_mode
+from kernels.launch.derivatives import refuse_forward_mode, wants_gradient
 from kernels.launch.dtypes import statistics_dtype
 from kernels.ops.loss.criterion import Criterion, Reduction, check_arguments, reduced, shifted
 from kernels.ops.loss.crossentropy import cross_entropy_ref
@@ -69,7 +69,7 @@ def linear_cross_entropy(
     rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     fused = torch.is_grad_enabled() and reduction in ("mean", "sum")
-    needs = hidden.requires_grad, weight.requires_grad
+    needs = wants_gradient(hidden), wants_gradient(weight)
     on_triton = wants_triton(hidden)
     if group is not None:
         if reduction not in ("mean", "sum"):

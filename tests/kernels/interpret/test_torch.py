@@ -87,10 +87,11 @@ def layer_inputs(batch, tokens):
     return t(batch, tokens, 16), t(batch, tokens, 16), t(16), t(8), cos, sin, targets, t(33, 16)
 
 
-INDUCTOR = pytest.param("inductor", marks=pytest.mark.full)
+# aot_eager traces what eager does, and the backward too
+WIDE = [pytest.param(backend, marks=pytest.mark.full) for backend in ("eager", "inductor")]
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
+@pytest.mark.parametrize("backend", ["aot_eager", *WIDE])
 def test_compile_fullgraph_dynamic(backend, meter):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
