@@ -51,6 +51,8 @@ def linear_cross_entropy(
     check_tensors(op, hidden=hidden, weight=weight, class_weight=class_weight)
     check_dimensions(op, "weight", weight, "V, N")
     expect(op, "weight", weight, (weight.shape[0], hidden.shape[-1]))
+    if group is not None and not isinstance(group, torch.distributed.ProcessGroup):
+        raise KernelError(f"{op}: group is {type(group).__name__}, not a process group")
     shards = 1 if group is None else group.size()
     check_arguments(
         op, shards * weight.shape[0], targets, hidden.shape[:-1], class_weight,

@@ -118,7 +118,7 @@ def test_fake_tensors_on_a_gpu_that_is_not_there(elsewhere):
 def test_fake_gradients(elsewhere):
     with FakeTensorMode() as mode:
         inputs = [mode.from_tensor(x.detach()) for x in layer_inputs(2, 3)]
-        leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()][:4]
+        leaves = [x.requires_grad_() for x in inputs[:4]]
         for leaf, grad in zip(leaves, torch.autograd.grad(layer(*inputs), leaves), strict=True):
             assert grad.shape == leaf.shape and grad.dtype == leaf.dtype
 
