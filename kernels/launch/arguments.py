@@ -62,7 +62,7 @@ def check_number(op: str, name: str, value: Any, least: float = 0.0, most: float
 def check_size(op: str, name: str, size: int, largest: int) -> None:
     """Raise KernelError for a row wider than the kernels', whichever path it would take; not under
     kernels=torch, which takes any."""
-    if size > largest and current() != "torch":
+    if current() != "torch" and size > largest:
         raise KernelError(
             f"{op}: {name} is {size}, and the kernels' largest is {largest}; use kernels=torch"
         )

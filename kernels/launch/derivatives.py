@@ -58,6 +58,14 @@ def refuse_forward_mode(op: str, *tensors: Tensor | None, instead: str = "") -> 
         )
 
 
+def wants_gradient(tensor: Tensor) -> bool:
+    """True where a backward may ask for the gradient of `tensor`: also of one inside of vmap, which
+    does not show whether it requires one."""
+    if torch.compiler.is_compiling():
+        return tensor.requires_grad
+    return tensor.requires_grad or is_functorch_wrapped_tensor(tensor)
+
+
 def _is_dual(tensor: Tensor) -> bool:
     in_forward_mode = forward_ad._current_level >= 0
     if torch.compiler.is_compiling():  # what is traced here has no tangent to be seen

@@ -92,6 +92,10 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "a narrow head": (
         lambda: kernels.linear_cross_entropy(t(5, 3), t(8, 2), long(5)), r"weight is \[8, 2\]"
     ),
+    "the name of a group": (
+        lambda: kernels.linear_cross_entropy(t(5, 3), t(8, 3), long(5), group="world"),
+        "group is str, not a process group",
+    ),
     "the next of a single target": (
         lambda: kernels.linear_cross_entropy(t(3), t(8, 3), torch.tensor(1), shift=True),
         "needs a row of targets",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.arguments import check_device, check_dimensions, check_tensors, expect
-from kernels.launch.derivatives import refuse_forward_mode
+from kernels.launch.derivatives import refuse_forward_mode, wants_gradient
 from kernels.launch.dtypes import statistics_dtype
 from kernels.ops.loss.criterion import Criterion, Reduction, check_arguments, reduced, shifted
 from kernels.ops.loss.crossentropy import cross_entropy_ref
@@ -51,6 +51,8 @@ def linear_cross_entropy(
     check_tensors(op, hidden=hidden, weight=weight, class_weight=class_weight)
     check_dimensions(op, "weight", weight, "V, N")
     expect(op, "weight", weight, (weight.shape[0], hidden.shape[-1]))
+    if group is not None and not isinstance(group, torch.distributed.ProcessGroup):
+        raise KernelError(f"{op}: group is {type(group).__name__}, not a process group")
     shards = 1 if group is None else group.size()
     check_arguments(
         op, shards * weight.shape[0], targets, hidden.shape[:-1], class_weight,
@@ -69,7 +71,7 @@ def linear_cross_entropy(
     rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     fused = torch.is_grad_enabled() and reduction in ("mean", "sum")
-    needs = hidden.requires_grad, weight.requires_grad
+    needs = wants_gradient(hidden), wants_gradient(weight)
     on_triton = wants_triton(hidden)
     if group is not None:
         if reduction not in ("mean", "sum"):
