@@ -191,6 +191,11 @@ def _node_targets(site: Site, settings: Settings) -> list[dict[str, Any]]:
     targets = [_target(settings.control_address, port, host="control")]
     if settings.node_exporter_on_hosts:
         targets += _host_targets(site, port)
+        targets += [
+            _target(edge.address, port, host=name, region=edge_region(name, edge))
+            for name, edge in site.edges.items()
+            if edge.ssh is not None
+        ]
     return targets
 
 

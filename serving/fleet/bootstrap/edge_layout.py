@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from conf.site_schema import EDGE_PORTS, Site, SiteEdge, SiteEdgeSsh
+from conf.site_schema import EDGE_PORTS, Site, SiteEdge, SiteEdgeSsh, edge_region
 from serving.edge_host.machine import EdgeHome
 from serving.fleet.bootstrap.layout import BootstrapSettings
 from serving.fleet.errors import FleetConfigError
@@ -13,11 +13,16 @@ from serving.fleet.haproxy.edge_config import haproxy_cfg, validator_at
 
 HAPROXY = "/usr/sbin/haproxy"
 _RUN = PurePosixPath("/run")
+_OF_ONE_SERVICE = ("/tmp", "/var/tmp")
 
 
 @dataclass(frozen=True)
 class EdgeLayout:
-    """The edge `name`, reached by `ssh`. `config_text` is its HAProxy config by the site."""
+    """The edge `name`, reached by `ssh`. `config_text` is its HAProxy config by the site.
+
+    HAProxy sends its request log to `log_socket`, where an exporter reads it, to be scraped at
+    `log_port`; `latency_edges_s` are the edges of its histogram.
+    """
 
     name: str
     edge: SiteEdge
@@ -26,6 +31,10 @@ class EdgeLayout:
     haproxy_user: str
     edge_group: str
     node_exporter_port: int
+    region: str
+    log_socket: Path
+    log_port: int
+    latency_edges_s: tuple[float, ...]
     config_text: str
 
     def path(self, name: str) -> str:
@@ -65,7 +74,9 @@ class EdgeLayout:
         )  # fmt: skip
 
 
-def edge_layout(site: Site, settings: BootstrapSettings, name: str) -> EdgeLayout:
+def edge_layout(
+    site: Site, settings: BootstrapSettings, name: str, latency_edges_s: tuple[float, ...]
+) -> EdgeLayout:
     """The layout of the edge `name`, which must be one of `site.edges`.
 
     Raises FleetConfigError for one without a machine of its own, or whose places cannot be made.
@@ -90,6 +101,11 @@ def edge_layout(site: Site, settings: BootstrapSettings, name: str) -> EdgeLayou
             f"site.edges.{name}.socket={edge.socket}: on a machine of its own the socket lies in a "
             f"folder of /run that its unit makes, as in /run/lockgate-edge/{name}.sock"
         )
+    if any(site.paths.edge_log.is_relative_to(folder) for folder in _OF_ONE_SERVICE):
+        raise FleetConfigError(
+            f"site.paths.edge_log={site.paths.edge_log}: each service of an edge's machine has a "
+            "/tmp of its own. Name a folder for it alone, as in /srv/lockgate/edge-log/edges.sock"
+        )
     return EdgeLayout(
         name=name,
         edge=edge,
@@ -98,5 +114,9 @@ def edge_layout(site: Site, settings: BootstrapSettings, name: str) -> EdgeLayou
         haproxy_user=site.users.haproxy,
         edge_group=site.groups.edge,
         node_exporter_port=site.ports.node_exporter,
+        region=edge_region(name, edge),
+        log_socket=site.paths.edge_log,
+        log_port=site.ports.release_exporter,
+        latency_edges_s=latency_edges_s,
         config_text=haproxy_cfg(site, name, validator_at(edge.ssh.etc)),
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from serving.edge_host.installation import edge_files, edge_json, edge_key
+from serving.edge_host.installation import edge_files, edge_json, edge_key, edge_log_files
 from serving.fleet.bootstrap.edge_layout import HAPROXY, EdgeLayout
-from serving.fleet.bootstrap.edge_units import EDGE, edge_unit_texts
+from serving.fleet.bootstrap.edge_units import EDGE, EDGE_LOG, edge_unit_texts
 from serving.fleet.bootstrap.facts import (
     HostAccount,
     HostBinary,
@@ -45,8 +45,10 @@ from serving.fleet.bootstrap.wheelhouse import NODE_EXPORTER
 from serving.fleet.haproxy.request_rules import VALIDATOR
 from serving.fleet.haproxy.server_states import FIRST_FILES
 
-PACKAGES = ("python3", "openssh-server", "rsync", "haproxy")
-_OF_THE_SYSTEM = frozenset(map(PurePosixPath, ("/", "/etc", "/srv", "/var", "/var/lib", "/opt")))
+PACKAGES = ("python3", "python3-prometheus-client", "openssh-server", "rsync", "haproxy")
+_OF_THE_SYSTEM = frozenset(
+    map(PurePosixPath, ("/", "/etc", "/home", "/opt", "/run", "/srv", "/usr", "/var", "/var/lib"))
+)
 
 
 def edge_machine(layout: EdgeLayout, deploy_key: str, node_exporter: str) -> list[HostFact]:
@@ -60,6 +62,7 @@ def edge_machine(layout: EdgeLayout, deploy_key: str, node_exporter: str) -> lis
         HostAccount(layout.ssh.user, LOGIN_SHELL, (layout.edge_group,)),
         *folders(layout),
         HostTree(layout.etc("edge"), edge_files()),
+        HostTree(layout.etc("edge-log"), edge_log_files()),
         *files(layout, deploy_key),
         *programs(layout, node_exporter),
         *(HostFile(f"{UNITS}/{name}", text) for name, text in edge_unit_texts(layout).items()),
@@ -71,7 +74,9 @@ def folders(layout: EdgeLayout) -> list[HostFact]:
     """The machine's folders, parents first."""
     state, etc = PurePosixPath(layout.edge.state), PurePosixPath(layout.ssh.etc)
     own = [PurePosixPath(layout.path(name)) for name in ("", "bin")]
-    parents = {parent for path in (state, etc, own[0]) for parent in path.parents} - _OF_THE_SYSTEM
+    log = PurePosixPath(layout.log_socket).parent
+    made = (state, etc, own[0], log)
+    parents = {parent for path in made for parent in path.parents} - _OF_THE_SYSTEM
     rooted = sorted({*parents, etc, *own})
     account, group = layout.ssh.user, layout.edge_group
     return [
@@ -80,6 +85,8 @@ def folders(layout: EdgeLayout) -> list[HostFact]:
         # A rollout writes here what HAProxy reads.
         HostFolder(layout.path("edge"), account, group, 0o2750),
         HostFolder(str(state), account, group, 0o2750),
+        # HAProxy alone may write to the socket of its log, and replace nothing here.
+        HostFolder(str(log), account, layout.haproxy_user, 0o2710),
         HostFolder(JOURNAL_FOLDER),
     ]
 
@@ -127,6 +134,7 @@ def running(layout: EdgeLayout) -> list[HostFact]:
         *reread_units(),
         # A program that the distribution replaced is a reason too: the new one takes over.
         HostUnit(EDGE, (f"{UNITS}/{EDGE}", HAPROXY, *lua), "reload"),
+        HostUnit(EDGE_LOG, (f"{UNITS}/{EDGE_LOG}", layout.etc("edge-log"))),
     ]
     if layout.settings.node_exporter:
         read = (f"{UNITS}/{NODE_EXPORTER_UNIT}", layout.path("bin/node_exporter"))

@@ -1,4 +1,5 @@
-"""The systemd units of an edge's own machine: HAProxy under its master, and the machine's metrics.
+"""The systemd units of an edge's own machine: HAProxy under its master, the exporter of its request
+log, and the machine's metrics.
 
 HAProxy is reloaded, never restarted, for a new program, config or Lua file: the master starts a
 worker with what is new, and the old one ends what it has.
@@ -6,10 +7,14 @@ worker with what is new, and the old one ends what it has.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from serving.edge_host.installation import edge_log_command
 from serving.fleet.bootstrap.edge_layout import HAPROXY, EdgeLayout
 from serving.fleet.bootstrap.hardened_unit import (
     NETWORK,
     NO_DEVICES,
+    NO_NEW_CODE,
     NODE_EXPORTER,
     RUNS_AGAIN,
     command_line,
@@ -18,12 +23,13 @@ from serving.fleet.bootstrap.hardened_unit import (
 )
 
 EDGE = "lockgate-edge.service"
+EDGE_LOG = "lockgate-edge-log.service"
 _PRIVILEGED_PORTS = 1024
 
 
 def edge_unit_texts(layout: EdgeLayout) -> dict[str, str]:
     """The text of every unit by its name."""
-    units = {EDGE: _edge(layout)}
+    units = {EDGE: _edge(layout), EDGE_LOG: _edge_log(layout)}
     if layout.settings.node_exporter:
         program, port = layout.path("bin/node_exporter"), layout.node_exporter_port
         units[NODE_EXPORTER] = node_exporter_unit(program, layout.edge.address, port)
@@ -60,6 +66,35 @@ def _edge(layout: EdgeLayout) -> str:
             "LimitNOFILE=65536",
             "TasksMax=256",
             f"MemoryMax={layout.settings.memory_max}",
+        ],
+        ["After=network-online.target", "Wants=network-online.target", "StartLimitIntervalSec=0"],
+    )
+
+
+def _edge_log(layout: EdgeLayout) -> str:
+    command = edge_log_command(
+        Path(layout.ssh.etc),
+        layout.log_socket,
+        layout.edge.state,
+        layout.region,
+        layout.edge.address,
+        layout.log_port,
+        layout.latency_edges_s,
+    )
+    return unit_text(
+        f"The request log of the edge {layout.name}, for Prometheus",
+        [
+            f"User={layout.ssh.user}",
+            f"ExecStart={command_line(command)}",
+            *RUNS_AGAIN,
+            f"ReadWritePaths={layout.log_socket.parent}",
+            *NO_DEVICES,
+            NO_NEW_CODE,
+            NETWORK,
+            # HAProxy, a member of its folder's group, writes to the socket.
+            "UMask=0007",
+            "TasksMax=64",
+            "MemoryMax=256M",
         ],
         ["After=network-online.target", "Wants=network-online.target", "StartLimitIntervalSec=0"],
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from conf import compose
 from conf.names import nearest, shown
 from conf.schema import from_config
 from conf.site_schema import Site, site_config
@@ -47,6 +48,8 @@ class HostSetup:
     site: Site
     fleet: Fleet
     settings: BootstrapSettings
+    latency_edges_s: tuple[float, ...]
+    """Of the histogram that an edge's machine shows to Prometheus; those of conf/observe.yaml."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class BootstrapReport:
 def setup(config: DictConfig) -> HostSetup:
     """From a composed `bootstrap` config. Raises ConfigError, FleetConfigError."""
     settings = from_config(BootstrapSettings, config.bootstrap, "bootstrap")
-    return HostSetup(site_config(config), fleet_from(config), settings)
+    edges_s = tuple(float(one) for one in compose("observe").observe.exporter.latency_edges_s)
+    return HostSetup(site_config(config), fleet_from(config), settings, edges_s)
 
 
 def wheelhouse(on: HostSetup) -> Wheelhouse:
@@ -161,7 +165,7 @@ def host_units(on: HostSetup, name: str) -> list[str]:
     if found in on.site.hosts:
         texts = unit_texts(host_layout(on.site, on.settings, found))
     else:
-        texts = edge_unit_texts(edge_layout(on.site, on.settings, found))
+        texts = edge_unit_texts(edge_layout(on.site, on.settings, found, on.latency_edges_s))
     return [f"# {UNITS}/{unit}\n{text}" for unit, text in texts.items()]
 
 

@@ -60,7 +60,7 @@ def bootstrap_edge(
 
 def edge_facts(on: HostSetup, name: str, wheels: Wheelhouse) -> list[HostFact]:
     """The wanted facts of the machine of the edge `name`. Raises FleetConfigError."""
-    layout = edge_layout(on.site, on.settings, name)
+    layout = edge_layout(on.site, on.settings, name, on.latency_edges_s)
     return edge_machine(layout, deploy_public_key(on), wheels.node_exporter)
 
 

@@ -17,7 +17,7 @@ from serving.fleet.bootstrap import host_side
 from serving.fleet.bootstrap.changes import host_changes
 from serving.fleet.bootstrap.edge_layout import EdgeLayout, edge_layout
 from serving.fleet.bootstrap.edge_machine import edge_machine, edge_sshd_options
-from serving.fleet.bootstrap.edge_units import EDGE, edge_unit_texts
+from serving.fleet.bootstrap.edge_units import EDGE, EDGE_LOG, edge_unit_texts
 from serving.fleet.bootstrap.facts import (
     HostFact,
     HostFile,
@@ -32,12 +32,14 @@ from serving.fleet.errors import FleetConfigError
 from serving.fleet.haproxy.server_states import FIRST_FILES
 from tests.serving.fleet.test_bootstrap import ME
 
+EDGES_S = (0.1, 0.3, 1.0)
 SSH = "{address: 10.0.0.7, port: 22, user: lockgate-edge, etc: /etc/lockgate-edge}"
 OWN_MACHINE = (
     f"+site.edges.us-east.ssh={SSH}",
     "site.edges.us-east.address=10.0.0.7",
     "site.edges.us-east.socket=/run/lockgate-edge/us-east.sock",
     "site.edges.us-east.state=/srv/lockgate/edges/us-east",
+    "site.paths.edge_log=/srv/lockgate/run/edge-log/edges.sock",
 )
 
 
@@ -47,7 +49,7 @@ def site_and_settings(*overrides: str) -> tuple[Site, BootstrapSettings]:
 
 
 def layout(*overrides: str) -> EdgeLayout:
-    return edge_layout(*site_and_settings(*overrides), "us-east")
+    return edge_layout(*site_and_settings(*overrides), "us-east", EDGES_S)
 
 
 def facts(*overrides: str) -> list[HostFact]:
@@ -72,7 +74,8 @@ def test_what_a_rollout_may_not_write_is_roots() -> None:
     own = {f.path.removeprefix("/srv/lockgate") for f in wanted if f.owner != "root"}
     state = "/edges/us-east"
     assert own == {
-        "/edge", "/edge/haproxy.cfg", state, *(f"{state}/{name}" for name in FIRST_FILES),
+        "/edge", "/edge/haproxy.cfg", "/run/edge-log", state,
+        *(f"{state}/{name}" for name in FIRST_FILES),
     }  # fmt: skip
 
 
@@ -113,6 +116,19 @@ def test_every_service_is_hardened(tmp_path: Path, overrides: tuple[str, ...]) -
         assert found and float(found[1]) <= 3.0, shown.stdout + shown.stderr
 
 
+def test_the_request_log_is_read_by_the_edges_account_where_haproxy_alone_writes() -> None:
+    (folder,) = [one for one in facts() if getattr(one, "path", "").endswith("/run/edge-log")]
+    assert folder == HostFolder("/srv/lockgate/run/edge-log", "lockgate-edge", "haproxy", 0o2710)
+    text = edge_unit_texts(layout())[EDGE_LOG]
+    (start,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    words = start.split()
+    assert words[0] == "ExecStart=/usr/bin/python3" and "/etc/lockgate-edge/edge-log" in words
+    assert words[words.index("--socket") + 1] == "/srv/lockgate/run/edge-log/edges.sock"
+    assert words[words.index("--address") + 1 :][:1] == ["10.0.0.7"]
+    assert words[words.index("--latency-edges-s") + 1 :] == ["0.1", "0.3", "1"]
+    assert "ReadWritePaths=/srv/lockgate/run/edge-log" in text and "User=lockgate-edge" in text
+
+
 def test_haproxy_may_bind_a_low_port_only_where_it_has_one() -> None:
     assert "CAP_NET_BIND" not in edge_unit_texts(layout())[EDGE]
     low = edge_unit_texts(layout("site.edges.us-east.http_port=80"))[EDGE]
@@ -148,14 +164,24 @@ def test_an_edge_that_cannot_be_made_is_refused(change: dict[str, object], messa
     site, settings = site_and_settings()
     edge = replace(site.edges["us-east"], **change)  # type: ignore[arg-type]
     with pytest.raises(FleetConfigError, match=message):
-        edge_layout(replace(site, edges={**site.edges, "us-east": edge}), settings, "us-east")
+        edge_layout(
+            replace(site, edges={**site.edges, "us-east": edge}), settings, "us-east", EDGES_S
+        )
+
+
+@pytest.mark.parametrize("path", ["/tmp/x/edges.sock", "/var/tmp/edges.sock"])
+def test_a_log_that_its_reader_would_not_see_is_refused(path: str) -> None:
+    with pytest.raises(FleetConfigError, match="a /tmp of its own"):
+        layout(f"site.paths.edge_log={path}")
 
 
 def test_two_edges_of_one_machine_are_refused() -> None:
     site, settings = site_and_settings()
     west = replace(site.edges["us-west"], ssh=site.edges["us-east"].ssh)
     with pytest.raises(FleetConfigError, match="us-east and us-west have one machine"):
-        edge_layout(replace(site, edges={**site.edges, "us-west": west}), settings, "us-east")
+        edge_layout(
+            replace(site, edges={**site.edges, "us-west": west}), settings, "us-east", EDGES_S
+        )
 
 
 def test_a_machine_is_found_by_the_name_of_its_edge_too() -> None:

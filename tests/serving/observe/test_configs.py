@@ -243,6 +243,9 @@ def test_node_exporters_on_hosts_are_scraped_where_there_are_some(site: Site) ->
     assert len(jobs(site)["node"]["static_configs"]) == 1
     everywhere = jobs(site, "observe.node_exporter_on_hosts=true")["node"]["static_configs"]
     assert [config["labels"]["host"] for config in everywhere] == ["control", *site.hosts]
+    remote = jobs(with_remote_edge(site), "observe.node_exporter_on_hosts=true")["node"]
+    labels = {"host": "us-east", "region": "us-east"}
+    assert remote["static_configs"][-1] == {"targets": ["10.0.0.7:19100"], "labels": labels}
 
 
 @needs_promtool

@@ -55,8 +55,10 @@ class BareFleet:
             if one.name != self.edge_on
         )
         edge, group = self._edge_on_the_bridge, grp.getgrgid(os.getgid()).gr_name
+        log = f"{self.root}/log.sock"
         if self.edge_on:
             edge, group = self._edge_of_its_own, "lg-edge"
+            log = "/srv/lockgate/edge-log/edges.sock"
         return [
             f"site.root={self.root}",
             *(f"~site.hosts.{name}" for name in ("use1-a", "use1-b", "usw2-a", "usw2-b")),
@@ -68,7 +70,7 @@ class BareFleet:
             "site.ports.ssh=22",
             f"site.paths.deploy_key={self.root}/keys/deploy",
             f"site.paths.known_hosts={self.root}/keys/known_hosts",
-            f"site.paths.edge_log={self.root}/log.sock",
+            f"site.paths.edge_log={log}",
             f"site.groups.edge={group}",
             "site.triton.exit_timeout_s=10",
         ]

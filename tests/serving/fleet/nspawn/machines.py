@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CACHE = Path("/var/tmp/lockgate-bare")
-PACKAGES = "systemd,systemd-sysv,dbus,openssh-server,python3,libpython3.11,iproute2,rsync,haproxy"
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,openssh-server,python3,libpython3.11,iproute2,rsync,haproxy,"
+    "python3-prometheus-client"
+)
 NEEDED = ("systemd-nspawn", "debootstrap", "ip", "ssh-keygen", "rsync", "haproxy")
 SUITE = "bookworm"
 GATEWAY = 1

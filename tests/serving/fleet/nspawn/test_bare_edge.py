@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conf.errors import DONE, INCOMPLETE
-from serving.fleet.bootstrap.edge_units import EDGE
+from serving.fleet.bootstrap.edge_units import EDGE, EDGE_LOG
 from serving.fleet.bootstrap.hardened_unit import NODE_EXPORTER
 from tests.serving.fleet.nspawn.bare_fleet import REGION, BareFleet, bare_fleet, wait_for
 from tests.serving.fleet.nspawn.clients import Clients
@@ -65,13 +65,31 @@ def test_clients_are_answered_by_the_host_behind_it(fleet: BareFleet) -> None:
     assert status(f"{base}:{fleet.site.ports.node_exporter}/metrics") == 200
 
 
+def test_its_request_log_is_counted_there(fleet: BareFleet) -> None:
+    url = f"http://{fleet.edge_address}:{fleet.site.ports.release_exporter}/metrics"
+
+    def counted() -> float:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith("lockgate_requests_total{") and 'model="toy"' in line
+        )
+
+    before = counted()
+    for _ in range(3):
+        assert fleet.ask(1.0) == 2.0
+    wait_for(lambda: counted() == before + 3, 10)
+
+
 def test_a_second_bootstrap_changes_nothing(fleet: BareFleet) -> None:
     done = fleet.bootstrap(REGION)
     assert done.returncode == DONE, done.stderr
     assert done.stdout.startswith(f"{REGION}: no change. {REGION} is an edge"), done.stdout
 
 
-@pytest.mark.parametrize("unit", [EDGE, NODE_EXPORTER])
+@pytest.mark.parametrize("unit", [EDGE, EDGE_LOG, NODE_EXPORTER])
 def test_every_unit_is_hardened(fleet: BareFleet, unit: str) -> None:
     machine = fleet.machine(REGION)
     shown = fleet.machines.ssh(machine, f"systemd-analyze security {unit}", check=False).stdout
