@@ -6,7 +6,6 @@ first makes sure of what it needs.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -25,19 +24,10 @@ from serving.fleet.errors import FleetError, Unreachable
 from serving.fleet.ssh.connection import open_shell
 from serving.fleet.ssh.transfer import read_facts
 from serving.fleet.ssh.verbs import HostVerbs
+from tests.serving.fleet import bed as beds
 
 REPO = Path(__file__).resolve().parents[3]
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-beds = _beside("bed")
 
 pytestmark = beds.MARKS
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,17 +25,8 @@ from serving.fleet.rollout.lease import Locked, hold
 from serving.fleet.rollout.reserve import choose_hosts
 from serving.fleet.rollout.rollout_config import RolloutConfig
 from serving.triton import model_config
+from tests.serving.fleet import simulated as sim
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sim = _beside("simulated")
 POINTS = 60
 """More than any of these orders has kill points."""
 

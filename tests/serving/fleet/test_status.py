@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,17 +25,8 @@ from serving.fleet.rollout.holder import Holder, this_boot, write_lease
 from serving.fleet.rollout.lease import hold
 from serving.fleet.routing import Routing, VersionCounters
 from serving.triton import model_config
+from tests.serving.fleet import journals
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-journals = _beside("journals")
 CONFIG = model_config.with_versions('name: "toy" backend: "python"', (4, 5))
 HOSTS = {"use1-a": "us-east", "usw2-a": "us-west"}
 
