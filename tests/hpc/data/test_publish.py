@@ -98,14 +98,11 @@ def test_a_crash_while_publishing_leaves_the_old_one(
 
 
 INTERRUPTED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from hpc.data.prepare import prepare
 from serving.artifact import durable
 from tests.datasets import webster_config
-
-# A suite that was started in the background passes on an ignored SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def die(line):
     if line.startswith("train:"):
