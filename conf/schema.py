@@ -1,7 +1,8 @@
 """The one converter of plain values (YAML or JSON) to typed frozen dataclasses, strictly.
 
 A mapping with `_target_` in the place of a plug-in becomes what it names (see `conf.plugin`).
-Nothing is converted silently: a number without a fraction is a valid float, and that is all.
+Nothing is converted silently: a number without a fraction is a valid float and, where a person
+typed it, as in steps=1e3, a valid int; and that is all.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def plain_values(node: object, key: str = "") -> Any:
 def build(kind: Any, value: object, where: str = "", plugins: bool = False) -> Any:
     """Make a `kind` of plain values: dataclass, tuple, list, dict, Literal, union, Path or scalar.
 
-    Only with `plugins` is a mapping with `_target_` made: it imports and calls what it names, and
-    so must never come from a file that somebody else wrote. Raises SchemaError naming the place,
-    what was expected and what was found.
+    With `plugins` the values are a person's own config: there alone is a mapping with `_target_`
+    made, since it imports and calls what it names, and 1e3 taken for an int. Raises SchemaError
+    naming the place, what was expected and what was found.
     """
     if kind is Any:
         return value
@@ -92,6 +93,8 @@ def build(kind: Any, value: object, where: str = "", plugins: bool = False) -> A
         if not math.isfinite(number):
             raise SchemaError(f"{where} is {number}, not a finite number")
         return number
+    if kind is int and plugins and type(value) is float and value.is_integer():
+        return int(value)
     if kind in (bool, int, float, str, dict, list):
         return _expect(value, kind, f"of type {kind.__name__}", where)
     raise SchemaError(f"{where} is {_brief(value)}; it must be a mapping with {TARGET}")

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import ConfigError
 from conf.names import nearest
+from conf.overrides import unparsed
 from conf.project import Project, find_project
 
 TREE = Path(__file__).resolve().parent
@@ -145,7 +146,7 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
-            return f"override {text!r} does not parse; write key=value (see lockgate train --help)"
+            return unparsed(text)
         key = override.key_or_group
         if key in groups():
             choice, choices = override.value(), options(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,20 +33,30 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_intermixed_args(list(argv))
     from conf import compose
     from hpc.jobs.spec.names import check_config_names, check_typed_names
-    from hpc.jobs.spec.sweep import is_sweep, trials
+    from hpc.jobs.spec.sweep import is_sweep, node_list_as_text, trials
 
     check_typed_names(options.overrides)
+    overrides = [node_list_as_text(text) for text in options.overrides]
     if not options.multirun:
-        for text in options.overrides:
+        for text in overrides:
             if is_sweep(text):
-                raise ConfigError(f"{text} names several values; a sweep wants -m")
+                raise ConfigError(
+                    f"{text} names several values; a sweep wants -m{_or_quotes(text)}"
+                )
     configs = []
-    for trial in trials(options.overrides):
+    for trial in trials(overrides):
         configs.append(compose("train", trial))
         check_config_names(configs[-1], trial)
     if options.cfg:
         return _show(configs[0], options.json)
     return _submit(configs, options)
+
+
+def _or_quotes(override: str) -> str:
+    from conf.overrides import quoting
+
+    advice = quoting(override)
+    return f", and a text with a comma wants quotes: {advice}" if advice else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,9 +87,11 @@ def _show(config: Any, as_json: bool) -> int:
 
 
 def _submit(configs: list[Any], options: argparse.Namespace) -> int:
-    from hpc.jobs.submit import SubmitPlan, Submitted, plan, submit
+    from hpc.jobs.submit import SubmitPlan, Submitted, check_sizes, plan, submit
 
-    plans = [plan(config) for config in configs]  # all of a sweep is valid before any of it is sent
+    # All of a sweep is valid before any of it is sent.
+    plans = _merged([plan(config) for config in configs])
+    check_sizes(plans)
     if options.dry_run:
         shown = [_plan_fields(ready) for ready in plans]
         _print(shown, options, "\n".join(_plan_text(ready) for ready in plans))
@@ -92,6 +105,16 @@ def _submit(configs: list[Any], options: argparse.Namespace) -> int:
             shown = [_fields(ready, sent) for ready, sent in done]
             _print(shown, options, "\n".join(_text(ready, sent) for ready, sent in done))
     return 0
+
+
+def _merged(plans: list[Any]) -> list[Any]:
+    """The plans without repetitions, whose number goes to standard error."""
+    unique: dict[str, Any] = {}
+    for ready in plans:
+        unique.setdefault(ready.spec.digest, ready)
+    if repeated := len(plans) - len(unique):
+        print(f"lockgate: merged as repetitions: {repeated} of {len(plans)} runs", file=sys.stderr)
+    return list(unique.values())
 
 
 def _print(shown: list[dict[str, Any]], options: argparse.Namespace, text: str) -> None:

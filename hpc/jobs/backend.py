@@ -25,6 +25,9 @@ class Backend(Protocol):
     def script(self, cluster: ClusterConfig, run: Run, digest: str) -> str:
         """The text that would be sent for `run`, whose spec has `digest`."""
 
+    def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
+        """Raise `ConfigError` for a job that is larger than the scheduler can ever give."""
+
     def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
         """Raise a `JobError` unless this process may submit and the scheduler is up."""
 

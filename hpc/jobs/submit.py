@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +19,16 @@ from hpc.jobs.backend import Backend, find_backend
 from hpc.jobs.errors import DatasetMissing, JobError, UsageError
 from hpc.jobs.run.files import write_run_file
 from hpc.jobs.run.folder import Run, run_name
-from hpc.jobs.spec.config import ClusterConfig, cluster_config
+from hpc.jobs.spec.config import (
+    ClusterConfig,
+    cluster_config,
+    run_config,
+    with_whole_numbers,
+)
 from hpc.jobs.spec.environment import environment_of, installed_packages
 from hpc.jobs.spec.job_spec import JobSpec, frozen
 from hpc.jobs.spec.names import check_config_names
+from hpc.jobs.spec.request import check_runs_folder
 from hpc.jobs.spec.resolve import resolve
 from hpc.jobs.spec.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
 from hpc.jobs.spec.submit_checks import check_fit, check_settings
@@ -65,6 +71,8 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     find_backend(cluster.kind)
     check_config_names(config)
     training = check_settings(config)
+    runs = Path(config.site.paths.runs)
+    check_runs_folder(str(runs))
     plain = resolve(config, cluster.pass_environment)
     code = read_code()
     packages = installed_packages()
@@ -72,17 +80,28 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     check_fit(config, training, dataset.folder)
     spec = JobSpec(
         task=str(config.task.name),
-        config=frozen(plain),
+        config=frozen(with_whole_numbers(plain, run_config(config), cluster)),
         source=code.checkout.source,
         project=code.project.source if code.project else None,
         dataset=dataset,
         environment=environment_of(packages),
     )
-    runs = Path(config.site.paths.runs)
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
     snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
     variables = job_variables(cluster, snapshot, str(config.site.root))
     return SubmitPlan(run, spec, cluster, code, tuple(packages), variables)
+
+
+def check_sizes(plans: Sequence[SubmitPlan]) -> None:
+    """Raise `ConfigError` for a run that its scheduler could never start.
+
+    The scheduler is asked once for all runs of one size.
+    """
+    seen: list[ClusterConfig] = []
+    for ready in plans:
+        if ready.cluster not in seen:
+            seen.append(ready.cluster)
+            find_backend(ready.cluster.kind).check_size(ready.cluster, ready.variables)
 
 
 def submit(ready: SubmitPlan) -> Submitted:

@@ -47,6 +47,9 @@ class LocalBackend:
         """The launcher's command line."""
         return shlex.join(_command(run, digest)) + "\n"
 
+    def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
+        """Processes share this machine, however many they are."""
+
     def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
         """This machine is always there, for every user."""
 

@@ -34,7 +34,7 @@ from hpc.jobs.run.states import (
     UNKNOWN,
     Standing,
 )
-from hpc.jobs.slurm import sbatch
+from hpc.jobs.slurm import limits, sbatch
 from hpc.jobs.slurm.commands import query, require_controller
 from hpc.jobs.slurm.jobs import SlurmJob, WantedJob, find_jobs
 from hpc.jobs.spec.config import ClusterConfig
@@ -67,6 +67,10 @@ class SlurmBackend:
     def script(self, cluster: ClusterConfig, run: Run, digest: str) -> str:
         """The batch script."""
         return sbatch.script(cluster, run)
+
+    def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
+        """Refuse what no node or partition can give; a Slurm that does not answer refuses none."""
+        limits.check_size(cluster, variables)
 
     def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
         """Refuse root with `UsageError`; raise `SchedulerUnavailable` without a controller."""

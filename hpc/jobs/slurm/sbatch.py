@@ -12,6 +12,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from hpc.jobs.rank.exit_codes import REQUEUE
 from hpc.jobs.run.folder import Run
 from hpc.jobs.spec.config import ClusterConfig
+from hpc.jobs.spec.sbatch_options import sbatch_options
 
 
 def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
@@ -29,7 +30,10 @@ def script(cluster: ClusterConfig, run: Run) -> str:
 
 
 def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
-    """submitit's parameters, one `#SBATCH` line each; null settings are left to the cluster."""
+    """submitit's parameters, one `#SBATCH` line each; null settings are left to the cluster.
+
+    Raises ValueError for an option of sbatch that is Lockgate's own.
+    """
     chosen = {
         "job_name": run.name,
         "partition": cluster.partition,
@@ -48,15 +52,30 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
             f"--cpus-per-task={cluster.cpus_per_task}",
             # A rank that is gone leaves the others waiting in a collective.
             "--kill-on-bad-exit=1",
+            *(f"--{stream}={path}" for stream, path in _log_patterns(run, "%t").items()),
         ],
         "teardown": ending(run),
         "additional_parameters": {
             "chdir": str(run.folder),
             "requeue": True,
-            **cluster.additional_parameters,
+            **_log_patterns(run, "0"),
+            **sbatch_options(cluster.additional_parameters),
         },
     }
     return {name: value for name, value in chosen.items() if value is not None} | {"wckey": None}
+
+
+def _log_patterns(run: Run, task: str) -> dict[str, str]:
+    """Paths of submitit's logs where the folder has a %, which Slurm wants doubled in a pattern.
+
+    Empty for any other folder: submitit's own patterns are right. See
+    https://slurm.schedmd.com/sbatch.html#SECTION_FILENAME-PATTERN
+    """
+    folder = str(run.submitit)
+    if "%" not in folder:
+        return {}
+    stem = f"{folder.replace('%', '%%')}/%j_{task}_log"
+    return {"output": f"{stem}.out", "error": f"{stem}.err"}
 
 
 def ending(run: Run) -> list[str]:

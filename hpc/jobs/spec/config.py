@@ -24,6 +24,12 @@ from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
 from hpc.tasks.task import Task
 
+LARGEST_COUNT = 2**31 - 1
+"""Bound of every count, so that products of two stay in 64 bits."""
+LARGEST_SEED = 2**63 - 1
+"""torch.manual_seed takes 64 bits, and each rank adds its number."""
+LARGEST_SIGNAL_DELAY_S = 65535
+"""Bound of sbatch --signal."""
 PLUGINS = ("task", "model", "optim")
 """The keys whose values name what is made of them."""
 
@@ -51,10 +57,16 @@ class ClusterConfig:
     additional_parameters: dict[str, Any]
 
     def __post_init__(self) -> None:
+        counts = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "max_requeues")
         _at_least(self, 1, "nodes", "tasks_per_node", "cpus_per_task", "timeout_min")
         _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues")
-        if self.mem_gb is not None and self.mem_gb <= 0:
-            raise ValueError(f"mem_gb={self.mem_gb}: must be above 0, or null for no limit")
+        _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
+        _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
+        if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:
+            raise ValueError(
+                f"mem_gb={self.mem_gb}: must be above 0, from 0.001 (1 MB) to {LARGEST_COUNT >> 10}"
+                ", or null for no limit"
+            )
         if self.kind == "local" and self.nodes != 1:
             raise ValueError(
                 f"nodes={self.nodes}: the local cluster is this one machine; "
@@ -90,9 +102,14 @@ class RunConfig:
     keep_checkpoints: int
 
     def __post_init__(self) -> None:
+        intervals = ("eval_interval", "checkpoint_interval")
         _at_least(self, 1, "steps", "micro_batch_size", "gradient_accumulation_steps")
-        _at_least(self, 1, "log_interval", "checkpoint_interval", "keep_checkpoints")
-        _at_least(self, 0, "seed", "eval_interval", "gradient_clipping")
+        _at_least(self, 1, "log_interval", "keep_checkpoints")
+        _at_least(self, 0, *intervals)
+        _at_least(self, 0, "seed", "gradient_clipping")
+        _at_most(self, LARGEST_COUNT, "steps", "micro_batch_size", "gradient_accumulation_steps")
+        _at_most(self, LARGEST_COUNT, *intervals, "log_interval", "keep_checkpoints")
+        _at_most(self, LARGEST_SEED, "seed")
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("zero_stage", self.zero_stage, (0, 1, 2, 3))
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
@@ -151,6 +168,13 @@ def run_config(config: DictConfig) -> RunConfig:
     return from_config(RunConfig, {name: config[name] for name in names if name in config}, "")
 
 
+def with_whole_numbers(
+    plain: Mapping[str, Any], run: RunConfig, cluster: ClusterConfig
+) -> dict[str, Any]:
+    """`plain` with the ints of its typed form: steps=1e3 and steps=1000 are one spec."""
+    return {**plain, **_ints(run), "cluster": {**plain["cluster"], **_ints(cluster)}}
+
+
 def schedule_config(config: DictConfig) -> Schedule:
     """`config.optim.schedule` as a checked dataclass; raises `ConfigError` naming the key."""
     values = plugin_values(config, "optim")
@@ -179,6 +203,16 @@ def _at_least(config: object, least: float, *names: str) -> None:
     for name in names:
         if getattr(config, name) < least:
             raise ValueError(f"{name}={getattr(config, name)}: must be at least {least}")
+
+
+def _at_most(config: object, most: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) > most:
+            raise ValueError(f"{name}={getattr(config, name)}: must be at most {most}")
+
+
+def _ints(config: object) -> dict[str, int]:
+    return {name: value for name, value in vars(config).items() if type(value) is int}
 
 
 def _one_of(name: str, value: object, valid: Iterable[object]) -> None:

@@ -29,6 +29,7 @@ from hpc.jobs.spec.config import (
     schedule_config,
     train_config,
 )
+from hpc.jobs.spec.request import check_request
 
 CHECK_TIMEOUT_S = 180
 """A check builds the model without its numbers; importing torch takes most of the time."""
@@ -40,7 +41,8 @@ def check_settings(config: DictConfig) -> TrainConfig | None:
     None where a target is not Lockgate's own: `check_fit` then makes it in a child process. Raises
     `ConfigError` naming the key.
     """
-    run_config(config), cluster_config(config), schedule_config(config)
+    check_request(run_config(config), cluster_config(config))
+    schedule_config(config)
     for key in PLUGINS:
         plugin_values(config, key)
     if foreign_targets(config):

@@ -10,6 +10,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from conf import ConfigError
+from conf.overrides import quoted, unparsed
+
+NODE_LISTS = ("cluster.exclude", "cluster.additional_parameters.nodelist")
+"""Keys whose comma is Slurm's: n1,n2 are two nodes of one run."""
 
 
 def trials(overrides: Sequence[str]) -> list[list[str]]:
@@ -18,6 +22,20 @@ def trials(overrides: Sequence[str]) -> list[list[str]]:
     Raises `ConfigError` for an override that does not parse.
     """
     return [list(trial) for trial in product(*(_choices(text) for text in overrides))]
+
+
+def node_list_as_text(override: str) -> str:
+    """An override of a node list, quoted, so that `n1,n2` and `n[1-3]` are one value.
+
+    Raises `ConfigError` for a sweep over node lists; every other override is returned as it is.
+    """
+    key, _, value = override.partition("=")
+    if key.lstrip("+") not in NODE_LISTS or value == "null":
+        return override
+    text = quoted(override) or override
+    if is_sweep(text):
+        raise ConfigError(f"{override}: a sweep never runs over nodes; name one list, as in n1,n2")
+    return text
 
 
 def is_sweep(override: str) -> bool:
@@ -40,6 +58,4 @@ def _parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ConfigError(
-            f"override {text!r} does not parse; write key=value (see lockgate train --help)"
-        ) from error
+        raise ConfigError(unparsed(text)) from error

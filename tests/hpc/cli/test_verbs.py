@@ -12,10 +12,15 @@ from hpc.cli.main import main
 from hpc.cli.site import run_word
 from hpc.jobs.run.files import JobFile, StatusFile, write_run_file
 from hpc.jobs.run.folder import Run
+from hpc.jobs.slurm import limits
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 from tests.hpc.jobs.standin import publish_toy
 
 TASK = f"task={options('task')[0]}"
+ANSWERS = {
+    "scontrol": "PartitionName=gpu Default=YES MaxTime=UNLIMITED TotalNodes=2\n",
+    "sinfo": "n1|gpu|2|8192|gpu:2\nn2|gpu|2|8192|gpu:2\n",
+}
 
 
 @pytest.fixture()
@@ -81,6 +86,9 @@ def test_cancel_of_what_is_over_changes_nothing(site, capsys):
         ("cluster=bax", "cluster=bax: there is no such cluster. Nearest: box"),
         ("seed", "override 'seed' does not parse"),
         ("seed=1,2", "seed=1,2 names several values; a sweep wants -m"),
+        ("cluster.partition=a,b", "a text with a comma wants quotes: 'cluster.partition=\"a,b\"'"),
+        ("+init=a=b", "where its value is one text, quote it: '+init=\"a=b\"'"),
+        ("cluster.exclude='n1','n2'", "a sweep never runs over nodes"),
     ],
 )
 def test_a_mistyped_override_names_what_is_near(override, said, site, capsys):
@@ -124,6 +132,36 @@ def test_a_dry_run_shows_script_and_spec_and_writes_nothing(site, capsys):
     assert main(["train", "-m", TASK, "task.dataset=toy", "--dry-run", "--json", "seed=1,2"]) == 0
     plans = json.loads(capsys.readouterr().out)
     assert [ready["spec"]["config"]["seed"] for ready in plans] == [1, 2]
+    assert not (site / "runs").exists()
+
+
+def test_runs_of_one_sweep_that_repeat_another_are_merged_and_counted(site, capsys):
+    publish_toy(site)
+    words = ["seed=2,1,2", "steps=1000,1e3", "cluster.exclude=n1,n2"]
+    assert main(["train", "-m", TASK, "task.dataset=toy", "--dry-run", "--json", *words]) == 0
+    out, err = capsys.readouterr()
+    assert [ready["spec"]["config"]["seed"] for ready in json.loads(out)] == [2, 1]
+    assert err == "lockgate: merged as repetitions: 4 of 6 runs\n"
+    assert main(["train", TASK, "task.dataset=toy", "--dry-run", *words[2:]]) == 0
+    out, err = capsys.readouterr()
+    assert "#SBATCH --exclude=n1,n2\n" in out and err == ""
+
+
+def test_a_run_that_no_partition_can_hold_is_refused_before_anything_is_sent(
+    site, capsys, monkeypatch
+):
+    publish_toy(site)
+    seen = []
+    monkeypatch.setattr(limits, "controller_is_up", lambda _: True)
+    monkeypatch.setattr(
+        limits, "query", lambda command, _: seen.append(command) or ANSWERS[command[0]]
+    )
+    line = ["train", "-m", TASK, "task.dataset=toy", "cluster.partition=gpu", "seed=1,2,3"]
+    assert main([*line, "--dry-run"]) == 0
+    assert len(seen) == 2  # once for three runs
+    capsys.readouterr()
+    assert main([*line, "cluster.nodes=2,5"]) == 2
+    assert "cluster.nodes=5: 5 nodes asked, partition gpu has 2" in capsys.readouterr().err
     assert not (site / "runs").exists()
 
 

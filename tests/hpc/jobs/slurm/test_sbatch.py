@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -48,6 +49,40 @@ def test_what_is_null_is_left_to_the_cluster():
 def test_more_options_are_passed_through():
     text = sbatch.script(replace(CLUSTER, additional_parameters={"constraint": "h200"}), RUN)
     assert "#SBATCH --constraint=h200\n" in text
+
+
+def test_options_that_are_off_or_null_make_no_line():
+    text = sbatch.script(
+        replace(CLUSTER, additional_parameters={"exclusive": False, "nice": None, "hold": True}),
+        RUN,
+    )
+    assert "#SBATCH --hold\n" in text
+    assert [word for word in ("exclusive", "nice", "False", "None") if word in text] == []
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"requeue": False}, {"array": "0-3"}, {"comment": "a\n#SBATCH --uid=0"}]
+)
+def test_no_option_reaches_the_script_that_breaks_it(parameters):
+    with pytest.raises(ValueError, match="additional_parameters"):
+        sbatch.script(replace(CLUSTER, additional_parameters=parameters), RUN)
+
+
+def test_a_percent_sign_in_the_folder_of_runs_is_one_in_slurms_patterns():
+    lines = sbatch.script(CLUSTER, Run(Path("/runs/100%done/x-20260102-030405-abcdef"))).split("\n")
+    folder = "/runs/100%%done/x-20260102-030405-abcdef/submitit"
+    assert f"#SBATCH --output={folder}/%j_0_log.out" in lines
+    assert f"#SBATCH --error={folder}/%j_0_log.err" in lines
+    assert "#SBATCH --chdir=/runs/100%done/x-20260102-030405-abcdef" in lines
+    (srun,) = (shlex.split(line) for line in lines if line.startswith("srun"))
+    # srun takes the last of two.
+    assert [word for word in srun if word.startswith("--output")][-1] == (
+        f"--output={folder}/%j_%t_log.out"
+    )
+    assert [word for word in srun if word.startswith("--error")][-1] == (
+        f"--error={folder}/%j_%t_log.err"
+    )
+    assert srun.index("--output") < srun.index(f"--output={folder}/%j_%t_log.out")
 
 
 @pytest.mark.parametrize(
