@@ -47,6 +47,9 @@ TESTED = {
     "lockgate train -m task=flights seed=1,2,3": (
         "tests/hpc/cli/test_verbs.py::test_a_dry_run_shows_script_and_spec_and_writes_nothing"
     ),
+    "lockgate report RUN": (
+        "tests/hpc/cli/test_report.py::test_several_runs_are_one_page_each_once"
+    ),
     "lockgate approve flights/3 --key": APPROVAL,
     "scripts/site as release lockgate approve flights/3 --attach -": APPROVAL,
     "scripts/site as deploy fab status": OPS,

@@ -1,0 +1,250 @@
+"""Runs as one HTML page: whole in itself, without a network, read without a script. Pure.
+
+A run chooses its names, values and metrics: all are escaped, and the page forbids itself whatever
+it does not contain.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from hpc.jobs.run.states import FAILED, FINISHED
+from hpc.report.charts import chart_figures, curve_charts, curve_count
+from hpc.report.comparison import RankingMetric, differing_parameters, ranking_metric, run_kinds
+from hpc.report.notes import ReportNotes
+from hpc.report.parallel_coordinates import parallel_svg
+from hpc.report.reported_run import ReportedRun
+from hpc.report.sentences import title_sentence, waste_notes
+from hpc.report.style import SORT_SCRIPT, STYLE
+from hpc.report.tables import facts, lanes, runs_table, shares_bar, span_table
+from hpc.report.text import escaped, plural, utc
+from hpc.report.timeline import run_spans
+
+LIMIT_BYTES = 2_000_000
+DETAILS = ((450, 60), (150, 40), (40, 24), (12, 12))
+"""Pixel columns of a curve and letters of a cell, from the page at its best to the smallest one."""
+MOST_POINTS = 60_000
+SECONDS = "_seconds"
+
+
+def report_page(runs: Sequence[ReportedRun], notes: ReportNotes, written: float) -> str:
+    """The page of at least one run, below `LIMIT_BYTES`; `written` is the time of writing."""
+    text = ""
+    for columns, letters in DETAILS:
+        text = _page(runs, notes, written, columns, letters)
+        if len(text.encode()) < LIMIT_BYTES:
+            break
+    return text
+
+
+def step_parts(run: ReportedRun) -> list[tuple[str, float]]:
+    """Mean seconds of each part of a step, as far as the run logs `..._seconds`; empty without."""
+    whole = _mean(run, "step" + SECONDS)
+    parts = [
+        (name.removesuffix(SECONDS), mean)
+        for name in run.metrics.curves
+        if name.endswith(SECONDS) and name != "step" + SECONDS
+        and (mean := _mean(run, name)) is not None and mean >= 0
+    ]  # fmt: skip
+    if not parts or whole is None:
+        return []
+    left = whole - sum(seconds for _, seconds in parts)
+    return [*parts, ("other", left)] if left > 0 else parts
+
+
+def _page(
+    runs: Sequence[ReportedRun], notes: ReportNotes, written: float, columns: int, letters: int
+) -> str:
+    several = len(runs) > 1
+    metric = ranking_metric(runs) if several else None
+    kinds = run_kinds(runs, metric)
+    charts = curve_charts(runs, kinds)
+    columns = min(columns, max(MOST_POINTS // (2 * max(curve_count(charts), 1)), 12))
+    title = title_sentence(runs)
+    parts = [
+        f'<h1 class="{_tone(runs)}">{escaped(title, 400)}.</h1>',
+        f'<p class="soft">{escaped(_subtitle(runs, written))}</p>',
+        *_troubles(runs),
+        *(_one_head(runs[0]) if not several else ()),
+        *(_comparison(runs, metric, kinds, letters) if several else ()),
+        "<section><h2>Time line</h2>",
+        lanes({run.name: run_spans(run.times, run.metrics.lines, run.state.steps) for run in runs}),
+        *(_one_spans(runs[0]) if not several else ()),
+        "</section>",
+        "<section><h2>Over the steps</h2>",
+        *_curve_legend(runs, kinds),
+        chart_figures(charts, columns) if charts else '<p class="soft">nothing was logged yet</p>',
+        "</section>",
+        *(_step_split(runs[0]) if not several else ()),
+        *_waste(runs, notes),
+        *_repeats(runs, notes),
+        *(_config(runs[0], letters) if not several else ()),
+    ]
+    return _document(title, "".join(parts), SORT_SCRIPT if several else "")
+
+
+def _document(title: str, body: str, script: str) -> str:
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+        body += f"<script>{script}</script>"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escaped(title, 400)}</title><style>{STYLE}</style></head>"
+        f"<body>{body}</body></html>\n"
+    )
+
+
+def _tone(runs: Sequence[ReportedRun]) -> str:
+    states = {run.state.state for run in runs}
+    if states == {FINISHED}:
+        return "good"
+    return "hurt" if states & {FAILED} else "open"
+
+
+def _subtitle(runs: Sequence[ReportedRun], written: float) -> str:
+    users = sorted({run.record.user for run in runs} - {""})
+    tasks = sorted({run.state.task for run in runs})
+    return (
+        f"{plural(len(tasks), 'task')} {', '.join(tasks[:6])}, submitted by "
+        f"{', '.join(users[:6]) or 'nobody known'}; read {utc(written)}"
+    ).replace("1 task ", "task ")
+
+
+def _troubles(runs: Sequence[ReportedRun]) -> Iterator[str]:
+    """What a run's state has to add. Of one run, it stands in the title unless it finished."""
+    told = [
+        run for run in runs if run.state.detail and (len(runs) > 1 or run.state.state == FINISHED)
+    ]
+    items = "".join(
+        f"<li><b>{escaped(run.name, 100)}</b>: {escaped(run.state.detail)}</li>"
+        for run in told[:40]
+    )
+    more = f"<li>and {len(told) - 40} more</li>" if len(told) > 40 else ""
+    if items:
+        yield f'<div class="box">From the runs<ul>{items}{more}</ul></div>'
+
+
+def _one_head(run: ReportedRun) -> Iterator[str]:
+    """Facts and digests of a run."""
+    state, spec = run.state, run.spec
+    rows = [
+        ("submitted", utc(run.times.submitted) if run.times.submitted is not None else ""),
+        ("ended", utc(run.times.ended) if run.times.ended is not None else ""),
+        ("attempts", str(state.attempt or "")),
+        ("job", state.job_id and f"{state.job_id}, state from {state.source}"),
+    ]
+    if spec is not None:
+        source = spec.source
+        dirty = ", with edits that are not committed" if source.dirty else ""
+        commit = f", commit {source.commit[:12]}{dirty}" if source.commit else dirty
+        rows += [
+            ("dataset", f"{spec.dataset.name}@{spec.dataset.digest[:16]}"),
+            ("spec", spec.digest[:16]),
+            ("source", f"{source.digest[:16]}{commit}"),
+            ("project", spec.project.digest[:16] if spec.project else ""),
+            ("environment", f"{spec.environment.digest[:16]}, Python {spec.environment.python}"),
+        ]
+    rows.append(("folder", str(run.folder)))
+    yield facts(rows)
+
+
+def _one_spans(run: ReportedRun) -> Iterator[str]:
+    yield span_table(run_spans(run.times, run.metrics.lines, run.state.steps))
+
+
+def _comparison(
+    runs: Sequence[ReportedRun],
+    metric: RankingMetric | None,
+    kinds: Mapping[str, str],
+    letters: int,
+) -> Iterator[str]:
+    parameters = differing_parameters(runs)
+    best = ""
+    if metric:
+        direction = "more" if metric.higher_is_better else "less"
+        best = f"Ranked by the newest {metric.name}, {direction} is better. "
+    differ = "" if parameters else "The runs have the same config. "
+    yield (
+        f'<section><h2>Runs</h2><p class="soft">{escaped(best + differ)}'
+        "A click on a column's name sorts by it.</p>"
+    )
+    yield runs_table(runs, parameters, metric, kinds, letters)
+    yield "</section>"
+    if metric and parameters:
+        yield f"<section><h2>Parameters against {escaped(metric.name, 80)}</h2>"
+        yield parallel_svg(runs, parameters, metric, kinds)
+        yield "</section>"
+
+
+def _curve_legend(runs: Sequence[ReportedRun], kinds: Mapping[str, str]) -> Iterator[str]:
+    if len(runs) > 1:
+        of_a_run = all(kind.startswith("run") for kind in kinds.values())
+        names = (
+            [(kinds[run.name], run.name) for run in runs]
+            if of_a_run
+            else [("rank0", "the best fifth"), ("rank2", "middle"), ("rank4", "the last fifth")]
+        )
+        items = "".join(f'<span><i class="{kind}"></i>{escaped(name, 100)}</span>'
+                        for kind, name in names)  # fmt: skip
+        yield f'<p class="legend">{items}</p>'
+    elif runs[0].resumed_steps:
+        steps = ", ".join(f"{step:,}" for step in runs[0].resumed_steps[:20])
+        yield f'<p class="soft">┆ resumed after step {steps}</p>'
+
+
+def _step_split(run: ReportedRun) -> Iterator[str]:
+    parts = step_parts(run)
+    if parts:
+        yield f"<section><h2>A step, in the mean</h2>{shares_bar(parts)}</section>"
+
+
+def _waste(runs: Sequence[ReportedRun], notes: ReportNotes) -> Iterator[str]:
+    items = []
+    for run in runs:
+        name = f"<b>{escaped(run.name, 100)}</b> " if len(runs) > 1 else ""
+        items += [
+            f"<li>{name}{escaped(one)}</li>"
+            for one in waste_notes(run, notes.memory_bytes.get(run.name))
+        ]
+    if items:
+        listed = f"<ul>{''.join(items[:400])}</ul>"
+        if len(runs) > 4:
+            listed = f"<details><summary>{len(items)} notes</summary>{listed}</details>"
+        yield f"<section><h2>Asked and used</h2>{listed}</section>"
+
+
+def _repeats(runs: Sequence[ReportedRun], notes: ReportNotes) -> Iterator[str]:
+    lines = [notes.commands[run.name] for run in runs if run.name in notes.commands]
+    if not lines:
+        return
+    commit = ""
+    if len(runs) == 1 and (spec := runs[0].spec) is not None and spec.source.commit:
+        edits = " and edits that are not committed" if spec.source.dirty else ""
+        commit = f"# its code: commit {spec.source.commit[:12]}{edits}\n"
+    text = "\n".join(escaped(line, 4000) for line in dict.fromkeys(lines[:40]))
+    yield (
+        f'<section><h2>To repeat it</h2><pre id="repeat">{escaped(commit)}{text}</pre></section>'
+    )
+
+
+def _config(run: ReportedRun, letters: int) -> Iterator[str]:
+    rows = "".join(
+        f"<tr><td>{escaped(key, 100)}</td><td>{escaped(value, 4 * letters)}</td></tr>"
+        for key, value in sorted(run.config.items())[:500]
+    )
+    if rows:
+        yield (
+            f"<details><summary>Every setting, {len(run.config)}</summary>"
+            f'<div class="wide"><table><tbody>{rows}</tbody></table></div></details>'
+        )
+
+
+def _mean(run: ReportedRun, name: str) -> float | None:
+    values = [value for _, value in run.metrics.curves.get(name, ()) if value is not None]
+    return sum(values) / len(values) if values else None
