@@ -47,7 +47,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_show_has_what_a_run_is_and_became(site, capsys):
     run = trained(site, ONE, 0.8, "seed=7")
-    text = shown(capsys, "show", "aaaaaa")
+    text = shown(capsys, "show", "last")
     for words in (
         f"run        {ONE}",
         "state      finished",
