@@ -15,6 +15,8 @@ VERBS = {
     "data": ("prepare and publish a dataset", "hpc.data.command:main"),
     "train": ("submit a training run, or a sweep of runs", "hpc.cli.train:main"),
     "ls": ("list runs and where they stand", "hpc.cli.ls:main"),
+    "show": ("show one run: settings, times, metrics, how to repeat it", "hpc.cli.show:main"),
+    "compare": ("show in what runs differ, and their metrics", "hpc.cli.compare:main"),
     "logs": ("show a run's logs; -f follows them to its end", "hpc.cli.logs:main"),
     "report": ("write runs as one HTML page", "hpc.cli.report:main"),
     "cancel": ("end a run and wait until it is gone", "hpc.cli.cancel:main"),
@@ -22,6 +24,7 @@ VERBS = {
     "release": ("validate, sign and register a run's candidate", "hpc.cli.release:main"),
     "approve": ("sign a released version as a second person", "hpc.cli.approve:main"),
     "doctor": ("look at what a run needs, and list what is missing", "hpc.cli.doctor:main"),
+    "completion": ("print a completion script, for bash or zsh", "hpc.cli.completion:main"),
 }
 
 HELP = """\

@@ -12,9 +12,10 @@ from typing import Any
 
 from hpc.jobs.run.folder import Run
 from hpc.jobs.spec.job_spec import JobSpec
+from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
-from hpc.train.tracking import Tracking, flat
+from hpc.train.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
             "lockgate.source": spec.source.digest,
             "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
         },
-        parameters=flat(settings),
+        parameters=flat_settings(settings),
         passwords=_passwords(spec),
     )
     tracking.start()

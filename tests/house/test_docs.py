@@ -43,6 +43,10 @@ AUTOSCALE = "tests/serving/fleet/test_autoscale_task.py::"
 SITE_HOSTS = "tests/serving/fleet/test_site_hosts.py::"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
 TESTED = {
+    "lockgate show last": ("tests/hpc/cli/test_show.py::test_show_has_what_a_run_is_and_became"),
+    "lockgate compare RUN RUN --by": (
+        "tests/hpc/cli/test_show.py::test_compare_by_a_metric_puts_the_best_first"
+    ),
     "scripts/site as release lockgate release run=RUN": RUNNERS["docs/extending.md"],
     "lockgate train -m task=flights seed=1,2,3": (
         "tests/hpc/cli/test_verbs.py::test_a_dry_run_shows_script_and_spec_and_writes_nothing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -105,7 +106,16 @@ def find_run(runs: Path, word: str) -> Run:
 
     Raises `UnknownRun`, naming the nearest.
     """
+    return find_runs(runs, [word])[0]
+
+
+def find_runs(runs: Path, words: Sequence[str]) -> list[Run]:
+    """The run of each word, as `find_run` finds it; the folder is listed once."""
     known = all_runs(runs)
+    return [_match(runs, known, word) for word in words]
+
+
+def _match(runs: Path, known: Sequence[Run], word: str) -> Run:
     if word == "last" and known:
         return known[-1]
     names = [run.name for run in known]

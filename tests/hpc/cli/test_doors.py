@@ -55,7 +55,7 @@ def test_a_sweep_is_refused_before_its_first_run(site, capsys):
     assert not (site / "runs").exists()
 
 
-@pytest.mark.parametrize("verb", ["logs", "cancel", "export", "release"])
+@pytest.mark.parametrize("verb", ["show", "logs", "cancel", "export", "release"])
 @pytest.mark.parametrize(("text", "valid"), TYPED.items())
 def test_verbs_refuse_a_word_that_no_run_is_called(verb, text, valid, site, capsys):
     if text == "x" * 300:

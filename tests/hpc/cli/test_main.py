@@ -22,6 +22,10 @@ HEAVY = ("torch", "deepspeed", "mlflow", "transformers", "pandas", "sklearn", "p
         ["ls", "--help"],
         ["ls"],
         ["logs", "nothing-of-this-name"],
+        ["show", "--help"],
+        ["show", "nothing-of-this-name"],
+        ["compare", "nothing-of-this-name", "nor-this"],
+        ["completion", "bash"],
         ["trian"],
     ],
 )

@@ -65,7 +65,7 @@ def test_logs_of_a_finished_run(site, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"{run.name} finished"
 
 
-@pytest.mark.parametrize("verb", ["logs", "cancel", "export"])
+@pytest.mark.parametrize("verb", ["show", "compare", "logs", "cancel", "export"])
 def test_an_unknown_run_is_answered_with_the_nearest(verb, site, capsys):
     finished(site, "flights-20260101-000001-aaaaaa")
     assert main([verb, "run=flights-20260101-000001-aaaaab"]) == 2

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import served
-from hpc.train.tracking import flat
 
 
 def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_an_address_that_cannot_be_opened_does_not_stop_training(
 
 
 def test_settings_are_named_as_on_the_command_line() -> None:
-    assert flat({"optim": {"lr": 0.1, "schedule": {"kind": "wsd"}}, "steps": 3}) == {
+    assert flat_settings({"optim": {"lr": 0.1, "schedule": {"kind": "wsd"}}, "steps": 3}) == {
         "optim.lr": 0.1,
         "optim.schedule.kind": "wsd",
         "steps": 3,

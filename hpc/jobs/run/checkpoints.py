@@ -1,0 +1,50 @@
+"""The checkpoints that a run's folder holds now, and the best of them by its evaluations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.jobs.run.curve import RunCurve
+from hpc.jobs.run.folder import Run
+
+MANIFEST = "manifest.json"  # hpc.train.manifest, which stands above, writes it last
+
+
+@dataclass(frozen=True)
+class KeptCheckpoint:
+    """A sealed checkpoint; its checksums are verified only by the run that resumes from it."""
+
+    step: int
+    folder: Path
+
+
+def kept_checkpoints(run: Run) -> tuple[KeptCheckpoint, ...]:
+    """The sealed checkpoints of a run, oldest first; none where their folder cannot be read."""
+    try:
+        with os.scandir(run.folder / "checkpoints") as items:
+            names = [item.name for item in items if item.name.isascii() and item.name.isdigit()]
+    except OSError:
+        return ()
+    found = [KeptCheckpoint(int(name), run.folder / "checkpoints" / name) for name in names]
+    sealed = [one for one in found if os.path.isfile(one.folder / MANIFEST)]  # noqa: PTH113
+    return tuple(sorted(sealed, key=lambda one: one.step))
+
+
+def best_checkpoint(kept: Sequence[KeptCheckpoint], curve: RunCurve) -> KeptCheckpoint | None:
+    """The kept checkpoint whose step has the best value of the run's main metric.
+
+    None where none of them was evaluated.
+    """
+    name = curve.main_metric
+    scored = [
+        (curve.evaluations[one.step][name], one)
+        for one in kept
+        if name is not None and name in curve.evaluations.get(one.step, {})
+    ]
+    if name is None or not scored:
+        return None
+    sign = -1 if curve.metrics[name].lower_is_better else 1
+    return max(scored, key=lambda pair: (sign * pair[0], pair[1].step))[1]

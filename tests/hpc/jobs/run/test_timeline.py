@@ -1,0 +1,74 @@
+"""A run's time line: of its files, never guessed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpc.jobs.run.files import CancelFile, JobFile, StatusFile, read_record, write_run_file
+from hpc.jobs.run.folder import Run
+from hpc.jobs.run.timeline import RunAttempt, read_timeline, seconds_between
+
+DAY = "2026-01-01T00:00:"
+
+
+@pytest.fixture()
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "t-20260101-000000-aaaaaa")
+    run.logs.mkdir(parents=True)
+    write_run_file(run.job, JobFile("slurm", "4", f"{DAY}00+00:00", "train", 2))
+    return run
+
+
+def leave(path: Path, text: str, second: int) -> None:
+    path.write_text(text)
+    os.utime(path, (1767225600 + second, 1767225600 + second))
+
+
+def test_three_attempts_of_which_the_middle_one_left_only_its_end(run):
+    leave(run.logs / "1-0.log", "x", 20)
+    leave(run.exit_code(1), "75\n", 21)
+    leave(run.logs / "2-0.log", "x", 30)
+    leave(run.logs / "2-1.log", "x", 31)  # killed: it left no code
+    leave(run.logs / "3-0.log", "x", 40)
+    (run.logs / "launcher.log").write_text("")
+    status = StatusFile("running", 3, started=f"{DAY}10+00:00", attempt_started=f"{DAY}35+00:00")
+    write_run_file(run.status, status)
+    line = read_timeline(read_record(run))
+    assert line.attempts == (
+        RunAttempt(1, f"{DAY}10+00:00", f"{DAY}21+00:00", 75),
+        RunAttempt(2, None, f"{DAY}31+00:00", None),
+        RunAttempt(3, f"{DAY}35+00:00", None, None),
+    )
+    assert (line.requeues, line.queued_seconds) == (2, 10.0)
+    assert (line.cancelled, line.candidate) == (None, None)
+
+
+def test_a_run_that_waits_has_no_attempt(run):
+    line = read_timeline(read_record(run))
+    assert (line.submitted, line.attempts, line.requeues) == (f"{DAY}00+00:00", (), 0)
+    assert line.queued_seconds is None
+
+
+def test_the_end_the_cancel_and_the_candidate(run):
+    write_run_file(run.status, StatusFile("finished", 1, ended=f"{DAY}50+00:00"))
+    write_run_file(run.cancelled, CancelFile(by="train", at=f"{DAY}55+00:00"))
+    (run.folder / "candidate").mkdir()
+    os.utime(run.folder / "candidate", (1767225650, 1767225650))
+    line = read_timeline(read_record(run))
+    assert line.attempts == (RunAttempt(1, None, f"{DAY}50+00:00", None),)
+    assert (line.cancelled, line.candidate) == (f"{DAY}55+00:00", f"{DAY}50+00:00")
+
+
+@pytest.mark.parametrize("text", ["", "x", "7" * 99])
+def test_an_exit_code_that_is_none(text, run):
+    leave(run.exit_code(1), text, 5)
+    assert read_timeline(read_record(run)).attempts[0].exit_code is None
+
+
+@pytest.mark.parametrize("end", [None, "", "soon", "2026-01-01T00:00:00"])
+def test_between_what_is_no_time_there_are_no_seconds(end):
+    assert seconds_between(f"{DAY}00+00:00", end) is None
+    assert seconds_between(end, f"{DAY}00+00:00") is None
