@@ -16,6 +16,7 @@ VERBS = {
     "train": ("submit a training run, or a sweep of runs", "hpc.cli.train:main"),
     "ls": ("list runs and where they stand", "hpc.cli.ls:main"),
     "logs": ("show a run's logs; -f follows them to its end", "hpc.cli.logs:main"),
+    "why": ("show what a run waits for, or why it ended", "hpc.cli.why:main"),
     "cancel": ("end a run and wait until it is gone", "hpc.cli.cancel:main"),
     "export": ("make a finished run's candidate again", "hpc.cli.export:main"),
     "release": ("validate, sign and register a run's candidate", "hpc.cli.release:main"),
