@@ -19,6 +19,7 @@ VERBS = {
     "compare": ("show in what runs differ, and their metrics", "hpc.cli.compare:main"),
     "logs": ("show a run's logs; -f follows them to its end", "hpc.cli.logs:main"),
     "report": ("write runs as one HTML page", "hpc.cli.report:main"),
+    "why": ("show what a run waits for, or why it ended", "hpc.cli.why:main"),
     "cancel": ("end a run and wait until it is gone", "hpc.cli.cancel:main"),
     "export": ("make a finished run's candidate again", "hpc.cli.export:main"),
     "release": ("validate, sign and register a run's candidate", "hpc.cli.release:main"),

@@ -140,6 +140,8 @@ def test_a_failed_rank_fails_the_run_and_says_why(checkout):
     assert "failed FloatingPointError: loss is nan at step 3 (rank 1)" in followed.stdout
     assert "Traceback" in followed.stdout  # the log keeps it; the last line is for people
     until(lambda: not is_running(int(job_of(run).job_id), 0), "the parent ends")
+    why = checkout.lockgate("why", run.name)
+    assert f"{run.name} failed: Rank 1 failed: FloatingPointError: loss is nan" in why.stdout
 
 
 def test_cancel_waits_until_the_processes_are_gone(checkout):

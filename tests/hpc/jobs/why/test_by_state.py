@@ -1,0 +1,264 @@
+"""`lockgate why` in every state of a run, with Slurm's answers as texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.cli.main import main
+from hpc.jobs.errors import SchedulerUnavailable
+from hpc.jobs.run.files import (
+    CancelFile,
+    FailureFile,
+    JobFile,
+    RankFailure,
+    StatusFile,
+    write_run_file,
+)
+from hpc.jobs.run.folder import Run
+from hpc.jobs.slurm import jobs
+from hpc.jobs.why import ended, wait
+from tests.hpc.jobs.spec.test_job_spec import spec_of
+from tests.hpc.jobs.why.test_capacity import NODE
+from tests.hpc.jobs.why.test_cause import GLOO, SRUN
+
+NAME = "tiny-20260101-000001-aaaaaa"
+CLUSTER = {
+    "kind": "slurm", "partition": "gpu", "account": None, "qos": None, "nodes": 2,
+    "tasks_per_node": 1, "gpus_per_node": 1, "cpus_per_task": 1, "mem_gb": 2.0, "timeout_min": 60,
+    "signal_delay_s": 90, "max_requeues": 8, "exclude": None, "slurm_conf": None,
+    "scratch": "/tmp", "pass_environment": [], "additional_parameters": {},
+}  # fmt: skip
+NOW = datetime.now(UTC)
+USER = Path(__file__).owner()
+JOB = {
+    "job_id": 14, "name": NAME, "user_name": USER, "job_state": "PENDING",
+    "state_reason": "Resources", "state_description": "", "partition": "gpu", "priority": 5,
+    "submit_time": int((NOW - timedelta(minutes=12)).timestamp()),
+    "start_time": int((NOW + timedelta(minutes=30)).timestamp()), "scheduled_nodes": "n[1-2]",
+}  # fmt: skip
+RUNNING = JOB | {"job_id": 9, "name": "long", "user_name": "bob", "job_state": "RUNNING"}
+
+
+class Slurm:
+    """Slurm's commands with the texts that they answer; one without a text does not answer."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {"sacct": ""}
+
+    def queue(self, *records: dict[str, Any]) -> None:
+        self.texts["squeue"] = json.dumps({"errors": [], "jobs": records})
+
+    def query(self, command: Sequence[str], variables: Any, timeout_s: float = 0) -> str:
+        key = "node" if command[-1] == "node" else command[0]
+        if key not in self.texts:
+            raise SchedulerUnavailable(f"{key} does not answer")
+        return self.texts[key]
+
+
+@pytest.fixture()
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    stand_in = Slurm()
+    for module in (jobs, wait, ended):
+        monkeypatch.setattr(module, "query", stand_in.query)
+    monkeypatch.setattr(jobs, "controller_is_up", lambda variables: "squeue" in stand_in.texts)
+    return stand_in
+
+
+@pytest.fixture()
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("LOCKGATE_SITE", str(tmp_path))
+    made = Run(tmp_path / "runs" / NAME)
+    made.logs.mkdir(parents=True)
+    spec_of({"steps": 500, "cluster": CLUSTER}).write(made.spec_path)
+    write_run_file(made.job, JobFile("slurm", "14", NOW.isoformat(), USER, 2))
+    return made
+
+
+@pytest.fixture()
+def why(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
+    def answer() -> dict[str, Any]:
+        assert main(["why", NAME, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return answer
+
+
+def test_a_waiting_run(run, slurm, why, capsys) -> None:
+    end = int((NOW + timedelta(minutes=30)).timestamp())
+    slurm.queue(JOB, RUNNING | {"end_time": end})
+    slurm.texts["node"] = NODE.replace("CPUAlloc=3", "CPUAlloc=13")
+    slurm.texts["sacct"] = "".join(
+        f"{job}|2026-11-27T08:00:00|2026-11-27T09:00:00|2026-11-27T09:0{job}:00|2|gres/gpu=2\n"
+        for job in (2, 4, 6)
+    )
+    found = why()
+    waiting = found["waiting"]
+    assert (found["state"], found["unanswered"]) == ("queued", [])
+    assert waiting["reason"]["word"] == "Resources"
+    assert "9 (long of bob)" in waiting["blocked_by"][0]
+    assert datetime.fromisoformat(waiting["expected_start"]).timestamp() == JOB["start_time"]
+    assert waiting["expected_nodes"] == "n[1-2]"
+    assert waiting["history"] == {
+        "jobs": 3, "same_size": True, "median_s": 240, "longest_s": 360
+    }  # fmt: skip
+    assert waiting["smaller"] == ["cluster.nodes=1"]
+    assert main(["why", NAME]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        f"{NAME} queued: The nodes that it could use are busy.", "12m", "on n[1-2]",
+        "3 requests of this size", "4m (median), 6m at most", "has room now: cluster.nodes=1",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_parts_that_slurm_does_not_answer_cost_themselves_alone(run, slurm, why) -> None:
+    slurm.queue(JOB)
+    del slurm.texts["sacct"]
+    found = why()
+    assert found["waiting"]["reason"]["word"] == "Resources"
+    assert found["unanswered"] == [
+        "earlier waits: sacct does not answer", "the free nodes: node does not answer",
+    ]  # fmt: skip
+
+
+def test_a_job_of_this_name_that_is_another_users_is_not_believed(run, slurm, why) -> None:
+    slurm.queue(JOB, JOB | {"job_id": 15, "user_name": "eve", "state_reason": "JobHeldUser"})
+    assert why()["waiting"]["reason"]["word"] == "Resources"
+
+
+def test_a_request_that_has_room_waits_for_its_turn(run, slurm, why) -> None:
+    slurm.queue(JOB | {"state_reason": "Priority"})
+    slurm.texts["node"] = f"{NODE}\n{NODE.replace('NodeName=n1', 'NodeName=n2')}"
+    assert why()["waiting"]["fits_now"] is True
+
+
+def test_a_held_run_is_given_the_command_to_type(run, slurm, why) -> None:
+    slurm.queue(JOB | {"state_reason": "JobHeldUser"})
+    reason = why()["waiting"]["reason"]
+    assert (reason["advice"], reason["never"]) == ("Let it go on: scontrol release 14", True)
+
+
+def test_a_requeued_run_goes_on_from_its_checkpoint(run, slurm, why) -> None:
+    begin = int((NOW + timedelta(minutes=2)).timestamp())
+    slurm.queue(JOB | {"state_reason": "BeginTime", "start_time": 0, "eligible_time": begin})
+    write_run_file(run.status, StatusFile("requeued", 1, ended=NOW.isoformat()))
+    found = why()
+    assert found["state"] == "requeued"
+    assert found["sentence"].startswith("Attempt 2 begins when it starts.")
+    assert datetime.fromisoformat(found["waiting"]["expected_start"]).timestamp() == begin
+
+
+def killed_rank(run: Run) -> None:
+    """A run whose rank 1 was killed: rank 0 lost it, and srun ended the job."""
+    write_run_file(run.status, StatusFile("running", 1, node="n1", job_id="14"))
+    error = RankFailure("RuntimeError", GLOO, 0)
+    write_run_file(run.failure, FailureFile(1, NOW.isoformat(), error))
+    run.metrics.write_text('{"step": 440, "loss": 0.25}\n')
+    (run.folder / "checkpoints" / "00000400").mkdir(parents=True)
+    (run.logs / "1-0.log").write_text(
+        "checkpoint 00000300 is not used: manifest.json is missing\nresumed after step 200\n"
+        f"Traceback (most recent call last):\n  File x\nRuntimeError: {GLOO}\n"
+    )
+    (run.logs / "1-1.log").write_text("rank 1\n")
+    (run.logs / "1.exit").write_text("1\n")
+
+
+def test_a_killed_rank(run, slurm, why, capsys) -> None:
+    killed_rank(run)
+    run.submitit.mkdir()
+    (run.submitit / "14_0_log.err").write_text(SRUN)
+    slurm.texts["sacct"] = f"14|FAILED|1:0|1:0|n[1-2]|2026-11-27T09:00:00|Unknown|{NAME}\n"
+    found = why()
+    cause, progress = found["ending"]["cause"], found["ending"]["progress"]
+    assert (cause["rank"], cause["node"], cause["signal"]) == (1, "n2", "SIGKILL")
+    assert found["sentence"] == cause["sentence"]
+    assert cause["consequences"] == [f"rank 0: RuntimeError: {GLOO}"]
+    assert found["ending"]["start"] == {
+        "step": 200, "passed_over": [{"step": 300, "fault": "manifest.json is missing"}]
+    }  # fmt: skip
+    # The one of step 400 has no manifest.
+    assert (progress["checkpoint_step"], progress["lost_steps"]) == (0, 440)
+    assert main(["why", NAME]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        f"{NAME} failed: Rank 1 on n2 was ended by SIGKILL", "followed by",
+        "began        attempt 1 began after step 200", "the checkpoint of step 300: manifest.json",
+        "440 steps",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_without_srun_and_sacct_the_silent_rank_is_named(run, slurm, why) -> None:
+    killed_rank(run)
+    del slurm.texts["sacct"]
+    found = why()
+    assert found["sentence"].startswith("Rank 1 ended without a word")
+    assert found["unanswered"] == ["sacct: sacct does not answer"]
+
+
+def test_a_failed_node_that_only_slurm_saw(run, slurm, why) -> None:
+    write_run_file(run.status, StatusFile("running", 1, node="n1"))
+    row = f"14|{USER}|NODE_FAIL|1:0|{NAME}\n"
+    slurm.texts |= {"sacct": row}
+    slurm.queue(JOB | {"job_state": "NODE_FAIL", "state_reason": "NodeDown"})
+    assert why()["sentence"] == "A node of the job failed."
+
+
+def test_sacct_rows_of_another_job_with_this_id_are_not_believed(run, slurm, why) -> None:
+    killed_rank(run)
+    slurm.texts["sacct"] = "14|OUT_OF_MEMORY|0:125|0:0|n1|2026-11-27T09:00:00|Unknown|other\n"
+    assert why()["sentence"].startswith("Rank 1 ended without a word")
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("finished", "It finished after 440 steps; nothing is wrong."),
+        ("running", "It runs on n1: attempt 1, at step 440 of 500."),
+        ("cancelled", "It was cancelled by ann at noon, at step 440 of 500."),
+    ],
+)
+def test_one_sentence(state, sentence, run, slurm, why) -> None:
+    run.metrics.write_text('{"step": 440, "loss": 0.25}\n')
+    slurm.queue(JOB | {"job_state": "RUNNING" if state == "running" else "CANCELLED"})
+    status = StatusFile("running", 1, node="n1")
+    write_run_file(run.status, replace(status, state="finished") if state == "finished" else status)
+    if state == "cancelled":
+        write_run_file(run.cancelled, CancelFile("ann", "noon"))
+    found = why()
+    assert (found["state"], found["sentence"]) == (state, sentence)
+    assert found["waiting"] is found["ending"] is None
+
+
+def test_a_run_that_was_never_submitted_and_a_silent_slurm(run, slurm, why) -> None:
+    slurm.texts.clear()
+    assert why()["sentence"].startswith("Its state is not known: the Slurm controller")
+    run.job.unlink()
+    slurm.queue()
+    assert "submit was interrupted" in why()["sentence"]
+
+
+def test_a_run_of_this_machine(run, why) -> None:
+    run.spec_path.unlink()
+    spec_of({"steps": 500, "cluster": CLUSTER | {"kind": "local"}}).write(run.spec_path)
+    killed_rank(run)
+    gone = JobFile("local", "4194304", NOW.isoformat(), USER, 2, process_started=1)
+    write_run_file(run.job, gone)
+    found = why()
+    assert found["sentence"].startswith("Rank 1 ended without a word")
+    run.failure.unlink()
+    run.exit_code(1).unlink()
+    run.logs.joinpath("1-0.log").write_text("step 3\n")
+    assert why()["sentence"].startswith("Its ranks ended without a word")
+
+
+def test_another_run_word_is_answered_with_the_nearest(run, capsys) -> None:
+    assert main(["why", NAME[:-1] + "b"]) == 2
+    assert f"Nearest: {NAME}" in capsys.readouterr().err
