@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hpc.jobs.run.curve import VALIDATION
 from hpc.report.drawing import ChartSeries, CurveChart, chart_svg
-from hpc.report.logged_metrics import VALIDATION
 from hpc.report.reported_run import ReportedRun
 from hpc.report.text import escaped, number_text, plural
 

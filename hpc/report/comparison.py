@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conf.schema import TARGET
-from hpc.report.logged_metrics import VALIDATION
+from hpc.jobs.run.curve import LOWER_IS_BETTER, VALIDATION
 from hpc.report.reported_run import ReportedRun
 from serving.artifact.digest import canonical_json
 
 MISSING = "–"
 MOST_PARAMETERS = 12
 NOT_PARAMETERS = ("task.name", "cluster.slurm_conf")
-HIGHER = ("accuracy", "auc", "precision", "recall", "f1", "r2", "per_second")
-"""Parts of names of metrics of which more is better; of any other less is."""
 RUN_COLOURS, RANK_COLOURS = 8, 5
 
 
@@ -49,7 +47,7 @@ def ranking_metric(runs: Sequence[ReportedRun]) -> RankingMetric | None:
     if not counts:
         return None
     name = max(counts, key=lambda one: (one != "loss", counts[one], _preference(one), one))
-    return RankingMetric(name, any(part in name for part in HIGHER))
+    return RankingMetric(name, LOWER_IS_BETTER.search(name) is None)
 
 
 def _preference(name: str) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.jobs.regular_file import open_regular_file
+from hpc.jobs.run.curve import VALIDATION
 
 LONGEST_LINE_BYTES = 1 << 16
 MOST_BYTES = 256 << 20
@@ -21,7 +22,6 @@ MOST_STEP = 10**15
 LATEST = 2.0**33
 """A later moment, in seconds since 1970, is none."""
 NOT_METRICS = ("time", "step")
-VALIDATION = "validation_"
 
 Point = tuple[float, float | None]
 """(step, value); None where the run had no finite number."""

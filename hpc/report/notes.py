@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from conf import ConfigError
 from hpc.jobs.errors import SchedulerUnavailable
 from hpc.jobs.slurm import backend
 from hpc.jobs.slurm.usage import rank_memory_bytes
-from hpc.report.repeat import repeat_commands
+from hpc.jobs.spec.command_line import train_words
 from hpc.report.reported_run import ReportedRun
 
 MOST_ASKED = 20
@@ -29,6 +32,16 @@ def report_notes(runs: Sequence[ReportedRun]) -> ReportNotes:
     """The notes on the first `MOST_ASKED` of `runs`; a cluster that does not answer adds none."""
     asked = runs[:MOST_ASKED]
     return ReportNotes(repeat_commands(asked), _memory_bytes(asked))
+
+
+def repeat_commands(runs: Sequence[ReportedRun]) -> dict[str, str]:
+    """A line for a shell by the run's name; without a run whose config no line of today gives."""
+    lines: dict[str, str] = {}
+    for run in runs:
+        with suppress(ConfigError):
+            if run.spec is not None:
+                lines[run.name] = shlex.join(["lockgate", "train", *train_words(run.spec)])
+    return lines
 
 
 def _memory_bytes(runs: Sequence[ReportedRun]) -> dict[str, int]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.queue import run_states
@@ -16,6 +15,7 @@ from hpc.jobs.run.files import RunRecord, read_record
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.states import RunState
 from hpc.jobs.spec.job_spec import JobSpec
+from hpc.jobs.spec.settings import flat_settings
 from hpc.report.logged_metrics import LATEST, LoggedMetrics, logged_metrics
 from hpc.report.timeline import AttemptTrace, RunTimes
 from serving.artifact import candidate
@@ -59,26 +59,12 @@ def reported_runs(runs: Sequence[Run]) -> list[ReportedRun]:
 def _reported(run: Run, state: RunState) -> ReportedRun:
     try:
         spec = run.spec
-        config = flat_config(spec.content()["config"])
+        config = flat_settings({**spec.content()["config"], "site": {}})  # the place, not the run
     except SpecChanged:  # the state's detail has the sentence
         spec, config = None, {}
     metrics, record = logged_metrics(run.metrics), read_record(run)
     times = _run_times(run, record, state, metrics)
     return ReportedRun(state, run.folder, spec, config, metrics, times, record)
-
-
-def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Leaves by dotted key, without `site`, which is the place and not the run."""
-    found: dict[str, object] = {}
-    for key, value in config.items():
-        if not prefix and key == "site":
-            continue
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            found |= flat_config(value, f"{name}.")
-        else:
-            found[name] = value
-    return found
 
 
 def _run_times(run: Run, record: RunRecord, state: RunState, metrics: LoggedMetrics) -> RunTimes:
