@@ -83,7 +83,7 @@ def _waiting_rows(waiting: Waiting, now: datetime) -> Iterator[tuple[str, str]]:
     if waiting.fits_now:
         yield "smaller", "it has room as it is; only the order of the queue holds it"
     elif waiting.smaller:
-        yield "smaller", f"this has room now: {' '.join(waiting.smaller)}"
+        yield "smaller", f"submitted with these it has room now: {' '.join(waiting.smaller)}"
 
 
 def _ending_rows(ending: Ending) -> Iterator[tuple[str, str]]:

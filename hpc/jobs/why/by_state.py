@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from hpc.jobs.queue import run_state
@@ -25,11 +23,9 @@ from hpc.jobs.run.states import (
     RunState,
 )
 from hpc.jobs.slurm.backend import KIND
-from hpc.jobs.why.ended import ending, kept
+from hpc.jobs.why.ended import Fault, ending, kept
 from hpc.jobs.why.explanation import Explanation
 from hpc.jobs.why.wait import slurm_wait
-
-Fault = Callable[[Path], str | None]
 
 
 def explanation_of(run: Run, fault: Fault, now: datetime) -> Explanation:

@@ -40,6 +40,8 @@ class Evidence:
     rank0_node: str = ""
     limits: str = ""
     """The request in words, such as `cluster.mem_gb=2, cluster.timeout_min=60`."""
+    detail: str = ""
+    """The words of `lockgate ls` beside the run's state."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,11 @@ def first_cause(evidence: Evidence) -> Cause:
             f"Its ranks ended without a word: they were killed, by {KILLERS}, or with their node."
         )
         return Cause(sentence, "See lockgate logs RUN.", "the ranks' logs")
-    return found or Cause(
-        "Nothing is on record about its end.", "See lockgate logs RUN.", "the run's folder"
-    )
+    if found is None:
+        known = f" but this: {evidence.detail}" if evidence.detail else ""
+        sentence = f"Nothing is on record about its end{known}."
+        return Cause(sentence, "See lockgate logs RUN.", "the run's folder")
+    return found
 
 
 def _of_slurm(evidence: Evidence) -> Cause | None:
@@ -135,7 +139,7 @@ def _of_signal(evidence: Evidence) -> Cause | None:
 
 def _killed(evidence: Evidence, rank: int, node: str, name: str, source: str) -> Cause:
     where = f" on {node}" if node else ""
-    by = f" ({KILLERS})" if name == "SIGKILL" else ""
+    by = f" (sent by {KILLERS})" if name == "SIGKILL" else ""
     advice = (
         "See dmesg or the administrator for the node; if it was memory: more cluster.mem_gb."
         if name == "SIGKILL"

@@ -52,7 +52,9 @@ def ending(record: RunRecord, state: RunState, fault: Fault) -> tuple[Ending, tu
     evidence = Evidence(
         failure=failure.error if failure and failure.attempt >= attempt else None,
         rank_logs=tuple(
-            _rank_log(rank, path) for number, rank, path in streams if number == attempt
+            _rank_log(rank, path)
+            for number, rank, path in streams
+            if number == attempt and rank < RANKS
         ),
         launcher=_launcher(run),
         ends=ends,
@@ -60,6 +62,7 @@ def ending(record: RunRecord, state: RunState, fault: Fault) -> tuple[Ending, tu
         exit_code=_exit_code(run.exit_code(attempt)),
         rank0_node=record.status.node if record.status else "",
         limits=_limits(run),
+        detail=state.detail,
     )
     first = next((path for number, rank, path in streams if (number, rank) == (attempt, 0)), None)
     start = attempt_start(_part(first, end=False)) if first else AttemptStart(None, ())

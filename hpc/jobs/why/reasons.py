@@ -54,6 +54,7 @@ def _rows() -> tuple[Reason, ...]:
         ("Dependency", "It waits for another job to end first.", "Wait for that job."),
         ("Licenses", "All licenses that it asks for are in use.", "Wait for one."),
         ("Reservation", "Its reservation has not begun.", "Wait for it: scontrol show reservation"),
+        ("Configuring", "Its nodes are chosen, and are being made ready.", WAIT),
         ("Cleaning", "Its last attempt is still being cleaned up on its nodes.", WAIT),
         ("Prolog", "The cluster's prolog for it is still running.", WAIT),
         ("PowerNotAvail", "There is not enough electric power for it now.", WAIT),

@@ -71,9 +71,12 @@ def queue_wait(
     job: QueuedJob | None, jobs: Sequence[QueuedJob], state: RunState, now: datetime
 ) -> Waiting:
     """The wait as the queue alone shows it; from `state` where the job is not in `jobs`."""
+    # Saved, and asked to go on: until Slurm has requeued it, it has the reason of its end.
+    ending = "Cleaning" if state.source == "status.json" else ""
     if job is None:
-        return Waiting(slurm_reason(state.detail), "", state.submitted)
-    reason = slurm_reason(job.reason)
+        return Waiting(slurm_reason(ending or state.detail), "", state.submitted)
+    made_ready = "Configuring" if job.state == "CONFIGURING" else ""
+    reason = slurm_reason(ending or made_ready or job.reason)
     # Slurm plans no start for a job that may not begin yet, such as a requeued one.
     expected = job.start_s or job.eligible_s
     expected = expected if expected > now.timestamp() and not reason.never else 0

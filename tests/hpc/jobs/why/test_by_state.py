@@ -24,6 +24,7 @@ from hpc.jobs.run.files import (
 from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm import jobs
 from hpc.jobs.why import ended, wait
+from hpc.train.manifest import seal_checkpoint
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 from tests.hpc.jobs.why.test_capacity import NODE
 from tests.hpc.jobs.why.test_cause import GLOO, SRUN
@@ -35,15 +36,27 @@ CLUSTER = {
     "signal_delay_s": 90, "max_requeues": 8, "exclude": None, "slurm_conf": None,
     "scratch": "/tmp", "pass_environment": [], "additional_parameters": {},
 }  # fmt: skip
-NOW = datetime.now(UTC)
 USER = Path(__file__).owner()
-JOB = {
-    "job_id": 14, "name": NAME, "user_name": USER, "job_state": "PENDING",
-    "state_reason": "Resources", "state_description": "", "partition": "gpu", "priority": 5,
-    "submit_time": int((NOW - timedelta(minutes=12)).timestamp()),
-    "start_time": int((NOW + timedelta(minutes=30)).timestamp()), "scheduled_nodes": "n[1-2]",
-}  # fmt: skip
-RUNNING = JOB | {"job_id": 9, "name": "long", "user_name": "bob", "job_state": "RUNNING"}
+RUNNING = {"job_id": 9, "name": "long", "user_name": "bob", "job_state": "RUNNING"}
+
+
+def in_minutes(minutes: int) -> int:
+    """A time from now, in seconds since 1970."""
+    return int((datetime.now(UTC) + timedelta(minutes=minutes)).timestamp())
+
+
+def iso_now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def job(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The run's job in squeue: submitted 12 minutes ago, expected to start in 30."""
+    record = {
+        "job_id": 14, "name": NAME, "user_name": USER, "job_state": "PENDING",
+        "state_reason": "Resources", "state_description": "", "partition": "gpu", "priority": 5,
+        "submit_time": in_minutes(-12), "start_time": in_minutes(30), "scheduled_nodes": "n[1-2]",
+    }  # fmt: skip
+    return record | (changes or {})
 
 
 class Slurm:
@@ -77,7 +90,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made = Run(tmp_path / "runs" / NAME)
     made.logs.mkdir(parents=True)
     spec_of({"steps": 500, "cluster": CLUSTER}).write(made.spec_path)
-    write_run_file(made.job, JobFile("slurm", "14", NOW.isoformat(), USER, 2))
+    write_run_file(made.job, JobFile("slurm", "14", iso_now(), USER, 2))
     return made
 
 
@@ -91,8 +104,8 @@ def why(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
 
 
 def test_a_waiting_run(run, slurm, why, capsys) -> None:
-    end = int((NOW + timedelta(minutes=30)).timestamp())
-    slurm.queue(JOB, RUNNING | {"end_time": end})
+    waits = job()
+    slurm.queue(waits, job(RUNNING | {"end_time": in_minutes(30)}))
     slurm.texts["node"] = NODE.replace("CPUAlloc=3", "CPUAlloc=13")
     slurm.texts["sacct"] = "".join(
         f"{job}|2026-11-27T08:00:00|2026-11-27T09:00:00|2026-11-27T09:0{job}:00|2|gres/gpu=2\n"
@@ -103,7 +116,7 @@ def test_a_waiting_run(run, slurm, why, capsys) -> None:
     assert (found["state"], found["unanswered"]) == ("queued", [])
     assert waiting["reason"]["word"] == "Resources"
     assert "9 (long of bob)" in waiting["blocked_by"][0]
-    assert datetime.fromisoformat(waiting["expected_start"]).timestamp() == JOB["start_time"]
+    assert datetime.fromisoformat(waiting["expected_start"]).timestamp() == waits["start_time"]
     assert waiting["expected_nodes"] == "n[1-2]"
     assert waiting["history"] == {
         "jobs": 3, "same_size": True, "median_s": 240, "longest_s": 360
@@ -113,13 +126,14 @@ def test_a_waiting_run(run, slurm, why, capsys) -> None:
     text = capsys.readouterr().out
     for words in (
         f"{NAME} queued: The nodes that it could use are busy.", "12m", "on n[1-2]",
-        "3 requests of this size", "4m (median), 6m at most", "has room now: cluster.nodes=1",
+        "3 requests of this size", "4m (median), 6m at most",
+        "with these it has room now: cluster.nodes=1",
     ):  # fmt: skip
         assert words in text
 
 
 def test_parts_that_slurm_does_not_answer_cost_themselves_alone(run, slurm, why) -> None:
-    slurm.queue(JOB)
+    slurm.queue(job())
     del slurm.texts["sacct"]
     found = why()
     assert found["waiting"]["reason"]["word"] == "Resources"
@@ -129,37 +143,65 @@ def test_parts_that_slurm_does_not_answer_cost_themselves_alone(run, slurm, why)
 
 
 def test_a_job_of_this_name_that_is_another_users_is_not_believed(run, slurm, why) -> None:
-    slurm.queue(JOB, JOB | {"job_id": 15, "user_name": "eve", "state_reason": "JobHeldUser"})
+    slurm.queue(job(), job({"job_id": 15, "user_name": "eve", "state_reason": "JobHeldUser"}))
     assert why()["waiting"]["reason"]["word"] == "Resources"
 
 
 def test_a_request_that_has_room_waits_for_its_turn(run, slurm, why) -> None:
-    slurm.queue(JOB | {"state_reason": "Priority"})
+    slurm.queue(job({"state_reason": "Priority"}))
     slurm.texts["node"] = f"{NODE}\n{NODE.replace('NodeName=n1', 'NodeName=n2')}"
     assert why()["waiting"]["fits_now"] is True
 
 
 def test_a_held_run_is_given_the_command_to_type(run, slurm, why) -> None:
-    slurm.queue(JOB | {"state_reason": "JobHeldUser"})
+    slurm.queue(job({"state_reason": "JobHeldUser"}))
     reason = why()["waiting"]["reason"]
     assert (reason["advice"], reason["never"]) == ("Let it go on: scontrol release 14", True)
 
 
 def test_a_requeued_run_goes_on_from_its_checkpoint(run, slurm, why) -> None:
-    begin = int((NOW + timedelta(minutes=2)).timestamp())
-    slurm.queue(JOB | {"state_reason": "BeginTime", "start_time": 0, "eligible_time": begin})
-    write_run_file(run.status, StatusFile("requeued", 1, ended=NOW.isoformat()))
+    begin = in_minutes(2)
+    slurm.queue(job({"state_reason": "BeginTime", "start_time": 0, "eligible_time": begin}))
+    write_run_file(run.status, StatusFile("requeued", 1, ended=iso_now()))
     found = why()
     assert found["state"] == "requeued"
     assert found["sentence"].startswith("Attempt 2 begins when it starts.")
     assert datetime.fromisoformat(found["waiting"]["expected_start"]).timestamp() == begin
 
 
+def test_a_run_between_two_attempts(run, slurm, why) -> None:
+    slurm.queue(job({"job_state": "FAILED", "state_reason": "NonZeroExitCode"}))
+    write_run_file(run.status, StatusFile("requeued", 1, ended=iso_now()))
+    assert why()["waiting"]["reason"]["word"] == "Cleaning"
+    slurm.queue(job({"job_state": "CONFIGURING", "state_reason": "None"}))
+    assert why()["waiting"]["reason"]["word"] == "Configuring"
+
+
+def checkpoint(run: Run, step: int) -> Path:
+    """A checkpoint that verifies, of two ranks."""
+    folder = run.folder / "checkpoints" / f"{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text("weights")
+    seal_checkpoint(folder, step, 2, "digest")
+    return folder
+
+
+def test_what_has_room_for_a_checkpoint_keeps_its_ranks(run, slurm, why) -> None:
+    slurm.queue(job())
+    slurm.texts["node"] = NODE.replace("CPUAlloc=3", "CPUAlloc=13")
+    write_run_file(run.status, StatusFile("requeued", 1, ended=iso_now()))
+    assert why()["waiting"]["smaller"] == ["cluster.nodes=1"]
+    checkpoint(run, 400)
+    found = why()
+    assert found["sentence"].startswith("Attempt 2 goes on after step 400 when it starts.")
+    assert found["waiting"]["smaller"] == []
+
+
 def killed_rank(run: Run) -> None:
     """A run whose rank 1 was killed: rank 0 lost it, and srun ended the job."""
     write_run_file(run.status, StatusFile("running", 1, node="n1", job_id="14"))
     error = RankFailure("RuntimeError", GLOO, 0)
-    write_run_file(run.failure, FailureFile(1, NOW.isoformat(), error))
+    write_run_file(run.failure, FailureFile(1, iso_now(), error))
     run.metrics.write_text('{"step": 440, "loss": 0.25}\n')
     (run.folder / "checkpoints" / "00000400").mkdir(parents=True)
     (run.logs / "1-0.log").write_text(
@@ -195,6 +237,16 @@ def test_a_killed_rank(run, slurm, why, capsys) -> None:
         assert words in text
 
 
+def test_the_newest_checkpoint_that_verifies_is_gone_on_from(run, slurm, why) -> None:
+    killed_rank(run)
+    checkpoint(run, 300)
+    (checkpoint(run, 420) / "model.safetensors").write_text("WEIGHTS")
+    progress = why()["ending"]["progress"]
+    assert (progress["checkpoint_step"], progress["lost_steps"]) == (300, 140)
+    assert [one["step"] for one in progress["passed_over"]] == [420, 400]
+    assert "sha256 differs" in progress["passed_over"][0]["fault"]
+
+
 def test_without_srun_and_sacct_the_silent_rank_is_named(run, slurm, why) -> None:
     killed_rank(run)
     del slurm.texts["sacct"]
@@ -207,7 +259,7 @@ def test_a_failed_node_that_only_slurm_saw(run, slurm, why) -> None:
     write_run_file(run.status, StatusFile("running", 1, node="n1"))
     row = f"14|{USER}|NODE_FAIL|1:0|{NAME}\n"
     slurm.texts |= {"sacct": row}
-    slurm.queue(JOB | {"job_state": "NODE_FAIL", "state_reason": "NodeDown"})
+    slurm.queue(job({"job_state": "NODE_FAIL", "state_reason": "NodeDown"}))
     assert why()["sentence"] == "A node of the job failed."
 
 
@@ -227,7 +279,7 @@ def test_sacct_rows_of_another_job_with_this_id_are_not_believed(run, slurm, why
 )
 def test_one_sentence(state, sentence, run, slurm, why) -> None:
     run.metrics.write_text('{"step": 440, "loss": 0.25}\n')
-    slurm.queue(JOB | {"job_state": "RUNNING" if state == "running" else "CANCELLED"})
+    slurm.queue(job({"job_state": "RUNNING" if state == "running" else "CANCELLED"}))
     status = StatusFile("running", 1, node="n1")
     write_run_file(run.status, replace(status, state="finished") if state == "finished" else status)
     if state == "cancelled":
@@ -249,7 +301,7 @@ def test_a_run_of_this_machine(run, why) -> None:
     run.spec_path.unlink()
     spec_of({"steps": 500, "cluster": CLUSTER | {"kind": "local"}}).write(run.spec_path)
     killed_rank(run)
-    gone = JobFile("local", "4194304", NOW.isoformat(), USER, 2, process_started=1)
+    gone = JobFile("local", "4194304", iso_now(), USER, 2, process_started=1)
     write_run_file(run.job, gone)
     found = why()
     assert found["sentence"].startswith("Rank 1 ended without a word")

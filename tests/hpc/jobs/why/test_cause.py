@@ -161,6 +161,13 @@ CASES = {
         ),
         1, "n2", "Rank 1 on n2 failed: FloatingPointError",
     ),
+    "an own error, and then an abort": Case(
+        Evidence(
+            failure(OWN[0], 1), (LOST_0, RankLog(1, OWN[0], 8.0)),
+            LauncherLog((replace(KILLED, signal="SIGABRT"),)),
+        ),
+        1, "n2", "Rank 1 on n2 failed: FloatingPointError",
+    ),
     "a failed node": Case(
         Evidence(GONE_0, (LOST_0, SILENT), LauncherLog(failed_node="n2"), slurm_state="NODE_FAIL"),
         None, "n2", "Node n2 failed.",
@@ -191,7 +198,8 @@ CASES = {
     "the processes are gone": Case(
         Evidence(rank_logs=(SILENT,)), None, "", "ended without a word"
     ),
-    "nothing": Case(Evidence(), None, "", "Nothing is on record"),
+    "nothing": Case(Evidence(), None, "", "Nothing is on record about its end."),
+    "little": Case(Evidence(detail="it never finished"), None, "", "but this: it never finished."),
 }  # fmt: skip
 
 
