@@ -74,7 +74,8 @@ def compose(primary: str, overrides: Sequence[str] = ()) -> DictConfig:
     try:
         with initialize_config_dir(config_dir=str(TREE), version_base="1.3", job_name=primary):
             return hydra_compose(config_name=primary, overrides=[*site, *texts])
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # ValueError: Hydra's for a group without an option, as in cluster=null.
         raise ConfigError(_explain(primary, texts, error)) from error
     except yaml.YAMLError as error:
         raise ConfigError(" ".join(str(error).split())) from error
@@ -150,6 +151,8 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
         key = override.key_or_group
         if key in groups():
             choice, choices = override.value(), options(key)
+            if choice is None:
+                return f"{key}: choose one of {', '.join(choices)}, as in {key}={choices[0]}"
             if isinstance(choice, str) and choice not in choices:
                 return f"{key}={choice}: there is no such {key}. {nearest(choice, choices)}"
         elif key not in valid and not override.is_add():
@@ -170,7 +173,7 @@ def _keys_of(primary: str, overrides: list[str]) -> list[str]:
         try:
             with initialize_config_dir(config_dir=str(TREE), version_base="1.3"):
                 return list(_flatten(hydra_compose(config_name=primary, overrides=attempt)))
-        except (HydraException, OmegaConfBaseException):
+        except (HydraException, OmegaConfBaseException, ValueError):
             continue
     return []
 

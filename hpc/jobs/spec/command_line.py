@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf import ConfigError, compose, options
 from conf.names import nearest
+from conf.tree import groups
 from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 
@@ -36,6 +37,8 @@ def train_words(spec: JobSpec) -> list[str]:
     if spec.task not in known:
         raise ConfigError(f"no task here is called {spec.task}. {nearest(spec.task, known)}")
     words, target = [f"task={spec.task}"], flat_settings(wanted)
+    if odd := sorted(set(target) & set(groups())):  # as a word it would choose an option
+        raise ConfigError(f"its {odd[0]} is no mapping")
     have = _settings(words, wanted)
     for group in CHOSEN:
         of_group = {key: one for key, one in target.items() if key.startswith(f"{group}.")}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conf import compose, options
 from hpc.cli.main import main
 from hpc.jobs.run.folder import Run
+from hpc.jobs.spec.job_spec import Environment, Source
 from hpc.jobs.spec.resolve import resolve
+from serving.artifact.lineage import DatasetRef
 from tests.hpc.cli.test_verbs import finished
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 
@@ -106,6 +109,22 @@ def test_a_broken_file_is_named_and_hides_no_other(file, text, site, capsys, mon
     out = shown(capsys, "compare", ONE, other.name)
     assert "0.9" in out
     assert ("BROKEN" in out) == (file in ("spec.yaml", "metrics.jsonl"))
+
+
+def test_a_spec_with_anything_in_it_is_shown(site, capsys):
+    run, other = finished(site, ONE), trained(site, OTHER, 0.9)
+    run.spec_path.unlink()
+    odd: Any = 7
+    spec_of(
+        {"cluster": [1], "optim": "x\x1b[31m", "model": None, "steps": 10**400},
+        source=Source(odd, odd, odd), project=Source(odd, None, odd), task="gone",
+        dataset=DatasetRef(odd, odd, odd), environment=Environment(odd, odd),
+    ).write(run.spec_path)  # fmt: skip
+    out = shown(capsys, "show", ONE)
+    assert "repeat it: no command does: no task here is called gone." in out
+    assert "\x1b" not in out + shown(capsys, "compare", ONE, other.name)
+    assert json.loads(shown(capsys, "show", ONE, "--json"))["command"] is None
+    assert json.loads(shown(capsys, "compare", ONE, other.name, "--json"))["runs"][0]["digests"]
 
 
 def test_compare_has_what_differs_and_the_metrics(site, capsys):

@@ -84,6 +84,7 @@ def test_cancel_of_what_is_over_changes_nothing(site, capsys):
     [
         ("optim.lrr=1", r"optim.lrr: there is no such key in train. Nearest: optim.lr"),
         ("cluster=bax", "cluster=bax: there is no such cluster. Nearest: box"),
+        ("cluster=null", "cluster: choose one of box, "),
         ("seed", "override 'seed' does not parse"),
         ("seed=1,2", "seed=1,2 names several values; a sweep wants -m"),
         ("cluster.partition=a,b", "a text with a comma wants quotes: 'cluster.partition=\"a,b\"'"),

@@ -63,6 +63,17 @@ def test_a_config_that_todays_tree_cannot_give_has_no_command():
         train_words(spec_of({"steps": 3}, task="gone"))
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"cluster": None}, {"a b": 1}, {"+seed": 1}, {"seed=3 steps": 4}, {"": 1}, {"site": 7}],
+    ids=str,
+)
+def test_a_config_that_nobody_could_type_has_no_command(odd):
+    config = dict(spec_from([TASK]).content()["config"])
+    with pytest.raises(ConfigError):
+        train_words(spec_of(config | odd, task=TASK.removeprefix("task=")))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
