@@ -47,8 +47,11 @@ def fab(box, store: Path, *arguments: str):
 
 
 def served(box) -> list:
+    """What clients get; a model whose first deploy failed has rows, and no version in them."""
     status = json.loads(box.command("as", "deploy", "fab", "status", "--json").stdout)
-    return [(r["host"], r["model"], r["serving"], r["edge"]) for r in status["rows"]]
+    return [
+        (r["host"], r["model"], r["serving"], r["edge"]) for r in status["rows"] if r["serving"]
+    ]
 
 
 def traces(box) -> list[Path]:
