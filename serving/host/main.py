@@ -26,6 +26,9 @@ from serving.host.start import prepare_start, start_triton
 from serving.host.watch import watch
 
 ANSWER = "lockgate-answer"
+_NICE = 5
+"""Of a command, beside Triton's 0: what it copies and verifies yields to clients' requests, a third
+of a busy processor is left to it."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     # A command runs to its end, also when its connection does not: half a load is nobody's state.
     # sshd ends it neither by a signal nor by the closed pipe, and no other sshd shall.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.nice(_NICE)
     answer = f"{ANSWER} {nonce}\n{json.dumps(_answer(home.root, command))}"
     with suppress(BrokenPipeError):  # nobody is there to read it; the facts have what was done
         print(answer, flush=True)

@@ -69,12 +69,13 @@ def test_its_request_log_is_counted_there(fleet: BareFleet) -> None:
     url = f"http://{fleet.edge_address}:{fleet.site.ports.release_exporter}/metrics"
 
     def counted() -> float:
+        """Of every model: one that the edge's map has only just got counts as `other` at first."""
         with urllib.request.urlopen(url, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return sum(
             float(line.rsplit(" ", 1)[1])
             for line in lines
-            if line.startswith("lockgate_requests_total{") and 'model="toy"' in line
+            if line.startswith("lockgate_requests_total{")
         )
 
     before = counted()
