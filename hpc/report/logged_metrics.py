@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.jobs.regular_file import open_regular_file
-from hpc.jobs.run.curve import VALIDATION
+from hpc.jobs.run.curve import LINE_BYTES, VALIDATION
 
-LONGEST_LINE_BYTES = 1 << 16
 MOST_BYTES = 256 << 20
 MOST_NAMES = 60
 """Curves of one run; later names are left out."""
@@ -111,7 +110,7 @@ def _is_number(value: object) -> bool:
 def _objects(path: Path) -> Iterator[dict[str, object]]:
     try:
         with open_regular_file(path) as file:
-            while file.tell() < MOST_BYTES and (line := file.readline(LONGEST_LINE_BYTES)):
+            while file.tell() < MOST_BYTES and (line := file.readline(LINE_BYTES)):
                 try:
                     content = json.loads(line.decode(errors="replace"))
                 except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ def _subtitle(runs: Sequence[ReportedRun], written: float) -> str:
 
 
 def _troubles(runs: Sequence[ReportedRun]) -> Iterator[str]:
-    """What a run's state has to add. Of one run, it stands in the title unless it finished."""
+    """The addition of a run's state. Of one run, it stands in the title unless it finished."""
     told = [
         run for run in runs if run.state.detail and (len(runs) > 1 or run.state.state == FINISHED)
     ]

@@ -78,7 +78,7 @@ def read_curve(path: Path) -> RunCurve:
 
 
 class _Points:
-    """What was read of a curve so far."""
+    """The part of a curve that is read already."""
 
     def __init__(self) -> None:
         self.step = 0

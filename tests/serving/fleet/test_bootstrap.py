@@ -6,7 +6,6 @@ import grp
 import json
 import os
 import pwd
-import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +40,12 @@ from serving.fleet.bootstrap.wheelhouse import Wheelhouse, read_wheelhouse
 from serving.fleet.errors import FleetConfigError, FleetRefusal
 from serving.fleet.inventory import Host, fleet_from
 from tests.serving.fleet.bed import free_port, make_key, wait_for
+from tests.serving.fleet.machine_checks import (
+    check_hardened,
+    check_made_in_order,
+    sshd_config,
+    sshd_options_of,
+)
 
 ME = (pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name)
 TRUST = HostTrust("ssh-ed25519 AAAA deploy", "release@lockgate ssh-ed25519 AAAA\n", "private", "{}")
@@ -93,14 +98,8 @@ def test_the_first_start_of_triton_is_no_restart() -> None:
 
 def test_every_parent_and_every_file_of_a_unit_is_made_before_it() -> None:
     """The order of the facts is the order in which a bare host gets them."""
-    seen = {"/", "/srv", "/etc/ssh/sshd_config.d", "/etc/systemd/system", "/etc/systemd"}
-    for fact in facts():
-        path = getattr(fact, "path", "")
-        if path:
-            assert str(Path(path).parent) in seen, path
-            seen.add(path)
-        for read in getattr(fact, "files", ()) if isinstance(fact, HostUnit) else ():
-            assert read in seen, (fact, read)
+    there = {"/", "/srv", "/etc/ssh/sshd_config.d", "/etc/systemd/system", "/etc/systemd"}
+    check_made_in_order(facts(), there)
 
 
 def test_what_a_deployment_may_not_write_is_roots() -> None:
@@ -116,14 +115,7 @@ def test_what_a_deployment_may_not_write_is_roots() -> None:
 def test_every_service_is_hardened(tmp_path: Path) -> None:
     for name, text in units.unit_texts(layout()).items():
         if name.endswith(".service"):
-            path = tmp_path / name.replace("@", "")
-            path.write_text(text)
-            shown = subprocess.run(
-                ["systemd-analyze", "security", "--offline=true", str(path)],
-                capture_output=True, text=True,
-            )  # fmt: skip
-            found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown.stdout)
-            assert found and float(found[1]) <= 3.0, shown.stdout + shown.stderr
+            check_hardened(tmp_path / name.replace("@", ""), text)
 
 
 def test_triton_gets_the_devices_that_are_named_and_no_other() -> None:
@@ -138,17 +130,10 @@ def test_a_root_that_a_unit_cannot_carry_is_refused() -> None:
 
 
 def test_sshd_takes_the_options_for_its_two_accounts_only(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    make_key(key)
-    config = tmp_path / "sshd_config"
-    config.write_text(f"HostKey {key}\n{sshd_options(layout())}")
+    config = sshd_config(tmp_path, sshd_options(layout()))
 
     def options(user: str) -> dict[str, str]:
-        shown = subprocess.run(
-            ["/usr/sbin/sshd", "-T", "-f", str(config), "-C", f"user={user},host=h,addr=10.0.0.1"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        return dict(line.split(" ", 1) for line in shown.splitlines() if " " in line)
+        return sshd_options_of(config, user)
 
     assert options("lg-verify")["permitopen"] == "127.0.0.11:18000"
     assert options("lg-verify")["allowtcpforwarding"] == "local"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +21,18 @@ from serving.fleet.bootstrap.facts import (
     HostFile,
     HostFirstFile,
     HostFolder,
-    HostUnit,
     fact_values,
 )
 from serving.fleet.bootstrap.layout import BootstrapSettings
 from serving.fleet.cli.bootstrap import machine, setup
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.haproxy.server_states import FIRST_FILES
+from tests.serving.fleet.machine_checks import (
+    check_hardened,
+    check_made_in_order,
+    sshd_config,
+    sshd_options_of,
+)
 from tests.serving.fleet.test_bootstrap import ME
 
 EDGES_S = (0.1, 0.3, 1.0)
@@ -59,14 +62,7 @@ def facts(*overrides: str) -> list[HostFact]:
 def test_every_parent_and_every_file_of_a_unit_is_made_before_it() -> None:
     """The order of the facts is the order in which a bare machine gets them."""
     system = ("/", "/etc", "/srv", "/etc/ssh/sshd_config.d", "/etc/systemd/system", "/etc/systemd")
-    seen = {*system, "/usr/sbin/haproxy"}
-    for fact in facts():
-        path = getattr(fact, "path", "")
-        if path:
-            assert str(Path(path).parent) in seen, path
-            seen.add(path)
-        for read in getattr(fact, "files", ()) if isinstance(fact, HostUnit) else ():
-            assert read in seen, (fact, read)
+    check_made_in_order(facts(), {*system, "/usr/sbin/haproxy"})
 
 
 def test_what_a_rollout_may_not_write_is_roots() -> None:
@@ -106,14 +102,7 @@ def test_a_changed_lua_file_reloads_haproxy_and_restarts_nothing() -> None:
 @pytest.mark.parametrize("overrides", [(), ("site.edges.us-east.http_port=80",)])
 def test_every_service_is_hardened(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     for name, text in edge_unit_texts(layout(*overrides)).items():
-        path = tmp_path / name
-        path.write_text(text)
-        shown = subprocess.run(
-            ["systemd-analyze", "security", "--offline=true", str(path)],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown.stdout)
-        assert found and float(found[1]) <= 3.0, shown.stdout + shown.stderr
+        check_hardened(tmp_path / name, text)
 
 
 def test_the_request_log_is_read_by_the_edges_account_where_haproxy_alone_writes() -> None:
@@ -136,21 +125,11 @@ def test_haproxy_may_bind_a_low_port_only_where_it_has_one() -> None:
 
 
 def test_sshd_gives_the_edges_account_one_command_and_no_forward(tmp_path: Path) -> None:
-    key, config = tmp_path / "key", tmp_path / "sshd_config"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    config.write_text(f"HostKey {key}\n{edge_sshd_options(layout())}")
-
-    def options(user: str) -> dict[str, str]:
-        shown = subprocess.run(
-            ["/usr/sbin/sshd", "-T", "-f", str(config), "-C", f"user={user},host=h,addr=10.0.0.1"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        return dict(line.split(" ", 1) for line in shown.splitlines() if " " in line)
-
-    own = options("lockgate-edge")
+    config = sshd_config(tmp_path, edge_sshd_options(layout()))
+    own = sshd_options_of(config, "lockgate-edge")
     assert own["authorizedkeysfile"] == "/etc/lockgate-edge/authorized_keys"
     assert (own["allowtcpforwarding"], own["permitopen"], own["permittty"]) == ("no", "none", "no")
-    assert options("anna")["permittty"] == "yes"
+    assert sshd_options_of(config, "anna")["permittty"] == "yes"
 
 
 @pytest.mark.parametrize(
