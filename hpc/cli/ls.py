@@ -60,7 +60,7 @@ def _table(states: list[RunState]) -> None:
             f"{state.step}/{state.steps}",
             age(state.submitted, now),
             "" if state.loss is None else f"{state.loss:.4g}",
-            state.detail,
+            "; ".join(part for part in (state.detail, _goes_on(state)) if part),
         )
         # As text: rich would take a name such as [red] for a colour.
         row = [Text(printable(" ".join(cell.split("\n")))) for cell in cells]
@@ -68,6 +68,18 @@ def _table(states: list[RunState]) -> None:
         table.add_row(*row)
     # A pipe has no width; whole lines are what grep and people want there.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _goes_on(state: RunState) -> str:
+    """`goes on at 11:27:47` of a requeued run, `starts at ...` of a new one; empty without a time.
+
+    In local time, with the date where it is another day's.
+    """
+    if state.goes_on is None:
+        return ""
+    time = datetime.fromisoformat(state.goes_on).astimezone()
+    day = "" if time.date() == datetime.now().astimezone().date() else f"{time:%F} "
+    return f"{'goes on' if state.attempt else 'starts'} at {day}{time:%T}"
 
 
 def age(submitted: str | None, now: datetime) -> str:

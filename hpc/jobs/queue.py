@@ -71,6 +71,7 @@ def _run_state(record: RunRecord, standing: Standing) -> RunState:
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
+        goes_on=standing.goes_on,
     )
 
 

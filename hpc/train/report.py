@@ -83,6 +83,13 @@ class RunReport:
         self._line({"step": step, **line}, f"validation after step {step}  {words}")
         self._restart_clock()
 
+    def has_evaluation(self, step: int) -> bool:
+        """True where metrics.jsonl has the metrics of an evaluation after step `step`."""
+        return any(
+            line.get("step") == step and any(name.startswith("validation_") for name in line)
+            for line in metrics_log.read_metrics(self.path)
+        )
+
     def log_checkpoint(self, step: int, folder: Path) -> None:
         """Log that the checkpoint of step `step` is on the disk."""
         self.shown.mark_checkpoint()

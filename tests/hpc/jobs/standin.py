@@ -19,7 +19,7 @@ from pathlib import Path
 WORD = "as submitted"
 
 
-def train(spec, run_dir: Path, stop) -> str:
+def train(spec, run_dir: Path, stop, watch) -> str:
     rank = int(os.environ["RANK"])
     seen = {"word": WORD, "greeting": spec.config.task.greeting, "environment": dict(os.environ)}
     if "module" in spec.config.task:
