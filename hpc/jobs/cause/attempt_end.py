@@ -133,11 +133,11 @@ def _record(
 
 
 def _max_requeues(run: Run) -> int:
-    """`cluster.max_requeues` of the run; 0 where its spec is not as it was frozen."""
+    """`cluster.max_requeues` of the run; 1 for a changed spec, which the next attempt refuses."""
     try:
         return cluster_config(run.spec.config).max_requeues
     except (SpecChanged, ConfigError):
-        return 0
+        return 1
 
 
 if __name__ == "__main__":

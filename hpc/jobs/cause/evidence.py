@@ -57,7 +57,9 @@ FATAL = re.compile(r"^Fatal Python error: (Segmentation fault|Aborted|Bus error|
 TIMEOUT = re.compile(r"^Timeout(?:: | \()", re.MULTILINE)
 """The heading of the stacks of a hang, of `hpc.jobs.rank.watchdog` or of faulthandler's timer."""
 ATTEMPT = re.compile(r"^lockgate: attempt \d{1,6} starts$")
-"""The batch script's own line before srun, see `hpc.jobs.slurm.sbatch`."""
+"""The line before the ranks of an attempt, of the batch script or the local launcher."""
+GONE = re.compile(r"^lockgate: rank (\d{1,6}) is gone without a word$")
+"""The local launcher's line on a rank that ended before it ended the others."""
 STACK = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\n((?:  File .*\n?)+)", re.MULTILINE)
 """The stack of one thread as faulthandler writes it, the newest call first."""
 CALL = re.compile(r'^  File "(?P<file>.{1,500})", line (?P<line>\d+) in (?P<name>.{1,200})$', re.M)
@@ -102,6 +104,8 @@ class LauncherLog:
     cancelled: str = ""
     """Slurm's reason for a kill, as in TIME LIMIT; `yes` without one."""
     out_of_memory: bool = False
+    gone: tuple[int, ...] = ()
+    """Ranks that the local launcher saw end without a word."""
 
 
 def last_error(tail: str) -> str:
@@ -142,9 +146,11 @@ def hung_in(tail: str) -> str:
 def parse_launcher(text: str) -> LauncherLog:
     """srun's and slurmstepd's lines of the last attempt in `text`, to which each one appends."""
     ends: list[SrunEnd] = []
+    gone: list[int] = []
     failed_node, cancelled, out_of_memory, killing = "", "", False, False
     for line in text.split("\n"):
         if ATTEMPT.match(line):
+            gone = []
             ends, failed_node, cancelled, out_of_memory, killing = [], "", "", False, False
         elif kill := KILLED_JOB.match(line):
             if "REQUEUE" in (kill[2] or ""):  # the end of an attempt before
@@ -159,9 +165,11 @@ def parse_launcher(text: str) -> LauncherLog:
             out_of_memory = True
         elif line.startswith("srun:") and "Terminating StepId" in line:
             killing = True
+        elif silent := GONE.match(line):
+            gone.append(int(silent[1]))
         elif task := SRUN_TASK.match(line):
             ends.append(_srun_end(task, killing))
-    return LauncherLog(tuple(ends), failed_node, cancelled, out_of_memory)
+    return LauncherLog(tuple(ends), failed_node, cancelled, out_of_memory, tuple(gone))
 
 
 def _srun_end(task: re.Match[str], killing: bool) -> SrunEnd:

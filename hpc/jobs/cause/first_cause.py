@@ -217,8 +217,9 @@ def _error(evidence: Evidence, rank: int | None, text: str, source: str) -> Caus
 
 def _of_silence(evidence: Evidence) -> Cause | None:
     """Ranks that ended without a word, where all that is on record are lost connections."""
-    silent = silent_ranks(evidence.rank_logs)
-    if not silent or not _only_lost(evidence):
+    gone = list(evidence.launcher.gone)
+    silent = gone or silent_ranks(evidence.rank_logs)
+    if not silent or not (_only_lost(evidence) or gone):
         return None
     end = _first_end(evidence.launcher)
     if end and not end.after_kill and end.exit_code and set(end.ranks) & set(silent):

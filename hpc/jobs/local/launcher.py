@@ -29,7 +29,7 @@ from hpc.jobs.spec.config import ClusterConfig, cluster_config
 from hpc.jobs.spec.job_spec import read_spec
 
 POLL_S = 0.5
-GRACE_S = 20.0  # from the first failed rank to the end of the others
+GRACE_S = 5.0  # from the first failed rank to the end of the others
 
 
 def main(argv: list[str]) -> int:
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     attempt, code = 1, REQUEUE
     while code == REQUEUE:
         os.environ[LOCAL_ATTEMPT] = str(attempt)
+        print(f"lockgate: attempt {attempt} starts", flush=True)
         job = executor(cluster, run).submit(entry.run, spec_path, digest)
         ranks = Ranks(run, attempt, int(job.job_id))
         wait(job.done, ranks.failed, ranks.end)
@@ -91,7 +92,10 @@ class Ranks:
         running = set(rank_processes(self._controller))
         gone = self._seen - running
         self._seen |= running
-        return any(not self._ended_orderly(rank) for rank in gone)
+        silent = sorted(rank for rank in gone if not self._ended_orderly(rank))
+        for rank in silent:
+            print(f"lockgate: rank {rank} is gone without a word", flush=True)
+        return bool(silent)
 
     def end(self) -> None:
         """Kill the ranks that are left; the controller then ends by itself."""

@@ -120,7 +120,7 @@ class FailureFile:
 
 @dataclass(frozen=True)
 class AttemptEndFile:
-    """log/<attempt>.end.json, written when an attempt is over: its first cause, and what follows."""
+    """log/<attempt>.end.json, written when an attempt is over: its cause, and what follows."""
 
     attempt: int
     outcome: Literal["finished", "requeued", "stopped", "failed"]

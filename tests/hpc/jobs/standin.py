@@ -31,11 +31,14 @@ def train(spec, run_dir: Path, stop, watch) -> str:
         raise FloatingPointError("loss is nan at step 3")
     saved = run_dir / "checkpoints"
     resumed = saved.exists()
+    first = len(list((run_dir / "log").glob(f"*-{rank}.log"))) == 1
     for step in range(1, spec.config.steps + 1):
         if rank == 0:
             with (run_dir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "loss": 1 / step}) + "\\n")
         while (behaviour == "wait" and not resumed) or behaviour == "hang" or (
+            behaviour == "first" and first
+        ) or (
             behaviour == "fail"  # the ranks that did not fail wait for the one that did
         ):
             if stop() and behaviour != "fail":
@@ -83,7 +86,7 @@ task:
   _target_: hpc.tasks.standin.StandIn
   name: standin
   dataset: toy
-  behaviour: finish  # finish, fail, wait (finishes after it was stopped once) or hang
+  behaviour: finish  # finish, fail, wait (finishes after a stop), hang or first (hangs once)
   greeting: hello
   api_token: null
 steps: 5
