@@ -7,7 +7,7 @@ Those errors are consequences, and are the answer only where nothing else is on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hpc.jobs.cause.evidence import (
     EXIT_CODES,
@@ -92,6 +92,15 @@ def first_cause(evidence: Evidence) -> Cause:
         sentence = f"Nothing is on record about its end{known}."
         return Cause(OTHER, sentence, "See lockgate logs RUN.", "the run's folder")
     return found
+
+
+def cause_before_stop(evidence: Evidence) -> Cause | None:
+    """The first cause of an attempt whose rank 0 ended in order; None for none.
+
+    srun ends the other ranks of a dead one by SIGTERM, and so rank 0 may have saved and stopped.
+    """
+    launcher = replace(evidence, rank_logs=(), ends=(), failure=None)
+    return _of_slurm(launcher) or _of_signal(launcher)
 
 
 def _of_slurm(evidence: Evidence) -> Cause | None:
