@@ -64,6 +64,15 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "a list": (lambda: kernels.rms_norm([1.0], t(1)), "x is list, not a tensor"),
     "a number": (lambda: kernels.rms_norm(torch.tensor(1.0), t(1)), "x is one number"),
     "a short weight": (lambda: kernels.rms_norm(t(3, 8), t(5)), r"weight is \[5\].* not \[8\]"),
+    "an offset of nothing": (
+        lambda: kernels.rms_norm(t(3, 8), None, offset=1.0), "offset=1.0 is added to a weight"
+    ),
+    "an offset that is no number": (
+        lambda: kernels.add_rms_norm(t(3, 8), t(3, 8), t(8), offset="1"), "offset='1' must be"
+    ),
+    "a norm in whole numbers": (
+        lambda: kernels.rms_norm(t(3, 8), t(8), dtype=torch.int32), "dtype=torch.int32 is not"
+    ),
     "no epsilon": (lambda: kernels.rms_norm(t(3, 8), t(8), None), "eps=None must be a number"),
     "a negative epsilon": (
         lambda: kernels.add_rms_norm(t(3, 8), t(3, 8), t(8), -1e-6), "of at least 0"

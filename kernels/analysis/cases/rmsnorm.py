@@ -24,13 +24,13 @@ SIZES = (128, 512, *HIDDEN)
 
 def _forward(m, n, dtype, device):
     x, w = random_tensor(dtype, device, m, n), random_tensor(dtype, device, n)
-    return rmsnorm.forward(x, w, EPS)
+    return rmsnorm.forward(x, w, EPS, 0.0, dtype)
 
 
 def _backward(m, n, dtype, device):
     x, dy, w = (random_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
     rstd = random_tensor(torch.float32, device, m)
-    return rmsnorm.backward(dy, x, w, rstd, None)
+    return rmsnorm.backward(dy, x, w, rstd, None, 0.0)
 
 
 def _liger_forward(m, n, dtype, device):

@@ -37,8 +37,8 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
             (4096, 0.3, 7),
         ):
             x, w = meta(rows, 2048), meta(2048)
-            rmsnorm.forward(x, w, 1e-6)
-            rmsnorm.backward(x, x, w, meta(rows, dtype=losses), None)
+            rmsnorm.forward(x, w, 1e-6, 0.0, x.dtype)
+            rmsnorm.backward(x, x, w, meta(rows, dtype=losses), None, 0.0)
             options = (None, ignored, smoothing, smoothing / 7, None)
             logits, targets = meta(rows, 50257), meta(rows, dtype=torch.int64)
             stat = meta(rows, dtype=losses)

@@ -5,6 +5,7 @@ Drawn are the type, the layout, the options and the inputs that require gradient
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
@@ -29,6 +30,12 @@ OPTION_EPS = 1e-8
 TYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
 
+def values(*shape: int) -> Tensor:
+    """Normal numbers, none near 0: there the terms of a norm's gradient are much larger than it."""
+    x = torch.randn(shape)
+    return x + x.sign() / 2
+
+
 class Draw:
     """Small arguments of an operator, from one seed."""
 
@@ -40,16 +47,25 @@ class Draw:
     def call(self, name: str) -> Call:
         n = self.pick([1, 5, 8, 17])
         m = self.pick([1, 3])
-        if name == "rms_norm":
-            return Call(kernels.rms_norm, rms_norm_ref, ((m, n), (n,)))
-        if name == "add_rms_norm":
-            return Call(kernels.add_rms_norm, add_rms_norm_ref, ((m, n), (m, n), (n,)))
+        if name in ("rms_norm", "add_rms_norm"):
+            return self.norm(name, m, n)
         if name in ("swiglu", "geglu"):
             pair = {"swiglu": (kernels.swiglu, swiglu_ref), "geglu": (kernels.geglu, geglu_ref)}
             return Call(*pair[name], ((m, n), (m, n)))
         if name == "rope":
             return self.rotation(m, 2 * self.pick([1, 3, 4]))
         return self.loss(name, m, n)
+
+    def norm(self, name: str, m: int, n: int) -> Call:
+        weights = self.pick([(), ((n,),)])
+        options = {"offset": self.pick([0.0, 1.0]) if weights else 0.0}
+        pair = {
+            "rms_norm": (kernels.rms_norm, rms_norm_ref),
+            "add_rms_norm": (kernels.add_rms_norm, add_rms_norm_ref),
+        }
+        ours, spec = (partial(function, **options) for function in pair[name])
+        branches = ((m, n),) * (2 if name == "add_rms_norm" else 1)
+        return Call(ours, spec, (*branches, *weights))
 
     def rotation(self, tokens: int, d: int) -> Call:
         weights = self.pick([(), ((d,), (d,))])
@@ -86,12 +102,12 @@ class Draw:
         """Contiguous, or a slice of what is larger, or of one row for all, or turned."""
         layout = self.pick(["contiguous", "sliced", "expanded", "transposed"])
         if layout == "sliced":
-            return torch.randn(*shape[:-1], shape[-1] + 3).to(self.dtype)[..., 1 : shape[-1] + 1]
+            return values(*shape[:-1], shape[-1] + 3).to(self.dtype)[..., 1 : shape[-1] + 1]
         if layout == "expanded":
-            return torch.randn(1, *shape[1:]).to(self.dtype).expand(shape)
+            return values(1, *shape[1:]).to(self.dtype).expand(shape)
         if layout == "transposed" and len(shape) > 1:
-            return torch.randn(*shape[:-2], shape[-1], shape[-2]).to(self.dtype).mT
-        return torch.randn(shape).to(self.dtype)
+            return values(*shape[:-2], shape[-1], shape[-2]).to(self.dtype).mT
+        return values(*shape).to(self.dtype)
 
     def wanted(self, count: int) -> list[bool]:
         """The inputs that require gradients: at least one."""

@@ -109,10 +109,16 @@ def tall(row):
 
 def test_two_billion_normed_elements(last):
     x, r, w = bf16(1, N), bf16(1, N), bf16(N)
-    for a, b in zip(rmsnorm.forward(tall(x), w, 1e-6), rmsnorm.forward(x, w, 1e-6), strict=True):
+    for a, b in zip(
+        rmsnorm.forward(tall(x), w, 1e-6, 0.0, x.dtype),
+        rmsnorm.forward(x, w, 1e-6, 0.0, x.dtype),
+        strict=True,
+    ):
         assert torch.equal(a[-1:], b)
     for a, b in zip(
-        addnorm.forward(tall(x), tall(r), w, 1e-6), addnorm.forward(x, r, w, 1e-6), strict=True
+        addnorm.forward(tall(x), tall(r), w, 1e-6, 0.0, x.dtype),
+        addnorm.forward(x, r, w, 1e-6, 0.0, x.dtype),
+        strict=True,
     ):
         assert torch.equal(a[-1:], b)
     assert last.programs == {"rms_norm_fwd_kernel": 2, "add_rms_norm_fwd_kernel": 2}
@@ -126,8 +132,8 @@ def test_two_billion_gradients_of_a_norm(along, reads, last):
     x, dy, dstream, w = bf16(1, N), bf16(1, N), bf16(1, N), bf16(N)
     rstd = torch.full((M,), 0.75)
     with trial_configs({"rms_norm_bwd": few, "add_rms_norm_bwd": few}):
-        near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None)
-        far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None)
+        near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None, 0.0)
+        far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None, 0.0)
     assert torch.equal(far[-1:], near)
 
 

@@ -29,12 +29,27 @@ def samples():
     stat = t(3, grad=False)
     plain = t(3, 33, grad=False)
     return {
-        "rms_norm": (rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6)),
+        "rms_norm": (rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6, 0.0, torch.float32)),
+        "rms_norm of 1 + weight": (
+            rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6, 1.0, torch.float64)
+        ),
+        "rms_norm without weight": (
+            rmsnorm.rms_norm_op, (t(3, 8), None, 1e-6, 0.0, torch.float32)
+        ),
         "rms_norm_backward": (
             rmsnorm.rms_norm_backward_op,
-            (t(3, 8, grad=False), t(3, 8, grad=False), t(8, grad=False), stat, None),
+            (t(3, 8, grad=False), t(3, 8, grad=False), t(8, grad=False), stat, None, 0.0),
         ),
-        "add_rms_norm": (addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), t(8), 1e-6)),
+        "add_rms_norm": (
+            addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), t(8), 1e-6, 0.0, torch.float32)
+        ),
+        "add_rms_norm of a wide stream": (
+            addnorm.add_rms_norm_op,
+            (t(3, 8), t(3, 8).detach().double().requires_grad_(), t(8), 1e-6, 1.0, torch.float32),
+        ),
+        "add_rms_norm without weight": (
+            addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), None, 1e-6, 0.0, torch.float32)
+        ),
         "rope": (rotary.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
         "rope with QK-norm": (rotary.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
         "rope_norm_backward": (
