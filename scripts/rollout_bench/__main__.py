@@ -2,7 +2,7 @@
 
     scripts/bench rollout [--part transfer] [--hosts 1,2,4,8] [--mib 300] [--json]
     scripts/bench rollout --part load --model NAME [--rate 150] [--requests 100000]
-                          [--cores 0.3]
+                          [--cores 0.4]
 
 Hosts of the part transfer are network namespaces with a real sshd each; the part load asks the
 running site. Nothing leaves this machine. It ends by itself and leaves nothing behind but
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=150.0, help="a second, by each protocol")
     parser.add_argument("--requests", type=int, default=100_000, help="in all, at least")
     parser.add_argument(
-        "--cores", type=float, default=0.3,
-        help="of each serving host and of the control host in the part load; 0 shares all",
+        "--cores", type=float, default=0.4,
+        help="of each serving host in the part load; 0 lets them share all",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the goals as JSON, no table")
     given = parser.parse_args(argv)

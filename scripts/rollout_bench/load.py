@@ -65,8 +65,8 @@ def measure_load(
     model: str, rate: float, requests: int, cores: float, show: Callable[[str], None]
 ) -> LoadFigures:
     """Send `rate` requests a second by each protocol until all phases are over and `requests` are
-    sent. Each serving host and the control host have `cores` of this machine, or share all of it
-    where that is 0. Raises BenchError where the site is not up, or a command of fab fails."""
+    sent. Each serving host has `cores` of this machine, or all share it where that is 0.
+    Raises BenchError where the site is not up, or a command of fab fails."""
     try:
         seconds = min(LIMIT_S, MAX_REQUESTS / rate)
         plans = [
@@ -78,7 +78,7 @@ def measure_load(
     with processor_shares(site, cores) if cores else nullcontext() as shares:
         running = [start(plan) for plan in plans]
         try:
-            fab = partial(_fab, shares.join(CONTROL) if shares else None)
+            fab = partial(_fab, shares.join(CONTROL) if shares else ())
             phases, production = _phases(running, model, list(site.hosts), fab, show)
             deadline = time.monotonic() + LIMIT_S
             while sum(map(Running.sent, running)) < requests and time.monotonic() < deadline:
@@ -127,11 +127,10 @@ def _most_answered(running: Sequence[Running]) -> str:
     return counts.most_common(1)[0][0]
 
 
-def _fab(join: Callable[[], None] | None, *words: str) -> None:
+def _fab(join: Sequence[str], *words: str) -> None:
     done = subprocess.run(
-        [str(REPO / "scripts/site"), "as", "deploy", "fab", *words], cwd=REPO,
+        [*join, str(REPO / "scripts/site"), "as", "deploy", "fab", *words], cwd=REPO,
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_COMMAND_S,
-        preexec_fn=join,
     )  # fmt: skip
     if done.returncode != 0:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()

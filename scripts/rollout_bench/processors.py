@@ -1,16 +1,17 @@
 """A share of the processors for each machine that the box plays on this one.
 
 Serving hosts and the control host are machines of their own: one that starts its Triton takes no
-cycles from its neighbours. On the box all of them share this machine's cores. Here each gets a
-control group with a quota, as CFS counts it (https://docs.kernel.org/scheduler/sched-bwc.html);
-edges and clients keep the rest. Needs root and the cpu controller of cgroup v1.
+cycles from its neighbours. On the box all of them share this machine's cores. Here each host gets a
+control group with a quota, as CFS counts it (https://docs.kernel.org/scheduler/sched-bwc.html), and
+the control host one that yields to all others; edges and clients keep the rest. Needs root and the
+cpu controller of cgroup v1.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ CONTROLLER = Path("/sys/fs/cgroup/cpu")
 CONTROL = "control"
 """Name of the control host's group, beside those of the serving hosts."""
 _PERIOD_US = 10_000
+_YIELDS = 32
+"""Weight of the control host; that of a group by itself is 1024."""
 _EMPTY_S = 5.0
 
 
@@ -32,15 +35,18 @@ class Shares:
 
     groups: Mapping[str, Path]
 
-    def join(self, machine: str) -> Callable[[], None]:
-        """Function with which a child process that is about to run joins a machine's group."""
+    def join(self, machine: str) -> tuple[str, ...]:
+        """Words before a command line that runs it in a machine's group.
+
+        A shell joins, and not this process between fork and exec: it has threads of gRPC.
+        """
         procs = self.groups[machine] / "cgroup.procs"
-        return lambda: _move(os.getpid(), procs)
+        return ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(procs))
 
 
 @contextmanager
 def processor_shares(site: Site, cores: float) -> Iterator[Shares]:
-    """Give each serving host and the control host `cores` of this machine until the block ends.
+    """Give each serving host `cores` of this machine until the block ends.
 
     Raises BenchError where no such group can be made, or a host does not run.
     """
@@ -50,8 +56,10 @@ def processor_shares(site: Site, cores: float) -> Iterator[Shares]:
         try:
             for group in groups.values():
                 group.mkdir(parents=True)
-                (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
-                (group / "cpu.cfs_quota_us").write_text(str(round(cores * _PERIOD_US)))
+            for host in site.hosts:
+                (groups[host] / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+                (groups[host] / "cpu.cfs_quota_us").write_text(str(round(cores * _PERIOD_US)))
+            (groups[CONTROL] / "cpu.shares").write_text(str(_YIELDS))
         except OSError as error:
             raise BenchError(
                 f"no share of the processors for each host: {error}. It needs root and cgroup v1; "

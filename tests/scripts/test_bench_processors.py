@@ -60,7 +60,7 @@ def test_each_machine_has_its_quota_until_the_end(site, daemons):
                 (group / "cpu.cfs_period_us").read_text()
             )
         inside = subprocess.run(
-            ["cat", "/proc/self/cgroup"], preexec_fn=shares.join(CONTROL),
+            [*shares.join(CONTROL), "cat", "/proc/self/cgroup"],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         assert f"/{CONTROL}\n" in inside
