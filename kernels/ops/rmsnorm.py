@@ -347,7 +347,8 @@ def _(dy, x, weight, rstd, dstream, offset):
     return dx, torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
-differentiable_once(rms_norm_backward_op, "rms_norm, add_rms_norm")
+# rope too: its QK-norm is this one where only a part of a head turns
+differentiable_once(rms_norm_backward_op, "rms_norm, add_rms_norm, rope")
 
 
 def _setup_context(ctx, inputs, output):

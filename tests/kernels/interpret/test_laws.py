@@ -36,6 +36,10 @@ def values(*shape: int) -> Tensor:
     return x + x.sign() / 2
 
 
+def rotated(cos: Tensor, sin: Tensor, positions: Tensor | None, q: Tensor, k: Tensor, *weights):
+    return kernels.rope(q, k, cos, sin, *weights, positions=positions)
+
+
 class Draw:
     """Small arguments of an operator, from one seed."""
 
@@ -69,13 +73,18 @@ class Draw:
 
     def rotation(self, tokens: int, d: int) -> Call:
         weights = self.pick([(), ((d,), (d,))])
-        cos, sin = torch.rand(2, tokens, d // 2)
+        half, longer = self.pick([d // 2, 1]), self.pick([0, 3])
+        rows = tokens + longer
+        cos, sin = torch.rand(2, rows, half)
+        of_each, later = torch.randint(0, rows, (2, tokens)), torch.arange(longer, rows)[None]
+        positions = self.pick([None, of_each, later])
 
         def spec(q, k, *w):
-            return rope_ref(q, k, cos.to(q.dtype), sin.to(q.dtype), *w)
+            return rope_ref(q, k, cos.to(q.dtype), sin.to(q.dtype), *w, positions=positions)
 
         heads = (2, tokens, self.pick([1, 3]), d), (2, tokens, 1, d)
-        return Call(lambda q, k, *w: kernels.rope(q, k, cos, sin, *w), spec, (*heads, *weights))
+        ours = partial(rotated, cos, sin, positions)
+        return Call(ours, spec, (*heads, *weights))
 
     def loss(self, name: str, m: int, v: int) -> Call:
         targets = torch.randint(0, v, (m,))

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import (
 )
 
 import kernels
-from kernels.ops import addnorm, gated, rmsnorm, rotary
+from kernels.ops import addnorm, gated, rmsnorm, rotation
 from kernels.ops.loss import crossentropy, linear_fused, linear_losses
 
 LOSS = (-100, 0.1, 1e-3, 5.0)
@@ -50,10 +50,10 @@ def samples():
         "add_rms_norm without weight": (
             addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), None, 1e-6, 0.0, torch.float32)
         ),
-        "rope": (rotary.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
-        "rope with QK-norm": (rotary.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
+        "rope": (rotation.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
+        "rope with QK-norm": (rotation.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
         "rope_norm_backward": (
-            rotary.rope_norm_backward_op,
+            rotation.rope_norm_backward_op,
             (q.detach(), k.detach(), q.detach(), k.detach(), cos, sin, t(16, grad=False),
              t(16, grad=False), 1e-6),
         ),
