@@ -73,6 +73,10 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "a norm in whole numbers": (
         lambda: kernels.rms_norm(t(3, 8), t(8), dtype=torch.int32), "dtype=torch.int32 is not"
     ),
+    "a short bias": (
+        lambda: kernels.linear_cross_entropy(t(5, 4), t(8, 4), long(5), bias=t(7)),
+        r"bias is \[7\] .* not \[8\]",
+    ),
     "no epsilon": (lambda: kernels.rms_norm(t(3, 8), t(8), None), "eps=None must be a number"),
     "a negative epsilon": (
         lambda: kernels.add_rms_norm(t(3, 8), t(3, 8), t(8), -1e-6), "of at least 0"

@@ -94,8 +94,8 @@ def test_peak_memory_at_the_largest_vocabularies(v):
     m, n, e = 8192, 4096, 2
     hidden, weight, targets = meta(m, n), meta(v, n), meta(m, dtype=torch.int64)
     with FakeDriver("sm_90") as gpu, torch.no_grad(), Peak([hidden, weight, targets]) as memory:
-        loss, dh, dw, magnified = fused_loss(
-            hidden, weight, targets, None, Criterion(), True, True, True, True
+        loss, dh, dw, _, magnified = fused_loss(
+            hidden, weight, None, targets, None, Criterion(), True, (True, True, False), True
         )
         forward = memory.peak
         factor = loss / magnified

@@ -95,6 +95,16 @@ WHOLE = {
     "linear_cross_entropy": (
         lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, **FEW), (2, 3), (7, 3)
     ),
+    "linear_cross_entropy with a bias": (
+        lambda h, w, b: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, bias=b, **FEW),
+        (2, 3), (7, 3), (7,),
+    ),
+    "linear losses with a bias": (
+        lambda h, w, b: kernels.linear_cross_entropy(
+            h, w, SMALL_TARGETS, bias=b, reduction="none", **FEW
+        ),
+        (2, 3), (7, 3), (7,),
+    ),
     "linear losses": (
         lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, reduction="none", **FEW),
         (2, 3), (7, 3),

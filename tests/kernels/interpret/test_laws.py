@@ -101,10 +101,11 @@ class Draw:
                 lambda x: cross_entropy_ref(x, targets, **options),
                 ((m, v),),
             )
+        bias = self.pick([(), ((v,),)])
         return Call(
-            lambda h, w: kernels.linear_cross_entropy(h, w, targets, **options),
-            lambda h, w: linear_cross_entropy_ref(h, w, targets, **options),
-            ((m, 4), (v, 4)),
+            lambda h, w, b=None: kernels.linear_cross_entropy(h, w, targets, bias=b, **options),
+            lambda h, w, b=None: linear_cross_entropy_ref(h, w, targets, bias=b, **options),
+            ((m, 4), (v, 4), *bias),
         )
 
     def tensor(self, shape: tuple[int, ...]) -> Tensor:
@@ -159,9 +160,10 @@ def batched(function: Callable, inputs: list[Tensor]) -> list[Tensor]:
 
 def batched_gradients(function: Callable, inputs: list[Tensor]) -> list[Tensor]:
     leaves = [x for x in inputs if x.requires_grad]
-    outs = [out for out in as_tuple(function(*inputs)) if out.requires_grad]
+    found = as_tuple(function(*inputs))
+    outs = [out for out in found if out.requires_grad]
     douts = [torch.stack([torch.ones_like(out), out.detach() / 2]) for out in outs]
-    return list(torch.autograd.grad(outs, leaves, douts, is_grads_batched=True))
+    return [*found, *torch.autograd.grad(outs, leaves, douts, is_grads_batched=True)]
 
 
 def compiled(function: Callable, inputs: list[Tensor]) -> list[Tensor]:

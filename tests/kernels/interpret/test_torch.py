@@ -66,14 +66,19 @@ def samples():
         ),
         "linear_cross_entropy": (
             linear_fused.linear_cross_entropy_op,
-            (t(3, 8), t(33, 8), targets, None, *LOSS, True, True, True, True),
+            (t(3, 8), t(33, 8), None, targets, None, *LOSS, True, True, True, False, True),
+        ),
+        "linear_cross_entropy with a bias": (
+            linear_fused.linear_cross_entropy_op,
+            (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True, True, True, True, True),
         ),
         "linear_losses": (
-            linear_losses.linear_losses_op, (t(3, 8), t(33, 8), targets, None, *LOSS, True)
+            linear_losses.linear_losses_op, (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True)
         ),
         "linear_losses_backward": (
             linear_losses.linear_losses_backward_op,
-            (stat, t(3, 8, grad=False), t(33, 8, grad=False), targets, stat, None, *LOSS),
+            (stat, *(t(*shape, grad=False) for shape in ((3, 8), (33, 8), (33,))), targets, stat,
+             None, *LOSS),
         ),
     }  # fmt: skip
 
