@@ -90,6 +90,7 @@ def plan_deployment(
         selection.only,
         production(journal, shipment.model),
         journal.warm(shipment.model),
+        journal.instances(shipment.model),
     )
 
 
