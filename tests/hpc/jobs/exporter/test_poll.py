@@ -65,7 +65,7 @@ def test_jobs_and_nodes_are_counted_with_zeros_for_the_common_states(tmp_path):
     assert seen.jobs["cpu", "other"] == 1
     assert sum(seen.jobs.values()) == 5
     assert {state: count for state, count in seen.nodes.items() if count} == {
-        "allocated": 1, "down": 1, "idle": 1, "other": 1,
+        "allocated": 1, "down": 1, "powered_down": 1, "other": 1,
     }  # fmt: skip
 
 
