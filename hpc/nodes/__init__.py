@@ -1,4 +1,4 @@
-"""The nodes of a job: what each has to offer before training starts, and which fail again and again.
+"""The nodes of a job: whether each is fit before training starts, and which fail again and again.
 
-Above the training loop, whose network the checks use; called by the main of a rank.
+Imports conf, hpc.jobs, and of training the network of a job's ranks; called by the main of a rank.
 """

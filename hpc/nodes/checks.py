@@ -13,12 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.artifact.durable import sync_path
+
 SCRATCH_FREE_BYTES = 1 << 30
 """Triton's compile cache and a checkpoint of a small model."""
 SHM_FREE_BYTES = 32 << 20
 """What a loader with worker processes passes through /dev/shm; a container is given 64 MB."""
 CLOCK_LIMIT_S = 5.0
 """Difference to the clock of the shared storage from which time stamps of ranks mislead."""
+TOGETHER = "all-reduce"
+"""The check of all nodes together: its failure is of none of them alone."""
 WRITTEN_BYTES = 4 << 20
 PRODUCT_SIDE = 512
 PRODUCTS = 5
@@ -32,7 +36,7 @@ class NodeCheck:
     found: str
     """The value in words, with its unit."""
     fault: str = ""
-    """What is wrong, in words; empty for nothing."""
+    """The fault in words; empty for none."""
 
 
 def check_devices(asked: int, environment: Mapping[str, str]) -> NodeCheck:
@@ -63,7 +67,9 @@ def check_folder(name: str, folder: Path, free_bytes: int) -> NodeCheck:
         return NodeCheck(name, str(folder), f"{folder} cannot be written: {error.strerror}")
     found = f"{_size(free)} free"
     if free < free_bytes:
-        return NodeCheck(name, found, f"{folder} has {_size(free)} left, less than {_size(free_bytes)}")
+        return NodeCheck(
+            name, found, f"{folder} has {_size(free)} left, less than {_size(free_bytes)}"
+        )
     return NodeCheck(name, found)
 
 
@@ -74,9 +80,9 @@ def check_shared_storage(folder: Path) -> tuple[NodeCheck, NodeCheck]:
             began = time.monotonic()
             file.write(os.urandom(WRITTEN_BYTES))
             file.flush()
-            os.fsync(file.fileno())
+            sync_path(Path(file.name))
             seconds = time.monotonic() - began
-            skew_s = time.time() - os.stat(file.name).st_mtime - seconds
+            skew_s = time.time() - os.fstat(file.fileno()).st_mtime - seconds
     except OSError as error:
         fault = f"the run's folder {folder} cannot be written: {error.strerror}"
         return NodeCheck("shared storage", str(folder), fault), NodeCheck("clock", "not compared")
@@ -92,12 +98,13 @@ def check_clock(skew_s: float) -> NodeCheck:
     return NodeCheck("clock", found)
 
 
-def check_product() -> tuple[NodeCheck, float]:
+def check_product(local_rank: int) -> tuple[NodeCheck, float]:
     """The best of a few matrix products on this rank's device, in words and in GFLOP/s."""
     import torch
 
     on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else "cpu"
+    # One GPU that is visible is device 0 whatever the rank.
+    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if on_gpu else "cpu"
     side = 8 * PRODUCT_SIDE if on_gpu else PRODUCT_SIDE
     kind = torch.bfloat16 if on_gpu else torch.float32
     try:

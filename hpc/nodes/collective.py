@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from hpc.jobs.rank.rendezvous import PORTS
-from hpc.nodes.checks import NodeCheck
+from hpc.nodes.checks import TOGETHER, NodeCheck
 from hpc.train.job_network import bind_gloo, open_store
 
 REDUCED_BYTES = 4 << 20
@@ -47,7 +47,7 @@ def check_collective(speed: float, timeout_s: float) -> tuple[NodeCheck, NodeChe
     bandwidth = 2 * (size - 1) / size * REDUCED_BYTES / min(seconds) / 1e6
     fault = "" if right else "an all-reduce of ones gave a wrong sum"
     found = f"{bandwidth:.0f} MB/s" if size > 1 else "one rank"
-    return NodeCheck("all-reduce", found, fault), compare_speeds(speed, speeds.tolist())
+    return NodeCheck(TOGETHER, found, fault), compare_speeds(speed, speeds.tolist())
 
 
 def compare_speeds(own: float, of_all: list[float]) -> NodeCheck:

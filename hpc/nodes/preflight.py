@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.errors import ConfigError
@@ -22,17 +22,30 @@ from hpc.jobs.spec.config import ClusterConfig
 from hpc.nodes.checks import (
     SCRATCH_FREE_BYTES,
     SHM_FREE_BYTES,
+    TOGETHER,
     NodeCheck,
     check_devices,
     check_folder,
     check_product,
     check_shared_storage,
 )
-from hpc.nodes.report import NodeReport, node_name, reports_folder, write_report
+from hpc.nodes.report import NodeReport, node_name, write_report
 from serving.artifact.durable import replace_file
 
 log = logging.getLogger(__name__)
 SHM = Path("/dev/shm")
+Step = Callable[[], list[NodeCheck]]
+
+
+@dataclass(frozen=True)
+class NodeNeeds:
+    """The things that training needs of each node, and the time to look at them."""
+
+    gpus: int
+    scratch: Path
+    shared: Path
+    """A folder of the shared storage."""
+    limit_s: float
 
 
 def preflight(run: Run, cluster: ClusterConfig, rank: Rank) -> str:
@@ -43,80 +56,89 @@ def preflight(run: Run, cluster: ClusterConfig, rank: Rank) -> str:
     """
     if not cluster.preflight_s:
         return ""
-    began = time.monotonic()
-    checks: list[NodeCheck] = []
-    name = node_name()
-    overdue = _Overdue(cluster.preflight_s)
-    for step in _steps(run.folder, cluster, rank):
-        late = overdue.run(step, checks)
-        if late or any(check.fault for check in checks):
-            break
-    seconds = round(time.monotonic() - began, 3)
-    report = NodeReport(name, rank.attempt, rank.rank, seconds, checks)
+    needs = NodeNeeds(
+        cluster.gpus_per_node, Path(cluster.scratch), run.folder, cluster.preflight_s
+    )  # fmt: skip
+    report = check_node(needs, rank)
     if rank.local_rank == 0 or report.faults:
         _write(run, report)
-    if rank.rank == 0 and not report.faults:
-        log.info("node %s: %s", name, ", ".join(f"{c.name} {c.found}" for c in checks))
     if report.faults:
         log.error("lockgate: %s", report.sentence)
-        _exclude(run, cluster, name)
+        if any(check.fault for check in report.checks if check.name != TOGETHER):
+            _exclude(run, cluster, report.node)
+    elif rank.rank == 0:
+        log.info("node %s is fit: %s", report.node, report.values)
     return report.sentence
 
 
-def node_checks(folder: Path, cluster: ClusterConfig) -> Iterator[Callable[[], list[NodeCheck]]]:
-    """The checks of a node alone; the shared storage is that of `folder`."""
-    yield lambda: [check_devices(cluster.gpus_per_node, os.environ)]
-    yield lambda: [check_folder("scratch", Path(cluster.scratch), SCRATCH_FREE_BYTES)]
-    yield lambda: [check_folder("shared memory", SHM, SHM_FREE_BYTES)]
-    yield lambda: list(check_shared_storage(folder))
+def check_node(needs: NodeNeeds, rank: Rank) -> NodeReport:
+    """The checks of this rank's node, up to the first fault; called on every rank of a job.
+
+    The ranks' variables (RANK, WORLD_SIZE, ...) are in the environment.
+    """
+    began = time.monotonic()
+    checks: list[NodeCheck] = []
+    for step in _steps(needs, rank):
+        left_s = max(began + needs.limit_s - time.monotonic(), 0.1)
+        found = _within(left_s, step)
+        if found is None:
+            after = f"after {checks[-1].name}" if checks else "in the first check"
+            fault = f"its checks took longer than {needs.limit_s:g} s ({after})"
+            found = [NodeCheck("time", f"above {needs.limit_s:g} s", fault)]
+        checks += found
+        if any(check.fault for check in found):
+            break
+    seconds = round(time.monotonic() - began, 3)
+    return NodeReport(node_name(), rank.attempt, rank.rank, seconds, checks)
 
 
-def _steps(
-    folder: Path, cluster: ClusterConfig, rank: Rank
-) -> Iterator[Callable[[], list[NodeCheck]]]:
-    """The checks in order, the quick ones of the node alone first."""
+def _steps(needs: NodeNeeds, rank: Rank) -> Iterator[Step]:
+    """The checks in order: those of the node alone on its first rank, then those on every rank."""
     if rank.local_rank == 0:
-        yield from node_checks(folder, cluster)
+        yield lambda: [check_devices(needs.gpus, os.environ)]
+        yield lambda: [check_folder("scratch", needs.scratch, SCRATCH_FREE_BYTES)]
+        yield lambda: [check_folder("shared memory", SHM, SHM_FREE_BYTES)]
+        yield lambda: list(check_shared_storage(needs.shared))
     speed = 0.0
 
     def product() -> list[NodeCheck]:
         nonlocal speed
-        check, speed = check_product()
+        check, speed = check_product(rank.local_rank)
         return [check]
 
-    def collective() -> list[NodeCheck]:
+    def together() -> list[NodeCheck]:
         from hpc.nodes.collective import check_collective  # torch.distributed: in the job only
 
         try:
-            return list(check_collective(speed, cluster.preflight_s))
-        except (RuntimeError, OSError) as error:  # a rank is gone: the node that it is on has it
-            log.error("the ranks did not meet: %s", str(error).splitlines()[0])
-            return [NodeCheck("all-reduce", "the ranks did not meet")]
+            return list(check_collective(speed, needs.limit_s))
+        except (RuntimeError, OSError) as error:
+            fault = f"the ranks did not meet: {str(error).splitlines()[0]}"
+            return [NodeCheck(TOGETHER, "failed", fault)]
 
     yield product
-    yield collective
+    yield together
 
 
-class _Overdue:
-    """Runs checks one after the other, until the time for all of them is over."""
+def _within(seconds: float, step: Step) -> list[NodeCheck] | None:
+    """The checks of `step`; None where it takes longer: a folder of a dead server hangs for ever.
 
-    def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
-        self.ends = time.monotonic() + limit_s
+    Raises what the step raises.
+    """
+    done: list[list[NodeCheck]] = []
+    raised: list[BaseException] = []
 
-    def run(self, step: Callable[[], list[NodeCheck]], checks: list[NodeCheck]) -> bool:
-        """Add the checks of `step`; true where it was late: a folder of a dead server hangs."""
-        done: list[NodeCheck] = []
-        worker = threading.Thread(target=lambda: done.extend(step()), daemon=True)
-        worker.start()
-        worker.join(max(self.ends - time.monotonic(), 0.1))
-        if not worker.is_alive():
-            checks.extend(done)
-            return False
-        after = f"after {checks[-1].name}" if checks else "at the first check"
-        fault = f"its checks took longer than {self.limit_s:g} s ({after})"
-        checks.append(NodeCheck("time", f"above {self.limit_s:g} s", fault))
-        return True
+    def work() -> None:
+        try:
+            done.append(step())
+        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+            raised.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(seconds)
+    if raised:
+        raise raised[0]
+    return done[0] if done else None
 
 
 def _write(run: Run, report: NodeReport) -> None:
@@ -126,20 +148,16 @@ def _write(run: Run, report: NodeReport) -> None:
         log.error("the report of node %s was not written: %s", report.node, error)
 
 
-def excluded_file(run: Run) -> Path:
-    """File with the nodes that the next attempt is to be started without, as sbatch takes them."""
-    return reports_folder(run) / "exclude"
-
-
 def _exclude(run: Run, cluster: ClusterConfig, name: str) -> None:
     """Have the job started without the node from now on, unless too few would be left."""
-    path = excluded_file(run)
+    path = run.excluded_nodes
     try:
         before = path.read_text().strip() if path.exists() else cluster.exclude or ""
         excluded = ",".join(filter(None, [before, name]))
-        check_size(replace(cluster, exclude=excluded), os.environ)
-        replace_file(path, f"{excluded}\n")
+        if cluster.kind == "slurm":
+            check_size(replace(cluster, exclude=excluded), os.environ)
+            replace_file(path, f"{excluded}\n")
     except ConfigError as error:
-        log.info("node %s may come back: %s", name, error)
+        log.info("node %s may be used again: %s", name, error)
     except OSError as error:
         log.error("node %s is not excluded: %s", name, error)

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hpc.jobs.run.files import read_run_file, write_run_file
 from hpc.jobs.run.folder import Run
@@ -34,8 +33,13 @@ class NodeReport:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with the node, in words."""
+        """The faults of the node, in words."""
         return [check.fault for check in self.checks if check.fault]
+
+    @property
+    def values(self) -> str:
+        """Every value on one line."""
+        return ", ".join(f"{check.name} {check.found}" for check in self.checks)
 
     @property
     def sentence(self) -> str:
@@ -48,20 +52,14 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0]
 
 
-def reports_folder(run: Run) -> Path:
-    """Folder of the reports of all attempts of a run."""
-    return run.folder / "nodes"
-
-
 def write_report(run: Run, report: NodeReport) -> None:
     """Leave the report in the run's folder. Raises OSError."""
-    folder = reports_folder(run)
-    folder.mkdir(exist_ok=True)
-    write_run_file(folder / f"{report.attempt}-{report.node}.json", report)
+    run.nodes.mkdir(exist_ok=True)
+    write_run_file(run.nodes / f"{report.attempt}-{report.node}.json", report)
 
 
 def read_reports(run: Run, attempt: int | None = None) -> list[NodeReport]:
     """The reports of one attempt or of all, by attempt and node; torn ones are left out."""
     pattern = "*-*.json" if attempt is None else f"{attempt}-*.json"
-    found = (read_run_file(NodeReport, path).value for path in reports_folder(run).glob(pattern))
+    found = (read_run_file(NodeReport, path).value for path in run.nodes.glob(pattern))
     return sorted((one for one in found if one), key=lambda one: (one.attempt, one.node))

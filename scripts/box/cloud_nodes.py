@@ -86,7 +86,7 @@ def programs(site: Site, names: Sequence[str]) -> list[Program]:
 
 
 def change(wanted: bool, state: str) -> Literal["start", "stop"] | None:
-    """What a node's slurmd in the supervisor's `state` needs to be as wanted; None for nothing."""
+    """The call that makes a slurmd in the supervisor's `state` as wanted; None for none."""
     if wanted and state in ("STOPPED", "EXITED", "FATAL"):
         return "start"
     if not wanted and state in ("RUNNING", "STARTING", "BACKOFF"):

@@ -274,6 +274,7 @@ def programs(site: Site) -> list[Program]:
     conf = {file.path.name: file for file in files(site)}
     shared = (conf["slurm.conf"], conf["gres.conf"], conf["cgroup.conf"])
     slurm, address = site.users.slurm, this_machine().address
+    fixed = fixed_nodes(site)
     return [
         Program(
             name="slurmdbd",
@@ -302,7 +303,9 @@ def programs(site: Site) -> list[Program]:
         *(
             Program(
                 name=f"slurmd-{node}",
-                argv=("/usr/sbin/slurmd", "-D", "-N", node),
+                # -b: as booted now. Slurm takes a cloud's node for up once its boot is newer than
+                # the wish for it, and this machine was booted before.
+                argv=("/usr/sbin/slurmd", "-D", "-N", node, *(() if node in fixed else ("-b",))),
                 env=env,
                 files=shared,
                 ports=(Port(address, site.ports.slurmd_base + k, "site.ports.slurmd_base"),),
@@ -310,7 +313,7 @@ def programs(site: Site) -> list[Program]:
                 probe=output_fault(
                     ["sinfo", "--noheader", "--format=%T|%E", f"--nodes={node}"], node_fault, env
                 ),
-                on_demand=node not in fixed_nodes(site),
+                on_demand=node not in fixed,
             )
             for k, node in enumerate(nodes(site), 1)
         ),

@@ -56,7 +56,6 @@ class ClusterConfig:
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
     preflight_s: int = 0
-    container: str | None = None
 
     def __post_init__(self) -> None:
         counts = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "max_requeues")

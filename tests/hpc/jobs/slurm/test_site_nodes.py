@@ -44,7 +44,6 @@ def test_a_preempted_run_saves_gives_way_and_comes_back(box):  # noqa: F811
     assert read_run_file(StatusFile, gives_way.status).value.attempt == 2
 
 
-@pytest.mark.full
 def test_a_cloud_node_comes_for_a_job_and_goes_after_it(box):  # noqa: F811
     until(lambda: state_of("n3") == "idle~", "n3 is off")
     run = box.train("cluster.nodes=3")
@@ -57,3 +56,14 @@ def test_a_cloud_node_comes_for_a_job_and_goes_after_it(box):  # noqa: F811
 
 def state_of(node: str) -> str:
     return slurm("sinfo", "--noheader", "--format=%T", f"--nodes={node}").split()[0]
+
+
+def test_an_unfit_node_ends_the_attempt_and_the_next_one_is_elsewhere(box):  # noqa: F811
+    unfit = ("cluster.nodes=1", "cluster.preflight_s=30", "cluster.scratch=/gone")
+    run = box.train(*unfit, "cluster.max_requeues=1")
+    followed = box.lockgate("logs", run.name, "-f")
+    assert followed.returncode == 1
+    assert "node n1 is not fit to train: /gone cannot be written" in followed.stdout
+    assert "node n2 is not fit to train: /gone cannot be written" in followed.stdout
+    assert run.excluded_nodes.read_text() == "n1,n2\n"
+    assert "node n2 is not fit to train" in why(box, run.name)
