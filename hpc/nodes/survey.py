@@ -9,10 +9,11 @@ from pathlib import Path
 
 from conf.schema import SchemaError, build
 from hpc.jobs.slurm.commands import query
-from hpc.jobs.slurm.nodes import NODE_POWER
 from hpc.nodes.checks import NodeCheck
 from hpc.nodes.report import NodeReport
 
+# Of one partition, which --all would forbid.
+STATES = ("sinfo", "--noheader", "--Node", "--format=%N|%T")
 FREE = ("idle", "mixed")
 MEMORY = "700M"
 """torch with a process group of its own, and room."""
@@ -27,7 +28,7 @@ def survey(
 
     Raises `SchedulerUnavailable` where Slurm does not answer, or the job does not start.
     """
-    states = node_states(query([*NODE_POWER, f"--partition={partition}"], variables))
+    states = node_states(query([*STATES, f"--partition={partition}"], variables))
     free = sorted(node for node, state in states.items() if state in FREE)
     others = [
         NodeReport(node, 1, 0, 0.0, [NodeCheck("state", state, unchecked(state))])
@@ -58,7 +59,7 @@ def command(nodes: Sequence[str], partition: str, shared: Path, scratch: Path) -
 
 
 def node_states(text: str) -> dict[str, str]:
-    """Node -> state with Slurm's marks, of NODE_POWER's lines."""
+    """Node -> state with Slurm's marks, of the lines of STATES."""
     rows = [line.split("|", 1) for line in text.split("\n") if "|" in line]
     return {node: state.strip() for node, state in rows}
 

@@ -44,10 +44,12 @@ def test_a_preempted_run_saves_gives_way_and_comes_back(box):  # noqa: F811
     assert read_run_file(StatusFile, gives_way.status).value.attempt == 2
 
 
+@pytest.mark.full
 def test_a_cloud_node_comes_for_a_job_and_goes_after_it(box):  # noqa: F811
     until(lambda: state_of("n3") == "idle~", "n3 is off")
     run = box.train("cluster.nodes=3")
-    until(lambda: "node n3 is being brought up" in why(box, run.name), "why names the node", 30)
+    # A slurmd is up in two seconds; Slurm takes ten more to start the job.
+    until(lambda: "Its nodes are chosen, and" in why(box, run.name), "the wait for n3", 30)
     assert box.lockgate("logs", run.name, "-f").returncode == 0
     nodes = slurm("sacct", "-X", "-n", "-P", f"--jobs={job_of(run)}", "--format=NodeList")
     assert nodes.strip() == "n[1-3]"
