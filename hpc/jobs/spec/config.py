@@ -55,11 +55,12 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    preflight_s: int = 0
 
     def __post_init__(self) -> None:
         counts = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "max_requeues")
         _at_least(self, 1, "nodes", "tasks_per_node", "cpus_per_task", "timeout_min")
-        _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues")
+        _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues", "preflight_s")
         _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
         _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
         if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:
