@@ -21,13 +21,14 @@ from hpc.optim.schedule import Rates
 from hpc.tasks.micro_batches import MicroBatches
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
-from hpc.train.checkpoint import Checkpoints
+from hpc.train.checkpoint import Checkpoints, retention
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
 from hpc.train.polling import StopHeard, polled
 from hpc.train.report import RunReport, reporting
+from hpc.train.saving import Saving, saving
 from hpc.train.watch import Unwatched, Watch
 
 # DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
@@ -51,8 +52,9 @@ def train(
     kernels.use(run.kernels)
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
-        checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
+        checkpoints = Checkpoints(run_dir / "checkpoints", retention(run), spec.digest)
         start = checkpoints.start(run, world)
+        checkpoints = replace(checkpoints, protected=frozenset({start.step}))
         run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
         config = replace(config, run=run)
         built = task.build_model(config.model, spec.dataset.folder)
@@ -65,11 +67,12 @@ def train(
         with (
             reporting(spec, task.unit, Run(run_dir), done)
             if world.leads
-            else nullcontext() as report
+            else nullcontext() as report,
+            saving(checkpoints, world, done, run.checkpoint_async) as saves,
         ):
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
-            job = Job(spec, config, model, rates, world, checkpoints, report, stop, watch)
+            job = Job(spec, config, model, rates, world, saves, report, stop, watch)
             outcome = _steps(job, done)
             if outcome == "finished":
                 outcome = _finish(job, run_dir / "candidate")
@@ -87,7 +90,7 @@ class Job:
     model: Any  # the DeepSpeed engine
     rates: Rates
     world: World
-    checkpoints: Checkpoints
+    saves: Saving
     report: RunReport | None
     stop: Callable[[], bool]
     watch: Watch
@@ -116,7 +119,7 @@ def _steps(job: Job, done: int) -> str:
     order = MicroBatches(run.micro_batch_size, world.rank, world.size, run.seed, start_step)
     batches = job.task.batches(job.dataset, "train", order)
     job.model.train()
-    saved, left_out = done, 0
+    left_out = 0
     if _owes_evaluation(job, done) and _evaluate(job, done):
         return "stopped"  # the checkpoint of this step is there
     while done < run.steps:
@@ -129,10 +132,11 @@ def _steps(job: Job, done: int) -> str:
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
         if not math.isfinite(loss) or left_out == MAX_LEFT_OUT:
+            job.saves.wait()
             what = f"the loss became {loss}" if left_out == 0 else "the gradients are no numbers"
             raise Diverged(
                 f"{what} in step {done}, at learning rate {rate:.3g}. The newest checkpoint is of "
-                f"step {saved}. Start a new run with a lower optim.lr, a longer "
+                f"step {job.saves.durable_step}. Start a new run with a lower optim.lr, a longer "
                 "optim.schedule.warmup_steps, or precision=fp32."
             )
         if report:
@@ -141,12 +145,12 @@ def _steps(job: Job, done: int) -> str:
             stopping = _evaluate(job, done)
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
             job.watch.enter("checkpoint")
-            layout = engine.layout_of(job.model, run, world)
-            folder = job.checkpoints.save(job.model, world, done, layout)
-            saved = done
+            job.saves.save(job.model, done, engine.layout_of(job.model, run, world))
             stopping = stopping or job.stopping()
-            if report:
-                report.log_checkpoint(done, folder)
+            if stopping or done == run.steps:
+                job.saves.finish()
+        if report:
+            report.log_saves(job.saves.ended())
         if stopping:
             return "stopped"
         job.watch.enter("step")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
+from hpc.train.saving import Saved
 from hpc.train.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,20 @@ class RunReport:
             for line in metrics_log.read_metrics(self.path)
         )
 
-    def log_checkpoint(self, step: int, folder: Path) -> None:
-        """Log that the checkpoint of step `step` is on the disk."""
-        self.shown.mark_checkpoint()
-        log.info("checkpoint %s written after step %d", folder.name, step)
-        self._restart_clock()
+    def log_saves(self, saves: Sequence[Saved]) -> None:
+        """Log the checkpoints that are on the disk by now, and those that could not be written."""
+        for one in saves:
+            if one.fault is None:
+                self.shown.mark_checkpoint()
+                log.info("checkpoint %s written after step %d", one.folder.name, one.step)
+            else:
+                self.shown.failed_checkpoints.inc()
+                log.warning(
+                    "checkpoint %s was not written: %s. The older ones stay, and the run goes on.",
+                    *(one.folder.name, one.fault),
+                )
+        if saves:
+            self._restart_clock()
 
     def log_candidate(self, candidate: Path) -> None:
         """Log that the candidate was written."""

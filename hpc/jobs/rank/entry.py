@@ -17,7 +17,7 @@ from typing import NoReturn
 from conf import LockgateError, find_project, repo_root
 from conf.modes import share_new_files
 from hpc.data.lineage import read_lineage
-from hpc.jobs.errors import SpecChanged
+from hpc.jobs.errors import JobError, SpecChanged
 from hpc.jobs.rank import status
 from hpc.jobs.rank.exit_codes import (
     HANG,
@@ -47,6 +47,10 @@ PACKAGES_CHANGED = (
 
 STOP_SHARE = 0.8
 """Part of cluster.signal_delay_s after which a rank that could not save ends, to come back."""
+
+
+class UnfitNode(JobError):
+    """A node failed the checks before training."""
 
 
 def run(spec_path: str, digest: str) -> NoReturn:
@@ -82,6 +86,10 @@ def _attempt(here: Run, rank: Rank, digest: str) -> int:
         if rank.rank == 0:
             status.start_attempt(here, rank)
         _set_environment(spec, rank)
+        from hpc.nodes.preflight import preflight  # a layer above, as the loop is
+
+        if fault := preflight(here, cluster_config(spec.config), rank):
+            return _unfit(here, rank, fault)
         from hpc.train.loop import (
             train,  # torch and DeepSpeed, and the layer above: in the job only
         )
@@ -149,6 +157,15 @@ def _stopped(here: Run, rank: Rank, stop: StopRequest) -> int:
         status.end_attempt(here, rank, "stopped")
         return TERMINATED
     status.end_attempt(here, rank, "requeued")
+    return REQUEUE
+
+
+def _unfit(here: Run, rank: Rank, fault: str) -> int:
+    """The exit code of an attempt whose node is not fit: it is tried again, elsewhere if it can."""
+    if rank.local:
+        status.fail_attempt(here, rank, UnfitNode(fault))
+        return TRAINING_FAILED
+    status.fail_attempt(here, rank, UnfitNode(fault), state="ending")
     return REQUEUE
 
 

@@ -32,11 +32,13 @@ def train(spec, run_dir: Path, stop, watch) -> str:
     saved = run_dir / "checkpoints"
     resumed = saved.exists()
     first = len(list((run_dir / "log").glob(f"*-{rank}.log"))) == 1
+    if behaviour == "eat" and rank == int(os.environ["WORLD_SIZE"]) - 1:
+        eaten = bytearray(600 << 20)
     for step in range(1, spec.config.steps + 1):
         if rank == 0:
             with (run_dir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "loss": 1 / step}) + "\\n")
-        while (behaviour == "wait" and not resumed) or behaviour == "hang" or (
+        while (behaviour == "wait" and not resumed) or behaviour in ("hang", "eat") or (
             behaviour == "first" and first
         ) or (
             behaviour == "fail"  # the ranks that did not fail wait for the one that did
@@ -86,7 +88,7 @@ task:
   _target_: hpc.tasks.standin.StandIn
   name: standin
   dataset: toy
-  behaviour: finish  # finish, fail, wait (finishes after a stop), hang or first (hangs once)
+  behaviour: finish  # finish, fail, wait (finishes after a stop), hang, first (once) or eat
   greeting: hello
   api_token: null
 steps: 5

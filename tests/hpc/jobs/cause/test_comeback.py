@@ -75,6 +75,10 @@ CASES = {
     "a stop that came too late": (
         Evidence(watch=RankFailure("Late", "it was told to stop", 0), exit_code=REQUEUE), "late",
     ),
+    "a node that failed its checks": (
+        Evidence(watch=RankFailure("UnfitNode", "n2: no room in /dev/shm", 1), exit_code=REQUEUE),
+        "node",
+    ),
     "an own error": (Evidence(failure(OWN[0], 1), (LOST_0, RankLog(1, OWN[0], 8.0))), "error"),
     "an own error, and a neighbour that left its code first": (
         Evidence(failure(OWN[0], 1), (LOST_0, RankLog(1, OWN[0], 8.0)), exit_code=LOST_RANK),
