@@ -79,6 +79,14 @@ def _table(states: list[RunState]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+def _print_plain(rows: list[list[str]]) -> None:
+    """Columns without a heading: a table of rich takes a second for each two thousand rows."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
 def _goes_on(state: RunState) -> str:
     """`goes on at 11:27:47` of a requeued run, `starts at ...` of a new one; empty without a time.
 
@@ -89,14 +97,6 @@ def _goes_on(state: RunState) -> str:
     time = datetime.fromisoformat(state.goes_on).astimezone()
     day = "" if time.date() == datetime.now().astimezone().date() else f"{time:%F} "
     return f"{'goes on' if state.attempt else 'starts'} at {day}{time:%T}"
-
-
-def _print_plain(rows: list[list[str]]) -> None:
-    """Columns without a heading: a table of rich takes a second for each two thousand rows."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
 
 
 def age(submitted: str | None, now: datetime) -> str:

@@ -84,13 +84,6 @@ class RunReport:
         self._line({"step": step, **line}, f"validation after step {step}  {words}")
         self._restart_clock()
 
-    def has_evaluation(self, step: int) -> bool:
-        """True where metrics.jsonl has the metrics of an evaluation after step `step`."""
-        return any(
-            line.get("step") == step and any(name.startswith("validation_") for name in line)
-            for line in metrics_log.read_metrics(self.path)
-        )
-
     def log_saves(self, saves: Sequence[Saved]) -> None:
         """Log the checkpoints that are on the disk by now, and those that could not be written."""
         for one in saves:
@@ -105,6 +98,13 @@ class RunReport:
                 )
         if saves:
             self._restart_clock()
+
+    def has_evaluation(self, step: int) -> bool:
+        """True where metrics.jsonl has the metrics of an evaluation after step `step`."""
+        return any(
+            line.get("step") == step and any(name.startswith("validation_") for name in line)
+            for line in metrics_log.read_metrics(self.path)
+        )
 
     def log_candidate(self, candidate: Path) -> None:
         """Log that the candidate was written."""

@@ -100,8 +100,8 @@ class RunConfig:
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
-    hang_timeout_s: float | None
     checkpoint_async: bool
+    hang_timeout_s: float | None
     keep_checkpoints: int
     keep_every: int
     keep_best: int

@@ -31,9 +31,9 @@ def train(spec, run_dir: Path, stop, watch) -> str:
         raise FloatingPointError("loss is nan at step 3")
     saved = run_dir / "checkpoints"
     resumed = saved.exists()
-    first = len(list((run_dir / "log").glob(f"*-{rank}.log"))) == 1
     if behaviour == "eat" and rank == int(os.environ["WORLD_SIZE"]) - 1:
         eaten = bytearray(600 << 20)
+    first = len(list((run_dir / "log").glob(f"*-{rank}.log"))) == 1
     for step in range(1, spec.config.steps + 1):
         if rank == 0:
             with (run_dir / "metrics.jsonl").open("a") as file:
@@ -88,7 +88,8 @@ task:
   _target_: hpc.tasks.standin.StandIn
   name: standin
   dataset: toy
-  behaviour: finish  # finish, fail, wait (finishes after a stop), hang, first (once) or eat
+  # finish, fail, wait (finishes after a stop), hang, eat (memory), first (hangs once)
+  behaviour: finish
   greeting: hello
   api_token: null
 steps: 5
