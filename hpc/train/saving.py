@@ -13,9 +13,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hpc.train.checkpoint import PARTS, WEIGHTS, Checkpoints, random_file
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import CheckpointError
+from hpc.train.fragments import assemble, take_fragments
 from hpc.train.state import WRITE_FAULTS, StateFiles, take_state
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ class _Content:
     staging: Path
     state: StateFiles
     random_state: str
-    weights: dict[str, Tensor]
+    weights: Callable[[World], dict[str, Tensor]]
+    """Gives rank 0 the whole weights; a collective call of the ranks in its argument."""
     began: float
 
 
@@ -120,7 +123,7 @@ class Saving:
             staging=staging,
             state=take_state(engine, staging, PARTS, later),
             random_state=randomness.random_state(),
-            weights=whole_weights(engine),
+            weights=weights_of(engine, self.world, later),
             began=began,
         )
 
@@ -142,11 +145,12 @@ class Saving:
         if self.beside is not None:
             checkpoints.prepare(staging, world)
         fault: Exception | None = None
+        weights = content.weights(world)
         try:
             content.state.write()
             (staging / random_file(world.rank)).write_text(content.random_state)
             if world.leads:
-                save_file(content.weights, staging / WEIGHTS)
+                save_file(weights, staging / WEIGHTS)
         except WRITE_FAULTS as error:
             fault = error
         if world.total([float(fault is not None)])[0] == 0 and world.leads:
@@ -176,6 +180,14 @@ def saving(
         yield made
     finally:
         made.wait()
+
+
+def weights_of(engine: Any, world: World, later: bool) -> Callable[[World], dict[str, Tensor]]:
+    """The weights as they are now, put together now or, with `later`, when they are written."""
+    if later:
+        return partial(assemble, take_fragments(engine, world))
+    weights = whole_weights(engine)
+    return lambda _: weights
 
 
 def _words(fault: Exception | None) -> str:

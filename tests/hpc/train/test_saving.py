@@ -51,10 +51,11 @@ class Engine:
 
 @pytest.fixture(autouse=True)
 def weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def of(engine: Engine) -> dict[str, Tensor]:
-        return {"weight": engine.module.weight.detach().clone()}
+    def of(engine: Engine, *_: object) -> Callable[[World], dict[str, Tensor]]:
+        weight = engine.module.weight.detach().clone()
+        return lambda _: {"weight": weight}
 
-    monkeypatch.setattr(saving, "whole_weights", of)
+    monkeypatch.setattr(saving, "weights_of", of)  # they are DeepSpeed's; see test_elastic
 
 
 def saving_in(home: Path, beside: bool, keep: int = 1) -> Saving:
