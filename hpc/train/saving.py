@@ -73,16 +73,24 @@ class Saving:
     _ended: list[Saved] = field(default_factory=list, init=False)
     _last: Saved | None = field(default=None, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+    _error: Exception | None = field(default=None, init=False)
 
     def save(self, engine: Any, step: int, layout: Layout) -> None:
-        """Save the state after `step` steps; waits for the save before, if it is not done yet."""
+        """Save the state after `step` steps; waits for the save before, if it is not done yet.
+
+        A fault of the disk is in `ended`; any other error of this save or the one before is raised.
+        """
         began = time.perf_counter()
         self.wait()
+        self._raise_error()
         staging = self.checkpoints.staging(step)
         if self.beside is None:
-            self._write(self._content(engine, step, layout, staging, began), self.world)
-            return
+            self.checkpoints.prepare(staging, self.world)
         content = self._content(engine, step, layout, staging, began)
+        if self.beside is None:
+            self._write(content, self.world)
+            self._raise_error()
+            return
         self._thread = threading.Thread(
             target=self._write, args=(content, self.beside), name="checkpoint", daemon=True
         )
@@ -98,6 +106,7 @@ class Saving:
     def finish(self) -> None:
         """Wait until the last save is durable. Raises `CheckpointError` if it is not."""
         self.wait()
+        self._raise_error()
         if self._last is not None and self._last.fault is not None:
             raise CheckpointError(
                 f"the checkpoint of step {self._last.step} could not be written to "
@@ -111,11 +120,14 @@ class Saving:
             self._thread.join()
             self._thread = None
 
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
     def _content(
         self, engine: Any, step: int, layout: Layout, staging: Path, began: float
     ) -> _Content:
-        if self.beside is None:
-            self.checkpoints.prepare(staging, self.world)
         later = self.beside is not None
         return _Content(
             step=step,
@@ -132,8 +144,9 @@ class Saving:
         target = self.checkpoints.target(content.step)
         try:
             fault = self._written(content, world)
-        except Exception as error:  # noqa: BLE001  a thread's fault belongs to its run, in words
-            fault = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  a lost rank, say; the steps raise it
+            self._error = error
+            return
         if fault is None:
             self.durable_step = content.step
         self._last = Saved(content.step, target, fault, time.perf_counter() - content.began)

@@ -118,6 +118,21 @@ def test_the_end_of_an_attempt_waits_for_what_is_being_written(tmp_path: Path) -
     assert checkpoints.newest() == 1
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_error_that_is_none_of_the_disk_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    def lost(*_: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    saves = saving_in(tmp_path, beside)
+    monkeypatch.setattr(saving, "save_file", lost)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        saves.save(Engine(), 1, LAYOUT)
+        saves.save(Engine(), 2, LAYOUT)  # beside the steps it is raised at the next save
+    assert saves.ended() == []
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
