@@ -17,6 +17,7 @@ from hpc.report.notes import ReportNotes
 from hpc.report.parallel_coordinates import parallel_svg
 from hpc.report.reported_run import ReportedRun
 from hpc.report.sentences import title_sentence, waste_notes
+from hpc.report.step_split import split_svg, step_split
 from hpc.report.style import SORT_SCRIPT, STYLE
 from hpc.report.tables import facts, lanes, runs_table, shares_bar, span_table
 from hpc.report.text import escaped, plural, utc
@@ -26,7 +27,6 @@ LIMIT_BYTES = 2_000_000
 DETAILS = ((450, 60), (150, 40), (40, 24), (12, 12))
 """Pixel columns of a curve and letters of a cell, from the page at its best to the smallest one."""
 MOST_POINTS = 60_000
-SECONDS = "_seconds"
 
 
 def report_page(runs: Sequence[ReportedRun], notes: ReportNotes, written: float) -> str:
@@ -37,21 +37,6 @@ def report_page(runs: Sequence[ReportedRun], notes: ReportNotes, written: float)
         if len(text.encode()) < LIMIT_BYTES:
             break
     return text
-
-
-def step_parts(run: ReportedRun) -> list[tuple[str, float]]:
-    """Mean seconds of each part of a step, as far as the run logs `..._seconds`; empty without."""
-    whole = _mean(run, "step" + SECONDS)
-    parts = [
-        (name.removesuffix(SECONDS), mean)
-        for name in run.metrics.curves
-        if name.endswith(SECONDS) and name != "step" + SECONDS
-        and (mean := _mean(run, name)) is not None and mean >= 0
-    ]  # fmt: skip
-    if not parts or whole is None:
-        return []
-    left = whole - sum(seconds for _, seconds in parts)
-    return [*parts, ("other", left)] if left > 0 else parts
 
 
 def _page(
@@ -73,11 +58,11 @@ def _page(
         lanes({run.name: run_spans(run.times, run.metrics.lines, run.state.steps) for run in runs}),
         *(_one_spans(runs[0]) if not several else ()),
         "</section>",
+        *(_step_split(runs[0], columns) if not several else ()),
         "<section><h2>Over the steps</h2>",
         *_curve_legend(runs, kinds),
         chart_figures(charts, columns) if charts else '<p class="soft">nothing was logged yet</p>',
         "</section>",
-        *(_step_split(runs[0]) if not several else ()),
         *_waste(runs, notes),
         *_repeats(runs, notes),
         *(_config(runs[0], letters) if not several else ()),
@@ -198,10 +183,18 @@ def _curve_legend(runs: Sequence[ReportedRun], kinds: Mapping[str, str]) -> Iter
         yield f'<p class="soft">┆ resumed after step {steps}</p>'
 
 
-def _step_split(run: ReportedRun) -> Iterator[str]:
-    parts = step_parts(run)
-    if parts:
-        yield f"<section><h2>A step, in the mean</h2>{shares_bar(parts)}</section>"
+def _step_split(run: ReportedRun, columns: int) -> Iterator[str]:
+    split = step_split(run.metrics)
+    if split is None:
+        return
+    yield "<section><h2>The parts of a step</h2>"
+    yield shares_bar(split.means)
+    if len(split.steps) > 1:
+        caption = "<figcaption><b>seconds</b> of a step, over the steps</figcaption>"
+        last = max(run.state.steps, split.steps[-1])
+        drawn = split_svg(split, last, columns, run.resumed_steps)
+        yield f'<div class="charts"><figure>{caption}{drawn}</figure></div>'
+    yield "</section>"
 
 
 def _waste(runs: Sequence[ReportedRun], notes: ReportNotes) -> Iterator[str]:
@@ -243,8 +236,3 @@ def _config(run: ReportedRun, letters: int) -> Iterator[str]:
             f"<details><summary>Every setting, {len(run.config)}</summary>"
             f'<div class="wide"><table><tbody>{rows}</tbody></table></div></details>'
         )
-
-
-def _mean(run: ReportedRun, name: str) -> float | None:
-    values = [value for _, value in run.metrics.curves.get(name, ()) if value is not None]
-    return sum(values) / len(values) if values else None

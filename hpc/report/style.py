@@ -6,7 +6,7 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1c2530; --soft: #5b6673; --page: #ffffff; --box: #f4f6f8;
   --rule: #d9dfe5; --good: #1e7d5a; --hurt: #d55e00; --open: #d9a400; --in: #10161d;
   --queued: #c3ccd5; --starting: #8fb3ea; --training: #3f9e7c; --evaluation: #f0d64a;
-  --requeued: #d55e00; --export: #cc6aa4; --mark: #d55e00;
+  --stalled: #8a5a2b; --requeued: #d55e00; --export: #cc6aa4; --mark: #d55e00;
   --c0: #3f74d1; --c1: #d55e00; --c2: #2f9e78; --c3: #b0569a; --c4: #a37b00; --c5: #1f9ac4;
   --c6: #7a5cc9; --c7: #6b7683;
   --k0: #0b5d45; --k1: #2f9e78; --k2: #7fbfd6; --k3: #b9c4d0; --k4: #d8dde3; }
@@ -68,6 +68,7 @@ i { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin
 .starting { fill: var(--starting); --c: var(--starting); }
 .training { fill: var(--training); --c: var(--training); }
 .evaluation { fill: var(--evaluation); --c: var(--evaluation); }
+.stalled { fill: var(--stalled); --c: var(--stalled); }
 .requeued { fill: var(--requeued); --c: var(--requeued); }
 .export { fill: var(--export); --c: var(--export); }
 .part0 { fill: var(--c0); --c: var(--c0); } .part1 { fill: var(--c1); --c: var(--c1); }
