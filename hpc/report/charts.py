@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from conf.page import escaped
 from hpc.jobs.run.curve import VALIDATION
 from hpc.report.drawing import ChartSeries, CurveChart, chart_svg
 from hpc.report.reported_run import ReportedRun
 from hpc.report.step_split import is_part, step_split
-from hpc.report.text import escaped, number_text, plural
+from hpc.report.text import number_text, plural
 
 MOST_CHARTS, MOST_CURVES, LEAST_CHARTS = 30, 1200, 3
 NAME_LETTERS = 60

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from conf.page import escaped
 from hpc.report.logged_metrics import Point, thinned
-from hpc.report.text import escaped, number_text
+from hpc.report.text import number_text
 
 WIDTH, HEIGHT = 520, 236
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26

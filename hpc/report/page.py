@@ -6,10 +6,9 @@ it does not contain.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from conf.page import escaped, page_document, utc
 from hpc.jobs.run.states import FAILED, FINISHED
 from hpc.report.charts import chart_figures, curve_charts, curve_count
 from hpc.report.comparison import RankingMetric, differing_parameters, ranking_metric, run_kinds
@@ -20,7 +19,7 @@ from hpc.report.sentences import title_sentence, waste_notes
 from hpc.report.step_split import split_svg, step_split
 from hpc.report.style import SORT_SCRIPT, STYLE
 from hpc.report.tables import facts, lanes, runs_table, shares_bar, span_table
-from hpc.report.text import escaped, plural, utc
+from hpc.report.text import plural
 from hpc.report.timeline import run_spans
 
 LIMIT_BYTES = 2_000_000
@@ -67,22 +66,7 @@ def _page(
         *_repeats(runs, notes),
         *(_config(runs[0], letters) if not several else ()),
     ]
-    return _document(title, "".join(parts), SORT_SCRIPT if several else "")
-
-
-def _document(title: str, body: str, script: str) -> str:
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    if script:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        policy += f"; script-src 'sha256-{digest}'"
-        body += f"<script>{script}</script>"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escaped(title, 400)}</title><style>{STYLE}</style></head>"
-        f"<body>{body}</body></html>\n"
-    )
+    return page_document(title, "".join(parts), STYLE, SORT_SCRIPT if several else "")
 
 
 def _tone(runs: Sequence[ReportedRun]) -> str:

@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from conf.page import duration
 from hpc.jobs.run.states import CANCELLED, FAILED, FINISHED, STOPPED
 from hpc.report.comparison import ranking_metric
 from hpc.report.logged_metrics import finite
 from hpc.report.reported_run import ReportedRun
 from hpc.report.step_split import step_split
 from hpc.report.tables import found_end
-from hpc.report.text import duration, number_text, plural
+from hpc.report.text import number_text, plural
 from hpc.report.timeline import run_spans
 
 MEMORY_MARGIN = 1.3

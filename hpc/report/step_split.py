@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from conf.page import escaped
 from hpc.jobs.run.curve import STALL_SECONDS, STEP_SECONDS
 from hpc.report.drawing import (
     BOTTOM,
@@ -18,7 +19,7 @@ from hpc.report.drawing import (
     requeue_marks,
 )
 from hpc.report.logged_metrics import LoggedMetrics
-from hpc.report.text import escaped, number_text
+from hpc.report.text import number_text
 
 SECONDS = "_seconds"
 OTHER = "other"

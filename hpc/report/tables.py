@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from conf.page import duration, escaped
 from hpc.report.comparison import MISSING, RankingMetric, parameter_text, parameter_value
 from hpc.report.logged_metrics import finite
 from hpc.report.reported_run import ReportedRun
-from hpc.report.text import duration, escaped, number_text
+from hpc.report.text import number_text
 from hpc.report.timeline import KINDS, WITHIN_TRAINING, TimeSpan
 
 MOST_LANES, MOST_OPEN_LANES = 60, 10
