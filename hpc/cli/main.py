@@ -14,6 +14,7 @@ VERBS = {
     "new": ("make a project: a folder for a model of one's own", "hpc.cli.new:main"),
     "data": ("prepare and publish a dataset", "hpc.data.command:main"),
     "train": ("submit a training run, or a sweep of runs", "hpc.cli.train:main"),
+    "resume": ("go on from a run that ended", "hpc.cli.resume:main"),
     "ls": ("list runs and where they stand", "hpc.cli.ls:main"),
     "show": ("show one run: settings, times, metrics, how to repeat it", "hpc.cli.show:main"),
     "compare": ("show in what runs differ, and their metrics", "hpc.cli.compare:main"),

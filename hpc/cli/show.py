@@ -80,7 +80,8 @@ Rows = list[tuple[str, str]]
 
 def _head(overview: RunOverview) -> Rows:
     state, problems = overview.state, overview.problems
-    detail = "; ".join(part for part in state.detail.split("; ") if part not in problems)
+    shown_below = {*problems, overview.spec.origin if overview.spec else ""}
+    detail = "; ".join(part for part in state.detail.split("; ") if part not in shown_below)
     return [
         ("run", state.run),
         ("state", f"{state.state}  {detail}".rstrip()),
@@ -101,6 +102,7 @@ def _settings(overview: RunOverview) -> Rows:
     nodes = f"{of('cluster.nodes')} nodes x {of('cluster.tasks_per_node')} ranks"
     each = f"{of('cluster.gpus_per_node')} GPUs, {of('cluster.mem_gb')} GB a node"
     return [
+        *([("origin", spec.origin)] if spec.origin else []),
         ("task", f"{spec.task}  ({of('task._target_')})"),
         ("dataset", f"{spec.dataset.name}@{_text(spec.dataset.digest)[:12]}"),
         ("source", _code(spec.source)),

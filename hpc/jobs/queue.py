@@ -50,9 +50,10 @@ def _unplaced(record: RunRecord) -> Standing:
 def _run_state(record: RunRecord, standing: Standing) -> RunState:
     run, job, status = record.run, record.job, record.status
     metrics = last_metrics(run.metrics)
-    task, steps, problems = "?", 0, list(record.problems)
+    task, steps, problems, origin = "?", 0, list(record.problems), ""
     try:
         task = run.spec.task
+        origin = run.spec.origin
         steps = _whole(OmegaConf.select(run.spec.config, "steps"))
     except SpecChanged as error:
         problems.append(str(error))
@@ -61,7 +62,7 @@ def _run_state(record: RunRecord, standing: Standing) -> RunState:
         run=run.name,
         task=task,
         state=standing.state,
-        detail="; ".join(part for part in (standing.detail, *problems) if part),
+        detail="; ".join(part for part in (standing.detail, origin, *problems) if part),
         source=standing.source,
         job_id=job.job_id if job else standing.job_id,
         attempt=status.attempt if status else 0,

@@ -26,6 +26,7 @@ from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
+from hpc.train.initial_weights import check_inherited, load_initial_weights
 from hpc.train.report import RunReport, reporting
 
 # DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
@@ -50,6 +51,9 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
         run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
         config = replace(config, run=run)
         built = task.build_model(config.model, spec.dataset.folder)
+        if spec.initial and start.step == 0:
+            load_initial_weights(built, spec.initial)
+        check_inherited(spec, start.step)
         model = engine.start(config, built, world, load_universal=start.way.convert)
         # From here on each rank draws its own numbers.
         randomness.seed_generators(run.seed + 1 + world.rank)

@@ -100,6 +100,7 @@ class RunConfig:
     eval_interval: int
     checkpoint_interval: int
     keep_checkpoints: int
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
