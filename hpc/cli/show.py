@@ -65,10 +65,19 @@ def main(argv: Sequence[str]) -> int:
 def _repeat(spec: JobSpec | None) -> tuple[str | None, str | None]:
     """The command that submits the run's settings again, or the reason why there is none."""
     from conf import ConfigError
-    from hpc.jobs.spec.command_line import train_words
+    from hpc.jobs.spec.changes import may_change
+    from hpc.jobs.spec.command_line import hydra_value, train_words
 
     if spec is None:
         return None, "its spec cannot be used"
+    if spec.parent is not None:
+        changes = [
+            f"{key}={hydra_value(new)}"
+            for key, (_, new) in spec.parent.changed.items()
+            if may_change(key)
+        ]
+        code = ["--source", spec.parent.source] if spec.parent.source != "run" else []
+        return shlex.join(["lockgate", "resume", spec.parent.run, *changes, *code]), None
     try:
         return shlex.join(["lockgate", "train", *train_words(spec)]), None
     except ConfigError as error:
@@ -80,7 +89,7 @@ Rows = list[tuple[str, str]]
 
 def _head(overview: RunOverview) -> Rows:
     state, problems = overview.state, overview.problems
-    shown_below = {*problems, overview.spec.origin if overview.spec else ""}
+    shown_below = {*problems, f"({overview.spec.origin})" if overview.spec else ""}
     detail = "; ".join(part for part in state.detail.split("; ") if part not in shown_below)
     return [
         ("run", state.run),

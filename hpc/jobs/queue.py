@@ -53,7 +53,7 @@ def _run_state(record: RunRecord, standing: Standing) -> RunState:
     task, steps, problems, origin = "?", 0, list(record.problems), ""
     try:
         task = run.spec.task
-        origin = run.spec.origin
+        origin = f"({run.spec.origin})" if run.spec.origin else ""
         steps = _whole(OmegaConf.select(run.spec.config, "steps"))
     except SpecChanged as error:
         problems.append(str(error))

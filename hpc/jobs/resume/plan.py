@@ -16,7 +16,6 @@ from hpc.data.lineage import read_lineage
 from hpc.jobs.backend import find_backend
 from hpc.jobs.errors import DatasetMissing, SpecChanged, UsageError
 from hpc.jobs.queue import run_state
-from hpc.jobs.resume.changes import Refused, changed_settings, differences
 from hpc.jobs.resume.inherit import inherit
 from hpc.jobs.resume.rates import rate_sentence
 from hpc.jobs.run.checkpoints import MANIFEST, KeptCheckpoint, kept_checkpoints
@@ -24,6 +23,7 @@ from hpc.jobs.run.elastic import fits, read_layout
 from hpc.jobs.run.folder import Run, run_name
 from hpc.jobs.run.states import FINISHED, NOT_SUBMITTED, UNKNOWN, RunState
 from hpc.jobs.spec.ancestry import FILE, Parent
+from hpc.jobs.spec.changes import Refused, changed_settings, differences
 from hpc.jobs.spec.command_line import train_words
 from hpc.jobs.spec.config import (
     cluster_config,

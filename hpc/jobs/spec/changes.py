@@ -1,4 +1,4 @@
-"""The settings that a resumed run may change, and the refusal of all others.
+"""The settings that a run which goes on may change, and the refusal of all others.
 
 What may change decides where and how long a run computes, and how its model is served; what would
 change the numbers that are learned makes another run, which can begin with this one's weights.
@@ -29,7 +29,8 @@ FREE = (
 )
 """Keys of the top that may change; for zero_stage see hpc.jobs.run.elastic."""
 FREE_BELOW = ("cluster", "task.serve")
-MODEL_NAME = "task.serve.model"
+SERVE = "task.serve."
+MODEL_NAME = f"{SERVE}model"
 EXTRA = "cluster.additional_parameters."
 """The one place where a key may be added."""
 
@@ -67,7 +68,7 @@ def changed_settings(
     made = copy.deepcopy(dict(config))
     known = flat_settings(config)
     for text in overrides:
-        override = _parsed(text)
+        override = parsed_change(text)
         key, value = override.get_key_element().lstrip("+"), override.value()
         if key == "cluster":
             made["cluster"] = dict(cluster_option(str(value)))
@@ -115,7 +116,8 @@ def _fixed(key: str, text: str, refused: Refused) -> str:
     return refused.sentence(key, text)
 
 
-def _parsed(text: str) -> Override:
+def parsed_change(text: str) -> Override:
+    """`key=value` with one value. Raises `ConfigError` for anything else."""
     try:
         override = OverridesParser.create().parse_override(node_list_as_text(text))
     except HydraException as error:
