@@ -23,6 +23,7 @@ VERBS = {
     "why": ("show what a run waits for, or why it ended", "hpc.cli.why:main"),
     "cancel": ("end a run and wait until it is gone", "hpc.cli.cancel:main"),
     "export": ("make a finished run's candidate again", "hpc.cli.export:main"),
+    "mlflow": ("bring runs that ended into MLflow as they are", "hpc.cli.mlflow:main"),
     "release": ("validate, sign and register a run's candidate", "hpc.cli.release:main"),
     "approve": ("sign a released version as a second person", "hpc.cli.approve:main"),
     "doctor": ("look at what a run needs, and list what is missing", "hpc.cli.doctor:main"),

@@ -71,7 +71,9 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
             if outcome == "finished":
                 _finish(job, run_dir / "candidate")
             if report:
-                report.outcome = outcome
+                # A stop by SIGTERM is for good; the signal before a limit is not.
+                for_good = stop() and not getattr(stop, "requeue", True)
+                report.outcome = "ended" if outcome == "stopped" and for_good else outcome
     return outcome
 
 

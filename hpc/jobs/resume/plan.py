@@ -18,7 +18,7 @@ from hpc.jobs.errors import DatasetMissing, SpecChanged, UsageError
 from hpc.jobs.queue import run_state
 from hpc.jobs.resume.inherit import inherit
 from hpc.jobs.resume.rates import rate_sentence
-from hpc.jobs.run.checkpoints import MANIFEST, KeptCheckpoint, kept_checkpoints
+from hpc.jobs.run.checkpoints import MANIFEST, KeptCheckpoint, kept_checkpoints, manifest_content
 from hpc.jobs.run.elastic import fits, read_layout
 from hpc.jobs.run.folder import Run, run_name
 from hpc.jobs.run.states import FINISHED, NOT_SUBMITTED, UNKNOWN, RunState
@@ -175,6 +175,12 @@ def _fit_ranks(plain: dict[str, Any], checkpoint: KeptCheckpoint) -> list[str]:
     run, cluster = run_config(config), cluster_config(config)
     layout = read_layout(checkpoint.folder)
     if layout is None:
+        if (before := manifest_content(checkpoint.folder).get("world_size")) != cluster.ranks:
+            raise UsageError(
+                f"checkpoint {checkpoint.folder.name} was written by {before} ranks and this job "
+                f"would have {cluster.ranks}; it is older than the record that would allow it. Go "
+                "on with as many ranks as before: cluster.nodes x cluster.tasks_per_node"
+            )
         return []
     way = fits(layout, cluster.ranks, run.zero_stage, run.micro_batch_size)
     plain["gradient_accumulation_steps"] = way.gradient_accumulation_steps

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from conf.names import RUN_LETTERS, check_name
 from hpc.jobs.errors import UsageError
-from hpc.jobs.regular_file import read_regular_file
-from hpc.jobs.run.checkpoints import MANIFEST, KeptCheckpoint, kept_checkpoints
-from hpc.jobs.run.elastic import MANIFEST_LIMIT_BYTES
+from hpc.jobs.run.checkpoints import KeptCheckpoint, kept_checkpoints, manifest_content
 from hpc.jobs.run.folder import Run, find_run
 from hpc.jobs.spec.ancestry import InitialWeights
 from serving.artifact.digest import file_sha256
@@ -81,8 +78,7 @@ def _of_step(run: Run, kept: tuple[KeptCheckpoint, ...], step: int) -> InitialWe
 def _good_digest(kept: KeptCheckpoint) -> str | None:
     """The sha256 of a checkpoint's weights; None unless they are what its manifest has."""
     try:
-        content = json.loads(read_regular_file(kept.folder / MANIFEST, MANIFEST_LIMIT_BYTES))
-        size, digest = content["files"][WEIGHTS]
+        size, digest = manifest_content(kept.folder)["files"][WEIGHTS]
         path = kept.folder / WEIGHTS
         if path.is_file() and path.stat().st_size == size and file_sha256(path) == digest:
             return str(digest)
