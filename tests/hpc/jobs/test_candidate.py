@@ -38,7 +38,7 @@ def test_limits_are_taken_by_key() -> None:
     ],
 )
 def test_other_keys_are_refused_by_name(override: str, words: str) -> None:
-    with pytest.raises(ConfigError, match="serve|steps") as refused:
+    with pytest.raises(ConfigError, match=r"serve|steps") as refused:
         serving_limits(spec_of({"task": {"serve": SERVE}}), [override])
     assert words in str(refused.value)
 
