@@ -71,6 +71,8 @@ def _run_state(record: RunRecord, standing: Standing) -> RunState:
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
+        sweep=record.trial.sweep if record.trial else None,
+        values=record.trial.values if record.trial else None,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,7 +17,8 @@ from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
 from hpc.jobs.errors import DatasetMissing, JobError, UsageError
-from hpc.jobs.run.files import write_run_file
+from hpc.jobs.run.array import RunArray
+from hpc.jobs.run.files import JobFile, TrialFile, write_run_file
 from hpc.jobs.run.folder import Run, run_name
 from hpc.jobs.spec.config import (
     ClusterConfig,
@@ -30,11 +31,21 @@ from hpc.jobs.spec.job_spec import JobSpec, frozen
 from hpc.jobs.spec.names import check_config_names
 from hpc.jobs.spec.request import check_runs_folder
 from hpc.jobs.spec.resolve import resolve
+from hpc.jobs.spec.sending import SendingConfig, without_sending
 from hpc.jobs.spec.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
 from hpc.jobs.spec.submit_checks import check_fit, check_settings
+from hpc.jobs.start_condition import start_options, with_options
 from hpc.jobs.variables import job_variables
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Code and packages as they stand, read once for all runs of a command."""
+
+    code: Code
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class SubmitPlan:
     run: Run
     spec: JobSpec
     cluster: ClusterConfig
+    """The spec's, with what the job waits for among the further options of sbatch."""
     code: Code
     packages: tuple[str, ...]
     variables: Mapping[str, str]  # the job's whole environment
@@ -62,10 +74,18 @@ class Submitted:
     job_id: str
 
 
-def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
+def read_installed() -> Installed:
+    """Code and packages of this moment."""
+    return Installed(read_code(), tuple(installed_packages()))
+
+
+def plan(
+    config: DictConfig, now: datetime | None = None, installed: Installed | None = None
+) -> SubmitPlan:
     """Resolve and freeze a composed training config.
 
-    Raises `conf.ConfigError` or a `JobError` for settings, code or data that cannot be frozen.
+    `installed` is read anew where it is not given. Raises `conf.ConfigError` or a `JobError` for
+    settings, code or data that cannot be frozen.
     """
     cluster = cluster_config(config)
     find_backend(cluster.kind)
@@ -73,9 +93,9 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     training = check_settings(config)
     runs = Path(config.site.paths.runs)
     check_runs_folder(str(runs))
-    plain = resolve(config, cluster.pass_environment)
-    code = read_code()
-    packages = installed_packages()
+    plain = without_sending(resolve(config, cluster.pass_environment))
+    installed = installed or read_installed()
+    code, packages = installed.code, installed.packages
     dataset = _dataset(config)
     check_fit(config, training, dataset.folder)
     spec = JobSpec(
@@ -89,7 +109,19 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
     snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
     variables = job_variables(cluster, snapshot, str(config.site.root))
-    return SubmitPlan(run, spec, cluster, code, tuple(packages), variables)
+    return SubmitPlan(run, spec, cluster, code, packages, variables)
+
+
+def waiting_for(plans: Sequence[SubmitPlan], sending: SendingConfig) -> list[SubmitPlan]:
+    """`plans` that wait for the time and the runs of `sending`; these are looked at only once.
+
+    Raises `ConfigError` on a cluster that cannot wait, and `UsageError` for a run that can never
+    finish, or is not there.
+    """
+    if not plans:
+        return []
+    options = start_options(sending, plans[0].cluster, plans[0].run.folder.parent)
+    return [replace(ready, cluster=with_options(ready.cluster, options)) for ready in plans]
 
 
 def check_sizes(plans: Sequence[SubmitPlan]) -> None:
@@ -104,27 +136,75 @@ def check_sizes(plans: Sequence[SubmitPlan]) -> None:
             find_backend(ready.cluster.kind).check_size(ready.cluster, ready.variables)
 
 
-def submit(ready: SubmitPlan) -> Submitted:
+def submit(ready: SubmitPlan, trial: TrialFile | None = None) -> Submitted:
     """Write the run's folder and send the job; returns as soon as the scheduler has it.
 
-    Raises a `JobError`, and leaves no folder behind, when the scheduler is not there or refuses it.
+    `trial` is its place in a sweep. Raises a `JobError`, and leaves no folder behind, when the
+    scheduler is not there or refuses it.
     """
-    run, backend = ready.run, find_backend(ready.cluster.kind)
-    backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
+    with _all_or_nothing([ready], [trial], ready.run.name) as backend:
+        job = backend.submit(ready.cluster, ready.run, ready.spec.digest, ready.variables)
+        write_run_file(ready.run.job, job)
+    return Submitted(ready.run, job.job_id)
+
+
+def submit_array(
+    plans: Sequence[SubmitPlan], trials: Sequence[TrialFile], array: RunArray
+) -> list[Submitted]:
+    """Write the folders of several runs of one size and send them together, as `submit` does one.
+
+    Either all are submitted, or none of their folders stays.
+    """
+    first, digests = plans[0], [ready.spec.digest for ready in plans]
+    jobs: list[JobFile] = []
+    try:
+        with _all_or_nothing(plans, trials, array.name) as backend:
+            jobs = backend.submit_array(first.cluster, array, digests, first.variables)
+            for ready, job in zip(plans, jobs, strict=True):
+                write_run_file(ready.run.job, job)
+    except BaseException:
+        discard(array.folder)
+        raise
+    return [Submitted(one.run, job.job_id) for one, job in zip(plans, jobs, strict=True)]
+
+
+@contextmanager
+def _all_or_nothing(
+    plans: Sequence[SubmitPlan], trials: Sequence[TrialFile | None], job_name: str
+) -> Iterator[Backend]:
+    """The backend, with the folders of `plans` written; an error inside the block removes them."""
+    first = plans[0]
+    runs, backend = first.run.folder.parent, find_backend(first.cluster.kind)
+    backend.require_ready(first.variables, str(first.spec.config.site.users.train))
+    made: list[Run] = []
     with sharing_new_files():
-        with _no_access(run.folder.parent):
-            take_snapshot(ready.code, run.folder.parent / "snapshots")
-            run.folder.mkdir(parents=True)
         try:
-            _fill(ready)
-            job = backend.submit(ready.cluster, run, ready.spec.digest, ready.variables)
-            write_run_file(run.job, job)
+            with _no_access(runs):
+                take_snapshot(first.code, runs / "snapshots")
+                for ready in plans:
+                    ready.run.folder.mkdir(parents=True)
+                    made.append(ready.run)
+            for ready, trial in zip(plans, trials, strict=True):
+                _fill(ready, trial)
+            yield backend
         except BaseException:
             # Ctrl-C in the middle too: a job whose folder is gone must not stay in the queue.
-            _withdraw(ready, backend)
-            discard(run.folder)
+            if len(made) == len(plans):
+                _withdraw(job_name, backend, first.variables)
+            for run in made:
+                discard(run.folder)
             raise
-    return Submitted(run, job.job_id)
+
+
+def free_name(ready: SubmitPlan, taken: set[str]) -> Run:
+    """The run of `ready` under a name that is not `taken` nor there: that of a later second."""
+    run, second = ready.run, 0
+    while run.name in taken or run.folder.exists():
+        second += 1
+        run = Run(
+            run.folder.with_name(run_name(ready.spec, datetime.now(UTC) + timedelta(0, second)))
+        )
+    return run
 
 
 def _dataset(config: DictConfig) -> DatasetRef:
@@ -137,7 +217,7 @@ def _dataset(config: DictConfig) -> DatasetRef:
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))
 
 
-def _fill(ready: SubmitPlan) -> None:
+def _fill(ready: SubmitPlan, trial: TrialFile | None) -> None:
     run = ready.run
     run.logs.mkdir()
     run.submitit.mkdir(mode=0o700)
@@ -145,14 +225,16 @@ def _fill(ready: SubmitPlan) -> None:
     for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
         if tree and tree.diff:
             replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444)
+    if trial is not None:
+        write_run_file(run.trial, trial)
     ready.spec.write(run.spec_path)
 
 
-def _withdraw(ready: SubmitPlan, backend: Backend) -> None:
+def _withdraw(job_name: str, backend: Backend, variables: Mapping[str, str]) -> None:
     try:
-        backend.withdraw(ready.run, ready.variables)
+        backend.withdraw(job_name, variables)
     except JobError as error:
-        print(f"lockgate: {error} (while withdrawing {ready.run.name})", file=sys.stderr)
+        print(f"lockgate: {error} (while withdrawing {job_name})", file=sys.stderr)
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from submitit import LocalExecutor
 
+from hpc.jobs.local.turn import wait_for_turn
 from hpc.jobs.rank import entry
-from hpc.jobs.run.files import read_status
-from hpc.jobs.run.folder import Run
+from hpc.jobs.run.files import TrialFile, read_run_file, read_status
+from hpc.jobs.run.folder import Run, sweep_folder
 from hpc.jobs.run.states import FAILED, FINISHED
 from hpc.jobs.spec.config import ClusterConfig, cluster_config
 from hpc.jobs.spec.job_spec import read_spec
@@ -31,10 +32,15 @@ def main(argv: list[str]) -> int:
     spec_path, digest = argv
     run = Run(Path(spec_path).parent)
     # `lockgate cancel` signals the whole session: the ranks save, and this process waits for them.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    job = executor(cluster_config(read_spec(run.spec_path, digest).config), run).submit(
-        entry.run, spec_path, digest
-    )
+    terminated: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
+    cluster = cluster_config(read_spec(run.spec_path, digest).config)
+    trial = read_run_file(TrialFile, run.trial).value
+    if trial is not None and cluster.sweep_parallel is not None:
+        turns = sweep_folder(run.folder.parent, trial.sweep) / "turns"
+        if not wait_for_turn(turns, cluster.sweep_parallel, lambda: bool(terminated)):
+            return 1
+    job = executor(cluster, run).submit(entry.run, spec_path, digest)
     wait(job.done, lambda: _written_state(run) == FAILED, end_session)
     return 0 if _written_state(run) == FINISHED else 1
 

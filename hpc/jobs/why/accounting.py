@@ -15,7 +15,7 @@ ENOUGH = 3
 """Jobs of one size from which a typical wait is taken; with fewer, all of the partition count."""
 ENDS_FORMAT = "JobID,State,ExitCode,DerivedExitCode,NodeList,Start,End,JobName"
 WAITS_FORMAT = "JobID,Submit,Eligible,Start,NNodes,ReqTRES"
-STEP_ID = re.compile(r"\d{1,20}(?:\.(?:\d{1,10}|batch|extern))?", re.ASCII)
+STEP_ID = re.compile(r"\d{1,20}(?:_\d{1,10})?(?:\.(?:\d{1,10}|batch|extern))?", re.ASCII)
 CODE = re.compile(r"(\d{1,10}):(\d{1,10})", re.ASCII)
 GPU_COUNT = re.compile(r"\bgres/gpu=(\d{1,6})\b", re.ASCII)
 
@@ -88,7 +88,7 @@ def worst_step(ends: Sequence[JobEnd]) -> JobEnd | None:
     bad = [
         end
         for end in ends
-        if re.fullmatch(r"\d+\.\d+", end.step) and (end.signal or end.exit_code)
+        if re.fullmatch(r"[\d_]+\.\d+", end.step) and (end.signal or end.exit_code)
     ]  # fmt: skip
     return bad[-1] if bad else None
 

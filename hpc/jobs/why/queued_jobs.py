@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.names import shown
+from hpc.jobs.slurm.arrays import record_ids
 
 NAMED = 3
 """Blocking jobs that are named; the others are counted."""
@@ -36,6 +37,8 @@ class QueuedJob:
     dependency: str = ""
     expected_nodes: str = ""
     restarts: int = 0
+    task_ids: tuple[str, ...] = ()
+    """The tasks of an array, as in 12_3, that it stands for: all that are pending, or one."""
 
 
 def parse_queued_jobs(text: str) -> list[QueuedJob]:
@@ -134,6 +137,7 @@ def _job(record: Any) -> QueuedJob | None:
         dependency=words["dependency"],
         expected_nodes=_plain(record.get("scheduled_nodes")),
         restarts=numbers["restart_cnt"],
+        task_ids=tuple(one for one in record_ids(record) if "_" in one),
     )
 
 

@@ -24,5 +24,5 @@ srun --unbuffered --output /runs/flights-20260102-030405-abcdef/submitit/%j_%t_l
 # teardown
 code=$?
 if [ -e /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
-if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"; fi
 exit "$code"
