@@ -36,7 +36,7 @@ SHOWN_KEYS = 3
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What became of one trial of a line: it was submitted, was in already, or was not sent."""
+    """The fate of one trial of a line: submitted now, in already, ended before, or not sent."""
 
     trial: Trial
     outcome: str

@@ -90,7 +90,7 @@ def end(site: Path, trial: dict[str, Any], state: str) -> None:
             )
         )
     else:
-        write_run_file(run.status, replace(StatusFile("running", 1), state=state))
+        write_run_file(run.status, StatusFile(state, 1))  # type: ignore[arg-type]
 
 
 def test_a_sweep_is_one_array_and_its_trials_have_their_place_in_it(site, scheduler, capsys):
