@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Installed:
 
     code: Code
     packages: tuple[str, ...]
+    fitting: set[str] = field(default_factory=set)
+    """Of the runs planned with it, see `hpc.jobs.spec.submit_checks.check_fit`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def plan(
     installed = installed or read_installed()
     code, packages = installed.code, installed.packages
     dataset = _dataset(config)
-    check_fit(config, training, dataset.folder)
+    check_fit(config, training, dataset.folder, installed.fitting)
     spec = JobSpec(
         task=str(config.task.name),
         config=frozen(with_whole_numbers(plain, run_config(config), cluster)),
@@ -174,8 +176,7 @@ def _all_or_nothing(
 ) -> Iterator[Backend]:
     """The backend, with the folders of `plans` written; an error inside the block removes them."""
     first = plans[0]
-    runs, backend = first.run.folder.parent, find_backend(first.cluster.kind)
-    backend.require_ready(first.variables, str(first.spec.config.site.users.train))
+    runs, backend = first.run.folder.parent, ready_backend(first)
     made: list[Run] = []
     with sharing_new_files():
         try:
@@ -194,6 +195,13 @@ def _all_or_nothing(
             for run in made:
                 discard(run.folder)
             raise
+
+
+def ready_backend(ready: SubmitPlan) -> Backend:
+    """The backend of `ready`, which is up and takes jobs of this user. Raises a `JobError`."""
+    backend = find_backend(ready.cluster.kind)
+    backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
+    return backend
 
 
 def free_name(ready: SubmitPlan, taken: set[str]) -> Run:

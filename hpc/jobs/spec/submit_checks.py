@@ -31,6 +31,8 @@ from hpc.jobs.spec.config import (
 )
 from hpc.jobs.spec.request import check_request
 
+BUILT_OF = (*PLUGINS, "precision", "gradient_clipping", "zero_stage")
+"""The keys on which it depends whether task, model and optimizer fit."""
 CHECK_TIMEOUT_S = 180
 """A check builds the model without its numbers; importing torch takes most of the time."""
 
@@ -50,13 +52,26 @@ def check_settings(config: DictConfig) -> TrainConfig | None:
     return train_config(config)
 
 
-def check_fit(config: DictConfig, training: TrainConfig | None, dataset: Path) -> None:
-    """Raise `ConfigError` unless task, model and optimizer fit each other and the dataset."""
+def check_fit(
+    config: DictConfig,
+    training: TrainConfig | None,
+    dataset: Path,
+    passed: set[str] | None = None,
+) -> None:
+    """Raise `ConfigError` unless task, model and optimizer fit each other and the dataset.
+
+    `passed` remembers what a child process found fitting, so that trials of a sweep which differ
+    in nothing that it looks at are built once.
+    """
     if training is not None:
         training.task.check(training.model, dataset)
         if not _built_at_submit(training.model):
             return
-    _check_in_child(config, dataset)
+    subject = json.dumps([plain_values(config.get(key), key) for key in BUILT_OF] + [str(dataset)])
+    if passed is None or subject not in passed:
+        _check_in_child(config, dataset)
+        if passed is not None:
+            passed.add(subject)
 
 
 def _built_at_submit(model: Any) -> bool:

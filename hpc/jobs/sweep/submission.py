@@ -19,7 +19,7 @@ from hpc.jobs.run.folder import Run, sweep_folder
 from hpc.jobs.run.states import FINISHED, NOT_SUBMITTED, OVER, RunState
 from hpc.jobs.slurm.arrays import LARGEST_ARRAY
 from hpc.jobs.spec.snapshot import discard
-from hpc.jobs.submit import free_name, submit, submit_array
+from hpc.jobs.submit import free_name, ready_backend, submit, submit_array
 from hpc.jobs.sweep.ledger import (
     LedgerLine,
     append_lines,
@@ -74,6 +74,7 @@ def send_missing(sweep: SweepSubmission, runs: Path, retry_failed: bool) -> None
     a sweep of other settings, and what `hpc.jobs.submit.submit` raises.
     """
     path = ledger_path(runs, sweep.name)
+    ready_backend(sweep.trials[0].plan)  # before a folder is made that this user may not share
     with ExitStack() as stack:
         stack.enter_context(sharing_new_files())
         stack.enter_context(one_writer(path))

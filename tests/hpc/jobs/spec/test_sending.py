@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from conf import ConfigError, compose, options
+from hpc.jobs.spec.config import cluster_config
 from hpc.jobs.spec.sending import SENDING_KEYS, check_begin, sending_config, without_sending
 from hpc.jobs.spec.sweep import list_as_text, trials
 
@@ -64,6 +65,12 @@ def test_the_keys_are_of_the_command_and_not_of_the_spec() -> None:
 def test_a_sweep_has_a_name(name: str) -> None:
     with pytest.raises(ConfigError, match="sweep="):
         sending_config({"sweep": name})
+
+
+def test_at_least_one_trial_runs_at_a_time() -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.sweep_parallel=0: must be at least 1"):
+        cluster_config(compose("train", [TASK, "cluster.sweep_parallel=0"]))
+    assert cluster_config(compose("train", [TASK, "cluster=local"])).sweep_parallel == 1
 
 
 @pytest.mark.parametrize("text", ["sweep=a,b", "begin=noon,tomorrow"])

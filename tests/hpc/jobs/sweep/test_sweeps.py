@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hpc.jobs.local.backend import LocalBackend
 from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.files import JobFile, StatusFile, TrialFile, read_run_file, write_run_file
 from hpc.jobs.run.folder import Run
+from hpc.jobs.submit import Installed, read_installed
 from hpc.jobs.sweep.ledger import append_lines, ledger_path, one_writer, read_ledger
 from tests.hpc.jobs.standin import publish_toy
 
@@ -54,9 +56,17 @@ class Scheduler(LocalBackend):
         return JobFile("local", "1", "2026-01-01T00:00:00+00:00", user_name(), 2, None, 1)
 
 
+@pytest.fixture(scope="module")
+def installed() -> Installed:
+    return read_installed()
+
+
 @pytest.fixture()
-def site(tmp_path: Path, monkeypatch) -> Path:
+def site(tmp_path: Path, monkeypatch, installed) -> Path:
+    """A site; code is read once for all tests, and no snapshot of it is taken."""
     monkeypatch.setenv("LOCKGATE_SITE", str(tmp_path))
+    monkeypatch.setattr("hpc.jobs.submit.read_installed", lambda: installed)
+    monkeypatch.setattr("hpc.jobs.submit.take_snapshot", lambda *_: None)
     publish_toy(tmp_path)
     return tmp_path
 
@@ -163,7 +173,7 @@ def test_a_refusal_in_the_middle_leaves_those_that_are_in(site, scheduler, capsy
     assert outcomes(trials) == ["submitted", "submitted", "not sent", "not sent"]
     assert "too many jobs" in err and "2 trials are in and 2 are not" in err
     assert len(err.splitlines()) == 1
-    runs = {path.name for path in (site / "runs").iterdir()} - {"snapshots", "sweeps"}
+    runs = {path.name for path in (site / "runs").iterdir()} - {"sweeps"}
     assert runs == {one["run"] for one in trials[:2]}
     assert len(scheduler.withdrawn) == 1 and scheduler.withdrawn[0].startswith("mid-")
     scheduler.refused = None
@@ -238,7 +248,7 @@ def test_a_scheduler_that_is_away_leaves_no_folder(site, scheduler, capsys, monk
 
     monkeypatch.setattr(scheduler, "require_ready", away)
     assert train(capsys, "seed=1,2", "sweep=s", code=5)[0] == []
-    assert {path.name for path in (site / "runs").iterdir()} <= {"sweeps"}
+    assert not (site / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -272,3 +282,14 @@ def test_a_dry_run_shows_the_array_and_writes_nothing(site, scheduler, capsys):
     assert [f"#   seed={number}\n" in text for number in (1, 2, 3)] == [True] * 3
     assert "# asks for at most 6 GPU-hours\n" in text
     assert not (site / "runs").exists()
+
+
+def test_a_sweep_of_another_user_is_not_written(site, scheduler, capsys, monkeypatch):
+    def denied(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    stand_in = SimpleNamespace(open=denied, O_RDWR=0, O_CREAT=0)  # root may open everything
+    monkeypatch.setattr("hpc.jobs.sweep.ledger.os", stand_in)
+    _, err = train(capsys, "seed=1,2", "sweep=theirs", code=2)
+    assert "the sweep theirs is not yours to write" in err and "sweep=NAME" in err
+    assert scheduler.arrays == []
