@@ -115,15 +115,19 @@ def plan(
 
 
 def waiting_for(plans: Sequence[SubmitPlan], sending: SendingConfig) -> list[SubmitPlan]:
-    """`plans` that wait for the time and the runs of `sending`; these are looked at only once.
+    """`plans` that wait for the time and the runs of `sending`, which are looked up once.
 
     Raises `ConfigError` on a cluster that cannot wait, and `UsageError` for a run that can never
     finish, or is not there.
     """
-    if not plans:
-        return []
-    options = start_options(sending, plans[0].cluster, plans[0].run.folder.parent)
-    return [replace(ready, cluster=with_options(ready.cluster, options)) for ready in plans]
+    options: dict[tuple[str, str | None], dict[str, str]] = {}
+    waiting = []
+    for ready in plans:
+        place = (ready.cluster.kind, ready.cluster.slurm_conf)
+        if place not in options:
+            options[place] = start_options(sending, ready.cluster, ready.run.folder.parent)
+        waiting.append(replace(ready, cluster=with_options(ready.cluster, options[place])))
+    return waiting
 
 
 def check_sizes(plans: Sequence[SubmitPlan]) -> None:

@@ -268,6 +268,12 @@ def test_an_odd_line_of_a_ledger_costs_itself_alone(site, scheduler, capsys, odd
         assert read_ledger(ledger) == []
 
 
+def test_a_local_trial_among_others_cannot_wait_either(site, scheduler, capsys):
+    line = [word for word in LINE if word != "cluster=local"]
+    assert main([*line, "cluster=box,local", "begin=now+1hour", "--dry-run"]) == 2
+    assert "begin=now+1hour: only Slurm lets a run wait" in capsys.readouterr().err
+
+
 def test_a_sweep_without_m_is_refused(site, scheduler, capsys):
     assert main(["train", *LINE[2:], "sweep=s"]) == 2
     assert "a sweep wants -m" in capsys.readouterr().err
