@@ -49,6 +49,9 @@ class SlurmJob:
     """Only from squeue; a pending job may name several, with commas."""
     node: str = ""
     """First node of a running job, on which rank 0 runs; only from squeue."""
+    start_s: int = 0
+    """Start of a pending job that Slurm has planned, or before which it may not start, in seconds
+    since 1970; 0 for none. Only from squeue."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class WantedJob:
     """The run's name, where the job's is another."""
     task: int | None = None
     """Its number in the array."""
+    over: bool = False
+    """True for a run that failed by its own files: only a queue that has it again matters."""
 
     @property
     def key(self) -> str:
@@ -78,12 +83,13 @@ class WantedJob:
         return same_id and (job.name, job.user) == (self.name, self.user) and self.user != ""
 
 
-def wanted_job(record: RunRecord) -> WantedJob:
+def wanted_job(record: RunRecord, over: bool = False) -> WantedJob:
     """The job that a run's files name."""
     job_id = record.job.job_id if record.job else ""
     if record.trial is None or record.trial.array is None:
-        return WantedJob(record.run.name, record.user, job_id)
-    return WantedJob(record.trial.array, record.user, job_id, record.run.name, record.trial.task)
+        return WantedJob(record.run.name, record.user, job_id, over=over)
+    name, task = record.trial.array, record.trial.task
+    return WantedJob(name, record.user, job_id, record.run.name, task, over)
 
 
 def find_jobs(
@@ -107,7 +113,7 @@ def find_jobs(
             break  # scontrol has nothing that squeue has not
     else:
         silent.append("the Slurm controller does not answer")
-    missing = [one for one in wanted if one.key not in found and one.job_id]
+    missing = [one for one in wanted if one.key not in found and one.job_id and not one.over]
     if missing:
         try:
             found |= _matching(missing, _from_sacct(missing, variables))
@@ -183,7 +189,7 @@ def _from_squeue(_: Sequence[WantedJob], variables: Mapping[str, str]) -> list[S
 
 def _from_scontrol(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
     jobs: list[SlurmJob] = []
-    for job_id in [one.job_id for one in wanted if one.job_id]:
+    for job_id in [one.job_id for one in wanted if one.job_id and not one.over]:
         try:
             text = query(["scontrol", "--oneliner", "show", "job", job_id], variables)
         except SchedulerUnavailable as error:
@@ -216,10 +222,19 @@ def _squeue_jobs(record: Any) -> list[SlurmJob]:
         str(record.get(key) or "")
         for key in ("user_name", "state_reason", "partition", "batch_host")
     )
+    start_s = max(_seconds(record.get(key)) for key in ("start_time", "eligible_time"))
+    start_s = start_s if state == "PENDING" else 0
     return [
-        SlurmJob(one, name, user, state, _plain(reason), "squeue", partition, node)
+        SlurmJob(one, name, user, state, _plain(reason), "squeue", partition, node, start_s)
         for one in record_ids(record)
     ]
+
+
+def _seconds(value: Any) -> int:
+    """A time; Slurm 23.02 wraps it as {"set": true, "infinite": false, "number": 3}."""
+    if isinstance(value, dict):
+        value = value.get("number") if value.get("set") and not value.get("infinite") else 0
+    return value if type(value) is int and 0 < value < 1 << 40 else 0
 
 
 def _plain(reason: str) -> str:

@@ -18,6 +18,8 @@ from hpc.jobs.spec.sbatch_options import sbatch_options
 
 JOB_ID = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 """The job in the shell: of an array this task alone, whose plain id may mean the whole array."""
+ATTEMPT = "$((${SLURM_RESTART_COUNT:-0} + 1))"
+"""The number of the attempt, in the batch shell."""
 
 
 def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
@@ -71,9 +73,10 @@ def array_parameters(cluster: ClusterConfig, array: RunArray) -> dict[str, Any]:
     """
     logs = f"{str(array.folder).replace('%', '%%')}/%a/submitit/%A_%a"
     own_folder = Run(Path())  # where `setup` goes
+    common = _parameters(cluster, array.name, array.folder, logs, ending(own_folder))
     return {
-        **_parameters(cluster, array.name, array.folder, logs, ending(own_folder)),
-        "setup": ['cd "$SLURM_ARRAY_TASK_ID" || exit 1'],
+        **common,
+        "setup": ['cd "$SLURM_ARRAY_TASK_ID" || exit 1', *common["setup"]],
         "array_parallelism": cluster.sweep_parallel or len(array.runs),
     }
 
@@ -102,6 +105,7 @@ def _parameters(
             "--kill-on-bad-exit=1",
             *(f"--{stream}={path}" for stream, path in _log_patterns(logs, "%t").items()),
         ],
+        "setup": [f'echo "lockgate: attempt {ATTEMPT} starts" >&2'],
         "teardown": teardown,
         "additional_parameters": {
             "chdir": str(folder),
@@ -120,16 +124,27 @@ def _log_patterns(logs: str | None, task: str) -> dict[str, str]:
 
 
 def ending(run: Run) -> list[str]:
-    """Lines after srun: end with the code that the ranks left, and requeue a job that wants it.
+    """Lines after srun: end with the code of `hpc.jobs.cause.attempt_end`, and requeue a job that
+    comes back. Where that program cannot run, the code that the ranks left counts.
 
     The batch shell requeues, not a rank: `scontrol requeue` kills the job. Where Slurm has
     requeued it already, scontrol's complaint goes to the log and nothing else happens; and a job
     that could not be requeued ends with a code, so that it does not look completed.
     """
-    code_file = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
+    excluded = shlex.quote(str(run.excluded_nodes))
+    code_file = f"{shlex.quote(str(run.logs))}/{ATTEMPT}.exit"
+    program = shlex.join([sys.executable, "-m", "hpc.jobs.cause.attempt_end", str(run.folder)])
     return [
         "code=$?",
-        f"if [ -e {code_file} ]; then code=$(cat {code_file}); fi",
-        f'if [ "$code" -eq {REQUEUE} ]; then scontrol requeue "{JOB_ID}"; fi',
+        f'if decided=$({program} "{ATTEMPT}" "$code"); then code=$decided; '
+        f"elif [ -e {code_file} ]; then code=$(cat {code_file}); fi",
+        f'if [ "$code" -eq {REQUEUE} ]; then',
+        # scontrol requeue ends this shell with SIGTERM; what follows needs a moment, and takes it.
+        "trap '' TERM",
+        f'scontrol requeue "{JOB_ID}"',
+        # Nodes that failed their checks. Slurm takes the list only of a job that waits again.
+        f"if [ -e {excluded} ]; then "
+        f'scontrol update "JobId={JOB_ID}" "ExcNodeList=$(cat {excluded})"; fi',
+        "fi",
         'exit "$code"',
     ]

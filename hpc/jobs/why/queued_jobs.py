@@ -36,6 +36,8 @@ class QueuedJob:
     end_s: int = 0
     dependency: str = ""
     expected_nodes: str = ""
+    nodes: str = ""
+    """Nodes that it was given, as in n[1-3]."""
     restarts: int = 0
     task_ids: tuple[str, ...] = ()
     """The tasks of an array, as in 12_3, that it stands for: all that are pending, or one."""
@@ -136,6 +138,7 @@ def _job(record: Any) -> QueuedJob | None:
         end_s=numbers["end_time"],
         dependency=words["dependency"],
         expected_nodes=_plain(record.get("scheduled_nodes")),
+        nodes=_plain(record.get("nodes")),
         restarts=numbers["restart_cnt"],
         task_ids=tuple(one for one in record_ids(record) if "_" in one),
     )

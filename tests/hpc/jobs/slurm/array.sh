@@ -19,6 +19,7 @@
 
 # setup
 cd "$SLURM_ARRAY_TASK_ID" || exit 1
+echo "lockgate: attempt $((${SLURM_RESTART_COUNT:-0} + 1)) starts" >&2
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -27,6 +28,10 @@ srun --unbuffered --output /runs/sweeps/lr/lr-20260102-030405-abcdef/%A_%a_%t_lo
 
 # teardown
 code=$?
-if [ -e log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
-if [ "$code" -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"; fi
+if decided=$(/venv/bin/python -m hpc.jobs.cause.attempt_end . "$((${SLURM_RESTART_COUNT:-0} + 1))" "$code"); then code=$decided; elif [ -e log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
+if [ "$code" -eq 75 ]; then
+trap '' TERM
+scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+if [ -e nodes/exclude ]; then scontrol update "JobId=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" "ExcNodeList=$(cat nodes/exclude)"; fi
+fi
 exit "$code"
