@@ -48,8 +48,8 @@ def main(argv: Sequence[str]) -> int:
 def _sweep(runs: Path, options: argparse.Namespace) -> int:
     """Print the trials of one sweep, the best first, and name the best."""
     from hpc.cli.table import print_table
+    from hpc.jobs.run.swept_values import values_text
     from hpc.jobs.sweep.standings import sweep_standings
-    from hpc.jobs.sweep.trials import values_text
 
     found = sweep_standings(runs, options.sweep, options.by)
     if options.json:
@@ -87,7 +87,7 @@ def _table(states: list[RunState]) -> None:
     if not states:
         print("no runs yet; start one: lockgate train task=NAME")
         return
-    from hpc.jobs.sweep.trials import values_text
+    from hpc.jobs.run.swept_values import values_text
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     swept = any(state.sweep for state in states)

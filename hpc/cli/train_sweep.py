@@ -98,7 +98,7 @@ def _print(sweep: Any, options: argparse.Namespace) -> None:
 
 
 def _table(sweep: Any) -> list[str]:
-    from hpc.jobs.sweep.trials import values_text
+    from hpc.jobs.run.swept_values import values_text
 
     rows = [
         [
@@ -146,8 +146,8 @@ def _dry_run(sweep: Any, options: argparse.Namespace) -> int:
     from hpc.cli.dry_run import forecast_text
     from hpc.jobs.backend import find_backend
     from hpc.jobs.forecast import forecast
+    from hpc.jobs.run.swept_values import values_text
     from hpc.jobs.sweep.submission import array_of, shapes
-    from hpc.jobs.sweep.trials import values_text
 
     shown, texts = [], []
     for group in shapes(sweep.trials):

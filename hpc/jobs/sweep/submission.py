@@ -28,7 +28,7 @@ from hpc.jobs.sweep.ledger import (
     one_writer,
     read_ledger,
 )
-from hpc.jobs.sweep.trials import Trial, trial_settings, values_text
+from hpc.jobs.sweep.trials import Trial, trial_settings
 
 SUBMITTED, ALREADY_IN, ENDED, NOT_SENT = "submitted", "already in", "ended", "not sent"
 SHOWN_KEYS = 3
@@ -252,10 +252,3 @@ def summary(sweep: SweepSubmission) -> str:
         if (number := sweep.count(words))
     ]
     return f"sweep {sweep.name}: {', '.join(parts) or 'no trials'}"
-
-
-def outcome_text(one: TrialOutcome) -> str:
-    """One line on one trial."""
-    words = [values_text(one.trial.values), one.run.name if one.run else "", one.outcome]
-    state = f"({one.state})" if one.state else f"job {one.job_id}" if one.job_id else ""
-    return "  ".join(word for word in (*words, state) if word)

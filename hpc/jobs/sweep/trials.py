@@ -80,15 +80,6 @@ def trial_values(
     return {key: _value(config, key, typed.get(key, "")) for key in keys}
 
 
-def values_text(values: dict[str, Any] | None) -> str:
-    """`lr=0.001 seed=2`: the last part of each key, the whole where two have the same."""
-    leaves = [key.rpartition(".")[2] for key in values or {}]
-    return " ".join(
-        f"{leaf if leaves.count(leaf) == 1 else key}={_shown(value)}"
-        for leaf, (key, value) in zip(leaves, (values or {}).items(), strict=True)
-    )
-
-
 def sweep_name(typed: str | None, trials: Sequence[Trial]) -> str:
     """The name that was typed, or one of the task, the swept keys and a digest of all trials.
 
@@ -108,12 +99,6 @@ def _value(config: DictConfig, key: str, typed: str) -> Any:
     except OmegaConfBaseException:
         return typed
     return typed if value is None or OmegaConf.is_config(value) else value
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _digest(settings: dict[str, Any]) -> str:

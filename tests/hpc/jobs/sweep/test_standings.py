@@ -11,8 +11,8 @@ from hpc.cli.main import main
 from hpc.jobs.run.files import JobFile, StatusFile, TrialFile, write_run_file
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.ranking import lower_is_better, ranking_name
+from hpc.jobs.run.swept_values import values_text
 from hpc.jobs.sweep.ledger import LedgerLine, append_lines, ledger_path
-from hpc.jobs.sweep.trials import values_text
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 
 ROWS = [

@@ -65,6 +65,7 @@ def installed() -> Installed:
 def site(tmp_path: Path, monkeypatch, installed) -> Path:
     """A site; code is read once for all tests, and no snapshot of it is taken."""
     monkeypatch.setenv("LOCKGATE_SITE", str(tmp_path))
+    monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr("hpc.jobs.submit.read_installed", lambda: installed)
     monkeypatch.setattr("hpc.jobs.submit.take_snapshot", lambda *_: None)
     publish_toy(tmp_path)
