@@ -61,5 +61,7 @@ def _run_state(reading: RunReading, standing: Standing) -> RunState:
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
+        sweep=record.trial.sweep if record.trial else None,
+        values=record.trial.values if record.trial else None,
         goes_on=standing.goes_on,
     )

@@ -60,6 +60,14 @@ TESTED = {
     "lockgate train -m task=flights seed=1,2,3": (
         "tests/hpc/cli/test_verbs.py::test_a_dry_run_shows_script_and_spec_and_writes_nothing"
     ),
+    "lockgate train -m sweep=lr": (
+        "tests/hpc/jobs/sweep/test_sweeps.py::test_a_sweep_is_one_array_and_its_trials_have_their_place"
+        "_in_it"
+    ),
+    "lockgate ls --sweep lr": (
+        "tests/hpc/jobs/sweep/test_standings.py::"
+        "test_trials_come_by_the_held_out_loss_and_the_best_finished_one_is_named"
+    ),
     "lockgate report RUN": (
         "tests/hpc/cli/test_report.py::test_several_runs_are_one_page_each_once"
     ),

@@ -33,7 +33,7 @@ CACHE_BYTES = 256 << 20
 RACE_S = 2.0
 """Files that were written so shortly before are not remembered: a next write may leave one stat."""
 FILES = ("", "spec.yaml", "job.json", "status.json", "failure.json", "cancelled.json",
-         "metrics.jsonl")  # fmt: skip
+         "trial.json", "metrics.jsonl")  # fmt: skip
 """Those that are read; the folder itself, whose stat a new file changes, is the first."""
 Stats = list[list[int] | None]
 

@@ -19,6 +19,7 @@ from conf.errors import ConfigError
 from conf.names import nearest
 from conf.plugin import is_own, make_plugin, targets
 from conf.schema import TARGET, from_config, plain_values
+from hpc.jobs.spec.sending import SENDING_KEYS
 from hpc.models.build import check_model
 from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
@@ -55,6 +56,7 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    sweep_parallel: int | None = None
     preflight_s: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +65,8 @@ class ClusterConfig:
         _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues", "preflight_s")
         _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
         _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
+        if self.sweep_parallel is not None:
+            _at_least(self, 1, "sweep_parallel")
         if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:
             raise ValueError(
                 f"mem_gb={self.mem_gb}: must be above 0, from 0.001 (1 MB) to {LARGEST_COUNT >> 10}"
@@ -173,7 +177,7 @@ def cluster_config(config: DictConfig) -> ClusterConfig:
 def run_config(config: DictConfig) -> RunConfig:
     """The top-level keys of a composed training config; raises `ConfigError` naming the key."""
     names = [one.name for one in fields(RunConfig)]
-    known = [*names, *PLUGINS, "site", "cluster"]
+    known = [*names, *PLUGINS, *SENDING_KEYS, "site", "cluster"]
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key}: there is no such key in train. {nearest(key, known)}")

@@ -33,6 +33,8 @@ from hpc.jobs.spec.config import (
 )
 from hpc.jobs.spec.request import check_request
 
+BUILT_OF = (*PLUGINS, "precision", "gradient_clipping", "zero_stage")
+"""The keys on which it depends whether task, model and optimizer fit."""
 CHECK_TIMEOUT_S = 180
 """A check builds the model without its numbers; importing torch takes most of the time."""
 
@@ -56,13 +58,24 @@ def check_fit(
     config: DictConfig,
     training: TrainConfig | None,
     dataset: Path,
+<<<<<<< HEAD
     initial: InitialWeights | None = None,
 ) -> None:
     """Raise `ConfigError` unless task, model, optimizer, dataset and `initial` weights fit."""
+=======
+    passed: set[str] | None = None,
+) -> None:
+    """Raise `ConfigError` unless task, model and optimizer fit each other and the dataset.
+
+    `passed` remembers what a child process found fitting, so that trials of a sweep which differ
+    in nothing that it looks at are built once.
+    """
+>>>>>>> sweeps
     if training is not None:
         training.task.check(training.model, dataset)
         if initial is None and not _built_at_submit(training.model):
             return
+<<<<<<< HEAD
     _check_in_child(config, dataset, initial)
 
 
@@ -78,6 +91,13 @@ def check_changed(config: DictConfig, dataset: Path, import_path: str | None) ->
         _check_in_child(config, dataset, None, import_path)
     else:
         train_config(config)
+=======
+    subject = json.dumps([plain_values(config.get(key), key) for key in BUILT_OF] + [str(dataset)])
+    if passed is None or subject not in passed:
+        _check_in_child(config, dataset)
+        if passed is not None:
+            passed.add(subject)
+>>>>>>> sweeps
 
 
 def _built_at_submit(model: Any) -> bool:
