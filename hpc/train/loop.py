@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import kernels
 from hpc.jobs.run.folder import Run
@@ -22,11 +21,16 @@ from hpc.tasks.micro_batches import MicroBatches
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
 from hpc.train.checkpoint import Checkpoints
+from hpc.train.compiled import uncompiled
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
+from hpc.train.loader import loaded
 from hpc.train.report import RunReport, reporting
+from hpc.train.step import optimizer_step
+from hpc.train.step_account import COMMUNICATION, StepAccount, step_account
+from hpc.train.step_columns import StepColumns
 
 # DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
 # lost model would train on to the end of the run. So many in a row are no accident.
@@ -51,6 +55,7 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
         rates = Rates(model.optimizer, config.schedule, run.steps)
         checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
         done = checkpoints.resume(model, world)
+        account = step_account(world.device, recording=world.leads)
         with (
             reporting(spec, task.unit, Run(run_dir), done)
             if world.leads
@@ -58,7 +63,8 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
         ):
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
-            job = Job(spec, config, model, rates, world, checkpoints, report)
+                report.columns = StepColumns(account, model, world, config.cluster)
+            job = Job(spec, config, model, rates, world, checkpoints, report, account)
             outcome = _steps(job, done, stop)
             if outcome == "finished":
                 _finish(job, run_dir / "candidate")
@@ -78,6 +84,7 @@ class Job:
     world: World
     checkpoints: Checkpoints
     report: RunReport | None
+    account: StepAccount
 
     @property
     def run(self) -> RunConfig:
@@ -97,15 +104,20 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
     run, world, report = job.run, job.world, job.report
     start_step = done * run.gradient_accumulation_steps
     order = MicroBatches(run.micro_batch_size, world.rank, world.size, run.seed, start_step)
-    batches = job.task.batches(job.dataset, "train", order)
+    source = job.task.batches(job.dataset, "train", order)
+    batches = loaded(source, run.prefetch_batches, pinned=world.device.type == "cuda")
+    account, micro_steps = job.account, run.gradient_accumulation_steps
     job.model.train()
     saved, left_out = done, 0
     while done < run.steps:
         began = time.perf_counter()
         rate, skipped = job.rates.set(done), job.model.skipped_steps
-        loss, seen = _optimizer_step(job, batches)
+        mean, count = optimizer_step(
+            job.task, job.model, batches, micro_steps, world.device, account
+        )
         # One message a step: the mean loss, and whether any rank had a stop signal.
-        total, seen, stopping = world.total([loss, seen, float(stop())])
+        total, seen, stopping = world.total([mean, count, float(stop())])
+        account.mark(COMMUNICATION)
         loss = total / world.size
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
@@ -121,30 +133,15 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
         if not stopping and _due(done, run.eval_interval) and done < run.steps:
             _evaluate(job, done)
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
+            began = time.perf_counter()
             folder = job.checkpoints.save(job.model, world, done)
             saved = done
             if report:
                 report.log_checkpoint(done, folder)
+                report.log_stall(done, time.perf_counter() - began)
         if stopping:
             return "stopped"
     return "finished"
-
-
-def _optimizer_step(job: Job, batches: Iterator[dict[str, Tensor]]) -> tuple[float, float]:
-    """One update from `gradient_accumulation_steps` micro-steps: (mean loss, rows or tokens)."""
-    micro_steps = job.run.gradient_accumulation_steps
-    losses, seen = [], 0
-    for _ in range(micro_steps):
-        batch = {
-            name: values.to(job.world.device, non_blocking=True)
-            for name, values in next(batches).items()
-        }
-        loss = job.task.loss(job.model, batch)
-        job.model.backward(loss)
-        job.model.step()  # DeepSpeed updates at the last micro-step
-        losses.append(loss.detach())
-        seen += job.task.unit_count(batch)
-    return float(torch.stack(losses).float().mean()), float(seen)
 
 
 def _evaluate(job: Job, done: int) -> None:
@@ -155,7 +152,7 @@ def _evaluate(job: Job, done: int) -> None:
     if job.report and job.run.zero_stage < 3:
         model = job.model.module
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(), uncompiled():
             metrics = job.task.evaluate(model, job.dataset)
         model.train()
         job.report.log_evaluation(done, metrics)

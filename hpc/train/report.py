@@ -15,6 +15,7 @@ from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
+from hpc.train.step_columns import StepColumns
 from hpc.train.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class RunReport:
     shown: TrainMetrics
     tracking: Tracking
     outcome: str = field(default="failed", init=False)
+    columns: StepColumns | None = field(default=None, init=False)
     _since: float = field(default_factory=time.perf_counter, init=False)
     _seen: float = field(default=0.0, init=False)
     _steps_since: int = field(default=0, init=False)
@@ -57,6 +59,8 @@ class RunReport:
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         speed, each = self._seen / elapsed, elapsed / self._steps_since
         left = (self.steps - step) * each
+        columns = self.columns.take(self._steps_since, speed) if self.columns else {}
+        self.shown.set_columns(columns)
         self._line(
             {
                 "step": step,
@@ -64,6 +68,7 @@ class RunReport:
                 "lr": rate,
                 f"{self.unit}_per_second": round(speed, 1),
                 "step_seconds": round(each, 5),
+                **columns,
             },
             f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  "
             f"{speed:,.0f} {self.unit}/s  {_minutes(left)} left",
@@ -88,6 +93,12 @@ class RunReport:
         self.shown.mark_checkpoint()
         log.info("checkpoint %s written after step %d", folder.name, step)
         self._restart_clock()
+
+    def log_stall(self, step: int, seconds: float) -> None:
+        """Log the time for which the checkpoint of step `step` held up the training."""
+        columns = {"checkpoint_stall_seconds": round(seconds, 4)}
+        self.shown.set_columns(columns)
+        self._line({"step": step, **columns}, f"the checkpoint held up the steps {seconds:.2f} s")
 
     def log_candidate(self, candidate: Path) -> None:
         """Log that the candidate was written."""

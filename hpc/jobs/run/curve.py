@@ -19,7 +19,7 @@ MOST_METRICS = 256
 """Metrics of one run; what a file names beyond them is left out."""
 VALIDATION = "validation_"
 STEP_SECONDS = "step_seconds"
-PROGRESS = re.compile(rf"time|step|lr|{STEP_SECONDS}|\w+_per_second")
+PROGRESS = re.compile(r"time|step|lr|mfu|gradient_norm|peak_\w+|\w+_seconds|\w+_per_second")
 """Keys of a line that have no best value."""
 LOWER_IS_BETTER = re.compile(
     r"(^|_)(loss|error|perplexity|nats|bits|nll|mae|mse|rmse|mape|brier|wer|cer)(_|$)"

@@ -48,11 +48,14 @@ def main() -> int:
 def check(config: Any, dataset: Path) -> None:
     """Build task, model and optimizer. Raises `ConfigError` for whatever goes wrong in them."""
     from hpc.models.precision import check_precision  # torch: only in this process
+    from hpc.models.recomputation import recompute_blocks
 
     training: TrainConfig = _named("task", lambda: train_config(config))
     _named("task", lambda: training.task.check(training.model, dataset))
     model = _named("model", lambda: _on_meta(training, dataset))
     check_precision(training.run.precision, model)
+    if training.run.activation_checkpointing:
+        recompute_blocks(model)
     if not str(config.optim[TARGET]).startswith(COMPILED):
         _named("optim", lambda: training.optim.build(model))
     _named("task", lambda: _one_loss(training, model, dataset))
