@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,8 @@ def _times(overview: RunOverview) -> Rows:
         rows.append(("queued", _duration(line.queued_seconds)))
     for one in line.attempts:
         lasted = seconds_between(one.started, one.ended)
-        words = [f"{one.started or '?'} to {one.ended or ('now' if not state.over else '?')}"]
+        until = _second(one.ended) or ("?" if state.over else "now")
+        words = [f"{_second(one.started) or '?'} to {until}"]
         words += [_duration(lasted)] if lasted is not None else []
         if one.exit_code:
             words.append(EXITS.get(one.exit_code, f"exit code {one.exit_code}"))
@@ -194,6 +196,11 @@ def _keys(settings: dict[str, Any], prefix: str) -> str:
 
 def _text(value: object) -> str:
     return "-" if value is None else str(value)
+
+
+def _second(iso: str | None) -> str:
+    """The time without the parts of a second that a file's time has; empty for none."""
+    return re.sub(r"\.\d+", "", iso or "")
 
 
 def _duration(seconds: float) -> str:

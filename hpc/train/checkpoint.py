@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from hpc.train import manifest, randomness
+from hpc.jobs.run.elastic import CheckpointMisfit, Continuation, Layout, fits
+from hpc.jobs.spec.config import RunConfig
+from hpc.train import manifest, randomness, universal
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import CheckpointError
@@ -33,6 +35,16 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
+class Start:
+    """The checkpoint from which an attempt goes on, and how; step 0 without one."""
+
+    step: int
+    folder: Path | None
+    way: Continuation
+    same_ranks: bool = True
+
+
+@dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run, in `folder`; `keep` of the newest stay."""
 
@@ -40,7 +52,7 @@ class Checkpoints:
     keep: int
     spec_digest: str
 
-    def save(self, engine: Any, world: World, step: int) -> Path:
+    def save(self, engine: Any, world: World, step: int, layout: Layout) -> Path:
         """Write the state after `step` steps; a collective call. Returns the checkpoint."""
         staging = self.folder / f"{STAGING}{step}"
         if world.leads:
@@ -56,30 +68,87 @@ class Checkpoints:
         world.barrier()
         target = self.folder / f"{step:08d}"
         if world.leads:
-            manifest.seal_checkpoint(staging, step, world.size, self.spec_digest)
+            manifest.seal_checkpoint(staging, step, world.size, self.spec_digest, layout)
             self._publish(staging, target)
             self._retire(newest=step)
         world.barrier()
         return target
 
-    def resume(self, engine: Any, world: World) -> int:
-        """Load the newest good checkpoint; a collective call. Returns its step, 0 without one.
+    def start(self, run: RunConfig, world: World) -> Start:
+        """The newest good checkpoint and the way on from it; a collective call.
 
-        Raises `CheckpointError` for one of another world size: its parts do not fit these ranks.
+        Raises `CheckpointError` where this job's ranks, ZeRO stage or micro-batches do not go on
+        from it: a run that has one never begins again from nothing.
         """
         step = world.from_leader(self.newest() if world.leads else 0)
         if step == 0:
-            return 0
-        source = self.folder / f"{step:08d}"
-        written_by = manifest.read_manifest(source).world_size
-        if written_by != world.size:
+            return Start(0, None, Continuation(run.gradient_accumulation_steps, False, ""))
+        folder = self.folder / f"{step:08d}"
+        found = manifest.read_manifest(folder)
+        if found.layout is not None:
+            try:
+                way = fits(found.layout, world.size, run.zero_stage, run.micro_batch_size)
+            except CheckpointMisfit as error:
+                raise CheckpointError(f"{folder}: {error}.") from None
+        elif found.world_size == world.size:
+            way = Continuation(run.gradient_accumulation_steps, False, "")
+        else:
             raise CheckpointError(
-                f"{source} was written by {written_by} ranks and this job has {world.size}. Resume "
-                "with as many ranks as before, or start a new run."
+                f"{folder} was written by {found.world_size} ranks and this job has {world.size}, "
+                "and it is older than the record that would allow it. Resume with as many ranks "
+                "as before, or start a new run."
             )
-        engine.load_checkpoint(str(source), tag=PARTS)
-        randomness.restore_random_state(source / _random_file(world.rank))
-        return step
+        if way.sentence and world.leads:
+            log.info("checkpoint %s goes on with %s", folder.name, way.sentence)
+        return Start(step, folder, way, same_ranks=found.world_size == world.size)
+
+    def resume(self, engine: Any, world: World, start: Start, seed: int) -> int:
+        """Load the checkpoint of `start`; a collective call. Returns its step, 0 without one.
+
+        Among as many ranks as before each goes on with its own random numbers; among others each
+        is seeded anew. Raises `CheckpointError` for one that could not be converted or loaded.
+        """
+        if start.folder is None:
+            return 0
+        if start.way.convert:
+            self._load_universal(engine, world, start.folder)
+        else:
+            engine.load_checkpoint(str(start.folder), tag=PARTS)
+        if start.same_ranks:
+            randomness.restore_random_state(start.folder / _random_file(world.rank))
+        else:
+            randomness.reseed_generators(seed, start.step, world.rank, world.size)
+        return start.step
+
+    def _load_universal(self, engine: Any, world: World, folder: Path) -> None:
+        """Load `folder` through its universal form, made here if need be, and compare the weights.
+
+        DeepSpeed loads weights and moments, no buffers; those come from the whole weights.
+        """
+        fault: Exception | None = None
+        if world.leads:
+            try:
+                universal.convert(folder, PARTS)
+            except Exception as error:  # noqa: BLE001  the other ranks wait for its end
+                fault = error
+        failed = world.from_leader(int(fault is not None))
+        if fault is not None:
+            raise fault
+        if failed:
+            raise CheckpointError(f"rank 0 could not convert {folder} for other ranks.")
+        engine.load_checkpoint(str(universal.universal_folder(folder)), tag=PARTS)
+        saved = load_file(folder / WEIGHTS)
+        for name, buffer in engine.module.named_buffers():
+            if name in saved:
+                buffer.copy_(saved[name])
+        loaded = whole_weights(engine)
+        different = [name for name, weight in loaded.items() if not weight.equal(saved[name])]
+        if world.total([float(len(different))])[0]:
+            raise CheckpointError(
+                f"{folder} was loaded by DeepSpeed with other weights than were saved: "
+                f"{', '.join(different[:3]) or 'see rank 0'}. Go on with as many ranks and the "
+                "ZeRO stage of before."
+            )
 
     def newest(self) -> int:
         """The step of the newest checkpoint that verifies, 0 for none; logs others' faults."""
@@ -92,7 +161,7 @@ class Checkpoints:
 
     def _publish(self, staging: Path, target: Path) -> None:
         if target.exists():  # it did not verify, so the run came to this step a second time
-            shutil.rmtree(target)
+            self._remove(target)
         staging.rename(target)
         sync_path(self.folder)
         replace_file(self.folder / POINTER, f"{target.name}\n")
@@ -102,8 +171,13 @@ class Checkpoints:
         later = [folder for folder in self._all() if int(folder.name) > newest]
         earlier = sorted(folder for folder in self._all() if int(folder.name) <= newest)
         for folder in later + earlier[: -self.keep]:
-            (folder / manifest.FILE).unlink(missing_ok=True)  # half removed, it must not verify
-            shutil.rmtree(folder)
+            self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Remove a checkpoint and what was made of it."""
+        shutil.rmtree(universal.universal_folder(folder), ignore_errors=True)
+        (folder / manifest.FILE).unlink(missing_ok=True)  # half removed, it must not verify
+        shutil.rmtree(folder)
 
     def _all(self) -> list[Path]:
         if not self.folder.is_dir():

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,16 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     kernels.use(run.kernels)
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
-        model = engine.start(config, task.build_model(config.model, spec.dataset.folder), world)
+        checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
+        start = checkpoints.start(run, world)
+        run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
+        config = replace(config, run=run)
+        built = task.build_model(config.model, spec.dataset.folder)
+        model = engine.start(config, built, world, load_universal=start.way.convert)
         # From here on each rank draws its own numbers.
         randomness.seed_generators(run.seed + 1 + world.rank)
         rates = Rates(model.optimizer, config.schedule, run.steps)
-        checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
-        done = checkpoints.resume(model, world)
+        done = checkpoints.resume(model, world, start, run.seed)
         account = step_account(world.device, recording=world.leads)
         with (
             reporting(spec, task.unit, Run(run_dir), done)
@@ -134,7 +138,8 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
             _evaluate(job, done)
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
             began = time.perf_counter()
-            folder = job.checkpoints.save(job.model, world, done)
+            layout = engine.layout_of(job.model, run, world)
+            folder = job.checkpoints.save(job.model, world, done, layout)
             saved = done
             if report:
                 report.log_checkpoint(done, folder)

@@ -17,6 +17,15 @@ def seed_generators(number: int) -> None:
     torch.manual_seed(number)
 
 
+def reseed_generators(number: int, step: int, rank: int, world_size: int) -> None:
+    """Seed a rank that goes on after `step` among another number of ranks than before.
+
+    No rank draws what any rank has drawn before, nor what it would have with other ranks.
+    """
+    sequence = np.random.SeedSequence([number, step, world_size, rank])
+    seed_generators(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
 def write_random_state(path: Path) -> None:
     """Write the state of this process's generators, its GPU's included."""
     version, internal, gauss = random.getstate()

@@ -1,4 +1,4 @@
-"""Where the time of the steps goes: seconds of each part, from marks that cost next to nothing.
+"""The time of the steps, part by part: seconds between marks that cost next to nothing.
 
 On a CPU the parts are wall time, and communication is the time inside DeepSpeed's collectives and
 the one of the loop, waiting for slower ranks included. On a GPU forward, backward and optimizer are

@@ -44,4 +44,3 @@ def all_goals(
         limit(FLIP, 2),
         limit(ROLLBACK, 2),
     ]
-

@@ -34,9 +34,9 @@ class StepFigures:
     def ratio(self, other: str, seconds: Mapping[str, Sequence[float]]) -> float:
         """Our step over that of `other`, the median of pairs that stand beside one another.
 
-        In a pair our step follows the other's: what a busy machine does meets both.
+        In a pair our step follows the other's round: what a busy machine does meets both.
         """
-        pairs = zip(seconds[OURS][1:], seconds[other][:-1], strict=False)
+        pairs = zip(seconds[OURS], seconds[other], strict=False)  # the others began a round earlier
         return median(ours / theirs for ours, theirs in pairs)
 
 
@@ -49,8 +49,9 @@ def measure_steps(rounds: int, progress: Callable[[str], None]) -> StepFigures:
     with tempfile.TemporaryDirectory(prefix="lockgate-bench-") as folder:
         run = toy_run(Path(folder), steps=10**6)
         done = subprocess.run(
-            [sys.executable, "-m", "scripts.train_bench.one_process", str(run), str(rounds)],
-            cwd=REPO, env=_environment(Path(folder)), capture_output=True, text=True,
+            [sys.executable, "-m", "scripts.train_bench.one_process", str(run), str(rounds),
+             "beside"],
+            cwd=REPO, env=one_rank(_accelerate(Path(folder))), capture_output=True, text=True,
             timeout=LIMIT_S, check=False,
         )  # fmt: skip
     try:
@@ -71,7 +72,7 @@ def step_values(found: StepFigures) -> dict[str, float]:
 
 def step_rows(found: StepFigures) -> list[tuple[str, ...]]:
     """Rows of a table: loop, median wall and CPU seconds, ours over it in both."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in found.wall:
         wall, cpu = median(found.wall[name]), median(found.cpu[name])
         ratios = (
@@ -84,14 +85,14 @@ def step_rows(found: StepFigures) -> list[tuple[str, ...]]:
     return rows
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """One rank with one thread; `accelerate`, which Trainer needs, from a folder of its own."""
+def one_rank(*paths: Path) -> dict[str, str]:
+    """The environment of one rank with one thread, `paths` before its import path."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(REPO), str(_accelerate(folder))]),
+        "PYTHONPATH": os.pathsep.join(map(str, [REPO, *paths])),
         "OMP_NUM_THREADS": "1",
         "RANK": "0",
         "LOCAL_RANK": "0",
@@ -103,7 +104,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _accelerate(folder: Path) -> Path:
-    """A folder with `accelerate` alone, or an empty one where it cannot be installed."""
+    """A folder with `accelerate`, which Trainer needs; empty where it cannot be installed."""
     target = folder / "accelerate"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target),

@@ -17,6 +17,7 @@ from typing import Any
 
 from hpc.jobs.errors import SchedulerUnavailable
 from hpc.jobs.slurm.commands import controller_is_up, query
+from hpc.jobs.slurm.recent import recent_answer
 
 SQUEUE = ("squeue", "--all", "--json")
 # What scontrol answers about a job that the controller has forgotten, or never had.
@@ -71,7 +72,7 @@ def find_jobs(
     found: dict[str, SlurmJob] = {}
     silent: list[str] = []
     answered = False
-    if controller_is_up(variables):
+    if recent_answer(("scontrol", "ping"), variables, _ping):
         for source in (_from_squeue, _from_scontrol):
             try:
                 found = _matching(wanted, source(wanted, variables))
@@ -142,8 +143,13 @@ def _matching(wanted: Iterable[WantedJob], jobs: Iterable[SlurmJob]) -> dict[str
     }
 
 
+def _ping(_: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Empty for a controller that does not answer."""
+    return "up" if controller_is_up(variables) else ""
+
+
 def _from_squeue(_: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
-    return parse_squeue(query(SQUEUE, variables))
+    return parse_squeue(recent_answer(SQUEUE, variables, query))
 
 
 def _from_scontrol(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
@@ -165,7 +171,7 @@ def _from_sacct(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> li
         ids = ",".join(one.job_id for one in wanted if one.user == user)
         command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--user={user}"]
         command += [f"--jobs={ids}", "--format=JobID,User,State,ExitCode,JobName%256"]
-        jobs += parse_sacct(query(command, variables))
+        jobs += parse_sacct(recent_answer(command, variables, query))
     return jobs
 
 
