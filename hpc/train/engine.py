@@ -91,9 +91,14 @@ def uses_bf16(run: RunConfig, model: nn.Module, world: World) -> bool:
     return able == world.size
 
 
+def base_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """The optimizer inside of DeepSpeed's, which holds this rank's part of the state."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)
+
+
 def layout_of(engine: Any, run: RunConfig, world: World) -> Layout:
     """The way in which the engine's state lies over the ranks; the same on each."""
-    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    inner = base_optimizer(engine)
     names = {name for state in inner.state.values() for name in state}
     if any(group.get("use_muon") for group in inner.param_groups):
         names.add("momentum_buffer")  # in ZeRO-3 DeepSpeed keeps it elsewhere

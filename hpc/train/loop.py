@@ -20,7 +20,7 @@ from hpc.optim.schedule import Rates
 from hpc.tasks.micro_batches import MicroBatches
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
-from hpc.train.checkpoint import Checkpoints
+from hpc.train.checkpoint import Checkpoints, retention
 from hpc.train.compiled import uncompiled
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
@@ -28,6 +28,7 @@ from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
 from hpc.train.loader import loaded
 from hpc.train.report import RunReport, reporting
+from hpc.train.saving import Saving, saving
 from hpc.train.step import optimizer_step
 from hpc.train.step_account import COMMUNICATION, StepAccount, step_account
 from hpc.train.step_columns import StepColumns
@@ -49,8 +50,9 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
     kernels.use(run.kernels)
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
-        checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
+        checkpoints = Checkpoints(run_dir / "checkpoints", retention(run), spec.digest)
         start = checkpoints.start(run, world)
+        checkpoints = replace(checkpoints, protected=frozenset({start.step}))
         run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
         config = replace(config, run=run)
         built = task.build_model(config.model, spec.dataset.folder)
@@ -63,12 +65,13 @@ def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
         with (
             reporting(spec, task.unit, Run(run_dir), done)
             if world.leads
-            else nullcontext() as report
+            else nullcontext() as report,
+            saving(checkpoints, world, done, run.checkpoint_async) as saves,
         ):
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
                 report.columns = StepColumns(account, model, world, config.cluster)
-            job = Job(spec, config, model, rates, world, checkpoints, report, account)
+            job = Job(spec, config, model, rates, world, saves, report, account)
             outcome = _steps(job, done, stop)
             if outcome == "finished":
                 _finish(job, run_dir / "candidate")
@@ -86,7 +89,7 @@ class Job:
     model: Any  # the DeepSpeed engine
     rates: Rates
     world: World
-    checkpoints: Checkpoints
+    saves: Saving
     report: RunReport | None
     account: StepAccount
 
@@ -112,7 +115,7 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
     batches = loaded(source, run.prefetch_batches, pinned=world.device.type == "cuda")
     account, micro_steps = job.account, run.gradient_accumulation_steps
     job.model.train()
-    saved, left_out = done, 0
+    left_out = 0
     while done < run.steps:
         began = time.perf_counter()
         rate, skipped = job.rates.set(done), job.model.skipped_steps
@@ -126,10 +129,11 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
         if not math.isfinite(loss) or left_out == MAX_LEFT_OUT:
+            job.saves.wait()
             what = f"the loss became {loss}" if left_out == 0 else "the gradients are no numbers"
             raise Diverged(
                 f"{what} in step {done}, at learning rate {rate:.3g}. The newest checkpoint is of "
-                f"step {saved}. Start a new run with a lower optim.lr, a longer "
+                f"step {job.saves.durable_step}. Start a new run with a lower optim.lr, a longer "
                 "optim.schedule.warmup_steps, or precision=fp32."
             )
         if report:
@@ -138,12 +142,13 @@ def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
             _evaluate(job, done)
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
             began = time.perf_counter()
-            layout = engine.layout_of(job.model, run, world)
-            folder = job.checkpoints.save(job.model, world, done, layout)
-            saved = done
+            job.saves.save(job.model, done, engine.layout_of(job.model, run, world))
+            if stopping or done == run.steps:
+                job.saves.finish()
             if report:
-                report.log_checkpoint(done, folder)
                 report.log_stall(done, time.perf_counter() - began)
+        if report:
+            report.log_saves(job.saves.ended())
         if stopping:
             return "stopped"
     return "finished"

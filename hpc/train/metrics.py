@@ -66,6 +66,11 @@ class TrainMetrics:
         self.measured = {name: self._gauge(name, text) for name, text in MEASURED.items()}
         for gauge in self.measured.values():
             gauge.set(math.nan)  # not measured yet, and some never are
+        self.failed_checkpoints = Counter(
+            "lockgate_train_failed_checkpoints",
+            "Checkpoints that could not be written, as on a full disk; the older ones stay.",
+            registry=self.registry,
+        )
         self._saved = time.time()
         self._gauge(
             "checkpoint_age_seconds", "Seconds since the last checkpoint, or since the start."

@@ -27,7 +27,12 @@ def reseed_generators(number: int, step: int, rank: int, world_size: int) -> Non
 
 
 def write_random_state(path: Path) -> None:
-    """Write the state of this process's generators, its GPU's included."""
+    """Write the state of this process's generators."""
+    path.write_text(random_state())
+
+
+def random_state() -> str:
+    """The state of this process's generators, its GPU's included, as JSON."""
     version, internal, gauss = random.getstate()
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     numpy_state = np.random.get_state(legacy=False)
@@ -37,7 +42,7 @@ def write_random_state(path: Path) -> None:
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
         "cuda": None if cuda is None else cuda.numpy().tobytes().hex(),
     }
-    path.write_text(json.dumps(content))
+    return json.dumps(content)
 
 
 def restore_random_state(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
+from hpc.train.saving import Saved
 from hpc.train.step_columns import StepColumns
 from hpc.train.tracking import Tracking
 
@@ -59,7 +60,7 @@ class RunReport:
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         speed, each = self._seen / elapsed, elapsed / self._steps_since
         left = (self.steps - step) * each
-        columns = self.columns.take(self._steps_since, speed) if self.columns else {}
+        columns = self.columns.take(speed) if self.columns else {}
         self.shown.set_columns(columns)
         self._line(
             {
@@ -88,17 +89,27 @@ class RunReport:
         self._line({"step": step, **line}, f"validation after step {step}  {words}")
         self._restart_clock()
 
-    def log_checkpoint(self, step: int, folder: Path) -> None:
-        """Log that the checkpoint of step `step` is on the disk."""
-        self.shown.mark_checkpoint()
-        log.info("checkpoint %s written after step %d", folder.name, step)
-        self._restart_clock()
+    def log_saves(self, saves: Sequence[Saved]) -> None:
+        """Log the checkpoints that are on the disk by now, and those that could not be written."""
+        for one in saves:
+            if one.fault is None:
+                self.shown.mark_checkpoint()
+                log.info("checkpoint %s written after step %d", one.folder.name, one.step)
+            else:
+                self.shown.failed_checkpoints.inc()
+                log.warning(
+                    "checkpoint %s was not written: %s. The older ones stay, and the run goes on.",
+                    *(one.folder.name, one.fault),
+                )
+        if saves:
+            self._restart_clock()
 
     def log_stall(self, step: int, seconds: float) -> None:
         """Log the time for which the checkpoint of step `step` held up the training."""
         columns = {"checkpoint_stall_seconds": round(seconds, 4)}
         self.shown.set_columns(columns)
         self._line({"step": step, **columns}, f"the checkpoint held up the steps {seconds:.2f} s")
+        self._restart_clock()
 
     def log_candidate(self, candidate: Path) -> None:
         """Log that the candidate was written."""

@@ -36,6 +36,7 @@ class StepAccount:
 
     def __init__(self, device: torch.device, recording: bool) -> None:
         self._on_gpu, self._recording = device.type == "cuda", recording
+        self._steps = 0
         self._seconds: dict[str, float] = {}
         self._events: list[tuple[str, Any, Any]] = []
         self._inside = 0.0  # seconds in collectives since the last mark
@@ -44,6 +45,7 @@ class StepAccount:
     def start(self) -> None:
         """Begin a step: the time until here belongs to no part."""
         if self._recording:
+            self._steps += 1
             self._last, self._inside = time.perf_counter(), 0.0
             self._last_event = self._event() if self._on_gpu else None
 
@@ -64,13 +66,14 @@ class StepAccount:
                 self._add(COMMUNICATION, self._inside)
         self._last, self._inside = now, 0.0
 
-    def take(self, steps: int) -> dict[str, float]:
-        """Mean seconds of each part over `steps` steps, `PARTS` as far as known; begins anew."""
+    def take(self) -> dict[str, float]:
+        """Mean seconds of each part of a step, `PARTS` as far as known; begins anew."""
         for part, begun, ended in self._events:
             ended.synchronize()
             self._add(part, begun.elapsed_time(ended) / 1000)
+        steps = max(self._steps, 1)
         means = {part: self._seconds[part] / steps for part in PARTS if part in self._seconds}
-        self._seconds, self._events = {}, []
+        self._steps, self._seconds, self._events = 0, {}, []
         return means
 
     def time_collectives(self, backend: Any) -> None:

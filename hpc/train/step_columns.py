@@ -27,9 +27,9 @@ class StepColumns:
     world: World
     cluster: ClusterConfig
 
-    def take(self, steps: int, units_per_second: float) -> dict[str, float]:
-        """The columns over `steps` steps; what this run does not measure has none. Begins anew."""
-        taken = columns(self.account.take(steps))
+    def take(self, units_per_second: float) -> dict[str, float]:
+        """The columns of the steps since the last call; none for what this run does not measure."""
+        taken = columns(self.account.take())
         norm = gradient_norm(self.model)
         if norm is not None:
             taken["gradient_norm"] = norm

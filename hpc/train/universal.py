@@ -12,9 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from hpc.jobs.errors import error_line
+from hpc.jobs.run.elastic import MOMENTS
 from hpc.train import manifest
 from hpc.train.errors import CheckpointError
 from serving.artifact.digest import file_sha256
@@ -26,6 +30,7 @@ SUFFIX = ".universal"
 CONVERTER = "deepspeed.checkpoint.ds_to_universal"
 # The rank's place among the others is none of the converter's.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+OPTIMIZER_STATE = "optimizer_state_dict"
 MODEL_FILES = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
 """The names under which the ZeRO stages below 3, and stage 3, look for the counts of steps."""
 
@@ -49,7 +54,7 @@ def convert(checkpoint: Path, parts: str) -> Path:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         _run_converter(checkpoint / parts, staging / parts)
-        _name_for_all_stages(staging / parts)
+        _complete_for_all_stages(staging / parts)
         of = manifest.read_manifest(checkpoint)
         manifest.seal_checkpoint(
             staging, of.step, of.world_size, of.spec_digest, of.layout, made_from=source
@@ -99,9 +104,31 @@ def _run_converter(source: Path, target: Path) -> None:
         )
 
 
-def _name_for_all_stages(parts: Path) -> None:
-    """Give the file of counts both names, whichever stage wrote it."""
-    found = [parts / name for name in MODEL_FILES if (parts / name).is_file()]
+def _complete_for_all_stages(parts: Path) -> None:
+    """Add what a ZeRO stage looks for and the converter wrote for the other stages only.
+
+    Stage 3 looks for one count of steps in the optimizer's state, the stages 1 and 2 for one of
+    each weight; and only they expect a tensor to be the entry of a mapping.
+    """
+    found = next(parts / name for name in MODEL_FILES if (parts / name).is_file())
     for name in MODEL_FILES:
-        if found and not (parts / name).exists():
-            shutil.copyfile(found[0], parts / name)
+        if not (parts / name).exists():
+            shutil.copyfile(found, parts / name)
+    path = parts / "zero" / "optimizer_state.pt"
+    state = torch.load(path, map_location="cpu", weights_only=False)
+    folders = sorted({one.parent for one in (parts / "zero").rglob(f"{MOMENTS[0]}.pt")})
+    if OPTIMIZER_STATE in state:  # of stage 3
+        step = state[OPTIMIZER_STATE]["state"][0]["step"]
+        for folder in folders:
+            torch.save(step, folder / "step.pt")
+            for name in ("fp32", *MOMENTS):
+                tensor = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=False)
+                torch.save({"param": tensor}, folder / f"{name}.pt")
+        state["ds_version"] = version("deepspeed")
+    else:
+        step = torch.load(folders[0] / "step.pt", map_location="cpu", weights_only=False)
+        state[OPTIMIZER_STATE] = {
+            "state": {0: {"step": step}},
+            "param_groups": state["param_groups"],
+        }
+    torch.save(state, path)

@@ -63,7 +63,7 @@ TESTED = {
         "tests/serving/fleet/test_host_boundaries.py::test_a_revoked_version_is_refused"
     ),
     "scripts/site as deploy fab scale": (
-        "tests/serving/fleet/test_scale.py::test_the_commands_of_the_guide_do_what_it_says"
+        "tests/serving/fleet/test_scale_task.py::test_the_commands_of_the_guide_do_what_it_says"
     ),
     "fab place": (
         "tests/serving/fleet/test_placement.py::"

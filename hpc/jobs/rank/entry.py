@@ -46,6 +46,10 @@ class RequeuedTooOften(JobError):
     """The run needs more time limits than it was given."""
 
 
+class UnfitNode(JobError):
+    """A node failed the checks before training."""
+
+
 def run(spec_path: str, digest: str) -> NoReturn:
     """Run one rank of one attempt and end the process with its code, 0 when training finished."""
     share_new_files()
@@ -74,6 +78,10 @@ def _attempt(here: Run, rank: Rank, digest: str) -> int:
         if rank.rank == 0:
             status.start_attempt(here, rank)
         _set_environment(spec, rank)
+        from hpc.nodes.preflight import preflight  # a layer above, as the loop is
+
+        if fault := preflight(here, cluster_config(spec.config), rank):
+            return _unfit(here, rank, cluster_config(spec.config).max_requeues, fault)
         from hpc.train.loop import (
             train,  # torch and DeepSpeed, and the layer above: in the job only
         )
@@ -115,6 +123,15 @@ def _stopped(here: Run, rank: Rank, stop: StopRequest, max_requeues: int) -> int
         return TOO_OFTEN
     status.end_attempt(here, rank, "requeued")
     return REQUEUE_LOCAL if rank.local else REQUEUE
+
+
+def _unfit(here: Run, rank: Rank, max_requeues: int, fault: str) -> int:
+    """The exit code of an attempt whose node is not fit: it is tried again, elsewhere if it can."""
+    if rank.local or rank.attempt > max_requeues:
+        status.fail_attempt(here, rank, UnfitNode(fault))
+        return TRAINING_FAILED
+    status.end_attempt(here, rank, "requeued")
+    return REQUEUE
 
 
 def _leave_exit_code(path: Path, code: int) -> None:

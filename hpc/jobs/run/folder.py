@@ -65,6 +65,16 @@ class Run:
         return self.logs / f"{attempt}.exit"
 
     @property
+    def nodes(self) -> Path:
+        """`<attempt>-<node>.json` of each node's checks; see hpc.nodes."""
+        return self.folder / "nodes"
+
+    @property
+    def excluded_nodes(self) -> Path:
+        """Nodes that the next attempt is started without, as sbatch --exclude takes them."""
+        return self.nodes / "exclude"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per logged step."""
         return self.folder / "metrics.jsonl"

@@ -85,10 +85,18 @@ def ending(run: Run) -> list[str]:
     requeued it already, scontrol's complaint goes to the log and nothing else happens; and a job
     that could not be requeued ends with a code, so that it does not look completed.
     """
+    excluded = shlex.quote(str(run.excluded_nodes))
     code_file = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
     return [
         "code=$?",
         f"if [ -e {code_file} ]; then code=$(cat {code_file}); fi",
-        f'if [ "$code" -eq {REQUEUE} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        f'if [ "$code" -eq {REQUEUE} ]; then',
+        # scontrol requeue ends this shell with SIGTERM; what follows needs a moment, and takes it.
+        "trap '' TERM",
+        'scontrol requeue "$SLURM_JOB_ID"',
+        # Nodes that failed their checks. Slurm takes the list only of a job that waits again.
+        f"if [ -e {excluded} ]; then "
+        f'scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$(cat {excluded})"; fi',
+        "fi",
         'exit "$code"',
     ]

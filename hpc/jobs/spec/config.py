@@ -58,11 +58,12 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    preflight_s: int = 0
 
     def __post_init__(self) -> None:
         counts = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "max_requeues")
         _at_least(self, 1, "nodes", "tasks_per_node", "cpus_per_task", "timeout_min")
-        _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues")
+        _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues", "preflight_s")
         _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
         _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
         if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:
@@ -106,16 +107,20 @@ class RunConfig:
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
+    checkpoint_async: bool
     keep_checkpoints: int
+    keep_every: int
+    keep_best: int
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
         _at_least(self, 1, "steps", "micro_batch_size", "gradient_accumulation_steps")
         _at_least(self, 1, "log_interval", "keep_checkpoints")
-        _at_least(self, 0, *intervals)
+        _at_least(self, 0, *intervals, "keep_every", "keep_best")
         _at_least(self, 0, "seed", "gradient_clipping")
         _at_most(self, LARGEST_COUNT, "steps", "micro_batch_size", "gradient_accumulation_steps")
         _at_most(self, LARGEST_COUNT, *intervals, "log_interval", "keep_checkpoints")
+        _at_most(self, LARGEST_COUNT, "keep_every", "keep_best")
         _at_most(self, LARGEST_SEED, "seed")
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("zero_stage", self.zero_stage, (0, 1, 2, 3))

@@ -33,10 +33,14 @@ SRUN_TASK = re.compile(
     r"(?P<end>.{1,200})$"
 )
 NODE_FAILURE = re.compile(r"^srun: error: Node failure on (?P<node>[\w.\[\],-]{1,200})")
+# Where several slurmd share a machine, each writes its node's name: slurmstepd-n1.
 KILLED_JOB = re.compile(
-    r"^slurmstepd: error: \*\*\* (JOB|STEP) .*CANCELLED AT .*?(?: DUE TO (.*?))? \*\*\*"
+    r"^slurmstepd(?:-\S+)?: error: \*\*\* (JOB|STEP) .*CANCELLED AT .*?(?: DUE TO (.*?))? \*\*\*"
 )
-OOM_KILL = re.compile(r"^slurmstepd: error: .*(?:oom-kill event|exceeded .*memory limit)", re.I)
+# The kernel's, of a cgroup; or Slurm's own, of JobAcctGatherParams=OverMemoryKill.
+OOM_KILL = re.compile(
+    r"^slurmstepd(?:-\S+)?: error: .*(?:oom-kill event|exceeded .*memory limit)", re.I
+)
 SIGNALS = {  # srun prints strsignal()
     "Killed": "SIGKILL",
     "Terminated": "SIGTERM",

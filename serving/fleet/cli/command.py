@@ -30,6 +30,7 @@ from serving.fleet.rollout.actions import (
     refuse_received,
 )
 from serving.fleet.rollout.advice import version_back
+from serving.fleet.rollout.departed import refuse_departed
 from serving.fleet.rollout.freeze import frozen
 from serving.fleet.rollout.journal import Journal, history
 from serving.fleet.rollout.lease import Lease, hold
@@ -149,6 +150,7 @@ def preview(
     fleet, outside = _placed_hosts(on.fleet, shipment.model)
     selection = placed_selection(selection, fleet, shipment.model)
     with SshDriver(fleet, shipment.model, on.store, on.config) as driver:
+        refuse_departed(driver, on.fleet.hosts)
         refuse_received(driver, outside, shipment.model)
         return plan_deployment(fleet, shipment, driver, on.journal, on.config, selection)
 

@@ -8,6 +8,7 @@ from serving.fleet.errors import FleetRefusal
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.advice import next_command
 from serving.fleet.rollout.converge import Turn, converge
+from serving.fleet.rollout.departed import refuse_departed
 from serving.fleet.rollout.driver import FleetDriver
 from serving.fleet.rollout.engine import roll
 from serving.fleet.rollout.journal import Journal, Unfinished, history
@@ -27,6 +28,7 @@ def carry_out(
     done, LeaseLost."""
     journal, model = run.journal, run.shipment.model
     if run.action == "deploy":
+        refuse_departed(run.driver, (*run.fleet.hosts, *run.outside))
         refuse_received(run.driver, run.outside, model)
         plan = plan_deployment(run.fleet, run.shipment, run.driver, journal, run.config, selection)
         outcome = roll(run, plan, judge, reason)
@@ -90,6 +92,7 @@ def plan_deployment(
         selection.only,
         production(journal, shipment.model),
         journal.warm(shipment.model),
+        journal.instances(shipment.model),
     )
 
 

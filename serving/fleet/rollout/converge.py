@@ -9,6 +9,7 @@ restarted, and given back or quarantined; one that cannot be reached is named. N
 from __future__ import annotations
 
 from conf.errors import DONE, INCOMPLETE, UNREACHABLE
+from serving.fleet.rollout.departed import shut_out_departed
 from serving.fleet.rollout.fleet_pass import FleetPass, Turn
 from serving.fleet.rollout.leaving import leave_hosts
 from serving.fleet.rollout.mending import bring_hosts
@@ -32,6 +33,7 @@ def _carried_out(on: FleetPass) -> Outcome:
         left_out=dict(turn.left_out),
     )  # fmt: skip
     try:
+        shut_out_departed(on)
         if turn.left_out:
             on.park_left_out()
         if run.action == "rollback":

@@ -109,6 +109,13 @@ class FleetDriver(Protocol):
     def receives(self, host: Host) -> bool:
         """True where an edge may send the model's requests to the host, whatever its state is."""
 
+    def recipients(self) -> dict[str, frozenset[str]]:
+        """The names of all that each edge gives requests to now, of the site or not; an edge that
+        does not answer is missing."""
+
+    def shut_out(self, edge: str, name: str) -> None:
+        """Put a host that is none of the site's into maintenance at one edge."""
+
     def edge_states(self) -> dict[str, str]:
         """Each host's state at its edges, without a word to the host; those of an edge that does
         not answer are missing."""

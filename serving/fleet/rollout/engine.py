@@ -186,7 +186,8 @@ def _change_wave(run: RolloutRun, plan: RolloutPlan, wave: tuple[Change, ...]) -
         if change.parked and change.before.edge == READY:
             run.log_step(change.host, "park", "until the edges give the new version")
             run.driver.set_maintenance(change.host)
-        prepare(run, change, beside)
+        # Also the version before, where the edges give the target already: it is the way back.
+        prepare(run, change, beside | set(change.versions))
 
     run.each(wave, change_one, len(wave))
 

@@ -15,8 +15,10 @@ from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Host
 from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.instances import instances_text
 from serving.fleet.rollout.rollout_plan import Change, version_names
 from serving.fleet.rollout.rollout_run import RolloutRun
+from serving.triton.model_config import instances_in
 
 _GLANCE_S = 0.1
 
@@ -40,6 +42,7 @@ def prepare(run: RolloutRun, change: Change, beside: Iterable[int]) -> None:
     fresh = change.restart or not state.alive or (run.config.strategy == "restart" and lacks)
     run.log_step(host, "install", str(run.shipment))
     driver.install(host, run.shipment)
+    count_instances(run, host, state)
     if fresh:
         restart(run, change)
     run.log_step(host, "load", version_names(versions))
@@ -68,7 +71,8 @@ def activate(run: RolloutRun, change: Change) -> None:
     the host is then as far as it got."""
     host, driver, versions = change.host, run.driver, change.versions
     alone = not driver.peers_up(host)
-    down = not read(run, host).alive
+    state = read(run, host)
+    down = not state.alive
     strategy = run.config.strategy
     if change.before.edge == READY and alone and strategy == "restart" and not down:
         raise FleetError(_last_host(host))
@@ -80,6 +84,7 @@ def activate(run: RolloutRun, change: Change) -> None:
         driver.drain(host)
     run.log_step(host, "install", str(run.shipment))
     driver.install(host, run.shipment)
+    count_instances(run, host, state)
     if down or change.restart or (strategy == "restart" and not alone):
         run.log_step(host, "restart", "Triton, in maintenance at the edge")
         driver.set_maintenance(host)
@@ -104,6 +109,18 @@ def activate(run: RolloutRun, change: Change) -> None:
     # No traffic is no evidence; the golden examples are the host's check.
     detail = seen if traffic.requests else "no traffic yet; golden examples only"
     run.log_step(host, "healthy", detail)
+
+
+def count_instances(run: RolloutRun, host: Host, state: HostState) -> None:
+    """Have a host, read as `state`, load the model with the number of instances that `fab scale`
+    ordered last: one that is new to the fleet, or was out of it meanwhile, has another. It has it
+    from the next load or restart on; nothing is loaded here. Raises FleetError."""
+    ordered = run.journal.instances(run.shipment.model)
+    count = ordered or instances_in(run.shipment.config)
+    if state.max_instances is None or state.instances == count:
+        return
+    run.log_step(host, "scale", f"{instances_text(count, run.shipment.model)} from its next load")
+    run.driver.scale(host, ordered)
 
 
 def restart(run: RolloutRun, change: Change, versions: tuple[int, ...] = ()) -> None:

@@ -65,3 +65,18 @@ def refuse_only_host(fleet: Fleet, restarted: Sequence[Host]) -> None:
                 "Triton would leave the region without answers. Use --set rollout.strategy=load, "
                 "or add a host. Nothing was changed."
             )
+
+
+def refuse_instances(
+    model: str, ordered: int | None, changed: Sequence[Host], states: Mapping[str, HostState]
+) -> None:
+    """Raises FleetRefusal for a host to be changed that takes fewer instances than are ordered."""
+    for host in changed:
+        most = states[host.name].max_instances
+        if ordered is not None and most is not None and ordered > most:
+            raise FleetRefusal(
+                f"{host.name} takes {most} instances of a model at most "
+                f"(site.triton.max_instances), and {ordered} of {model} are ordered. Nothing was "
+                f"changed. Type: fab scale --model {model} --instances {most}, or raise the limit "
+                f"and fab upgrade --hosts {host.name}"
+            )

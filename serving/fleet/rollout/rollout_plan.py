@@ -9,9 +9,11 @@ from typing import Literal
 from serving.fleet.haproxy.edge import READY
 from serving.fleet.inventory import Fleet, Host
 from serving.fleet.rollout.driver import HostState
+from serving.fleet.rollout.instances import has_instances, instances_text
 from serving.fleet.rollout.journal import Unfinished
 from serving.fleet.rollout.plan_refusals import (
     refuse_empty_region,
+    refuse_instances,
     refuse_older,
     refuse_only_host,
     refuse_unreadable,
@@ -119,11 +121,13 @@ def make_plan(
     only: frozenset[str] = frozenset(),
     last: int | None = None,
     warm: Mapping[str, tuple[int, ...]] | None = None,
+    instances: int | None = None,
 ) -> RolloutPlan:
     """The plan for the fleet in `states`, whose edges have `routing`; `edges` are those of a host.
 
     `left_out` are quarantined and skipped hosts with the reason, `last` the version in production,
     `warm` the versions that were proven on each host: without any, they count as proven.
+    `instances` is the number that `fab scale` ordered of the model, None for as packaged.
     Raises Unreachable when a host or an edge cannot be read, FleetRefusal when one may not be
     changed.
     """
@@ -151,6 +155,11 @@ def make_plan(
             unproven = set(change.versions) - set(warm.get(host.name, ()))
             if unproven:
                 change = replace(change, reason=f"{shipment.model}/{min(unproven)} is not proven")
+        count = instances or model_config.instances_in(shipment.config)
+        state = states[host.name]
+        if not change.reason and state.max_instances and not has_instances(state, count):
+            had, wanted_count = state.instances, instances_text(count, shipment.model)
+            change = replace(change, reason=f"has {had}, shall have {wanted_count}")
         if only and host.name not in only:
             unchanged.append((host, "is not among the hosts that were named"))
         elif change.reason:
@@ -161,6 +170,7 @@ def make_plan(
             unchanged.append((host, f"already serves {shipment.version}{left}"))
     changed = [change.host for change in changes]
     refuse_older(shipment, changed, states)
+    refuse_instances(shipment.model, instances, changed, states)
     if config.strategy == "restart":
         refuse_only_host(fleet, [one.host for one in changes if one.before.edge == READY])
     inherited = dict(unfinished.touched) if unfinished else {}

@@ -96,10 +96,14 @@ class SimulatedHost:
 
 @dataclass
 class SimulatedEdge:
-    """An edge of a region with its routing; `requests` and `errors` count by version."""
+    """An edge of a region with its routing; `requests` and `errors` count by version.
+
+    `departed` are hosts that it sends requests to and that the fleet does not have.
+    """
 
     region: str
     routing: Routing = field(default_factory=Routing)
     reachable: bool = True
+    departed: set[str] = field(default_factory=set)
     requests: dict[int, int] = field(default_factory=dict)
     errors: dict[int, int] = field(default_factory=dict)

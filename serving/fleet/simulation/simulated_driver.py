@@ -170,6 +170,22 @@ class SimulatedDriver:
         """True for the hosts in `receiving`."""
         return host.name in self.receiving
 
+    def recipients(self) -> dict[str, frozenset[str]]:
+        """The hosts in `ready` behind each edge that answers, and the departed ones."""
+        return {
+            name: frozenset(edge.departed)
+            | {h.name for h in self.fleet.hosts
+               if name in self.edges_of(h) and self.machines[h.name].edge == "ready"}
+            for name, edge in self.edges.items()
+            if edge.reachable
+        }  # fmt: skip
+
+    def shut_out(self, edge: str, name: str) -> None:
+        """No more requests to a departed host."""
+        if self._count(f"shut out {name}"):
+            self._fail(edge, "shut out")
+        self.edges[edge].departed.discard(name)
+
     def edge_states(self) -> dict[str, str]:
         """The states at edges that answer."""
         return {

@@ -135,6 +135,17 @@ class SshDriver:
     def edges_of(self, host: Host) -> tuple[str, ...]:
         return tuple(one.name for one in self.fleet.region_of(host).edges)
 
+    def recipients(self) -> dict[str, frozenset[str]]:
+        seen = self._at_all_edges(lambda at: at.all_states())
+        return {
+            name: frozenset(host for host, one in view.items() if one.admin == edge.READY)
+            for name, view in seen.items()
+            if not isinstance(view, str)
+        }
+
+    def shut_out(self, edge_name: str, name: str) -> None:
+        self._edge(edge_name).set(name, edge.MAINT)
+
     def edge_states(self) -> dict[str, str]:
         seen = self._at_all_edges(lambda at: at.states())
         found: dict[str, str] = {}

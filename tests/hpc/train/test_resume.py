@@ -61,6 +61,7 @@ def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
     assert losses(broken) == losses(whole)
     assert (broken / LAST).read_bytes() == (whole / LAST).read_bytes()
     assert sorted(item.name for item in (broken / "checkpoints").iterdir()) == [
+        "00000003",  # what the attempt began from stays as long as it lasts
         "00000004",
         "00000008",
         "latest",
@@ -86,14 +87,20 @@ def test_a_model_that_is_lost_ends_the_run_with_a_sentence(
     assert not (run / "candidate").exists()
 
 
-def test_other_ranks_than_before_are_refused(
+def test_other_ranks_than_before_are_refused_where_the_samples_would_be_others(
     new_run: Callable[..., Path], attempt: Callable
 ) -> None:
     run = new_run("grown")
     assert attempt(run, ("stop", "1")).codes == [0, 0]
     newest = run / "checkpoints" / "00000001"
     content = json.loads((newest / manifest.FILE).read_text())
-    (newest / manifest.FILE).write_text(json.dumps({**content, "world_size": 4}))
+    content["layout"]["world_size"] = content["world_size"] = 3
+    (newest / manifest.FILE).write_text(json.dumps(content))
     ended = attempt(run)
     assert ended.codes == [3, 3], ended.log
-    assert "was written by 4 ranks and this job has 2" in ended.log
+    assert "2 ranks cannot share the 3 micro-batches of a step" in ended.log
+    # One that does not record its layout goes on with its own ranks only.
+    (newest / manifest.FILE).write_text(json.dumps({**content, "layout": None}))
+    ended = attempt(run)
+    assert ended.codes == [3, 3], ended.log
+    assert "was written by 3 ranks and this job has 2" in ended.log

@@ -69,11 +69,11 @@ def test_on_a_cpu_parts_are_wall_time_without_the_collectives_in_them(clock: Clo
             account.mark(part)
         clock.host += 3
         account.mark(COMMUNICATION)
-    means = account.take(steps=2)
+    means = account.take()
     assert means == {DATA_WAIT: 1, FORWARD: 2, BACKWARD: 4, OPTIMIZER: 8, COMMUNICATION: 4}
     assert sum(means.values()) == 1 + 2 + 4 + 8 + 3 + 2 * 0.5
     assert columns(means)["forward_seconds"] == 2
-    assert account.take(steps=1) == {}
+    assert account.take() == {}
 
 
 def test_on_a_gpu_the_device_is_timed_and_no_communication_is_claimed(clock: Clock) -> None:
@@ -90,7 +90,7 @@ def test_on_a_gpu_the_device_is_timed_and_no_communication_is_claimed(clock: Clo
         account.mark(part)
     clock.host += 9
     account.mark(COMMUNICATION)
-    assert account.take(steps=1) == {DATA_WAIT: 5, FORWARD: 2, BACKWARD: 4, OPTIMIZER: 8}
+    assert account.take() == {DATA_WAIT: 5, FORWARD: 2, BACKWARD: 4, OPTIMIZER: 8}
 
 
 @pytest.mark.parametrize("device", [CPU, GPU], ids=["cpu", "gpu"])
@@ -101,4 +101,4 @@ def test_other_ranks_keep_nothing(clock: Clock, device: torch.device) -> None:
     assert backend.all_reduce is len
     account.start()
     account.mark(FORWARD)
-    assert account.take(steps=1) == {}
+    assert account.take() == {}

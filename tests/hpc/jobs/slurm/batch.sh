@@ -24,5 +24,9 @@ srun --unbuffered --output /runs/flights-20260102-030405-abcdef/submitit/%j_%t_l
 # teardown
 code=$?
 if [ -e /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
-if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq 75 ]; then
+trap '' TERM
+scontrol requeue "$SLURM_JOB_ID"
+if [ -e /runs/flights-20260102-030405-abcdef/nodes/exclude ]; then scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$(cat /runs/flights-20260102-030405-abcdef/nodes/exclude)"; fi
+fi
 exit "$code"

@@ -1,4 +1,4 @@
-"""Slurm's answers shared by followers: one question for all of them, and none that is a stranger's."""
+"""Slurm's answers shared by followers: one question for all, and none that is a stranger's."""
 
 from __future__ import annotations
 

@@ -177,6 +177,25 @@ def test_a_run_between_two_attempts(run, slurm, why) -> None:
     assert why()["waiting"]["reason"]["word"] == "Configuring"
 
 
+@pytest.mark.parametrize(
+    ("states", "sentence"),
+    [
+        ("n1|idle\nn3|mixed#\n", "Its nodes are chosen, and node n3 is being brought up."),
+        ("n3|allocated#\nn4|idle#\nn4|idle#\n",
+         "Its nodes are chosen, and nodes n3, n4 are being brought up."),
+        ("n1|mixed\nn3|idle~\n", "Its nodes are chosen, and are being made ready."),
+    ],
+)  # fmt: skip
+def test_a_run_whose_node_is_being_brought_up(run, slurm, why, states: str, sentence: str) -> None:
+    slurm.queue(job({"job_state": "CONFIGURING", "state_reason": "None", "nodes": "n[1-3]"}))
+    slurm.texts["sinfo"] = states
+    assert why()["sentence"] == sentence
+    del slurm.texts["sinfo"]
+    found = why()
+    assert found["sentence"] == "Its nodes are chosen, and are being made ready."
+    assert any("its nodes: sinfo does not answer" in part for part in found["unanswered"])
+
+
 def checkpoint(run: Run, step: int) -> Path:
     """A checkpoint that verifies, of two ranks."""
     folder = run.folder / "checkpoints" / f"{step:08d}"

@@ -72,6 +72,11 @@ def test_sruns_lines() -> None:
     assert parse_launcher(limit).cancelled == "TIME LIMIT"
     oom = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0. Some of your processes"
     assert parse_launcher(oom).out_of_memory
+    # As seen on the box, whose slurmd share a machine.
+    own = "slurmstepd-n1: error: Exceeded job memory limit\nsrun: error: n1: task 0: Killed\n"
+    assert parse_launcher(own).out_of_memory
+    named = limit.replace("slurmstepd:", "slurmstepd-n1:")
+    assert parse_launcher(named).cancelled == "TIME LIMIT"
 
 
 def test_only_the_last_attempt_of_a_requeued_job_counts() -> None:
