@@ -64,7 +64,7 @@ def _table(states: list[RunState]) -> None:
             f"{state.step}/{state.steps}",
             age(state.submitted, now),
             "" if state.loss is None else f"{state.loss:.4g}",
-            state.detail,
+            "; ".join(part for part in (state.detail, _goes_on(state)) if part),
         )
         plain.append([printable(" ".join(cell.split("\n"))) for cell in cells])
         if len(states) <= MANY:
@@ -85,6 +85,18 @@ def _print_plain(rows: list[list[str]]) -> None:
     for row in rows:
         cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+
+
+def _goes_on(state: RunState) -> str:
+    """`goes on at 11:27:47` of a requeued run, `starts at ...` of a new one; empty without a time.
+
+    In local time, with the date where it is another day's.
+    """
+    if state.goes_on is None:
+        return ""
+    time = datetime.fromisoformat(state.goes_on).astimezone()
+    day = "" if time.date() == datetime.now().astimezone().date() else f"{time:%F} "
+    return f"{'goes on' if state.attempt else 'starts'} at {day}{time:%T}"
 
 
 def age(submitted: str | None, now: datetime) -> str:

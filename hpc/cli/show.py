@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from hpc.jobs.spec.job_spec import JobSpec, Source
 
 EXITS = {
-    exit_codes.REQUEUE: "saved, to go on later",
-    exit_codes.REQUEUE_LOCAL: "saved, to go on later",
+    exit_codes.REQUEUE: "to go on later",
     exit_codes.TERMINATED: "saved after SIGTERM",
     exit_codes.TRAINING_FAILED: "failed",
     exit_codes.REFUSED: "refused: not what was frozen",
-    exit_codes.TOO_OFTEN: "requeued too often",
+    exit_codes.TOO_OFTEN: "no progress too often",
 }
 DESCRIPTION = """\
 Show what a run is and what became of it: settings, states over time, metrics, checkpoints, its

@@ -51,6 +51,15 @@ def _rows(answer: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
         yield from _waiting_rows(answer.waiting, now)
     if answer.ending:
         yield from _ending_rows(answer.ending)
+    for end in answer.attempts:
+        if end.outcome == "requeued":
+            kept = (
+                f"the checkpoint of step {end.checkpoint_step}" if end.checkpoint_step else "none"
+            )
+            yield (
+                f"attempt {end.attempt}",
+                f"{end.sentence} It came back; newest checkpoint: {kept}",
+            )
     for part in answer.unanswered:
         yield "not known", part
 

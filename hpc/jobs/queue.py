@@ -60,4 +60,5 @@ def _run_state(reading: RunReading, standing: Standing) -> RunState:
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
+        goes_on=standing.goes_on,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +20,7 @@ from hpc.nodes.preflight import NodeNeeds, check_node
 def main(argv: Sequence[str]) -> int:
     """Check this node; 1 where it is not fit."""
     scratch, shared, limit_s = Path(argv[0]), Path(argv[1]), float(argv[2])
-    with tempfile.TemporaryDirectory() as logs:
-        rank = this_rank(Path(logs))
+    rank = this_rank()
     os.environ.update(rank.variables())
     report = check_node(NodeNeeds(0, scratch, shared, limit_s), rank)
     print(json.dumps(asdict(report)), flush=True)

@@ -111,6 +111,13 @@ class RunReport:
         self._line({"step": step, **columns}, f"the checkpoint held up the steps {seconds:.2f} s")
         self._restart_clock()
 
+    def has_evaluation(self, step: int) -> bool:
+        """True where metrics.jsonl has the metrics of an evaluation after step `step`."""
+        return any(
+            line.get("step") == step and any(name.startswith("validation_") for name in line)
+            for line in metrics_log.read_metrics(self.path)
+        )
+
     def log_candidate(self, candidate: Path) -> None:
         """Log that the candidate was written."""
         log.info("candidate written to %s", candidate)

@@ -45,6 +45,9 @@ class SlurmJob:
     """Only from squeue; a pending job may name several, with commas."""
     node: str = ""
     """First node of a running job, on which rank 0 runs; only from squeue."""
+    start_s: int = 0
+    """Start of a pending job that Slurm has planned, or before which it may not start, in seconds
+    since 1970; 0 for none. Only from squeue."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class WantedJob:
     user: str
     job_id: str
     """Empty when the submit was interrupted before the id was written."""
+    over: bool = False
+    """True for a run that failed by its own files: only a queue that has it again matters."""
 
     def matches(self, job: SlurmJob) -> bool:
         """True for this run's job: ids are given out again when a controller's state is lost."""
@@ -83,7 +88,7 @@ def find_jobs(
             break  # scontrol has nothing that squeue has not
     else:
         silent.append("the Slurm controller does not answer")
-    missing = [one for one in wanted if one.name not in found and one.job_id]
+    missing = [one for one in wanted if one.name not in found and one.job_id and not one.over]
     if missing:
         try:
             found |= _matching(missing, _from_sacct(missing, variables))
@@ -154,7 +159,7 @@ def _from_squeue(_: Sequence[WantedJob], variables: Mapping[str, str]) -> list[S
 
 def _from_scontrol(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
     jobs: list[SlurmJob] = []
-    for job_id in [one.job_id for one in wanted if one.job_id]:
+    for job_id in [one.job_id for one in wanted if one.job_id and not one.over]:
         try:
             text = query(["scontrol", "--oneliner", "show", "job", job_id], variables)
         except SchedulerUnavailable as error:
@@ -187,7 +192,18 @@ def _squeue_job(record: Any) -> SlurmJob | None:
         str(record.get(key) or "")
         for key in ("user_name", "state_reason", "partition", "batch_host")
     )
-    return SlurmJob(str(job_id), name, user, state, _plain(reason), "squeue", partition, node)
+    start_s = max(_seconds(record.get(key)) for key in ("start_time", "eligible_time"))
+    return SlurmJob(
+        str(job_id), name, user, state, _plain(reason), "squeue", partition, node,
+        start_s if state == "PENDING" else 0,
+    )  # fmt: skip
+
+
+def _seconds(value: Any) -> int:
+    """A time; Slurm 23.02 wraps it as {"set": true, "infinite": false, "number": 3}."""
+    if isinstance(value, dict):
+        value = value.get("number") if value.get("set") and not value.get("infinite") else 0
+    return value if type(value) is int and 0 < value < 1 << 40 else 0
 
 
 def _plain(reason: str) -> str:

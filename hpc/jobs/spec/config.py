@@ -108,6 +108,7 @@ class RunConfig:
     eval_interval: int
     checkpoint_interval: int
     checkpoint_async: bool
+    hang_timeout_s: float | None
     keep_checkpoints: int
     keep_every: int
     keep_best: int
@@ -122,6 +123,11 @@ class RunConfig:
         _at_most(self, LARGEST_COUNT, *intervals, "log_interval", "keep_checkpoints")
         _at_most(self, LARGEST_COUNT, "keep_every", "keep_best")
         _at_most(self, LARGEST_SEED, "seed")
+        if self.hang_timeout_s is not None and not 1 <= self.hang_timeout_s <= LARGEST_COUNT:
+            raise ValueError(
+                f"hang_timeout_s={self.hang_timeout_s:g}: must be from 1 to {LARGEST_COUNT} "
+                "seconds, or null to turn it off"
+            )
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("zero_stage", self.zero_stage, (0, 1, 2, 3))
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))

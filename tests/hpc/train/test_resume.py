@@ -24,6 +24,14 @@ def losses(run: Path) -> list[tuple[int, float]]:
     ]
 
 
+def validation(run: Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in line.items() if key != "time"}
+        for line in metrics_log.read_metrics(run / "metrics.jsonl")
+        if "validation_bits_per_byte" in line
+    ]
+
+
 def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
     new_run: Callable[..., Path], attempt: Callable
 ) -> None:
@@ -54,10 +62,22 @@ def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
     shutil.copytree(broken / "checkpoints" / newest, broken / "checkpoints" / ".staging-5")
     damaged = broken / "checkpoints" / newest / "random-00001.json"
     damaged.write_text(damaged.read_text().replace("1", "2", 1))
-    ended = attempt(broken)
-    assert ended.codes == [0, 0], ended.log
+    ended = attempt(broken, ("stop", "1", "evaluation"))  # of step 4, and only rank 0 hears it
     assert "checkpoint 00000004 is not used: random-00001.json is not what was" in ended.log
     assert "resumed after step 3" in ended.log
+    for first, step in (
+        ((), "4"),
+        (("stop", "4", "checkpoint"), "8"),
+        (("stop", "1", "export"), "8"),
+    ):
+        ended = attempt(broken, first) if first else ended
+        assert ended.codes == [0, 0], ended.log
+        assert "outcome: stopped" in ended.log
+        assert (broken / "checkpoints" / "latest").read_text().strip() == f"0000000{step}"
+        assert not (broken / "candidate").exists()
+    ended = attempt(broken)
+    assert ended.codes == [0, 0], ended.log
+    assert validation(broken) == validation(whole)
     assert losses(broken) == losses(whole)
     assert (broken / LAST).read_bytes() == (whole / LAST).read_bytes()
     assert sorted(item.name for item in (broken / "checkpoints").iterdir()) == [

@@ -25,9 +25,9 @@ from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm import jobs
 from hpc.jobs.why import ended, wait
 from hpc.train.manifest import seal_checkpoint
+from tests.hpc.jobs.cause.test_first_cause import GLOO, SRUN
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 from tests.hpc.jobs.why.test_capacity import NODE
-from tests.hpc.jobs.why.test_cause import GLOO, SRUN
 
 NAME = "tiny-20260101-000001-aaaaaa"
 CLUSTER = {

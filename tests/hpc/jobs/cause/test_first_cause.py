@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.jobs.run.files import RankFailure
-from hpc.jobs.why.accounting import JobEnd
-from hpc.jobs.why.cause import Evidence, first_cause
-from hpc.jobs.why.evidence import (
+from hpc.jobs.cause.evidence import (
     LauncherLog,
     RankLog,
     SrunEnd,
     ended_orderly,
-    is_lost_neighbour,
     last_error,
     parse_launcher,
     ranks_of,
 )
+from hpc.jobs.cause.first_cause import Evidence, first_cause
+from hpc.jobs.cause.job_end import JobEnd
+from hpc.jobs.run.files import RankFailure
+from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [n2]:4"
 LOST = (
