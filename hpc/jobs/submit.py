@@ -59,12 +59,8 @@ class SubmitPlan:
     run: Run
     spec: JobSpec
     cluster: ClusterConfig
-<<<<<<< HEAD
-    code: Code | None  # None: the snapshot of the spec's source is there, and is used again
-=======
     """The spec's, with what the job waits for among the further options of sbatch."""
-    code: Code
->>>>>>> sweeps
+    code: Code | None  # None: the snapshot of the spec's source is there, and is used again
     packages: tuple[str, ...]
     variables: Mapping[str, str]  # the job's whole environment
     inherit: Callable[[Run], None] | None = None
@@ -107,14 +103,10 @@ def plan(
     installed = installed or read_installed()
     code, packages = installed.code, installed.packages
     dataset = _dataset(config)
-<<<<<<< HEAD
     initial = _initial_weights(config, runs)
-    check_fit(config, training, dataset.folder, initial)
+    check_fit(config, training, dataset.folder, initial, installed.fitting)
     if initial is not None:
         plain["init_from"] = initial.words
-=======
-    check_fit(config, training, dataset.folder, installed.fitting)
->>>>>>> sweeps
     spec = JobSpec(
         task=str(config.task.name),
         config=frozen(with_whole_numbers(plain, run_config(config), cluster)),
@@ -199,16 +191,10 @@ def _all_or_nothing(
     runs, backend = first.run.folder.parent, ready_backend(first)
     made: list[Run] = []
     with sharing_new_files():
-<<<<<<< HEAD
-        with _no_access(run.folder.parent):
-            if ready.code is not None:
-                take_snapshot(ready.code, run.folder.parent / "snapshots")
-            run.folder.mkdir(parents=True)
-=======
->>>>>>> sweeps
         try:
             with _no_access(runs):
-                take_snapshot(first.code, runs / "snapshots")
+                if first.code is not None:
+                    take_snapshot(first.code, runs / "snapshots")
                 for ready in plans:
                     ready.run.folder.mkdir(parents=True)
                     made.append(ready.run)
@@ -252,24 +238,11 @@ def _dataset(config: DictConfig) -> DatasetRef:
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))
 
 
-<<<<<<< HEAD
 def _initial_weights(config: DictConfig, runs: Path) -> InitialWeights | None:
     words = config.get("init_from")
     return None if words is None else find_initial_weights(runs, str(words))
 
 
-def _fill(ready: SubmitPlan) -> None:
-    run = ready.run
-    run.logs.mkdir()
-    run.submitit.mkdir(mode=0o700)
-    replace_file(run.folder / "environment.txt", "\n".join(ready.packages) + "\n", mode=0o444)
-    if ready.code is not None:
-        for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
-            if tree and tree.diff:
-                replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444)
-    if ready.inherit is not None:
-        ready.inherit(run)
-=======
 def _fill(ready: SubmitPlan, trial: TrialFile | None) -> None:
     run = ready.run
     run.logs.mkdir()
@@ -277,12 +250,14 @@ def _fill(ready: SubmitPlan, trial: TrialFile | None) -> None:
     # Not fsynced one by one: of forty trials that is seconds, and no job reads these two.
     packages = "\n".join(ready.packages) + "\n"
     replace_file(run.folder / "environment.txt", packages, mode=0o444, durable=False)
-    for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
-        if tree and tree.diff:
-            replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444, durable=False)
+    if ready.code is not None:
+        for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
+            if tree and tree.diff:
+                replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444, durable=False)
     if trial is not None:
         write_run_file(run.trial, trial)
->>>>>>> sweeps
+    if ready.inherit is not None:
+        ready.inherit(run)
     ready.spec.write(run.spec_path)
 
 

@@ -17,6 +17,7 @@ from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
 from hpc.train.saving import Saved
+from hpc.train.step_columns import StepColumns
 from hpc.train.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class RunReport:
     shown: TrainMetrics
     tracking: Tracking
     outcome: str = field(default="failed", init=False)
+    columns: StepColumns | None = field(default=None, init=False)
     _since: float = field(default_factory=time.perf_counter, init=False)
     _seen: float = field(default=0.0, init=False)
     _steps_since: int = field(default=0, init=False)
@@ -65,6 +67,8 @@ class RunReport:
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         speed, each = self._seen / elapsed, elapsed / self._steps_since
         left = (self.steps - step) * each
+        columns = self.columns.take(speed) if self.columns else {}
+        self.shown.set_columns(columns)
         self._line(
             {
                 "step": step,
@@ -72,6 +76,7 @@ class RunReport:
                 "lr": rate,
                 f"{self.unit}_per_second": round(speed, 1),
                 "step_seconds": round(each, 5),
+                **columns,
             },
             f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  "
             f"{speed:,.0f} {self.unit}/s  {_minutes(left)} left",
@@ -105,6 +110,13 @@ class RunReport:
                 )
         if saves:
             self._restart_clock()
+
+    def log_stall(self, step: int, seconds: float) -> None:
+        """Log the time for which the checkpoint of step `step` held up the training."""
+        columns = {"checkpoint_stall_seconds": round(seconds, 4)}
+        self.shown.set_columns(columns)
+        self._line({"step": step, **columns}, f"the checkpoint held up the steps {seconds:.2f} s")
+        self._restart_clock()
 
     def has_evaluation(self, step: int) -> bool:
         """True where metrics.jsonl has the metrics of an evaluation after step `step`."""

@@ -21,7 +21,7 @@ from conf.names import nearest
 from conf.overrides import unparsed
 from hpc.jobs.errors import UsageError
 from hpc.jobs.spec.settings import flat_settings
-from hpc.jobs.spec.sweep import node_list_as_text
+from hpc.jobs.spec.sweep import list_as_text
 
 FREE = (
     *("steps", "log_interval", "eval_interval", "checkpoint_interval", "keep_checkpoints"),
@@ -119,7 +119,7 @@ def _fixed(key: str, text: str, refused: Refused) -> str:
 def parsed_change(text: str) -> Override:
     """`key=value` with one value. Raises `ConfigError` for anything else."""
     try:
-        override = OverridesParser.create().parse_override(node_list_as_text(text))
+        override = OverridesParser.create().parse_override(list_as_text(text))
     except HydraException as error:
         raise ConfigError(unparsed(text)) from error
     if override.is_sweep_override() or override.is_delete():

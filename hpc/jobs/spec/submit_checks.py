@@ -58,25 +58,25 @@ def check_fit(
     config: DictConfig,
     training: TrainConfig | None,
     dataset: Path,
-<<<<<<< HEAD
     initial: InitialWeights | None = None,
-) -> None:
-    """Raise `ConfigError` unless task, model, optimizer, dataset and `initial` weights fit."""
-=======
     passed: set[str] | None = None,
 ) -> None:
-    """Raise `ConfigError` unless task, model and optimizer fit each other and the dataset.
+    """Raise `ConfigError` unless task, model, optimizer, dataset and `initial` weights fit.
 
     `passed` remembers what a child process found fitting, so that trials of a sweep which differ
     in nothing that it looks at are built once.
     """
->>>>>>> sweeps
     if training is not None:
         training.task.check(training.model, dataset)
         if initial is None and not _built_at_submit(training.model):
             return
-<<<<<<< HEAD
-    _check_in_child(config, dataset, initial)
+    subject = json.dumps(
+        [plain_values(config.get(key), key) for key in BUILT_OF] + [str(dataset), str(initial)]
+    )
+    if passed is None or subject not in passed:
+        _check_in_child(config, dataset, initial)
+        if passed is not None:
+            passed.add(subject)
 
 
 def check_changed(config: DictConfig, dataset: Path, import_path: str | None) -> None:
@@ -91,13 +91,6 @@ def check_changed(config: DictConfig, dataset: Path, import_path: str | None) ->
         _check_in_child(config, dataset, None, import_path)
     else:
         train_config(config)
-=======
-    subject = json.dumps([plain_values(config.get(key), key) for key in BUILT_OF] + [str(dataset)])
-    if passed is None or subject not in passed:
-        _check_in_child(config, dataset)
-        if passed is not None:
-            passed.add(subject)
->>>>>>> sweeps
 
 
 def _built_at_submit(model: Any) -> bool:

@@ -56,6 +56,7 @@ def check(config: Any, dataset: Path, initial: InitialWeights | None = None) -> 
     The weights `initial` are compared with the model's, by name and shape.
     """
     from hpc.models.precision import check_precision  # torch: only in this process
+    from hpc.models.recomputation import recompute_blocks
 
     training: TrainConfig = _named("task", lambda: train_config(config))
     _named("task", lambda: training.task.check(training.model, dataset))
@@ -64,6 +65,8 @@ def check(config: Any, dataset: Path, initial: InitialWeights | None = None) -> 
     if initial is not None:
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         check_shapes(weight_shapes(Path(initial.path)), wanted, initial.words)
+    if training.run.activation_checkpointing:
+        recompute_blocks(model)
     if not str(config.optim[TARGET]).startswith(COMPILED):
         _named("optim", lambda: training.optim.build(model))
     _named("task", lambda: _one_loss(training, model, dataset))
