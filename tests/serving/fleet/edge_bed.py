@@ -192,7 +192,7 @@ def running_edge(
     site = edge_site(folder, hosts, triton_port, free_port(), door_port, **settings)
     edge = site.edges[REGION]
     port, grpc, path = edge.http_port, edge.grpc_port, edge.socket
-    log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
+    log = EdgeLog({"a": REGION}, [REGION], (0.3,), CollectorRegistry())
     log.set_models([SAME, BROKEN, MODEL])
     receiver, thread = listen(log, site.paths.edge_log)
     config = folder / "haproxy.cfg"
