@@ -53,6 +53,11 @@ def rollout_page(record: RolloutRecord, found: RolloutMeasures, back: str, writt
         "</section>",
         *_steps(record),
     ]
+    return html_page(title, parts)
+
+
+def html_page(title: str, parts: Iterable[str]) -> str:
+    """A whole page of `parts`, which are HTML; it may load and run nothing."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -128,7 +133,7 @@ def _analyses(record: RolloutRecord) -> Iterator[str]:
             f"{one.at - record.began:.1f} s", percent, one.verdict, " ".join(one.reasons), numbers,
         ))  # fmt: skip
     columns = ("after", "share", "verdict", "reasons", "numbers")
-    yield _table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
+    yield html_table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
 
 
 def _notes(record: RolloutRecord) -> Iterator[str]:
@@ -137,7 +142,7 @@ def _notes(record: RolloutRecord) -> Iterator[str]:
         for one in record.notes[-_LINES:]
     ]
     if rows:
-        yield _table("notes", "Orders and ends", ("after", "event", "who", "reason"), rows)
+        yield html_table("notes", "Orders and ends", ("after", "event", "who", "reason"), rows)
 
 
 def _steps(record: RolloutRecord) -> Iterator[str]:
@@ -149,11 +154,11 @@ def _steps(record: RolloutRecord) -> Iterator[str]:
         return
     more = len(record.steps) - len(rows)
     rest = f", the first {_LINES} of {len(record.steps)}" if more else ""
-    table = _table("steps", "", ("after", "host", "step", "detail"), rows)
+    table = html_table("steps", "", ("after", "host", "step", "detail"), rows)
     yield f"<details><summary>Every step{rest}</summary>{table}</details>"
 
 
-def _table(
+def html_table(
     name: str,
     title: str,
     columns: Iterable[str],
