@@ -139,22 +139,46 @@ class SiteSlurm:
     cluster: str
     """Cluster name in sacct."""
     partition: str
-    """Default and only partition."""
+    """Default partition, whose jobs are never preempted."""
+    preemptable_partition: str
+    """Partition of the same nodes whose jobs give way to those of `partition`."""
+    preemption_grace_s: int
+    """Seconds that a preempted job has between the signal to save and its end."""
     nodes: int
-    """Number of slurmd, n1, n2, ..., all on one machine."""
+    """Number of slurmd that always run, n1, n2, ..., all on one machine."""
+    cloud_nodes: int
+    """Number of nodes after those that Slurm brings up for a job and lets go when idle; 0: none."""
+    suspend_after_s: int
+    """Seconds without a job after which a cloud node is let go."""
+    resume_timeout_s: int
+    """Seconds in which a cloud node has to come up; after them it counts as down."""
     cpus_per_node: int
     """CPUs that a node claims to have."""
     memory_mb_per_node: int
-    """Memory that a node claims to have, in MiB."""
+    """Memory that a node claims to have, in MiB; jobs are given shares of it."""
+    memory_check_s: int
+    """Seconds between two looks at the memory of a job's ranks."""
     gpus_per_node: int
     """Fake GPUs of a node."""
     kill_wait_s: int
     """Seconds between SIGTERM and SIGKILL at cancel and time limit."""
+    credential_expire_s: int
+    """Seconds that a credential of a job step is valid, and that a requeued job is held."""
     db: str
     """Accounting database."""
 
     def __post_init__(self) -> None:
-        check_at_least_one({k: v for k, v in vars(self).items() if isinstance(v, int)})
+        counts = {k: v for k, v in vars(self).items() if isinstance(v, int)}
+        if counts.pop("cloud_nodes") < 0:
+            raise ValueError(f"cloud_nodes={self.cloud_nodes}: must be at least 0")
+        check_at_least_one(counts)
+        if self.partition == self.preemptable_partition:
+            raise ValueError(f"preemptable_partition={self.partition}: is also slurm.partition")
+
+    @property
+    def all_nodes(self) -> int:
+        """Number of nodes, those of the cloud with them."""
+        return self.nodes + self.cloud_nodes
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ class Site:
                     f"hosts.{name}.region={host.region}: must be a region with an edge "
                     f"({', '.join(dict.fromkeys(regions.values()))})"
                 )
-            check_serving_host(name, host.address, training_nodes(self.slurm.nodes))
+            check_serving_host(name, host.address, training_nodes(self.slurm.all_nodes))
         check_distinct({f"hosts.{name}.address": one.address for name, one in self.hosts.items()})
         check_placement(self.placement, {name: host.region for name, host in self.hosts.items()})
         ports = self._all_ports()
@@ -296,7 +296,7 @@ class Site:
         """Config key -> port of every daemon but the edges, Slurm's nodes one by one."""
         named = {f"ports.{key}": port for key, port in vars(self.ports).items()}
         base = self.ports.slurmd_base
-        nodes = {f"ports.slurmd_base + {k}": base + k for k in range(1, self.slurm.nodes + 1)}
+        nodes = {f"ports.slurmd_base + {k}": base + k for k in range(1, self.slurm.all_nodes + 1)}
         return named | nodes
 
 

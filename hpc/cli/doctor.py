@@ -27,11 +27,15 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in site=box")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
+    parser.add_argument("--nodes", action="store_true", help="check every free node by a job")
     options = parser.parse_intermixed_args(list(argv))
     from conf import compose
     from conf.errors import DONE, UNREACHABLE
 
-    findings = site_findings(compose("site", options.overrides).site)
+    site = compose("site", options.overrides).site
+    if options.nodes:
+        return _check_nodes(site, options.json)
+    findings = site_findings(site)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -50,6 +54,7 @@ def site_findings(site: Any) -> list[Finding]:
         _finding("Slurm controller", lambda: _controller(variables)),
         _finding("Slurm nodes", lambda: _nodes(variables)),
         _finding("Slurm accounting", lambda: _accounting(variables)),
+        _finding("nodes in runs", lambda: _failing_nodes(Path(site.paths.runs))),
     ]
 
 
@@ -100,6 +105,40 @@ def _nodes(variables: dict[str, str]) -> str:
     nodes, partitions = parse_nodes(query(SINFO, variables))
     counted = ", ".join(f"{count} {state}" for state, count in nodes.items() if count)
     return f"{counted or 'none'} in {', '.join(sorted(partitions)) or 'no partition'}"
+
+
+def _failing_nodes(runs: Path) -> str:
+    from hpc.jobs.errors import JobError
+    from hpc.jobs.run.folder import all_runs
+    from hpc.nodes.history import RUNS, failing_nodes, node_runs
+
+    history = node_runs(all_runs(runs)[-RUNS:])
+    if failing := failing_nodes(history):
+        raise JobError("; ".join(failing.values()))
+    nodes = sorted({one.node for one in history})
+    return f"none of {', '.join(nodes)} fails again and again" if nodes else "no run checked one"
+
+
+def _check_nodes(site: Any, as_json: bool) -> int:
+    """Print what the checks of every node found; `UNREACHABLE` where one is not fit."""
+    from conf.errors import DONE, UNREACHABLE
+    from hpc.cli.table import print_table
+    from hpc.nodes.survey import survey
+
+    variables = {"SLURM_CONF": str(site.paths.slurm_conf)}
+    runs = Path(site.paths.runs)
+    reports = survey(str(site.slurm.partition), runs, Path("/tmp"), variables)
+    if as_json:
+        print(json.dumps([asdict(report) for report in reports], indent=2))
+    else:
+        columns = list(dict.fromkeys(check.name for one in reports for check in one.checks))
+        rows = []
+        for report in reports:
+            found = {check.name: check.found for check in report.checks}
+            verdict = "; ".join(report.faults) or ("fit" if len(found) > 1 else "not checked")
+            rows.append([report.node, verdict, *(found.get(name, "-") for name in columns)])
+        print_table(rows, ["node", "verdict", *columns])
+    return UNREACHABLE if any(report.faults for report in reports) else DONE
 
 
 def _accounting(variables: dict[str, str]) -> str:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "unknown": "yellow"}
 
+MANY = 500
+"""More rows are printed without a frame."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run `lockgate ls ARGV`."""
@@ -51,6 +54,7 @@ def _table(states: list[RunState]) -> None:
     for name in ("run", "task", "state", "step", "age", "loss", ""):
         table.add_column(name, no_wrap=name == "run", justify="right" if name == "step" else "left")
     now = datetime.now(UTC)
+    plain: list[list[str]] = []
     for state in states:
         colour = COLOURS.get(state.state, "default")
         cells = (
@@ -60,14 +64,39 @@ def _table(states: list[RunState]) -> None:
             f"{state.step}/{state.steps}",
             age(state.submitted, now),
             "" if state.loss is None else f"{state.loss:.4g}",
-            state.detail,
+            "; ".join(part for part in (state.detail, _goes_on(state)) if part),
         )
-        # As text: rich would take a name such as [red] for a colour.
-        row = [Text(printable(" ".join(cell.split("\n")))) for cell in cells]
-        row[2].stylize(colour)
-        table.add_row(*row)
+        plain.append([printable(" ".join(cell.split("\n"))) for cell in cells])
+        if len(states) <= MANY:
+            # As text: rich would take a name such as [red] for a colour.
+            row = [Text(cell) for cell in plain[-1]]
+            row[2].stylize(colour)
+            table.add_row(*row)
+    if len(states) > MANY:
+        _print_plain(plain)
+        return
     # A pipe has no width; whole lines are what grep and people want there.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_plain(rows: list[list[str]]) -> None:
+    """Columns without a heading: a table of rich takes a second for each two thousand rows."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _goes_on(state: RunState) -> str:
+    """`goes on at 11:27:47` of a requeued run, `starts at ...` of a new one; empty without a time.
+
+    In local time, with the date where it is another day's.
+    """
+    if state.goes_on is None:
+        return ""
+    time = datetime.fromisoformat(state.goes_on).astimezone()
+    day = "" if time.date() == datetime.now().astimezone().date() else f"{time:%F} "
+    return f"{'goes on' if state.attempt else 'starts'} at {day}{time:%T}"
 
 
 def age(submitted: str | None, now: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,11 @@ if TYPE_CHECKING:
     from hpc.jobs.spec.job_spec import JobSpec, Source
 
 EXITS = {
-    exit_codes.REQUEUE: "saved, to go on later",
-    exit_codes.REQUEUE_LOCAL: "saved, to go on later",
+    exit_codes.REQUEUE: "to go on later",
     exit_codes.TERMINATED: "saved after SIGTERM",
     exit_codes.TRAINING_FAILED: "failed",
     exit_codes.REFUSED: "refused: not what was frozen",
-    exit_codes.TOO_OFTEN: "requeued too often",
+    exit_codes.TOO_OFTEN: "no progress too often",
 }
 DESCRIPTION = """\
 Show what a run is and what became of it: settings, states over time, metrics, checkpoints, its
@@ -120,7 +120,8 @@ def _times(overview: RunOverview) -> Rows:
         rows.append(("queued", _duration(line.queued_seconds)))
     for one in line.attempts:
         lasted = seconds_between(one.started, one.ended)
-        words = [f"{one.started or '?'} to {one.ended or ('now' if not state.over else '?')}"]
+        until = _second(one.ended) or ("?" if state.over else "now")
+        words = [f"{_second(one.started) or '?'} to {until}"]
         words += [_duration(lasted)] if lasted is not None else []
         if one.exit_code:
             words.append(EXITS.get(one.exit_code, f"exit code {one.exit_code}"))
@@ -194,6 +195,11 @@ def _keys(settings: dict[str, Any], prefix: str) -> str:
 
 def _text(value: object) -> str:
     return "-" if value is None else str(value)
+
+
+def _second(iso: str | None) -> str:
+    """The time without the parts of a second that a file's time has; empty for none."""
+    return re.sub(r"\.\d+", "", iso or "")
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hpc.jobs.run.folder import Run
     from hpc.jobs.why.explanation import Ending, Explanation, Waiting
 
 DESCRIPTION = """\
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(answer.as_dict(), indent=2))
         return 0
     print(f"{answer.run} {answer.state}: {printable(answer.sentence)}")
-    rows = list(_rows(answer, now))
+    rows = [*_rows(answer, now), *_node_rows(run, answer)]
     width = max((len(label) for label, _ in rows), default=0)
     for label, text in rows:
         print(f"  {label:<{width}}  {printable(text)}")
@@ -50,8 +51,37 @@ def _rows(answer: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
         yield from _waiting_rows(answer.waiting, now)
     if answer.ending:
         yield from _ending_rows(answer.ending)
+    for end in answer.attempts:
+        if end.outcome == "requeued":
+            kept = (
+                f"the checkpoint of step {end.checkpoint_step}" if end.checkpoint_step else "none"
+            )
+            yield (
+                f"attempt {end.attempt}",
+                f"{end.sentence} It came back; newest checkpoint: {kept}",
+            )
     for part in answer.unanswered:
         yield "not known", part
+
+
+def _node_rows(run: Run, answer: Explanation) -> Iterator[tuple[str, str]]:
+    """Nodes that ended the newest attempt before training, and one that ends other runs too."""
+    from hpc.jobs.run.folder import all_runs
+    from hpc.nodes.history import RUNS, failing_nodes, node_runs
+    from hpc.nodes.report import read_reports
+
+    reports = read_reports(run)
+    newest = max((report.attempt for report in reports), default=0)
+    unfit = [report for report in reports if report.attempt == newest and report.faults]
+    if answer.waiting or answer.ending:
+        for report in unfit:
+            yield "checks", f"attempt {newest}: {report.sentence}"
+        if unfit and run.excluded_nodes.is_file():
+            yield "left out", run.excluded_nodes.read_text().strip()
+    if answer.ending and (node := answer.ending.cause.node):
+        failing = failing_nodes(node_runs(all_runs(run.folder.parent)[-RUNS:]))
+        if node in failing:
+            yield "node", failing[node]
 
 
 def _waiting_rows(waiting: Waiting, now: datetime) -> Iterator[tuple[str, str]]:

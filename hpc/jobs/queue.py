@@ -6,30 +6,26 @@ with the reason; nothing is guessed, and no run hides another.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-
-from omegaconf import OmegaConf
 
 from conf.names import shown
 from hpc.jobs.backend import BACKENDS
-from hpc.jobs.errors import SpecChanged
-from hpc.jobs.run.files import RunRecord, read_record
+from hpc.jobs.run.files import RunRecord
 from hpc.jobs.run.folder import Run
-from hpc.jobs.run.metrics import last_metrics
+from hpc.jobs.run.reading import RunReading, read_runs
 from hpc.jobs.run.states import NOT_SUBMITTED, UNKNOWN, RunState, Standing
 
 
 def run_states(runs: Sequence[Run]) -> list[RunState]:
     """The state of each run, with one query to each cluster for all that may have changed."""
-    records = [read_record(run) for run in runs]
+    readings = read_runs(runs)
     standings: dict[str, Standing] = {}
     for kind, backend in BACKENDS.items():
-        group = [record for record in records if record.kind == kind]
+        group = [one.record for one in readings if one.record.kind == kind]
         standings |= backend.standings(group) if group else {}
     return [
-        _run_state(record, standings.get(record.run.name) or _unplaced(record))
-        for record in records
+        _run_state(one, standings.get(one.record.run.name) or _unplaced(one.record))
+        for one in readings
     ]
 
 
@@ -47,42 +43,22 @@ def _unplaced(record: RunRecord) -> Standing:
     return Standing(UNKNOWN, f"no scheduler of kind {shown(record.kind)} is known here", "job.json")
 
 
-def _run_state(record: RunRecord, standing: Standing) -> RunState:
-    run, job, status = record.run, record.job, record.status
-    metrics = last_metrics(run.metrics)
-    task, steps, problems = "?", 0, list(record.problems)
-    try:
-        task = run.spec.task
-        steps = _whole(OmegaConf.select(run.spec.config, "steps"))
-    except SpecChanged as error:
-        problems.append(str(error))
-    loss = metrics.get("loss")
+def _run_state(reading: RunReading, standing: Standing) -> RunState:
+    record = reading.record
+    job, status = record.job, record.status
     return RunState(
-        run=run.name,
-        task=task,
+        run=record.run.name,
+        task=reading.task,
         state=standing.state,
-        detail="; ".join(part for part in (standing.detail, *problems) if part),
+        detail="; ".join(part for part in (standing.detail, *reading.problems) if part),
         source=standing.source,
         job_id=job.job_id if job else standing.job_id,
         attempt=status.attempt if status else 0,
-        step=_whole(metrics.get("step")),
-        steps=steps,
-        loss=_number(loss),
+        step=reading.step,
+        steps=reading.steps,
+        loss=reading.loss,
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
+        goes_on=standing.goes_on,
     )
-
-
-def _number(value: object) -> float | None:
-    """`value` as a number, None for anything that is none."""
-    try:
-        return float(value) if isinstance(value, int | float) else None
-    except OverflowError:  # JSON's integers have no end
-        return None
-
-
-def _whole(value: object) -> int:
-    """`value` as a count, 0 for anything that is none."""
-    number = _number(value)
-    return int(number) if number is not None and math.isfinite(number) else 0

@@ -1,26 +1,17 @@
-"""The lines of a run's metrics.jsonl as curves over steps, and their thinning for a drawing.
-
-The run wrote the file: a line, a name or a number of any kind costs itself alone.
-"""
+"""A run's metrics as curves over steps, and their thinning for a drawing."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.jobs.regular_file import open_regular_file
-from hpc.jobs.run.curve import LINE_BYTES, VALIDATION
+from hpc.jobs.run.curve import STEP_SECONDS, VALIDATION
+from hpc.jobs.run.metric_lines import finite_number, metric_lines
 
-MOST_BYTES = 256 << 20
-MOST_NAMES = 60
-"""Curves of one run; later names are left out."""
-MOST_STEP = 10**15
-LATEST = 2.0**33
-"""A later moment, in seconds since 1970, is none."""
-NOT_METRICS = ("time", "step")
+MOST_DRAWN = 1e300
+"""A larger number is drawn as none: the span of two of them would have no end."""
 
 Point = tuple[float, float | None]
 """(step, value); None where the run had no finite number."""
@@ -53,19 +44,14 @@ def logged_metrics(path: Path) -> LoggedMetrics:
     """The metrics at `path`, none where it cannot be read. Raises nothing."""
     curves: dict[str, list[Point]] = {}
     lines: list[LoggedLine] = []
-    for content in _objects(path):
-        step = finite(content.get("step"))
-        if step is None or not 0 <= step <= MOST_STEP:
-            continue
-        for name, value in content.items():
-            if name in NOT_METRICS or not (value is None or _is_number(value)):
-                continue
-            if name in curves or len(curves) < MOST_NAMES:
-                curves.setdefault(name, []).append((step, finite(value)))
-        at = finite(content.get("time"))
-        if at is not None and 0 < at < LATEST:
-            evaluation = any(name.startswith(VALIDATION) for name in content)
-            lines.append(LoggedLine(at, step, finite(content.get("step_seconds")), evaluation))
+    with suppress(OSError):
+        for line in filter(None, metric_lines(path)):
+            for name, value in line.values.items():
+                curves.setdefault(name, []).append((line.step, finite(value)))
+            if line.at is not None:
+                evaluation = any(name.startswith(VALIDATION) for name in line.values)
+                seconds = finite(line.values.get(STEP_SECONDS))
+                lines.append(LoggedLine(line.at, line.step, seconds, evaluation))
     ordered = {
         name: tuple(sorted(points, key=lambda point: point[0])) for name, points in curves.items()
     }
@@ -93,29 +79,6 @@ def thinned(points: Sequence[Point], columns: int) -> tuple[Point, ...]:
 
 
 def finite(value: object) -> float | None:
-    """`value` as a finite number; None for anything else."""
-    if not _is_number(value):
-        return None
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except OverflowError:  # JSON's integers have no end
-        return None
-    return number if math.isfinite(number) and abs(number) < 1e300 else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _objects(path: Path) -> Iterator[dict[str, object]]:
-    try:
-        with open_regular_file(path) as file:
-            while file.tell() < MOST_BYTES and (line := file.readline(LINE_BYTES)):
-                try:
-                    content = json.loads(line.decode(errors="replace"))
-                except (ValueError, RecursionError):
-                    continue  # torn, or none of ours
-                if isinstance(content, dict):
-                    yield content
-    except OSError:
-        return
+    """`value` as a number that can be drawn; None for anything else."""
+    number = finite_number(value)
+    return number if number is not None and abs(number) < MOST_DRAWN else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpc.jobs.run.timeline import RunTimeline, moment
 from hpc.report.logged_metrics import LoggedLine
 
 QUEUED, STARTING, TRAINING, REQUEUED = "queued", "starting", "training", "requeued"
@@ -51,6 +52,16 @@ class RunTimes:
     candidate: float | None
     """The candidate was written then."""
     attempts: tuple[AttemptTrace, ...]
+
+
+def run_times(line: RunTimeline) -> RunTimes:
+    """The moments of a time line; the end is that of its newest attempt."""
+    attempts = tuple(
+        AttemptTrace(one.number, one.resumed_step, moment(one.started), moment(one.ended))
+        for one in line.attempts
+    )
+    ended = attempts[-1].ended if attempts else None
+    return RunTimes(moment(line.submitted), ended, moment(line.candidate), attempts)
 
 
 def run_spans(times: RunTimes, lines: Sequence[LoggedLine], steps: int) -> list[TimeSpan]:

@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """The ranks' connections; None for the default group's."""
 
     @property
     def leads(self) -> bool:
@@ -37,19 +39,27 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        dist.barrier()
+        dist.barrier(group=self.group)
 
     def total(self, values: list[float]) -> list[float]:
         """The sums of `values` over all ranks, the same bits on each."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=self.group)
         return tensor.tolist()
 
     def from_leader(self, value: int) -> int:
         """Rank 0's `value`, on every rank."""
         tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
-        dist.broadcast(tensor, src=0)
+        dist.broadcast(tensor, src=0, group=self.group)
         return int(tensor.item())
+
+    def second_group(self) -> World:
+        """The same ranks over connections of their own, for a thread; a collective call.
+
+        On the CPU, by gloo, so that the thread's messages stand in no queue of the GPU.
+        """
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        return replace(self, device=torch.device("cpu"), group=group)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpc.jobs.run.elastic import Layout
 from hpc.jobs.spec.config import RunConfig, TrainConfig
 from hpc.models.precision import check_precision, keeps_batch_statistics
 from hpc.optim.optimizers import OptimizerConfig
@@ -42,8 +43,11 @@ def deepspeed_config(
     }
 
 
-def start(config: TrainConfig, model: nn.Module, world: World) -> Any:
-    """The engine that trains `model` under `config`; a collective call. Raises `ConfigError`."""
+def start(config: TrainConfig, model: nn.Module, world: World, load_universal: bool = False) -> Any:
+    """The engine that trains `model` under `config`; a collective call. Raises `ConfigError`.
+
+    With `load_universal` it loads universal checkpoints, and no others.
+    """
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -53,7 +57,10 @@ def start(config: TrainConfig, model: nn.Module, world: World) -> Any:
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optim.build(model),
-        config=deepspeed_config(run, optim, uses_bf16(run, model, world), world.size),
+        config={
+            **deepspeed_config(run, optim, uses_bf16(run, model, world), world.size),
+            "checkpoint": {"load_universal": load_universal},
+        },
         dist_init_required=False,
     )
     return engine
@@ -67,6 +74,26 @@ def uses_bf16(run: RunConfig, model: nn.Module, world: World) -> bool:
         return False
     able = world.total([float(computes_in_bf16(world.device))])[0]
     return able == world.size
+
+
+def base_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """The optimizer inside of DeepSpeed's, which holds this rank's part of the state."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)
+
+
+def layout_of(engine: Any, run: RunConfig, world: World) -> Layout:
+    """The way in which the engine's state lies over the ranks; the same on each."""
+    inner = base_optimizer(engine)
+    names = {name for state in inner.state.values() for name in state}
+    if any(group.get("use_muon") for group in inner.param_groups):
+        names.add("momentum_buffer")  # in ZeRO-3 DeepSpeed keeps it elsewhere
+    return Layout(
+        world_size=world.size,
+        zero_stage=run.zero_stage,
+        micro_batch_size=run.micro_batch_size,
+        gradient_accumulation_steps=run.gradient_accumulation_steps,
+        optimizer_state=tuple(sorted(names)),
+    )
 
 
 def engine_summary(engine: Any, world: World) -> str:

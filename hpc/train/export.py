@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import kernels
 from hpc.jobs.spec.config import TrainConfig
@@ -20,12 +21,13 @@ def evaluate_and_export(
     weights: Mapping[str, Tensor],
     candidate: Path,
     evaluated: Callable[[Mapping[str, float]], None],
+    while_evaluating: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Write the candidate at `candidate`, which is `runs/<run>/candidate`, of trained `weights`.
 
     What is exported is evaluated: the fp32 weights, not the rounded ones that trained. Its metrics
-    on the validation split go to `evaluated` before the export. Raises `ExportRefused`; the
-    candidate that was there is then as it was.
+    on the validation split go to `evaluated` before the export. What `while_evaluating` raises in
+    between ends it. Raises `ExportRefused`; the candidate that was there is then as it was.
     """
     task, dataset = config.task, spec.dataset.folder
     model = task.build_model(config.model, dataset)
@@ -41,7 +43,9 @@ def evaluate_and_export(
     before = kernels.use("torch")  # ONNX has plain torch operations only
     try:
         with torch.no_grad():
-            evaluated(task.evaluate(model, dataset))
+            with while_evaluating(model):
+                metrics = task.evaluate(model, dataset)
+            evaluated(metrics)
             task.export(model, dataset, lineage, candidate)
     finally:
         kernels.use(before)

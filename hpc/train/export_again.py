@@ -20,6 +20,7 @@ from hpc.jobs.spec.config import train_config
 from hpc.jobs.spec.job_spec import read_spec
 from hpc.train.checkpoint import WEIGHTS, Checkpoints
 from hpc.train.export import evaluate_and_export
+from hpc.train.retention import Retention
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     configure_logging()
     run = Run(Path(spec_path).parent)
     spec = read_spec(run.spec_path, digest)
-    checkpoints = Checkpoints(run.folder / "checkpoints", 1, spec.digest)
+    checkpoints = Checkpoints(run.folder / "checkpoints", Retention(1), spec.digest)
     step = checkpoints.newest()
     if step != spec.config.steps:
         print(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +21,61 @@ from hpc.optim.schedule import Rates
 from hpc.tasks.micro_batches import MicroBatches
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
-from hpc.train.checkpoint import Checkpoints
+from hpc.train.checkpoint import Checkpoints, retention
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
+from hpc.train.polling import StopHeard, polled
 from hpc.train.report import RunReport, reporting
+from hpc.train.saving import Saving, saving
+from hpc.train.watch import Unwatched, Watch
 
 # DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
 # lost model would train on to the end of the run. So many in a row are no accident.
 MAX_LEFT_OUT = 3
 
 
-def train(spec: JobSpec, run_dir: Path, stop: Callable[[], bool]) -> str:
+def train(
+    spec: JobSpec, run_dir: Path, stop: Callable[[], bool], watch: Watch | None = None
+) -> str:
     """Train the run of `spec`, from the newest good checkpoint of `run_dir` on.
 
     Returns "finished" with `run_dir/candidate` written, or "stopped" with a checkpoint written, at
-    the end of the step in which `stop()` became true on any rank. Raises `Diverged`,
-    `CheckpointError`, and `ConfigError` for settings that do not fit together.
+    the end of the step, evaluation or checkpoint in which `stop()` became true on any rank. `watch`
+    receives the progress. Raises `Diverged`, `CheckpointError`, and `ConfigError` for settings that
+    do not fit together.
     """
+    watch = watch or Unwatched()
     config = train_config(spec.config)
     run, task = config.run, config.task
     kernels.use(run.kernels)
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
-        model = engine.start(config, task.build_model(config.model, spec.dataset.folder), world)
+        checkpoints = Checkpoints(run_dir / "checkpoints", retention(run), spec.digest)
+        start = checkpoints.start(run, world)
+        checkpoints = replace(checkpoints, protected=frozenset({start.step}))
+        run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
+        config = replace(config, run=run)
+        built = task.build_model(config.model, spec.dataset.folder)
+        model = engine.start(config, built, world, load_universal=start.way.convert)
         # From here on each rank draws its own numbers.
         randomness.seed_generators(run.seed + 1 + world.rank)
         rates = Rates(model.optimizer, config.schedule, run.steps)
-        checkpoints = Checkpoints(run_dir / "checkpoints", run.keep_checkpoints, spec.digest)
-        done = checkpoints.resume(model, world)
+        done = checkpoints.resume(model, world, start, run.seed)
+        watch.resumed(done)
         with (
             reporting(spec, task.unit, Run(run_dir), done)
             if world.leads
-            else nullcontext() as report
+            else nullcontext() as report,
+            saving(checkpoints, world, done, run.checkpoint_async) as saves,
         ):
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
-            job = Job(spec, config, model, rates, world, checkpoints, report)
-            outcome = _steps(job, done, stop)
+            job = Job(spec, config, model, rates, world, saves, report, stop, watch)
+            outcome = _steps(job, done)
             if outcome == "finished":
-                _finish(job, run_dir / "candidate")
+                outcome = _finish(job, run_dir / "candidate")
             if report:
                 report.outcome = outcome
     return outcome
@@ -76,8 +90,14 @@ class Job:
     model: Any  # the DeepSpeed engine
     rates: Rates
     world: World
-    checkpoints: Checkpoints
+    saves: Saving
     report: RunReport | None
+    stop: Callable[[], bool]
+    watch: Watch
+
+    def stopping(self) -> bool:
+        """True on every rank once any of them has a stop signal; collective."""
+        return self.world.total([float(self.stop())])[0] > 0
 
     @property
     def run(self) -> RunConfig:
@@ -92,41 +112,48 @@ class Job:
         return self.spec.dataset.folder
 
 
-def _steps(job: Job, done: int, stop: Callable[[], bool]) -> str:
+def _steps(job: Job, done: int) -> str:
     """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective."""
     run, world, report = job.run, job.world, job.report
     start_step = done * run.gradient_accumulation_steps
     order = MicroBatches(run.micro_batch_size, world.rank, world.size, run.seed, start_step)
     batches = job.task.batches(job.dataset, "train", order)
     job.model.train()
-    saved, left_out = done, 0
+    left_out = 0
+    if _owes_evaluation(job, done) and _evaluate(job, done):
+        return "stopped"  # the checkpoint of this step is there
     while done < run.steps:
         began = time.perf_counter()
         rate, skipped = job.rates.set(done), job.model.skipped_steps
         loss, seen = _optimizer_step(job, batches)
         # One message a step: the mean loss, and whether any rank had a stop signal.
-        total, seen, stopping = world.total([loss, seen, float(stop())])
+        total, seen, stopping = world.total([loss, seen, float(job.stop())])
         loss = total / world.size
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
         if not math.isfinite(loss) or left_out == MAX_LEFT_OUT:
+            job.saves.wait()
             what = f"the loss became {loss}" if left_out == 0 else "the gradients are no numbers"
             raise Diverged(
                 f"{what} in step {done}, at learning rate {rate:.3g}. The newest checkpoint is of "
-                f"step {saved}. Start a new run with a lower optim.lr, a longer "
+                f"step {job.saves.durable_step}. Start a new run with a lower optim.lr, a longer "
                 "optim.schedule.warmup_steps, or precision=fp32."
             )
         if report:
             report.log_step(done, loss, rate, seen, time.perf_counter() - began)
         if not stopping and _due(done, run.eval_interval) and done < run.steps:
-            _evaluate(job, done)
+            stopping = _evaluate(job, done)
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
-            folder = job.checkpoints.save(job.model, world, done)
-            saved = done
-            if report:
-                report.log_checkpoint(done, folder)
+            job.watch.enter("checkpoint")
+            job.saves.save(job.model, done, engine.layout_of(job.model, run, world))
+            stopping = stopping or job.stopping()
+            if stopping or done == run.steps:
+                job.saves.finish()
+        if report:
+            report.log_saves(job.saves.ended())
         if stopping:
             return "stopped"
+        job.watch.enter("step")
     return "finished"
 
 
@@ -147,34 +174,65 @@ def _optimizer_step(job: Job, batches: Iterator[dict[str, Tensor]]) -> tuple[flo
     return float(torch.stack(losses).float().mean()), float(seen)
 
 
-def _evaluate(job: Job, done: int) -> None:
+def _owes_evaluation(job: Job, done: int) -> bool:
+    """True where an earlier attempt was stopped before it had evaluated step `done`; collective."""
+    if done == 0 or done == job.run.steps or not _due(done, job.run.eval_interval):
+        return False
+    owes = job.report is not None and not job.report.has_evaluation(done)
+    return bool(job.world.from_leader(int(owes)))
+
+
+def _evaluate(job: Job, done: int) -> bool:
     """Evaluate the model as it is, on rank 0, while the others wait; collective.
 
-    With ZeRO-3 no rank has a whole model in between: only the end of a run is evaluated.
+    With ZeRO-3 no rank has a whole model in between: only the end of a run is evaluated. Ends early
+    for a stop signal, without metrics; returns whether any rank has one.
     """
+    job.watch.enter("evaluation")
     if job.report and job.run.zero_stage < 3:
         model = job.model.module
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng():
-            metrics = job.task.evaluate(model, job.dataset)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(), polled(model, job.stop, job.watch):
+                metrics = job.task.evaluate(model, job.dataset)
+            job.report.log_evaluation(done, metrics)
+        except StopHeard:
+            pass
         model.train()
-        job.report.log_evaluation(done, metrics)
-    job.world.barrier()
+    return job.stopping()
 
 
-def _finish(job: Job, candidate: Path) -> None:
-    """Write the candidate of the trained model; collective, rank 0 does the work."""
+def _finish(job: Job, candidate: Path) -> str:
+    """Write the candidate of the trained model; collective, rank 0 does the work.
+
+    Returns "finished", or "stopped" where a stop signal came before the export.
+    """
+    job.watch.enter("export")
     weights = whole_weights(job.model)
+    written = False
     if report := job.report:
-        evaluate_and_export(
-            job.config,
-            job.spec,
-            weights,
-            candidate,
-            lambda metrics: report.log_evaluation(job.run.steps, metrics),
-        )
-        report.log_candidate(candidate)
-    job.world.barrier()
+
+        def evaluated(metrics: Mapping[str, float]) -> None:
+            if not report.has_evaluation(job.run.steps):  # by an attempt that was stopped here
+                report.log_evaluation(job.run.steps, metrics)
+            job.watch.enter("export")
+            if job.stop():
+                raise StopHeard
+
+        try:
+            evaluate_and_export(
+                job.config,
+                job.spec,
+                weights,
+                candidate,
+                evaluated,
+                lambda model: polled(model, job.stop, job.watch),
+            )
+            report.log_candidate(candidate)
+            written = True
+        except StopHeard:
+            pass
+    return "finished" if job.world.from_leader(int(written)) else "stopped"
 
 
 def _due(done: int, interval: int) -> bool:

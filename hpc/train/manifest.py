@@ -1,6 +1,7 @@
 """A checkpoint's manifest: written last, so that a folder with one is whole, and checkable.
 
-checkpoints/<step>/   deepspeed/*  random-<rank>.json  model.safetensors  manifest.json
+checkpoints/<step>/            deepspeed/*  random-<rank>.json  model.safetensors  manifest.json
+checkpoints/<step>.universal/  deepspeed/*  manifest.json      for other ranks, of the one above
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpc.jobs.run.elastic import Layout, layout_from
 from serving.artifact.digest import canonical_json, file_sha256
 from serving.artifact.durable import replace_file, sync_tree
 
@@ -25,16 +27,27 @@ class CheckpointManifest:
     world_size: int
     spec_digest: str
     files: Mapping[str, tuple[int, str]]
+    layout: Layout | None = None
+    """None for one that was written before layouts were recorded."""
+    made_from: str | None = None
+    """Of a universal one: sha256 of the manifest of the checkpoint that it was made from."""
     format: int = FORMAT
 
 
-def seal_checkpoint(folder: Path, step: int, world_size: int, spec_digest: str) -> None:
+def seal_checkpoint(
+    folder: Path,
+    step: int,
+    world_size: int,
+    spec_digest: str,
+    layout: Layout | None = None,
+    made_from: str | None = None,
+) -> None:
     """Make every file of `folder` durable, and then write its manifest, durably too."""
     sync_tree(folder)
     files = {}
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, file_sha256(path))
-    manifest = CheckpointManifest(step, world_size, spec_digest, files)
+    manifest = CheckpointManifest(step, world_size, spec_digest, files, layout, made_from)
     replace_file(folder / FILE, canonical_json(asdict(manifest)))
 
 
@@ -44,6 +57,8 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     if content.get("format") != FORMAT:
         raise ValueError(f"manifest format {content.get('format')}, this code reads {FORMAT}")
     content["files"] = {name: (size, digest) for name, (size, digest) in content["files"].items()}
+    if content.get("layout") is not None:
+        content["layout"] = layout_from(content["layout"])
     return CheckpointManifest(**content)
 
 
@@ -51,7 +66,7 @@ def checkpoint_fault(folder: Path) -> str | None:
     """The fault of the checkpoint in `folder`, in words; None for a good one."""
     try:
         manifest = read_manifest(folder)
-        if manifest.step != int(folder.name):
+        if manifest.step != int(folder.name.partition(".")[0]):
             return f"its manifest is of step {manifest.step}"
         for name, (size, digest) in manifest.files.items():
             path = folder / name

@@ -46,6 +46,11 @@ class TrainMetrics:
             buckets=STEP_SECONDS,
             registry=self.registry,
         )
+        self.failed_checkpoints = Counter(
+            "lockgate_train_failed_checkpoints",
+            "Checkpoints that could not be written, as on a full disk; the older ones stay.",
+            registry=self.registry,
+        )
         self._saved = time.time()
         self._gauge(
             "checkpoint_age_seconds", "Seconds since the last checkpoint, or since the start."

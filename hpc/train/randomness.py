@@ -17,8 +17,22 @@ def seed_generators(number: int) -> None:
     torch.manual_seed(number)
 
 
+def reseed_generators(number: int, step: int, rank: int, world_size: int) -> None:
+    """Seed a rank that goes on after `step` among another number of ranks than before.
+
+    No rank draws what any rank has drawn before, nor what it would have with other ranks.
+    """
+    sequence = np.random.SeedSequence([number, step, world_size, rank])
+    seed_generators(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
 def write_random_state(path: Path) -> None:
-    """Write the state of this process's generators, its GPU's included."""
+    """Write the state of this process's generators."""
+    path.write_text(random_state())
+
+
+def random_state() -> str:
+    """The state of this process's generators, its GPU's included, as JSON."""
     version, internal, gauss = random.getstate()
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     numpy_state = np.random.get_state(legacy=False)
@@ -28,7 +42,7 @@ def write_random_state(path: Path) -> None:
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
         "cuda": None if cuda is None else cuda.numpy().tobytes().hex(),
     }
-    path.write_text(json.dumps(content))
+    return json.dumps(content)
 
 
 def restore_random_state(path: Path) -> None:

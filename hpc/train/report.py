@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
+from hpc.train.saving import Saved
 from hpc.train.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -83,11 +84,27 @@ class RunReport:
         self._line({"step": step, **line}, f"validation after step {step}  {words}")
         self._restart_clock()
 
-    def log_checkpoint(self, step: int, folder: Path) -> None:
-        """Log that the checkpoint of step `step` is on the disk."""
-        self.shown.mark_checkpoint()
-        log.info("checkpoint %s written after step %d", folder.name, step)
-        self._restart_clock()
+    def log_saves(self, saves: Sequence[Saved]) -> None:
+        """Log the checkpoints that are on the disk by now, and those that could not be written."""
+        for one in saves:
+            if one.fault is None:
+                self.shown.mark_checkpoint()
+                log.info("checkpoint %s written after step %d", one.folder.name, one.step)
+            else:
+                self.shown.failed_checkpoints.inc()
+                log.warning(
+                    "checkpoint %s was not written: %s. The older ones stay, and the run goes on.",
+                    *(one.folder.name, one.fault),
+                )
+        if saves:
+            self._restart_clock()
+
+    def has_evaluation(self, step: int) -> bool:
+        """True where metrics.jsonl has the metrics of an evaluation after step `step`."""
+        return any(
+            line.get("step") == step and any(name.startswith("validation_") for name in line)
+            for line in metrics_log.read_metrics(self.path)
+        )
 
     def log_candidate(self, candidate: Path) -> None:
         """Log that the candidate was written."""

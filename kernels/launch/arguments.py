@@ -59,6 +59,12 @@ def check_number(op: str, name: str, value: Any, least: float = 0.0, most: float
         raise KernelError(f"{op}: {name}={value!r} must be a number {wanted}")
 
 
+def check_type(op: str, dtype: Any) -> None:
+    """Raise KernelError unless `dtype` is None or a floating type that the kernels write."""
+    if dtype is not None and dtype not in FLOATING:
+        raise KernelError(f"{op}: dtype={dtype} is not one of bf16, fp16, fp32 and fp64")
+
+
 def check_size(op: str, name: str, size: int, largest: int) -> None:
     """Raise KernelError for a row wider than the kernels', whichever path it would take; not under
     kernels=torch, which takes any."""

@@ -55,16 +55,23 @@ def buffer(hidden: Tensor, rows: int, vocabulary: int) -> Tensor:
     return hidden.new_empty(rows, padded)[:, :vocabulary]
 
 
-def logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """(slice of tokens, their logits h·Wᵀ (C, V)), chunk by chunk of hidden (M, N) through weight
-    (V, N). All chunks share one buffer, so that one's logits may be overwritten but not kept."""
+def logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """(slice of tokens, their logits h·Wᵀ + b (C, V)), chunk by chunk of hidden (M, N) through
+    weight (V, N) and bias (V,). All chunks share one buffer, so that one's logits may be
+    overwritten but not kept."""
     m, vocabulary = hidden.shape[0], weight.shape[0]
     chunk = size(m, vocabulary, hidden.device)
     shared = buffer(hidden, chunk, vocabulary)
     for first in range(0, m, chunk):
         part = slice(first, min(first + chunk, m))
-        torch.mm(hidden[part], weight.t(), out=shared[: part.stop - first])
-        yield part, shared[: part.stop - first]
+        out = shared[: part.stop - first]
+        if bias is None:
+            torch.mm(hidden[part], weight.t(), out=out)
+        else:
+            torch.addmm(bias, hidden[part], weight.t(), out=out)
+        yield part, out
 
 
 def accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -3,12 +3,13 @@
     y = x · rstd · w                       rstd = (mean(x²) + eps)^-½
     dx = (dy·w − x̂ · mean(dy·w·x̂)) · rstd   dw = Σ_rows dy · x̂          x̂ = x · rstd
 
-Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467.
+Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467. Without a weight w is 1;
+with an offset it is offset + weight, as in Gemma, whose weights are stored less 1.
 
 Bytes, M rows of N elements of e bytes: forward 2MNe + 4M, backward 3MNe + 4M + 8PN + Ne for P
-partial sums of dw, the weight vector apart. Where a row and its sums of dw do not fit the registers
-that can share a program (N = 32768 on sm_80: 128 KiB each of 256), x and dy are read a second time
-right after the first, from cache.
+partial sums of dw (none without a weight), the weight vector apart. Where a row and its sums of dw
+do not fit the registers that can share a program (N = 32768 on sm_80: 128 KiB each of 256), x and
+dy are read a second time right after the first, from cache.
 """
 
 import math
@@ -18,8 +19,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.backend import wants_triton
-from kernels.launch.arguments import check_number, check_size, check_tensors, expect
+from kernels.backend import KernelError, wants_triton
+from kernels.launch.arguments import (
+    check_number,
+    check_size,
+    check_tensors,
+    check_type,
+    expect,
+)
 from kernels.launch.config import largest_size, launch_config
 from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
@@ -32,27 +39,66 @@ __all__ = ["rms_norm"]
 LARGEST = largest_size("rms_norm_fwd")
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+def rms_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-6,
+    *,
+    offset: float = 0.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Normalise the last dimension of `x` by its root mean square and scale it by `weight`.
 
-    x: (..., N), weight: (N,); returns (..., N) in x's dtype. Statistics are fp32 (fp64 for fp64).
-    Raises KernelError for another shape of weight, or an N beyond the launch table.
+    x: (..., N), weight: (N,) or None for 1; `offset` is added to it. Returns (..., N) in `dtype`,
+    or x's. Statistics are fp32 (fp64 for fp64). Raises KernelError for another shape of weight, an
+    offset without one, or an N beyond the launch table.
     """
-    check_tensors("rms_norm", x=x, weight=weight)
-    expect("rms_norm", "weight", weight, x.shape[-1:])
-    check_number("rms_norm", "eps", eps)
+    check_norm("rms_norm", x, weight, eps, offset, dtype)
     check_size("rms_norm", "the last dimension", x.shape[-1], LARGEST)
     refuse_forward_mode("rms_norm", x, weight)
+    dtype = dtype or x.dtype
     if wants_triton(x):
-        return rms_norm_op(x, weight, eps)[0]
-    return rms_norm_ref(x, weight, eps)
+        return rms_norm_op(x, weight, eps, offset, dtype)[0]
+    return rms_norm_ref(x, weight, eps, offset=offset, dtype=dtype)
 
 
-def rms_norm_ref(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+def check_norm(
+    op: str, x: Tensor, weight: Tensor | None, eps: float, offset: float, dtype: torch.dtype | None
+) -> None:
+    """Raise KernelError for arguments of a norm that do not fit, or a type no kernel writes."""
+    check_tensors(op, x=x, weight=weight)
+    check_number(op, "eps", eps)
+    check_number(op, "offset", offset)
+    check_type(op, dtype)
+    if weight is not None:
+        expect(op, "weight", weight, x.shape[-1:])
+    elif offset:
+        raise KernelError(f"{op}: offset={offset!r} is added to a weight, and there is none")
+
+
+def rms_norm_ref(
+    x: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-6,
+    *,
+    offset: float = 0.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """The specification in plain torch: one rounding, at the end."""
     wide_x = x.to(torch.promote_types(x.dtype, torch.float32))
-    rstd = torch.rsqrt(wide_x.square().mean(-1, keepdim=True) + eps)
-    return (wide_x * rstd * weight).to(x.dtype)
+    y = wide_x * torch.rsqrt(wide_x.square().mean(-1, keepdim=True) + eps)
+    if weight is not None:
+        y = y * (weight.to(y.dtype) + offset)
+    return y.to(dtype or x.dtype)
+
+
+@triton.jit
+def scaling(weight, OFFSET: tl.constexpr, ACC: tl.constexpr):
+    """What a norm multiplies by, from `weight` as it is stored."""
+    weight = weight.to(ACC)
+    if OFFSET != 0:
+        weight += OFFSET
+    return weight
 
 
 @triton.jit(do_not_specialize=["m"])
@@ -65,6 +111,8 @@ def rms_norm_fwd_kernel(
     n,
     stride_x,
     eps,
+    HAS_WEIGHT: tl.constexpr,
+    OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -74,8 +122,9 @@ def rms_norm_fwd_kernel(
     mask = (row < m)[:, None] & (cols < n)[None, :]
     x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0).to(ACC)
     rstd = tl.rsqrt(tl.sum(x * x, 1) / n + eps)
-    weight = tl.load(WEIGHT + cols, cols < n, other=0.0).to(ACC)
-    y = x * rstd[:, None] * weight[None, :]
+    y = x * rstd[:, None]
+    if HAS_WEIGHT:
+        y *= scaling(tl.load(WEIGHT + cols, cols < n, other=0.0), OFFSET, ACC)[None, :]
     tl.store(RSTD + row, rstd, row < m)
     tl.store(Y + row[:, None] * n + cols[None, :], y.to(Y.dtype.element_ty), mask)
 
@@ -96,6 +145,8 @@ def rms_norm_bwd_kernel(
     stride_ds,
     span,  # rows of one program
     HAS_DSTREAM: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -114,18 +165,25 @@ def rms_norm_bwd_kernel(
         x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0)
         dy = tl.load(DY + row[:, None] * stride_dy + cols[None, :], mask, other=0.0)
         shared = WEIGHT + row[:, None] * 0 + cols[None, :]  # as wide a load as those of x
-        weight = tl.load(shared, mask, other=0.0).to(ACC)
         rstd = tl.load(RSTD + row, row < end, other=0.0)[:, None]
-        mean = tl.sum(x.to(ACC) * dy.to(ACC) * weight, 1)[:, None] / n * rstd
+        terms = x.to(ACC) * dy.to(ACC)
+        if HAS_WEIGHT:
+            terms *= scaling(tl.load(shared, mask, other=0.0), OFFSET, ACC)
+        mean = tl.sum(terms, 1)[:, None] / n * rstd
         x_hat = widened_by_shift(x, zero, ACC) * rstd
         dy = widened_by_shift(dy, zero, ACC)
-        weight = tl.load(shared, mask, other=0.0, eviction_policy="evict_last").to(ACC)
-        dx = (dy * weight - x_hat * mean) * rstd
+        dx = dy
+        if HAS_WEIGHT:
+            weight = tl.load(shared, mask, other=0.0, eviction_policy="evict_last")
+            dx = dy * scaling(weight, OFFSET, ACC)
+        dx = (dx - x_hat * mean) * rstd
         if HAS_DSTREAM:
             dx += tl.load(DSTREAM + row[:, None] * stride_ds + cols[None, :], mask, other=0.0)
         tl.store(DX + row[:, None] * n + cols[None, :], dx.to(DX.dtype.element_ty), mask)
-        dweight += tl.sum(dy * x_hat, 0)
-    tl.store(DWEIGHT + pid * n + cols, dweight, inside)
+        if HAS_WEIGHT:
+            dweight += tl.sum(dy * x_hat, 0)
+    if HAS_WEIGHT:
+        tl.store(DWEIGHT + pid * n + cols, dweight, inside)
 
 
 @triton.jit(do_not_specialize=["m", "span"])
@@ -144,6 +202,8 @@ def rms_norm_wide_bwd_kernel(
     stride_ds,
     span,
     HAS_DSTREAM: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    OFFSET: tl.constexpr,
     ACC: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -162,7 +222,10 @@ def rms_norm_wide_bwd_kernel(
             inside = cols < n
             x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_last")
             dy = tl.load(dy_row + cols, inside, other=0.0, eviction_policy="evict_last")
-            total += x.to(ACC) * dy.to(ACC) * tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
+            terms = x.to(ACC) * dy.to(ACC)
+            if HAS_WEIGHT:
+                terms *= scaling(tl.load(WEIGHT + cols, inside, other=0.0), OFFSET, ACC)
+            total += terms
         rstd = tl.load(RSTD + row)
         mean = tl.sum(total, 0) / n * rstd
         sums = ()
@@ -172,102 +235,136 @@ def rms_norm_wide_bwd_kernel(
             x = tl.load(x_row + cols, inside, other=0.0, eviction_policy="evict_first")
             dy = tl.load(dy_row + cols, inside, other=0.0, eviction_policy="evict_first").to(ACC)
             x_hat = x.to(ACC) * rstd
-            weight = tl.load(WEIGHT + cols, inside, other=0.0).to(ACC)
-            dx = (dy * weight - x_hat * mean) * rstd
+            dx = dy
+            if HAS_WEIGHT:
+                dx = dy * scaling(tl.load(WEIGHT + cols, inside, other=0.0), OFFSET, ACC)
+            dx = (dx - x_hat * mean) * rstd
             if HAS_DSTREAM:
                 dx += tl.load(DSTREAM + row * stride_ds + cols, inside, other=0.0)
             tl.store(DX + row * n + cols, dx.to(DX.dtype.element_ty), inside)
-            sums = sums + (dweight[part] + dy * x_hat,)  # type: ignore[assignment]  # noqa: RUF005
-        dweight = sums
-    for part in tl.static_range(TILES):
-        cols = part * BLOCK + tile
-        tl.store(DWEIGHT + pid * n + cols, dweight[part], cols < n)
+            if HAS_WEIGHT:
+                sums = sums + (dweight[part] + dy * x_hat,)  # type: ignore[assignment]  # noqa: RUF005
+        if HAS_WEIGHT:
+            dweight = sums
+    if HAS_WEIGHT:
+        for part in tl.static_range(TILES):
+            cols = part * BLOCK + tile
+            tl.store(DWEIGHT + pid * n + cols, dweight[part], cols < n)
 
 
-def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Launch the forward; returns y (..., N) and rstd (M,)."""
+def forward(
+    x: Tensor, weight: Tensor | None, eps: float, offset: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Launch the forward; returns y (..., N) in `dtype` and rstd (M,)."""
     rows = as_rows(x)
     m, n = rows.shape
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
     rstd = x.new_empty(m, dtype=statistics_dtype(x))
     if m and n:
         cfg = launch_config("rms_norm_fwd", x, n)
         rms_norm_fwd_kernel[(triton.cdiv(m, cfg.rows),)](
-            rows, weight.contiguous(), y, rstd, m, n, row_stride(rows), eps,
-            accumulator_type(x), cfg.rows, cfg.block, **cfg.options,
+            rows, vector(weight, rows), y, rstd, m, n, row_stride(rows), eps, weight is not None,
+            offset, accumulator_type(x), cfg.rows, cfg.block, **cfg.options,
         )  # fmt: skip
     return y, rstd
 
 
+def vector(weight: Tensor | None, instead: Tensor) -> Tensor:
+    """The weight for a kernel, or a tensor that it is given and does not read."""
+    return instead if weight is None else weight.contiguous()
+
+
 def backward(
-    dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, dstream: Tensor | None
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    rstd: Tensor,
+    dstream: Tensor | None,
+    offset: float,
 ) -> tuple[Tensor, Tensor]:
-    """Launch the backward; returns dx (..., N) and dw (N,), dstream (..., N) added to dx."""
+    """Launch the backward; returns dx (..., N) and dw (N,), dstream (..., N) added to dx.
+
+    dw has no elements without a weight.
+    """
     rows, dy_rows = as_rows(x), as_rows(dy)
     ds_rows = as_rows(dstream) if dstream is not None else dy_rows
     m, n = rows.shape
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     if not (m and n):
-        return dx, torch.zeros_like(weight)
+        return dx, x.new_empty(0) if weight is None else torch.zeros_like(weight)
     kernel = "rms_norm_bwd" if dstream is None else "add_rms_norm_bwd"
     cfg = launch_config(kernel, x, n)
     span = triton.cdiv(m, min(cfg.programs, triton.cdiv(m, cfg.rows)))
     programs = triton.cdiv(m, span)
-    partial = x.new_empty(programs, n, dtype=statistics_dtype(x))
+    sums = 0 if weight is None else programs
+    partial = x.new_empty(sums, n, dtype=statistics_dtype(x))
     given = (
-        dy_rows, rows, weight.contiguous(), rstd, ds_rows, dx, partial, m, n, row_stride(dy_rows),
-        row_stride(rows), row_stride(ds_rows), span, dstream is not None, accumulator_type(x),
+        dy_rows, rows, vector(weight, rows), rstd, ds_rows, dx, partial, m, n,
+        row_stride(dy_rows), row_stride(rows), row_stride(ds_rows), span, dstream is not None,
+        weight is not None, offset, accumulator_type(x),
     )  # fmt: skip
     if cfg.reads == 1:
         rms_norm_bwd_kernel[(programs,)](*given, cfg.rows, cfg.block, **cfg.options)
     else:
         tiles = triton.cdiv(n, cfg.block)
         rms_norm_wide_bwd_kernel[(programs,)](*given, tiles, cfg.block, **cfg.options)
-    return dx, column_sum(partial, weight.dtype)
+    return dx, x.new_empty(0) if weight is None else column_sum(partial, weight.dtype)
 
 
 @torch.library.custom_op("lockgate::rms_norm", mutates_args=())
-def rms_norm_op(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def rms_norm_op(
+    x: Tensor, weight: Tensor | None, eps: float, offset: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """The torch op of `rms_norm`; returns (y, rstd)."""
-    return forward(x, weight, eps)
+    return forward(x, weight, eps, offset, dtype)
 
 
 @rms_norm_op.register_fake
-def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _(x, weight, eps, offset, dtype):
     rows = math.prod(x.shape[:-1])
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
     return y, x.new_empty(rows, dtype=statistics_dtype(x))
 
 
 @torch.library.custom_op("lockgate::rms_norm_backward", mutates_args=())
 def rms_norm_backward_op(
-    dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, dstream: Tensor | None
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    rstd: Tensor,
+    dstream: Tensor | None,
+    offset: float,
 ) -> tuple[Tensor, Tensor]:
     """The backward of `rms_norm` and, with dstream, of `add_rms_norm`; returns (dx, dw)."""
-    return backward(dy, x, weight, rstd, dstream)
+    return backward(dy, x, weight, rstd, dstream, offset)
 
 
 @rms_norm_backward_op.register_fake
-def _(dy, x, weight, rstd, dstream):
+def _(dy, x, weight, rstd, dstream, offset):
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if weight is None:
+        return dx, x.new_empty(0)
     return dx, torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
-differentiable_once(rms_norm_backward_op, "rms_norm, add_rms_norm")
+# rope too: its QK-norm is this one where only a part of a head turns
+differentiable_once(rms_norm_backward_op, "rms_norm, add_rms_norm, rope")
 
 
 def _setup_context(ctx, inputs, output):
-    x, weight, _ = inputs
+    x, weight, _, offset, _ = inputs
     ctx.save_for_backward(x, weight, output[1])
+    ctx.offset = offset
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, dy, _):
     if dy is None:
-        return None, None, None
-    dx, dweight = rms_norm_backward_op(dy, *ctx.saved_tensors, None)
-    return dx, dweight, None
+        return None, None, None, None, None
+    x, weight, rstd = ctx.saved_tensors
+    dx, dweight = rms_norm_backward_op(dy, x, weight, rstd, None, ctx.offset)
+    return dx, None if weight is None else dweight, None, None, None
 
 
 rms_norm_op.register_autograd(_backward, setup_context=_setup_context)

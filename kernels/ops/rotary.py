@@ -9,17 +9,18 @@ Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv:
 layout of halves instead of neighbours.
 
 Bytes for M tokens, Hq + Hk heads of D elements of e bytes: 2M(Hq+Hk)De, the cos and sin tables
-apart; the backward with QK-norm 3M(Hq+Hk)De + 16PD + 8D for P programs.
+apart; the backward with QK-norm 3M(Hq+Hk)De + 16PD + 8D for P programs. Positions write and read
+2·M·R/2 elements of the tables more. Where only the first R of D elements turn, the others are
+copied, 2M(Hq+Hk)De more, and QK-norm is a pass of its own.
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.arguments import (
     check_constants,
+    check_device,
     check_dimensions,
     check_number,
     check_size,
@@ -27,17 +28,15 @@ from kernels.launch.arguments import (
     expect,
     promoted,
 )
-from kernels.launch.config import LaunchConfig, largest_size, launch_config
-from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
-from kernels.launch.dtypes import accumulator_type, statistics_dtype
-from kernels.launch.reduction import column_sum
-from kernels.ops.rmsnorm import rms_norm_ref
+from kernels.launch.config import largest_size
+from kernels.launch.derivatives import refuse_forward_mode
+from kernels.ops.rmsnorm import rms_norm, rms_norm_ref
+from kernels.ops.rotation import rope_op
 
 __all__ = ["rope"]
 
-# Heads that one program turns with the cos and sin it holds in registers.
-HEADS = 8
 LARGEST = largest_size("rope")
+WHOLE = (torch.int64, torch.int32)
 
 
 def rope(
@@ -48,23 +47,50 @@ def rope(
     q_weight: Tensor | None = None,
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
+    *,
+    positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys out of place; returns (q, k) of the same shapes and dtypes.
 
-    q: (B, S, Hq, D), k: (B, S, Hk, D), cos and sin: (S, D/2), row s for position s of every
-    sequence. With q_weight and k_weight (D,), each head is RMS-normalised and scaled before it is
-    rotated (QK-norm). The halves are [0, D/2) and [D/2, D), as in Llama's checkpoints.
-    Raises KernelError for shapes that do not fit, an odd D or one beyond the launch table, tables
-    that require gradients, or one weight without the other.
+    q: (B, S, Hq, D), k: (B, S, Hk, D), cos and sin: (T, R/2), row t for position t, with R even and
+    at most D; the elements of a head from R on stay as they are. Token s of every sequence is at
+    position s, or at positions[b, s] of (B, S), or positions[0, s] of (1, S): packed documents,
+    padding, decoding. With q_weight and k_weight (D,), each head is RMS-normalised and scaled
+    before it is rotated (QK-norm). The halves are [0, R/2) and [R/2, R), as in Llama's checkpoints.
+    Raises KernelError for shapes that do not fit, an odd D or one beyond the launch table, fewer
+    rows than positions, a position outside the tables (on a GPU torch's own indexing ends the
+    program), tables that require gradients, or one weight without the other.
     """
     if (q_weight is None) != (k_weight is None):
         raise KernelError("rope: QK-norm needs both q_weight and k_weight; only one was given")
-    _check(q, k, cos, sin, q_weight, k_weight, eps)
+    _check(q, k, cos, sin, q_weight, k_weight, eps, positions)
     refuse_forward_mode("rope", q, k, cos, sin, q_weight, k_weight)
-    if wants_triton(q):
-        turned = rope_op(*promoted(q, k), cos, sin, q_weight, k_weight, eps, False)
-        return turned[0].to(q.dtype), turned[1].to(k.dtype)
-    return rope_ref(q, k, cos, sin, q_weight, k_weight, eps)
+    if not wants_triton(q):
+        return rope_ref(q, k, cos, sin, q_weight, k_weight, eps, positions=positions)
+    batch, tokens, _, dim = q.shape
+    if positions is None:
+        cos, sin = cos[:tokens], sin[:tokens]
+    else:  # one sequence of all tokens, each with a row of the tables
+        rows = positions.expand(batch, tokens).reshape(-1)
+        cos, sin = cos[rows], sin[rows]
+    turns = 2 * cos.shape[1]
+    if turns < dim and q_weight is not None:
+        q, k = rms_norm(q, q_weight, eps), rms_norm(k, k_weight, eps)
+        q_weight = k_weight = None
+    turned = []
+    for x in (q, k):
+        part = x[..., :turns]
+        turned.append(part if positions is None else part.reshape(1, -1, *part.shape[2:]))
+    turned = rope_op(*promoted(*turned), cos, sin, q_weight, k_weight, eps, False)
+    return _whole(turned[0], q), _whole(turned[1], k)
+
+
+def _whole(turned: Tensor, x: Tensor) -> Tensor:
+    """The heads of x (B, S, H, D) with their first R elements as `turned`, of B·S tokens, has them;
+    in x's dtype."""
+    turned = turned.to(x.dtype).view(*x.shape[:3], turned.shape[-1])
+    rest = x[..., turned.shape[-1] :]
+    return torch.cat((turned, rest), -1) if rest.shape[-1] else turned
 
 
 def _check(
@@ -75,22 +101,51 @@ def _check(
     q_weight: Tensor | None,
     k_weight: Tensor | None,
     eps: float,
+    positions: Tensor | None,
 ) -> None:
     check_tensors("rope", q=q, k=k, cos=cos, sin=sin, q_weight=q_weight, k_weight=k_weight)
     check_dimensions("rope", "q", q, "B, S, Hq, D")
     check_dimensions("rope", "k", k, "B, S, Hk, D")
+    check_dimensions("rope", "cos", cos, "T, R/2")
     batch, tokens, _, dim = q.shape
     if dim % 2:
         raise KernelError(f"rope: a head of {dim} has no two halves; the head must be even")
     expect("rope", "k", k, (batch, tokens, k.shape[2], dim))
-    expect("rope", "cos", cos, (tokens, dim // 2))
-    expect("rope", "sin", sin, (tokens, dim // 2))
+    length, half = cos.shape
+    if 2 * half > dim or (half == 0 and dim):
+        raise KernelError(
+            f"rope: cos is {list(cos.shape)}, and a head of {dim} has {dim // 2} pairs"
+        )
+    expect("rope", "sin", sin, cos.shape)
+    if positions is None:
+        if length < tokens:
+            raise KernelError(f"rope: cos has {length} rows, and there are {tokens} positions")
+    else:
+        _check_positions(positions, length, q)
     for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
         if weight is not None:
             expect("rope", name, weight, (dim,))
     check_number("rope", "eps", eps)
     check_size("rope", "the head", dim, LARGEST)
     check_constants("rope", cos=cos, sin=sin)
+
+
+def _check_positions(positions: Tensor, length: int, q: Tensor) -> None:
+    batch, tokens = q.shape[:2]
+    if not isinstance(positions, Tensor) or positions.dtype not in WHOLE:
+        kind = positions.dtype if isinstance(positions, Tensor) else type(positions).__name__
+        raise KernelError(f"rope: positions is {kind}, not a tensor of whole numbers")
+    if tuple(positions.shape) not in ((batch, tokens), (1, tokens)):
+        raise KernelError(
+            f"rope: positions is {list(positions.shape)}, not {[batch, tokens]} or {[1, tokens]}"
+        )
+    check_device("rope", q=q, positions=positions)
+    # Elsewhere the comparison would wait for the device, or there is nothing to compare yet.
+    if positions.device.type == "cpu" and positions.numel() and not torch.compiler.is_compiling():
+        least, most = positions.min().item(), positions.max().item()
+        if least < 0 or most >= length:
+            wrong = least if least < 0 else most
+            raise KernelError(f"rope: position {wrong} is not a row of tables of {length} rows")
 
 
 def rope_ref(
@@ -101,364 +156,19 @@ def rope_ref(
     q_weight: Tensor | None = None,
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
+    *,
+    positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The specification in plain torch."""
     if q_weight is not None and k_weight is not None:
         q, k = rms_norm_ref(q, q_weight, eps), rms_norm_ref(k, k_weight, eps)
+    rows = slice(q.shape[1]) if positions is None else positions
+    cos, sin = cos[rows].unsqueeze(-2), sin[rows].unsqueeze(-2)  # ([B,] S, 1, R/2)
     return _rotate(q, cos, sin), _rotate(k, cos, sin)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    cos, sin = cos[:, None, :], sin[:, None, :]  # (S, 1, D/2) against (B, S, H, D/2)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
-
-
-@triton.jit
-def _place(tokens, heads, HEADS: tl.constexpr, ROWS: tl.constexpr):
-    """(sequence, its tokens (ROWS, 1), first and last head) of a program of `_grid`."""
-    tiles = tl.cdiv(tokens, ROWS)
-    batch = (tl.program_id(0) // tiles).to(tl.int64)
-    token = (tl.program_id(0) % tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    first = tl.program_id(1) * HEADS
-    return batch, token[:, None], first, tl.minimum(first + HEADS, heads)
-
-
-@triton.jit
-def _turn_heads(
-    X,
-    Y,
-    WEIGHT,
-    first,
-    last,
-    at_x,  # (tokens, 1): offset of each token in X
-    at_y,
-    stride_h,
-    cos,  # (tokens, half)
-    sin,
-    eps,
-    mask,
-    NORM: tl.constexpr,
-    ACC: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    cols = tl.arange(0, BLOCK)
-    if NORM:
-        w1 = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-        w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-    for number in range(first, last):
-        head = number + tl.full((), 0, tl.int64)  # heads may lie far apart
-        x = X + at_x + head * stride_h + cols[None, :]
-        y = Y + at_y + head * (2 * HALF) + cols[None, :]
-        x1 = tl.load(x, mask, other=0.0).to(ACC)
-        x2 = tl.load(x + HALF, mask, other=0.0).to(ACC)
-        if NORM:
-            rstd = tl.rsqrt((tl.sum(x1 * x1, 1) + tl.sum(x2 * x2, 1)) / (2 * HALF) + eps)
-            x1 *= rstd[:, None] * w1
-            x2 *= rstd[:, None] * w2
-        tl.store(y, (x1 * cos - x2 * sin).to(Y.dtype.element_ty), mask)
-        tl.store(y + HALF, (x2 * cos + x1 * sin).to(Y.dtype.element_ty), mask)
-
-
-@triton.jit(do_not_specialize=["tokens", "q_heads", "k_heads"])
-def rope_kernel(
-    Q,  # (batch, tokens, q_heads, 2·HALF)
-    K,  # (batch, tokens, k_heads, 2·HALF)
-    COS,  # (tokens, HALF)
-    SIN,  # (tokens, HALF)
-    Q_WEIGHT,  # (2·HALF,) or nothing
-    K_WEIGHT,
-    Q_OUT,  # contiguous
-    K_OUT,
-    tokens,
-    q_heads,
-    k_heads,
-    q_stride_b,
-    q_stride_s,
-    q_stride_h,
-    k_stride_b,
-    k_stride_s,
-    k_stride_h,
-    eps,
-    INVERSE: tl.constexpr,
-    NORM: tl.constexpr,
-    ACC: tl.constexpr,
-    HALF: tl.constexpr,
-    HEADS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
-    cols = tl.arange(0, BLOCK)
-    mask = (token < tokens) & (cols < HALF)[None, :]
-    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    if INVERSE:
-        sin = -sin
-    at = batch * tokens + token
-    _turn_heads(
-        Q, Q_OUT, Q_WEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
-        batch * q_stride_b + token * q_stride_s, at * q_heads * (2 * HALF), q_stride_h,
-        cos, sin, eps, mask, NORM, ACC, HALF, BLOCK,
-    )  # fmt: skip
-    _turn_heads(
-        K, K_OUT, K_WEIGHT, tl.maximum(first - q_heads, 0), tl.maximum(last - q_heads, 0),
-        batch * k_stride_b + token * k_stride_s, at * k_heads * (2 * HALF), k_stride_h,
-        cos, sin, eps, mask, NORM, ACC, HALF, BLOCK,
-    )  # fmt: skip
-
-
-@triton.jit
-def _turn_heads_back(
-    DY,
-    X,
-    WEIGHT,
-    DX,
-    DWEIGHT,
-    first,
-    last,
-    at_dy,
-    at_x,
-    at_dx,
-    stride_dy,
-    stride_x,
-    cos,
-    sin,
-    eps,
-    mask,
-    ACC: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    cols = tl.arange(0, BLOCK)
-    w1 = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-    w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-    dw1 = tl.zeros((BLOCK,), ACC)
-    dw2 = tl.zeros((BLOCK,), ACC)
-    for number in range(first, last):
-        head = number + tl.full((), 0, tl.int64)
-        x = X + at_x + head * stride_x + cols[None, :]
-        dy = DY + at_dy + head * stride_dy + cols[None, :]
-        dx = DX + at_dx + head * (2 * HALF) + cols[None, :]
-        x1 = tl.load(x, mask, other=0.0).to(ACC)
-        x2 = tl.load(x + HALF, mask, other=0.0).to(ACC)
-        dy1 = tl.load(dy, mask, other=0.0).to(ACC)
-        dy2 = tl.load(dy + HALF, mask, other=0.0).to(ACC)
-        d1 = dy1 * cos + dy2 * sin
-        d2 = dy2 * cos - dy1 * sin
-        rstd = tl.rsqrt((tl.sum(x1 * x1, 1) + tl.sum(x2 * x2, 1)) / (2 * HALF) + eps)[:, None]
-        x1 *= rstd
-        x2 *= rstd
-        mean = (tl.sum(d1 * w1 * x1, 1) + tl.sum(d2 * w2 * x2, 1))[:, None] / (2 * HALF)
-        tl.store(dx, ((d1 * w1 - x1 * mean) * rstd).to(DX.dtype.element_ty), mask)
-        tl.store(dx + HALF, ((d2 * w2 - x2 * mean) * rstd).to(DX.dtype.element_ty), mask)
-        dw1 += tl.sum(d1 * x1, 0)
-        dw2 += tl.sum(d2 * x2, 0)
-    tl.store(DWEIGHT + cols, dw1, cols < HALF)
-    tl.store(DWEIGHT + HALF + cols, dw2, cols < HALF)
-
-
-@triton.jit(do_not_specialize=["tokens", "q_heads", "k_heads"])
-def rope_norm_bwd_kernel(
-    DQ_OUT,  # as q
-    DK_OUT,  # as k
-    Q,
-    K,
-    COS,
-    SIN,
-    Q_WEIGHT,
-    K_WEIGHT,
-    DQ,  # contiguous
-    DK,
-    DWEIGHT,  # (programs, 2, 2·HALF): partial sums for q_weight and k_weight
-    tokens,
-    q_heads,
-    k_heads,
-    dq_stride_b,
-    dq_stride_s,
-    dq_stride_h,
-    dk_stride_b,
-    dk_stride_s,
-    dk_stride_h,
-    q_stride_b,
-    q_stride_s,
-    q_stride_h,
-    k_stride_b,
-    k_stride_s,
-    k_stride_h,
-    eps,
-    ACC: tl.constexpr,
-    HALF: tl.constexpr,
-    HEADS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
-    cols = tl.arange(0, BLOCK)
-    mask = (token < tokens) & (cols < HALF)[None, :]
-    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    at = batch * tokens + token
-    program = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    DWEIGHT += program * (4 * HALF)
-    _turn_heads_back(
-        DQ_OUT, Q, Q_WEIGHT, DQ, DWEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
-        batch * dq_stride_b + token * dq_stride_s, batch * q_stride_b + token * q_stride_s,
-        at * q_heads * (2 * HALF), dq_stride_h, q_stride_h, cos, sin, eps, mask, ACC, HALF, BLOCK,
-    )  # fmt: skip
-    _turn_heads_back(
-        DK_OUT, K, K_WEIGHT, DK, DWEIGHT + 2 * HALF, tl.maximum(first - q_heads, 0),
-        tl.maximum(last - q_heads, 0), batch * dk_stride_b + token * dk_stride_s,
-        batch * k_stride_b + token * k_stride_s, at * k_heads * (2 * HALF), dk_stride_h,
-        k_stride_h, cos, sin, eps, mask, ACC, HALF, BLOCK,
-    )  # fmt: skip
-
-
-def _heads(x: Tensor) -> Tensor:
-    """`x` (B, S, H, D) with strides the kernel can take; a copy only where it cannot."""
-    return x if x.stride(3) == 1 else x.contiguous()
-
-
-def _grid(q: Tensor, k: Tensor, cfg: LaunchConfig) -> tuple[int, int]:
-    """Programs by (sequence and tile of tokens, group of heads): only the first dimension of a grid
-    may be longer than 65,535."""
-    batch, tokens, heads, _ = q.shape
-    return batch * triton.cdiv(tokens, cfg.rows), triton.cdiv(heads + k.shape[2], HEADS)
-
-
-def _strides(x: Tensor) -> tuple[int, ...]:
-    """Strides of batch, token and head; 0 for a dimension that is 1 long, whose stride may be
-    anything and would otherwise cost another binary."""
-    return tuple(s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True))
-
-
-def forward(
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_weight: Tensor | None,
-    k_weight: Tensor | None,
-    eps: float,
-    inverse: bool,
-) -> tuple[Tensor, Tensor]:
-    """Launch the turn (or, with inverse, the turn back without any norm)."""
-    q, k, cos, sin = _heads(q), _heads(k), cos.contiguous(), sin.contiguous()
-    q_out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    k_out = torch.empty_like(k, memory_format=torch.contiguous_format)
-    batch, tokens, q_heads, dim = q.shape
-    if batch and tokens and dim:
-        cfg = launch_config("rope", q, dim)
-        norm = q_weight is not None
-        rope_kernel[_grid(q, k, cfg)](
-            q, k, cos, sin, q if q_weight is None else q_weight.contiguous(),
-            k if k_weight is None else k_weight.contiguous(), q_out, k_out, tokens,
-            q_heads, k.shape[2], *_strides(q), *_strides(k),
-            eps, inverse, norm, accumulator_type(q), dim // 2, HEADS, cfg.rows,
-            cfg.block, **cfg.options,
-        )  # fmt: skip
-    return q_out, k_out
-
-
-def backward(
-    dq_out: Tensor,
-    dk_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_weight: Tensor,
-    k_weight: Tensor,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the backward of rotation and QK-norm; returns dq, dk and the gradients of q_weight
-    and k_weight (2, D) in the wide type."""
-    dq_out, dk_out, q, k = _heads(dq_out), _heads(dk_out), _heads(q), _heads(k)
-    dq = torch.empty_like(q, memory_format=torch.contiguous_format)
-    dk = torch.empty_like(k, memory_format=torch.contiguous_format)
-    batch, tokens, q_heads, dim = q.shape
-    if not (batch and tokens and dim):
-        return dq, dk, q.new_zeros(2, dim, dtype=statistics_dtype(q))
-    cfg = launch_config("rope_norm_bwd", q, dim)
-    grid = _grid(q, k, cfg)
-    partial = q.new_empty(grid[0] * grid[1], 2 * dim, dtype=statistics_dtype(q))
-    rope_norm_bwd_kernel[grid](
-        dq_out, dk_out, q, k, cos.contiguous(), sin.contiguous(), q_weight.contiguous(),
-        k_weight.contiguous(), dq, dk, partial, tokens, q_heads, k.shape[2],
-        *_strides(dq_out), *_strides(dk_out), *_strides(q), *_strides(k), eps,
-        accumulator_type(q), dim // 2, HEADS, cfg.rows, cfg.block, **cfg.options,
-    )  # fmt: skip
-    return dq, dk, column_sum(partial, partial.dtype).view(2, dim)
-
-
-@torch.library.custom_op("lockgate::rope", mutates_args=())
-def rope_op(
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_weight: Tensor | None,
-    k_weight: Tensor | None,
-    eps: float,
-    inverse: bool,
-) -> tuple[Tensor, Tensor]:
-    """The torch op of `rope`; inverse turns the other way, which is the backward without norm."""
-    return forward(q, k, cos, sin, q_weight, k_weight, eps, inverse)
-
-
-@rope_op.register_fake
-def _(q, k, cos, sin, q_weight, k_weight, eps, inverse):
-    return (
-        torch.empty_like(q, memory_format=torch.contiguous_format),
-        torch.empty_like(k, memory_format=torch.contiguous_format),
-    )
-
-
-@torch.library.custom_op("lockgate::rope_norm_backward", mutates_args=())
-def rope_norm_backward_op(
-    dq_out: Tensor,
-    dk_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    q_weight: Tensor,
-    k_weight: Tensor,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The backward of `rope` with QK-norm; returns (dq, dk, gradients of both weights (2, D))."""
-    return backward(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, eps)
-
-
-@rope_norm_backward_op.register_fake
-def _(dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, eps):
-    dq = torch.empty_like(q, memory_format=torch.contiguous_format)
-    dk = torch.empty_like(k, memory_format=torch.contiguous_format)
-    return dq, dk, q.new_empty(2, q.shape[3], dtype=statistics_dtype(q))
-
-
-differentiable_once(rope_norm_backward_op, "rope")
-
-
-def _setup_context(ctx, inputs, output):
-    q, k, cos, sin, q_weight, k_weight, ctx.eps, ctx.inverse = inputs
-    ctx.norm = q_weight is not None
-    kept = (q, k, q_weight, k_weight) if ctx.norm else ()
-    ctx.save_for_backward(cos, sin, *kept)
-
-
-def _backward(ctx, dq_out, dk_out):
-    cos, sin, *kept = ctx.saved_tensors
-    if not ctx.norm:
-        dq, dk = rope_op(dq_out, dk_out, cos, sin, None, None, ctx.eps, not ctx.inverse)
-        return dq, dk, None, None, None, None, None, None
-    q, k, q_weight, k_weight = kept
-    dq, dk, dweights = rope_norm_backward_op(
-        dq_out, dk_out, q, k, cos, sin, q_weight, k_weight, ctx.eps
-    )
-    dw_q, dw_k = dweights[0].to(q_weight.dtype), dweights[1].to(k_weight.dtype)
-    return dq, dk, None, None, dw_q, dw_k, None, None
-
-
-rope_op.register_autograd(_backward, setup_context=_setup_context)
+    turning, rest = x.tensor_split([2 * cos.shape[-1]], dim=-1)
+    first, second = turning.chunk(2, dim=-1)
+    turned = first * cos - second * sin, second * cos + first * sin
+    return torch.cat([part.to(x.dtype) for part in (*turned, rest)], -1)

@@ -124,6 +124,7 @@ def _sandbox(site: Site) -> list[str]:
     so the network is not taken away. https://github.com/containers/bubblewrap
     """
     config = str(site.paths.etc / "mlflow-auth.ini")
+    environment_folder = str((REPO / ".venv").resolve())
     writable = (site.paths.mlflow, site.root / "home" / "mlflow")
     return [
         *("/usr/bin/bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
@@ -133,6 +134,8 @@ def _sandbox(site: Site) -> list[str]:
         *("--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev"),
         *("--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
         *("--ro-bind", str(REPO), str(REPO)),
+        # The environment may be a link out of the checkout, as in a worktree of it.
+        *("--ro-bind", environment_folder, environment_folder),
         # The box's own state may lie in the checkout: hidden, but for what follows.
         *("--tmpfs", str(site.root), "--ro-bind", config, config),
         *(word for path in writable for word in ("--bind", str(path), str(path))),

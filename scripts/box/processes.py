@@ -30,7 +30,7 @@ def of_site(site: Site) -> list[psutil.Process]:
             _is_called(process, RETITLED) and _names(process, str(site.root))
         ):
             found[process.pid] = process
-            found.update({child.pid: child for child in _children(process)})
+            found.update({child.pid: child for child in children(process)})
     found.pop(os.getpid(), None)
     return list(found.values())
 
@@ -40,7 +40,7 @@ def jobs_of(site: Site) -> list[psutil.Process]:
     steps = [process for process in of_site(site) if _is_called(process, (STEP,))]
     inside = {process.pid: process for process in steps}
     for step in steps:
-        inside.update({child.pid: child for child in _children(step)})
+        inside.update({child.pid: child for child in children(step)})
     return list(inside.values())
 
 
@@ -76,7 +76,7 @@ def _freeze(processes: list[psutil.Process]) -> list[psutil.Process]:
             _signal(process, process.suspend)
             frozen[process.pid] = process
         processes = [
-            child for parent in processes for child in _children(parent) if child.pid not in frozen
+            child for parent in processes for child in children(parent) if child.pid not in frozen
         ]
     return list(frozen.values())
 
@@ -119,7 +119,8 @@ def _names(process: psutil.Process, root: str) -> bool:
     return any(word == root or f"{root}/" in word for word in words)
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """All that the process started, and what that started; none of one that has ended."""
     try:
         return process.children(recursive=True)
     except psutil.Error:

@@ -59,7 +59,8 @@ class Program:
     `needs` are programs that must be healthy before this one is started; `before` is then run
     once, just before the start. `files` are the configs that the daemon reads at start: when one
     changes, the daemon is restarted. A program that a serving host's own supervisor runs has that
-    one's `socket`, and its name there as `alias`.
+    one's `socket`, and its name there as `alias`. One that is `on_demand` is started and stopped by
+    another program; it is healthy while it is stopped.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Program:
     log: Path | None = None
     stop_wait_s: int = 10
     kills_group: bool = False
+    on_demand: bool = False
 
     @property
     def process_name(self) -> str:

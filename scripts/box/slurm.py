@@ -1,4 +1,7 @@
-"""Slurm: slurmdbd, slurmctld, and one slurmd per node, all on this machine, with fake GPUs."""
+"""Slurm: slurmdbd, slurmctld, and one slurmd per node, all on this machine, with fake GPUs.
+
+The last nodes are a cloud's: they are down until a job needs them; see scripts.box.cloud_nodes.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,19 @@ from pathlib import Path
 
 from conf.site_daemons import training_nodes
 from conf.site_schema import Site
-from scripts.box import mariadb, munge
+from scripts.box import cloud_nodes, mariadb, munge
 from scripts.box.probe import output_fault, succeeds
 from scripts.box.program import File, Folder, Port, Program, Refusal
 
 
 def nodes(site: Site) -> list[str]:
-    """The node names: n1, n2, ..."""
-    return list(training_nodes(site.slurm.nodes))
+    """The node names: n1, n2, ..., those of the cloud last."""
+    return list(training_nodes(site.slurm.all_nodes))
+
+
+def fixed_nodes(site: Site) -> list[str]:
+    """The names of the nodes that are always up."""
+    return nodes(site)[: site.slurm.nodes]
 
 
 def etc(site: Site) -> Path:
@@ -86,7 +94,8 @@ def slurm_conf(site: Site, machine: Machine) -> str:
         f"SlurmctldPort={site.ports.slurmctld}",
         *machine.communication,
         "AuthType=auth/munge",
-        f"AuthInfo=socket={munge.socket(site)}",
+        # Slurm holds a requeued job until the credentials of its last attempt have expired.
+        f"AuthInfo=cred_expire={slurm.credential_expire_s},socket={munge.socket(site)}",
         # Not a password: the munged that clients of slurmdbd use. AuthInfo does not reach them.
         f"AccountingStoragePass={munge.socket(site)}",
         "CredType=cred/munge",
@@ -97,7 +106,10 @@ def slurm_conf(site: Site, machine: Machine) -> str:
         "ProctrackType=proctrack/linuxproc",
         "TaskPlugin=task/none",
         "JobAcctGatherType=jobacct_gather/linux",
-        "JobAcctGatherFrequency=task=5",
+        f"JobAcctGatherFrequency=task={slurm.memory_check_s}",
+        # Ends a step above its memory where no cgroup does. PSS: what ranks of a node share, such
+        # as torch's libraries, is counted once.
+        "JobAcctGatherParams=OverMemoryKill,UsePss",
         "MpiDefault=none",
         "MailProg=/bin/true",
         # A job must not inherit the odd limits of the shell that it was submitted from.
@@ -110,26 +122,60 @@ def slurm_conf(site: Site, machine: Machine) -> str:
         "SchedulerType=sched/backfill",
         "SchedulerParameters=bf_interval=5,sched_interval=10",
         "SelectType=select/cons_tres",
-        # Cores and GPUs are handed out; memory is not, so that a job need not ask for any.
-        "SelectTypeParameters=CR_Core",
+        "SelectTypeParameters=CR_Core_Memory",
+        # Of a job that asks for no memory: otherwise it would get all of its nodes'.
+        f"DefMemPerCPU={slurm.memory_mb_per_node // slurm.cpus_per_node}",
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
+        "SlurmctldParameters="
+        # A preempted job gets the signal that it asked for (--signal): it saves and requeues.
+        "preempt_send_user_signal,"
+        # NodeAddr of a cloud's node is right before the node is up.
+        "cloud_dns",
+        *_power_saving(site),
         "AccountingStorageType=accounting_storage/slurmdbd",
         f"AccountingStorageHost={machine.address}",
         f"AccountingStoragePort={site.ports.slurmdbd}",
         "AccountingStorageTRES=gres/gpu",
         "GresTypes=gpu",
     ]
+    fixed = fixed_nodes(site)
     lines += [
         f"NodeName={node} NodeHostname={machine.name} NodeAddr={machine.address} "
         f"Port={site.ports.slurmd_base + k} CPUs={slurm.cpus_per_node} "
-        f"RealMemory={slurm.memory_mb_per_node} Gres=gpu:{slurm.gpus_per_node} State=UNKNOWN"
+        f"RealMemory={slurm.memory_mb_per_node} Gres=gpu:{slurm.gpus_per_node} "
+        # The lowest weight is given out first.
+        + ("Weight=1 State=UNKNOWN" if node in fixed else "Weight=100 State=CLOUD")
         for k, node in enumerate(nodes(site), 1)
     ]
-    lines.append(
+    # Who trains, and nobody else of the machine; root is never refused. The user's own group.
+    policy = f"AllowGroups={site.users.train} MaxTime=INFINITE State=UP"
+    lines += [
         f"PartitionName={slurm.partition} Nodes={','.join(nodes(site))} Default=YES "
-        # Who trains, and nobody else of the machine; root is never refused. The user's own group.
-        f"AllowGroups={site.users.train} MaxTime=INFINITE State=UP"
-    )
+        f"PriorityTier=2 PreemptMode=OFF {policy}",
+        f"PartitionName={slurm.preemptable_partition} Nodes={','.join(nodes(site))} Default=NO "
+        f"PriorityTier=1 PreemptMode=REQUEUE GraceTime={slurm.preemption_grace_s} {policy}",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _power_saving(site: Site) -> list[str]:
+    """Lines of slurm.conf that bring the cloud's nodes up and let them go; none without them.
+
+    See https://slurm.schedmd.com/power_save.html
+    """
+    slurm = site.slurm
+    if not slurm.cloud_nodes:
+        return []
+    return [
+        f"ResumeProgram={cloud_nodes.program(site, 'resume')}",
+        f"SuspendProgram={cloud_nodes.program(site, 'suspend')}",
+        f"SuspendTime={slurm.suspend_after_s}",
+        f"SuspendTimeout={slurm.kill_wait_s}",
+        f"ResumeTimeout={slurm.resume_timeout_s}",
+        f"SuspendExcNodes={','.join(fixed_nodes(site))}",
+        "PrivateData=cloud",  # nodes that are down are shown, and count at submit
+    ]
 
 
 def slurmdbd_conf(site: Site, machine: Machine) -> str:
@@ -175,6 +221,7 @@ def files(site: Site) -> list[File]:
         File(etc(site) / "slurm.conf", slurm_conf(site, machine)),
         File(etc(site) / "gres.conf", gres_conf(site)),
         File(etc(site) / "cgroup.conf", CGROUP_CONF),
+        *cloud_nodes.files(site),
         # slurmdbd insists on this mode and owner.
         File(etc(site) / "slurmdbd.conf", slurmdbd_conf(site, machine), user, user, 0o600),
     ]
@@ -189,6 +236,7 @@ def folders(site: Site) -> list[Folder]:
         Folder(state(site) / "gpu"),
         Folder(state(site) / "spool"),
         *(Folder(state(site) / "spool" / node) for node in nodes(site)),
+        *cloud_nodes.folders(site),
         Folder(site.paths.run / "slurm", user, user),
     ]
 
@@ -226,6 +274,7 @@ def programs(site: Site) -> list[Program]:
     conf = {file.path.name: file for file in files(site)}
     shared = (conf["slurm.conf"], conf["gres.conf"], conf["cgroup.conf"])
     slurm, address = site.users.slurm, this_machine().address
+    fixed = fixed_nodes(site)
     return [
         Program(
             name="slurmdbd",
@@ -254,7 +303,9 @@ def programs(site: Site) -> list[Program]:
         *(
             Program(
                 name=f"slurmd-{node}",
-                argv=("/usr/sbin/slurmd", "-D", "-N", node),
+                # -b: as booted now. Slurm takes a cloud's node for up once its boot is newer than
+                # the wish for it, and this machine was booted before.
+                argv=("/usr/sbin/slurmd", "-D", "-N", node, *(() if node in fixed else ("-b",))),
                 env=env,
                 files=shared,
                 ports=(Port(address, site.ports.slurmd_base + k, "site.ports.slurmd_base"),),
@@ -262,15 +313,20 @@ def programs(site: Site) -> list[Program]:
                 probe=output_fault(
                     ["sinfo", "--noheader", "--format=%T|%E", f"--nodes={node}"], node_fault, env
                 ),
+                on_demand=node not in fixed,
             )
             for k, node in enumerate(nodes(site), 1)
         ),
+        *cloud_nodes.programs(site, nodes(site)[site.slurm.nodes :]),
     ]
 
 
 def node_fault(text: str) -> str:
-    """Fault of a node, from `sinfo -o '%T|%E'` ("idle|none"); "" for none."""
+    """Fault of a node, from `sinfo -o '%T|%E'` ("idle|none"); "" for none.
+
+    `idle~` is a cloud's node that is down, `#` one on its way up and `%` or `!` on its way down.
+    """
     state, _, reason = text.splitlines()[0].partition("|") if text else ("unknown", "", "")
-    if state in ("idle", "mixed", "allocated", "completing", "planned", "reserved"):
+    if state.rstrip("~#%!") in ("idle", "mixed", "allocated", "completing", "planned", "reserved"):
         return ""
     return f"node is {state}" + (f" ({reason})" if reason not in ("", "none") else "")

@@ -24,8 +24,16 @@ class Daemon:
     log: Path
 
     @property
+    def off(self) -> bool:
+        """True for a program that nobody needs now."""
+        return self.program.on_demand and self.state in OFF
+
+    @property
     def healthy(self) -> bool:
-        return self.state in supervisor.RUNNING and not self.fault
+        return self.off or (self.state in supervisor.RUNNING and not self.fault)
+
+
+OFF = ("STOPPED", "STOPPING", "EXITED")
 
 
 def socket_of(site: Site, program: Program) -> Path:
@@ -43,7 +51,9 @@ def observe(site: Site, programs: Sequence[Program], probe: bool = True) -> list
             info = known[socket_of(site, program)].get(program.process_name, {})
             state = str(info.get("statename", "ABSENT"))
             fault = ""
-            if state not in supervisor.RUNNING:
+            if program.on_demand and state in OFF:
+                fault = ""
+            elif state not in supervisor.RUNNING:
                 fault = str(info.get("spawnerr") or "") or f"is {state}"
             elif probe:
                 fault = program.probe()

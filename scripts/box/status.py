@@ -67,6 +67,8 @@ def show(site: Site, daemons: Sequence[Daemon], console: Console) -> None:
     for daemon in daemons:
         state = "healthy" if daemon.healthy else daemon.state.lower()
         color = "green" if daemon.healthy else "red"
+        if daemon.off:
+            state = "off until needed"
         if daemon.fault and daemon.state == "RUNNING":
             state = "sick"
         log = str(daemon.log).removeprefix(f"{site.root}/")

@@ -2,6 +2,7 @@
 
     scripts/bench rollout [--part transfer] [--hosts 1,2,4,8] [--mib 300] [--json]
     scripts/bench rollout --part load --model NAME [--rate 150] [--requests 100000]
+                          [--cores 0.4]
 
 Hosts of the part transfer are network namespaces with a real sshd each; the part load asks the
 running site. Nothing leaves this machine. It ends by itself and leaves nothing behind but
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,10 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="", help="of the part load; the store's only one")
     parser.add_argument("--rate", type=float, default=150.0, help="a second, by each protocol")
     parser.add_argument("--requests", type=int, default=100_000, help="in all, at least")
+    parser.add_argument(
+        "--cores", type=float, default=0.4,
+        help="of each serving host in the part load; 0 lets them share all",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the goals as JSON, no table")
     given = parser.parse_args(argv)
     if not 1 <= given.mib <= MAX_MIB:
         parser.error(f"--mib {given.mib}: choose 1 to {MAX_MIB}")
+    if not 0 <= given.cores <= (os.cpu_count() or 1):
+        parser.error(f"--cores {given.cores}: choose 0 to {os.cpu_count()}")
     # Ended from outside it leaves nothing either: the hosts are taken down on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     progress = Console(stderr=True, highlight=False)
@@ -73,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "load" in parts:
         try:
             model = given.model or _only_model()
-            asked = measure_load(model, given.rate, given.requests, progress.print)
+            asked = measure_load(model, given.rate, given.requests, given.cores, progress.print)
             values |= load_values(asked)
-            tables.append(_load_table(asked))
+            tables.append(_load_table(asked, given.cores))
         except BenchError as error:
             faults.append(f"load: {error}")
     for fault in faults:
@@ -116,8 +124,9 @@ def _transfer_table(found: TransferFigures) -> Table:
     )
 
 
-def _load_table(found: LoadFigures) -> Table:
-    title = f"Under load: {len(found.seen)} requests by HTTP and gRPC"
+def _load_table(found: LoadFigures, cores: float) -> Table:
+    share = f"{cores:g} cores for each host" if cores else "hosts share all cores"
+    title = f"Under load: {len(found.seen)} requests by HTTP and gRPC; {share}"
     columns = ("phase", "s", "requests", "failed", "p99 ms", "longest gap ms")
     return _table(title, columns, load_rows(found))
 

@@ -12,16 +12,20 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from conf import compose
+from conf.site_schema import site_config
 from scripts.box.identity import REPO
 from scripts.loadtest.client import Seen
 from scripts.loadtest.plan import MAX_REQUESTS, TrafficError, plan_for
 from scripts.loadtest.running import Running, start
 from scripts.rollout_bench import goals
 from scripts.rollout_bench.machines import BenchError
+from scripts.rollout_bench.processors import CONTROL, processor_shares
 from serving.artifact.golden import GoldenError
 
 STEADY_S = 20.0
@@ -58,10 +62,11 @@ class LoadFigures:
 
 
 def measure_load(
-    model: str, rate: float, requests: int, show: Callable[[str], None]
+    model: str, rate: float, requests: int, cores: float, show: Callable[[str], None]
 ) -> LoadFigures:
     """Send `rate` requests a second by each protocol until all phases are over and `requests` are
-    sent. Raises BenchError where the site is not up, or a command of fab fails."""
+    sent. Each serving host has `cores` of this machine, or all share it where that is 0.
+    Raises BenchError where the site is not up, or a command of fab fails."""
     try:
         seconds = min(LIMIT_S, MAX_REQUESTS / rate)
         plans = [
@@ -69,24 +74,28 @@ def measure_load(
         ]
     except (TrafficError, GoldenError, OSError) as error:
         raise BenchError(f"no traffic: {error}. scripts/quickstart makes a site for it") from error
-    running = [start(plan) for plan in plans]
-    try:
-        phases, production = _phases(running, model, show)
-        deadline = time.monotonic() + LIMIT_S
-        while sum(map(Running.sent, running)) < requests and time.monotonic() < deadline:
-            time.sleep(1.0)
-    finally:
-        for one in running:
-            one.cut_short()
-        for one in running:
-            one.wait()
+    site = site_config(compose("site"))
+    with processor_shares(site, cores) if cores else nullcontext() as shares:
+        running = [start(plan) for plan in plans]
+        try:
+            fab = partial(_fab, shares.join(CONTROL) if shares else ())
+            phases, production = _phases(running, model, list(site.hosts), fab, show)
+            deadline = time.monotonic() + LIMIT_S
+            while sum(map(Running.sent, running)) < requests and time.monotonic() < deadline:
+                time.sleep(1.0)
+        finally:
+            for one in running:
+                one.cut_short()
+            for one in running:
+                one.wait()
     seen = [one for client in running for one in client.seen()]
     return LoadFigures(tuple(sorted(seen, key=lambda one: one.ended)), tuple(phases), production)
 
 
 def _phases(
-    running: Sequence[Running], model: str, show: Callable[[str], None]
-) -> tuple[list[Phase], str]:
+    running: Sequence[Running], model: str, hosts: Sequence[str],
+    fab: Callable[..., None], show: Callable[[str], None],
+) -> tuple[list[Phase], str]:  # fmt: skip
     phases: list[Phase] = []
 
     def phase(name: str, act: Callable[[], object]) -> None:
@@ -100,15 +109,15 @@ def _phases(
     phase(STEADY, lambda: time.sleep(STEADY_S))
     production = _most_answered(running)
     named = ("--model", model)
-    phase(ROLLBACK, lambda: _fab("rollback", *named, "--json"))
-    phase(CHANGE, lambda: _fab("deploy", *named, "--version", production))
-    phase(RESTART, _restart_hosts)
+    phase(ROLLBACK, lambda: fab("rollback", *named, "--json"))
+    phase(CHANGE, lambda: fab("deploy", *named, "--version", production))
+
+    def restart() -> None:
+        for host in hosts:
+            fab("restart", "--host", host)
+
+    phase(RESTART, restart)
     return phases, production
-
-
-def _restart_hosts() -> None:
-    for host in compose("site").site.hosts:
-        _fab("restart", "--host", host)
 
 
 def _most_answered(running: Sequence[Running]) -> str:
@@ -118,9 +127,9 @@ def _most_answered(running: Sequence[Running]) -> str:
     return counts.most_common(1)[0][0]
 
 
-def _fab(*words: str) -> None:
+def _fab(join: Sequence[str], *words: str) -> None:
     done = subprocess.run(
-        [str(REPO / "scripts/site"), "as", "deploy", "fab", *words], cwd=REPO,
+        [*join, str(REPO / "scripts/site"), "as", "deploy", "fab", *words], cwd=REPO,
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_COMMAND_S,
     )  # fmt: skip
     if done.returncode != 0:

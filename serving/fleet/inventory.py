@@ -151,7 +151,8 @@ def fleet_from(config: DictConfig) -> Fleet:
     """
     try:
         content: Any = OmegaConf.to_container(config.fleet, resolve=True, throw_on_missing=True)
-        return _build(content, training_nodes(config.site.slurm.nodes))
+        slurm = config.site.slurm
+        return _build(content, training_nodes(slurm.nodes + slurm.cloud_nodes))
     except (OmegaConfBaseException, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise FleetConfigError(f"conf/fleet or conf/site is incomplete: {reason}.") from error

@@ -16,7 +16,10 @@ from tests.house.yaml_files import config_targets
 
 HEAVY = ("torch", "deepspeed", "mlflow", "transformers")
 # The main of a rank runs the training loop, which stands above the jobs that start it.
-DOORS = {("hpc.jobs.rank.entry", "hpc.train.loop")}
+DOORS = {
+    ("hpc.jobs.rank.entry", "hpc.train.loop"),
+    ("hpc.jobs.rank.entry", "hpc.nodes.preflight"),
+}
 PROBE = """
 import json, sys
 from conf.plugin import find_target

@@ -64,6 +64,19 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "a list": (lambda: kernels.rms_norm([1.0], t(1)), "x is list, not a tensor"),
     "a number": (lambda: kernels.rms_norm(torch.tensor(1.0), t(1)), "x is one number"),
     "a short weight": (lambda: kernels.rms_norm(t(3, 8), t(5)), r"weight is \[5\].* not \[8\]"),
+    "an offset of nothing": (
+        lambda: kernels.rms_norm(t(3, 8), None, offset=1.0), "offset=1.0 is added to a weight"
+    ),
+    "an offset that is no number": (
+        lambda: kernels.add_rms_norm(t(3, 8), t(3, 8), t(8), offset="1"), "offset='1' must be"
+    ),
+    "a norm in whole numbers": (
+        lambda: kernels.rms_norm(t(3, 8), t(8), dtype=torch.int32), "dtype=torch.int32 is not"
+    ),
+    "a short bias": (
+        lambda: kernels.linear_cross_entropy(t(5, 4), t(8, 4), long(5), bias=t(7)),
+        r"bias is \[7\] .* not \[8\]",
+    ),
     "no epsilon": (lambda: kernels.rms_norm(t(3, 8), t(8), None), "eps=None must be a number"),
     "a negative epsilon": (
         lambda: kernels.add_rms_norm(t(3, 8), t(3, 8), t(8), -1e-6), "of at least 0"
@@ -71,7 +84,26 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "a short residual": (lambda: kernels.add_rms_norm(t(3, 8), t(8), t(8)), r"residual is \[8\]"),
     "a narrow up": (lambda: kernels.swiglu(t(3, 8), t(3, 5)), r"swiglu: up is \[3, 5\]"),
     "no up": (lambda: kernels.geglu(t(3, 8), "up"), "geglu: up is str"),
-    "tables of few positions": (lambda: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(3, 4)), "cos is"),
+    "tables of few positions": (
+        lambda: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(3, 4)), "cos has 3 rows, and there are 5"
+    ),
+    "no tables": (lambda: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(5, 0)), "has 4 pairs"),
+    "a position beyond the tables": (
+        lambda: turn(t(1, 2, 1, 8), t(1, 2, 1, 8), t(5, 4), positions=long(1, 2) + 5),
+        "position 5 is not a row of tables of 5 rows",
+    ),
+    "a position before the tables": (
+        lambda: turn(t(1, 2, 1, 8), t(1, 2, 1, 8), t(5, 4), positions=long(1, 2) - 1),
+        "position -1 is not a row",
+    ),
+    "positions of another batch": (
+        lambda: turn(t(3, 2, 1, 8), t(3, 2, 1, 8), t(5, 4), positions=long(2, 2)),
+        r"positions is \[2, 2\], not \[3, 2\] or \[1, 2\]",
+    ),
+    "positions in fractions": (
+        lambda: turn(t(1, 2, 1, 8), t(1, 2, 1, 8), t(5, 4), positions=t(1, 2)),
+        "positions is torch.float32, not a tensor of whole numbers",
+    ),
     "tables of whole width": (lambda: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), t(5, 8)), "cos is"),
     "tables that are learned": (
         lambda: turn(t(1, 5, 1, 8), t(1, 5, 1, 8), wanted(5, 4)), r"pass cos\.detach\(\)"

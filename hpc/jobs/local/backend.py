@@ -20,6 +20,7 @@ from hpc.jobs.run.files import JobFile, RunRecord, utc_now, write_cancelled
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.states import (
     CANCELLED,
+    ENDING,
     FAILED,
     FINISHED,
     NOT_SUBMITTED,
@@ -32,6 +33,8 @@ from hpc.jobs.run.states import (
 from hpc.jobs.spec.config import ClusterConfig
 
 KIND = "local"
+ALIVE = {REQUEUED: REQUEUED, ENDING: ENDING, FAILED: ENDING}
+"""The state of a run whose launcher runs, by the state in its files; any other one runs."""
 GRACE_S = 30.0  # for saving a checkpoint, before the processes are killed
 KILL_S = 5.0  # for the kernel to end killed processes
 
@@ -92,7 +95,8 @@ def local_standing(record: RunRecord) -> Standing:
     if state == FINISHED:
         return Standing(FINISHED, "", "status.json")
     if job_is_alive(record.job):
-        return Standing(REQUEUED if state == REQUEUED else RUNNING, "", "process")
+        ended = record.failure_line if state == REQUEUED else ""
+        return Standing(ALIVE.get(state or "", RUNNING), ended, "process")
     if record.cancelled:
         return Standing(CANCELLED, "", "cancelled.json")
     if status is not None and state == FAILED:

@@ -1,7 +1,8 @@
 """`python -m hpc.jobs.local.launcher SPEC DIGEST`: the parent of a local run, in its own session.
 
-It starts the ranks through submitit, waits for them, and ends them when one has failed while the
-others wait for it, as srun does on a cluster.
+It starts the ranks of an attempt through submitit, waits for them, ends them when one has failed
+while the others wait for it, as srun does on a cluster, and starts the next attempt where the run
+comes back.
 """
 
 from __future__ import annotations
@@ -15,32 +16,47 @@ from pathlib import Path
 
 from submitit import LocalExecutor
 
+from conf.modes import share_new_files
+from hpc.jobs.cause.attempt_end import end_attempt
+from hpc.jobs.cause.evidence import ended_orderly
+from hpc.jobs.cause.gather import part_of_log, rank_streams
+from hpc.jobs.local.process import rank_processes
 from hpc.jobs.rank import entry
-from hpc.jobs.run.files import read_status
+from hpc.jobs.rank.exit_codes import REQUEUE, TRAINING_FAILED
+from hpc.jobs.rank.rendezvous import LOCAL_ATTEMPT
 from hpc.jobs.run.folder import Run
-from hpc.jobs.run.states import FAILED, FINISHED
 from hpc.jobs.spec.config import ClusterConfig, cluster_config
 from hpc.jobs.spec.job_spec import read_spec
 
 POLL_S = 0.5
-GRACE_S = 20.0  # from the first failed rank to the end of the others
+GRACE_S = 5.0  # from the first failed rank to the end of the others
 
 
 def main(argv: list[str]) -> int:
-    """Run one run's ranks to their end; 0 when it finished. Raises `SpecChanged`."""
+    """Run one run's ranks to their end, attempt by attempt; 0 when it finished.
+
+    Raises `SpecChanged`.
+    """
     spec_path, digest = argv
     run = Run(Path(spec_path).parent)
+    share_new_files()
+    cluster = cluster_config(read_spec(run.spec_path, digest).config)
     # `lockgate cancel` signals the whole session: the ranks save, and this process waits for them.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    job = executor(cluster_config(read_spec(run.spec_path, digest).config), run).submit(
-        entry.run, spec_path, digest
-    )
-    wait(job.done, lambda: _written_state(run) == FAILED, end_session)
-    return 0 if _written_state(run) == FINISHED else 1
+    attempt, code = 1, REQUEUE
+    while code == REQUEUE:
+        os.environ[LOCAL_ATTEMPT] = str(attempt)
+        print(f"lockgate: attempt {attempt} starts", flush=True)
+        job = executor(cluster, run).submit(entry.run, spec_path, digest)
+        ranks = Ranks(run, attempt, int(job.job_id))
+        wait(job.done, ranks.failed, ranks.end)
+        code = end_attempt(run, attempt, TRAINING_FAILED).exit_code
+        attempt += 1
+    return code
 
 
 def executor(cluster: ClusterConfig, run: Run) -> LocalExecutor:
-    """submitit's local executor for this run."""
+    """submitit's local executor for one attempt of this run."""
     made = LocalExecutor(folder=run.submitit)
     made.update_parameters(
         tasks_per_node=cluster.tasks_per_node,
@@ -62,14 +78,33 @@ def wait(done: Callable[[], bool], failed: Callable[[], bool], end: Callable[[],
         time.sleep(POLL_S)
 
 
-def end_session() -> None:
-    """Kill every process of this session, this one last of all."""
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+class Ranks:
+    """The processes of one attempt: children of submitit's controller, whose pid is the job's."""
 
+    def __init__(self, run: Run, attempt: int, controller: int) -> None:
+        self._run, self._attempt, self._controller = run, attempt, controller
+        self._seen: set[int] = set()
 
-def _written_state(run: Run) -> str | None:
-    status = read_status(run).value
-    return status.state if status else None
+    def failed(self) -> bool:
+        """True once a rank has left a code, or is gone without its last words."""
+        if self._run.exit_code(self._attempt).exists():
+            return True
+        running = set(rank_processes(self._controller))
+        gone = self._seen - running
+        self._seen |= running
+        silent = sorted(rank for rank in gone if not self._ended_orderly(rank))
+        for rank in silent:
+            print(f"lockgate: rank {rank} is gone without a word", flush=True)
+        return bool(silent)
+
+    def end(self) -> None:
+        """Kill the ranks that are left; the controller then ends by itself."""
+        for pid in rank_processes(self._controller).values():
+            os.kill(pid, signal.SIGKILL)
+
+    def _ended_orderly(self, rank: int) -> bool:
+        logs = [path for *key, path in rank_streams(self._run) if key == [self._attempt, rank]]
+        return any(ended_orderly(part_of_log(path, end=True)) for path in logs)
 
 
 if __name__ == "__main__":

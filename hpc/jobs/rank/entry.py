@@ -5,6 +5,7 @@ submitit calls `run` by reference, so it is imported from the run's source snaps
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -19,18 +20,21 @@ from hpc.data.lineage import read_lineage
 from hpc.jobs.errors import JobError, SpecChanged
 from hpc.jobs.rank import status
 from hpc.jobs.rank.exit_codes import (
+    HANG,
+    LOST_RANK,
     REFUSED,
     REQUEUE,
-    REQUEUE_LOCAL,
     TERMINATED,
-    TOO_OFTEN,
     TRAINING_FAILED,
 )
 from hpc.jobs.rank.rendezvous import Rank, this_rank
 from hpc.jobs.rank.signals import StopRequest
+from hpc.jobs.rank.watchdog import Watchdog
+from hpc.jobs.run.files import RankFailure
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.log_output import configure_logging, redirect_output
-from hpc.jobs.spec.config import cluster_config
+from hpc.jobs.run.lost_neighbour import is_lost_neighbour
+from hpc.jobs.spec.config import cluster_config, run_config
 from hpc.jobs.spec.environment import environment_of, installed_packages
 from hpc.jobs.spec.job_spec import JobSpec, read_spec
 from hpc.jobs.spec.snapshot import check_snapshot
@@ -41,19 +45,27 @@ PACKAGES_CHANGED = (
     "lockgate: packages changed since submit; see environment.txt for what was frozen"
 )
 
+STOP_SHARE = 0.8
+"""Part of cluster.signal_delay_s after which a rank that could not save ends, to come back."""
 
-class RequeuedTooOften(JobError):
-    """The run needs more time limits than it was given."""
+
+class UnfitNode(JobError):
+    """A node failed the checks before training."""
 
 
 def run(spec_path: str, digest: str) -> NoReturn:
     """Run one rank of one attempt and end the process with its code, 0 when training finished."""
     share_new_files()
     here = Run(Path(spec_path).parent)
-    rank = this_rank(here.logs)
+    rank = this_rank()
     redirect_output(here.logs / f"{rank.attempt}-{rank.rank}.log")
     configure_logging()
-    code = _attempt(here, rank, digest)
+    faulthandler.enable()  # a segmentation fault leaves its stack in the log
+    _end(here, rank, _attempt(here, rank, digest))
+
+
+def _end(here: Run, rank: Rank, code: int) -> NoReturn:
+    """Leave `code` for the batch script, and end the process with it."""
     if code:
         _leave_exit_code(here.exit_code(rank.attempt), code)
     sys.stdout.flush()
@@ -67,37 +79,72 @@ def run(spec_path: str, digest: str) -> NoReturn:
 
 def _attempt(here: Run, rank: Rank, digest: str) -> int:
     stop = StopRequest()
-    stop.install()
+    signals = stop.install()
     try:
         spec = read_spec(here.spec_path, digest)
         _check(spec, here)
         if rank.rank == 0:
             status.start_attempt(here, rank)
         _set_environment(spec, rank)
+        from hpc.nodes.preflight import preflight  # a layer above, as the loop is
+
+        if fault := preflight(here, cluster_config(spec.config), rank):
+            return _unfit(here, rank, fault)
         from hpc.train.loop import (
             train,  # torch and DeepSpeed, and the layer above: in the job only
         )
 
-        outcome = train(spec, here.folder, stop)
+        watch = _watchdog(here, rank, spec, stop)
+        watch.start(signals)
+        outcome = train(spec, here.folder, stop, watch)
     except LockgateError as error:  # a sentence for people; the stack adds nothing
         log.error("lockgate: %s", error)
         status.fail_attempt(here, rank, error)
         return REFUSED if isinstance(error, SpecChanged) else TRAINING_FAILED
     except BaseException as error:  # noqa: BLE001  a rank never ends without its reason on record
         log.error("%s", traceback.format_exc().rstrip())
-        status.fail_attempt(here, rank, error)
-        return TRAINING_FAILED
+        if not is_lost_neighbour(f"{type(error).__name__}: {error}"):
+            status.fail_attempt(here, rank, error)
+            return TRAINING_FAILED
+        if stop() and not stop.requeue:  # the others were told to end too, and did so first
+            return TERMINATED
+        status.fail_attempt(here, rank, error, state="ending")
+        return LOST_RANK
     finally:
         if rank.rank == 0:
             here.target.unlink(missing_ok=True)
     if outcome == "stopped":
-        return _stopped(here, rank, stop, cluster_config(spec.config).max_requeues)
+        return _stopped(here, rank, stop)
+    log.info("lockgate: attempt %d finished", rank.attempt)
     if rank.rank == 0:
         status.end_attempt(here, rank, "finished")
     return 0
 
 
-def _stopped(here: Run, rank: Rank, stop: StopRequest, max_requeues: int) -> int:
+def _watchdog(here: Run, rank: Rank, spec: JobSpec, stop: StopRequest) -> Watchdog:
+    """The watch over this rank, which ends it in a hang, and where it cannot save in time."""
+
+    def end(kind: str, sentence: str) -> None:
+        log.error("lockgate: %s", sentence)
+        failure = RankFailure(kind.capitalize(), sentence, rank.rank)
+        status.record_failure(here, rank, failure, "ending")
+        _end(here, rank, HANG if kind == "hang" else REQUEUE)
+
+    def resumed(step: int) -> None:
+        if rank.rank == 0:
+            status.resume_attempt(here, step)
+
+    return Watchdog(
+        stop=stop,
+        limit_s=run_config(spec.config).hang_timeout_s,
+        stop_within_s=STOP_SHARE * cluster_config(spec.config).signal_delay_s,
+        hang=here.hang(rank.attempt),
+        resumed=resumed,
+        end=end,
+    )
+
+
+def _stopped(here: Run, rank: Rank, stop: StopRequest) -> int:
     """The exit code of an attempt that saved and stopped, by a signal at this or another rank.
 
     Only rank 0 ends with a code: srun kills the other ranks at the first one that is not 0.
@@ -109,12 +156,17 @@ def _stopped(here: Run, rank: Rank, stop: StopRequest, max_requeues: int) -> int
     if stop() and not stop.requeue:
         status.end_attempt(here, rank, "stopped")
         return TERMINATED
-    if rank.attempt > max_requeues:
-        often = f"stopped at a time limit or preemption {rank.attempt} times; cluster.max_requeues "
-        status.fail_attempt(here, rank, RequeuedTooOften(f"{often}allows {max_requeues}"))
-        return TOO_OFTEN
     status.end_attempt(here, rank, "requeued")
-    return REQUEUE_LOCAL if rank.local else REQUEUE
+    return REQUEUE
+
+
+def _unfit(here: Run, rank: Rank, fault: str) -> int:
+    """The exit code of an attempt whose node is not fit: it is tried again, elsewhere if it can."""
+    if rank.local:
+        status.fail_attempt(here, rank, UnfitNode(fault))
+        return TRAINING_FAILED
+    status.end_attempt(here, rank, "requeued")
+    return REQUEUE
 
 
 def _leave_exit_code(path: Path, code: int) -> None:

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 from submitit import JobEnvironment
 
@@ -17,6 +16,8 @@ from hpc.jobs.errors import JobError
 
 # Below the ports that the kernel hands out (32768 and up), so that no connection has taken it.
 PORTS = range(20000, 32000)
+LOCAL_ATTEMPT = "LOCKGATE_ATTEMPT"
+"""Variable with the number of the attempt, from the local launcher; Slurm has its own."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,10 @@ class Rank:
         }
 
 
-def this_rank(logs: Path) -> Rank:
+def this_rank() -> Rank:
     """This process's rank, from submitit's environment.
 
-    `logs` is the run's log folder, which counts local attempts. Raises `JobError` when rank 0's
-    node has no address, and RuntimeError outside of a job.
+    Raises `JobError` when rank 0's node has no address, and RuntimeError outside of a job.
     """
     job = JobEnvironment()
     local = job.name() == "local"
@@ -66,7 +66,7 @@ def this_rank(logs: Path) -> Rank:
         master_addr="127.0.0.1" if local else master_address(job.hostnames),
         master_port=master_port(job.job_id),
         job_id=job.job_id,
-        attempt=_local_attempt(logs, job.global_rank) if local else _slurm_attempt(),
+        attempt=int(os.environ[LOCAL_ATTEMPT]) if local else _slurm_attempt(),
         local=local,
         listen_addr="" if local or job.global_rank else listening_address(job.hostnames),
     )
@@ -139,7 +139,3 @@ def _node_address(name: str) -> str:
 
 def _slurm_attempt() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
-
-
-def _local_attempt(logs: Path, rank: int) -> int:
-    return len(list(logs.glob(f"*-{rank}.log"))) + 1

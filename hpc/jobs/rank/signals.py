@@ -1,12 +1,15 @@
-"""Stop requests: a signal sets a flag, and the training loop reads it between two steps.
+"""Stop requests: a signal sets a flag, which the training loop reads at its boundaries.
 
-Saving a checkpoint needs every rank, so nothing is saved in the handler. The loop calls `stop()` at
-a step boundary, agrees with the other ranks, saves, and returns "stopped".
+Saving a checkpoint needs every rank, so nothing is saved in the handler. The loop calls `stop()`
+between two steps, inside an evaluation and after a checkpoint, agrees with the other ranks, saves,
+and returns "stopped".
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from types import FrameType
 
 from submitit import JobEnvironment
@@ -22,23 +25,42 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.requeue = False
+        self.heard_at: float | None = None
+        """Monotonic time of the first signal, in seconds."""
 
     def __call__(self) -> bool:
         return self.signal is not None
 
-    def install(self) -> None:
-        """Take over the signals on which submitit would leave the job at once."""
-        # Private: submitit has no public way to its signal, SIGUSR2 or one of its own settings.
-        before_limit = JobEnvironment._usr_sig()
-        signal.signal(before_limit, self._on_limit)
+    def install(self) -> int:
+        """Take over the signals on which submitit would leave the job at once.
+
+        Returns the end of a pipe from which `hear` can be fed by a thread: Python runs a handler
+        only between two instructions of the main thread, which may be long in a library's call.
+        """
+        signal.signal(before_limit(), self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        readable, writable = os.pipe()
+        os.set_blocking(readable, False)
+        os.set_blocking(writable, False)  # as set_wakeup_fd wants it
+        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        return readable
 
-    def _on_limit(self, number: int, frame: FrameType | None) -> None:
+    def hear(self, number: int) -> None:
+        """Note that signal `number` arrived; once or twice is the same. Others are left alone."""
+        if number not in (signal.SIGTERM, before_limit()):
+            return
         if self.signal is None:
-            self.requeue = True
-        self._on_signal(number, frame)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+            self.heard_at = time.monotonic()
+            self.requeue = number == before_limit()
         if number == signal.SIGTERM:
             self.requeue = False
         self.signal = signal.Signals(number)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.hear(number)
+
+
+def before_limit() -> int:
+    """The signal that comes before a time limit or a preemption."""
+    # Private: submitit has no public way to its signal, SIGUSR2 or one of its own settings.
+    return int(JobEnvironment._usr_sig())

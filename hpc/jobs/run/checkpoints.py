@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +38,19 @@ def best_checkpoint(kept: Sequence[KeptCheckpoint], curve: RunCurve) -> KeptChec
 
     None where none of them was evaluated.
     """
+    found = scores(curve)
+    scored = [one for one in kept if one.step in found]
+    return max(scored, key=lambda one: (found[one.step], one.step), default=None)
+
+
+def scores(curve: RunCurve) -> Mapping[int, float]:
+    """The value of the run's main metric by evaluated step, with the sign by which more is better.
+
+    Empty where nothing was evaluated.
+    """
     name = curve.main_metric
-    scored = [
-        (curve.evaluations[one.step][name], one)
-        for one in kept
-        if name is not None and name in curve.evaluations.get(one.step, {})
-    ]
-    if name is None or not scored:
-        return None
+    if name is None:
+        return {}
     sign = -1 if curve.metrics[name].lower_is_better else 1
-    return max(scored, key=lambda pair: (sign * pair[0], pair[1].step))[1]
+    values = curve.evaluations.items()
+    return {step: sign * metrics[name] for step, metrics in values if name in metrics}

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from hpc.jobs.regular_file import open_regular_file
+from hpc.jobs.run.metric_lines import MetricLine, metric_lines
 
-LINE_BYTES = 1 << 16
-"""Length of a line; a longer one is none of ours."""
-MOST_METRICS = 256
-"""Metrics of one run; what a file names beyond them is left out."""
 VALIDATION = "validation_"
 STEP_SECONDS = "step_seconds"
-PROGRESS = re.compile(rf"time|step|lr|{STEP_SECONDS}|\w+_per_second")
+PROGRESS = re.compile(rf"lr|{STEP_SECONDS}|\w+_per_second")
 """Keys of a line that have no best value."""
 LOWER_IS_BETTER = re.compile(
     r"(^|_)(loss|error|perplexity|nats|bits|nll|mae|mse|rmse|mape|brier|wer|cer)(_|$)"
@@ -63,13 +56,12 @@ class RunCurve:
 def read_curve(path: Path) -> RunCurve:
     """The curve in `path`; raises nothing for what stands there.
 
-    A last line without its end is being written, or its job was killed: no problem.
+    Lines of another hand are left out, and are a problem.
     """
     curve = _Points()
     try:
-        with open_regular_file(path) as file:
-            while line := file.readline(LINE_BYTES):
-                curve.add(line)
+        for line in metric_lines(path):
+            curve.add(line)
     except FileNotFoundError:
         return RunCurve()
     except OSError as error:
@@ -87,15 +79,12 @@ class _Points:
         self.step_seconds: list[float] = []
         self.unusable = 0
 
-    def add(self, line: bytes) -> None:
-        content = _object(line)
-        step = _finite(content.get("step")) if content else None
-        if content is None or step is None:
-            self.unusable += line.endswith(b"\n")
+    def add(self, line: MetricLine | None) -> None:
+        if line is None:
+            self.unusable += 1
             return
-        self.step = int(step)
-        for name, given in content.items():
-            value = _finite(given)
+        self.step = line.step
+        for name, value in line.values.items():
             if value is None:
                 continue
             if name == STEP_SECONDS:
@@ -105,8 +94,6 @@ class _Points:
 
     def _add(self, name: str, value: float) -> None:
         before = self.metrics.get(name)
-        if before is None and len(self.metrics) == MOST_METRICS:
-            return
         lower = before.lower_is_better if before else bool(LOWER_IS_BETTER.search(name))
         best, best_step = (before.best, before.best_step) if before else (value, self.step)
         if (value < best) if lower else (value > best):
@@ -119,22 +106,3 @@ class _Points:
         problem = f"{name}: {self.unusable} lines are none of a run's" if self.unusable else None
         seconds = median(self.step_seconds) if self.step_seconds else None
         return RunCurve(self.step, self.metrics, self.evaluations, seconds, problem)
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _finite(value: object) -> float | None:
-    """`value` as a number; None for anything that is none, and for what JSON writes as NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # JSON's integers have no end
-        return None
-    return number if math.isfinite(number) else None

@@ -66,15 +66,22 @@ class RankFailure:
     type: str
     message: str
     """Its first lines."""
-    rank: int
+    rank: int | None
+    """None for an error that is no single rank's."""
+
+    @property
+    def line(self) -> str:
+        """`Type: first line (rank N)`, the line alone where it is no single rank's."""
+        first = self.message.partition("\n")[0]
+        return first if self.rank is None else f"{self.type}: {first} (rank {self.rank})"
 
 
 @dataclass(frozen=True)
 class StatusFile:
-    """status.json, written by rank 0: the newest attempt. Times are ISO."""
+    """status.json, written by rank 0 and at an attempt's end: the newest attempt. Times are ISO."""
 
-    state: Literal["running", "finished", "requeued", "stopped", "failed"]
-    """`failed` only with a failure laid over it, see `with_failure`."""
+    state: Literal["running", "ending", "finished", "requeued", "stopped", "failed"]
+    """`ending` only with a failure laid over it, see `with_failure`."""
     attempt: int
     """Counts from 1."""
     run: str = ""
@@ -89,11 +96,16 @@ class StatusFile:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Final metrics, once the attempt ended."""
     error: RankFailure | None = None
+    """Why the attempt ended, if it did not end well."""
+    began_after: int = 0
+    """Step of the newest checkpoint when the attempt began."""
+    stalled: int = 0
+    """Attempts in a row that ended without a newer checkpoint than they began from."""
 
 
 @dataclass(frozen=True)
 class FailureFile:
-    """failure.json, written by the rank that failed first in its attempt."""
+    """failure.json, of the rank that failed first, and then of the whole attempt at its end."""
 
     attempt: int
     ended: str
@@ -101,8 +113,33 @@ class FailureFile:
     error: RankFailure
     run: str = ""
     job_id: str = ""
-    state: Literal["failed"] = "failed"
+    state: Literal["failed", "ending", "requeued"] = "failed"
+    """`ending`: a rank lost another one, or made no step; the end of the attempt decides."""
     metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttemptEndFile:
+    """log/<attempt>.end.json, written when an attempt is over: its cause, and what follows."""
+
+    attempt: int
+    outcome: Literal["finished", "requeued", "stopped", "failed"]
+    kind: str
+    """Of the cause, as in killed; see `hpc.jobs.cause.first_cause`. Empty for an orderly end."""
+    sentence: str
+    """The first cause, for people."""
+    ended: str
+    """ISO time."""
+    exit_code: int
+    """Of the job."""
+    began_after: int = 0
+    checkpoint_step: int = 0
+    """Of the newest checkpoint, from which the next attempt goes on; 0 for none."""
+    stalled: int = 0
+    """Attempts in a row, with this one, without a newer checkpoint."""
+    rank: int | None = None
+    node: str = ""
+    signal: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,11 +211,9 @@ class RunRecord:
 
     @property
     def failure_line(self) -> str:
-        """`Type: first line (rank N)` of the failed attempt; empty without one."""
+        """The line of the failed attempt's error, see `RankFailure`; empty without one."""
         error = self.status.error if self.status else None
-        if error is None:
-            return ""
-        return f"{error.type}: {error.message.partition(chr(10))[0]} (rank {error.rank})"
+        return "" if error is None else error.line
 
     def _cluster(self, key: str) -> str | None:
         try:
@@ -235,7 +270,7 @@ def with_failure(status: StatusFile | None, failure: FailureFile | None) -> Stat
         return status
     before = status or StatusFile("failed", failure.attempt, failure.run, failure.job_id)
     return replace(
-        before, state="failed", attempt=failure.attempt, ended=failure.ended,
+        before, state=failure.state, attempt=failure.attempt, ended=failure.ended,
         metrics=failure.metrics, error=failure.error,
     )  # fmt: skip
 

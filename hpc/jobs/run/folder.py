@@ -52,7 +52,7 @@ class Run:
 
     @property
     def failure(self) -> Path:
-        """`FailureFile` of the rank that failed first."""
+        """`FailureFile` of the rank that failed first, and then of the attempt."""
         return self.folder / "failure.json"
 
     @property
@@ -61,8 +61,26 @@ class Run:
         return self.folder / "cancelled.json"
 
     def exit_code(self, attempt: int) -> Path:
-        """Exit code of the attempt, from the first rank that ended with one."""
+        """Exit code of the attempt: of the first rank that ended with one, and then of the job."""
         return self.logs / f"{attempt}.exit"
+
+    def attempt_end(self, attempt: int) -> Path:
+        """`AttemptEndFile` of an attempt that is over."""
+        return self.logs / f"{attempt}.end.json"
+
+    def hang(self, attempt: int) -> Path:
+        """A sentence of the first rank that made no step for too long."""
+        return self.logs / f"{attempt}.hang"
+
+    @property
+    def nodes(self) -> Path:
+        """`<attempt>-<node>.json` of each node's checks; see hpc.nodes."""
+        return self.folder / "nodes"
+
+    @property
+    def excluded_nodes(self) -> Path:
+        """Nodes that the next attempt is started without, as sbatch --exclude takes them."""
+        return self.nodes / "exclude"
 
     @property
     def metrics(self) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from hpc.jobs.regular_file import open_regular_file
+from hpc.jobs.run.metric_lines import metrics_object
 
 TAIL_BYTES = 65536
 
@@ -23,10 +23,5 @@ def last_metrics(path: Path) -> dict[str, Any]:
         return {}
     newest: dict[str, Any] = {}
     for line in lines:
-        try:
-            content = json.loads(line.decode(errors="replace"))
-        except (ValueError, RecursionError):
-            continue  # a line that is being written, a torn first one, or none of ours
-        if isinstance(content, dict):
-            newest |= content
+        newest |= metrics_object(line) or {}  # nothing of a torn line, or of none of ours
     return newest

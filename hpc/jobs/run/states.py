@@ -22,6 +22,8 @@ class Standing:
     """The file or program that the state was read from, as in status.json or squeue."""
     job_id: str = ""
     """The scheduler's id where the scheduler named one, else empty."""
+    goes_on: str | None = None
+    """ISO time of a waiting run's start, as far as the scheduler has one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class RunState:
     submitted: str | None
     started: str | None
     ended: str | None
+    goes_on: str | None = None
+    """Time of a waiting run's start, as far as its scheduler has one."""
 
     @property
     def over(self) -> bool:

@@ -53,6 +53,7 @@ SLURM_STATES = {
     CANCELLED: "CANCELLED REVOKED",
     FAILED: "FAILED TIMEOUT NODE_FAIL OUT_OF_MEMORY BOOT_FAIL DEADLINE PREEMPTED",
 }
+LIVE = (QUEUED, REQUEUED, RUNNING, ENDING)
 OURS = {word: state for state, words in SLURM_STATES.items() for word in words.split()}
 
 
@@ -118,14 +119,22 @@ class SlurmBackend:
         write_cancelled(record.run)
 
     def standings(self, records: Sequence[RunRecord]) -> dict[str, Standing]:
-        """One query per cluster for all runs that have not ended by their own files."""
+        """One query per cluster for all runs that have not finished by their own files.
+
+        A failed one may be in the queue again: a person has requeued it.
+        """
         jobs: dict[str, SlurmJob] = {}
         silent: dict[str, str | None] = {}
-        unsettled = [one for one in records if not _has_ended(one.status)]
+        unsettled = [one for one in records if _written(one) != FINISHED]
         for slurm_conf in {one.slurm_conf for one in unsettled}:
             group = [one for one in unsettled if one.slurm_conf == slurm_conf]
             wanted = [
-                WantedJob(one.run.name, one.user, one.job.job_id if one.job else "")
+                WantedJob(
+                    one.run.name,
+                    one.user,
+                    one.job.job_id if one.job else "",
+                    over=_written(one) == FAILED,
+                )
                 for one in group
             ]
             found, reason = find_jobs(wanted, _variables(slurm_conf))
@@ -140,12 +149,13 @@ class SlurmBackend:
 
 def slurm_standing(record: RunRecord, job: SlurmJob | None, silent: str | None) -> Standing:
     """The state of a Slurm run from its files, from its `job` if Slurm has it, and from `silent`,
-    the reason why no part of Slurm answered. The job's own end is final."""
+    the reason why no part of Slurm answered. The job's own end is final, unless Slurm has it in
+    its queue again."""
     status = record.status
-    written = status.state if status else None
+    written = _written(record)
     if written == FINISHED:
         return Standing(FINISHED, "", "status.json")
-    if written == FAILED:
+    if written == FAILED and (job is None or OURS.get(job.state) not in LIVE):
         state = CANCELLED if record.cancelled else FAILED
         return Standing(state, record.failure_line, "failure.json")
     if job is not None:
@@ -165,20 +175,23 @@ def _standing_of_job(status: StatusFile | None, job: SlurmJob) -> Standing:
     """The state of a run whose job is in Slurm and whose files have no end."""
     ours = OURS.get(job.state, UNKNOWN)
     detail, source = job.reason, job.source
+    goes_on = _iso(job.start_s) if job.start_s > datetime.now(UTC).timestamp() else None
     if ours == UNKNOWN:
         detail = f"Slurm says {job.state}"
     elif ours == QUEUED and status is not None:
         ours = REQUEUED
+        ended = status.error.line if status.error else ""
+        detail = f"{ended} ({job.reason})" if ended and job.reason else ended or job.reason
     elif ours == FINISHED:
         ours = FAILED
         detail = "the job ended, but training never said that it finished"
     elif ours == FAILED and status is not None and _is_being_requeued(status):
         # The batch script ended with its code; Slurm shows that until the requeue is through.
         ours, source = REQUEUED, "status.json"
-        detail = "saved, and asked Slurm to go on"
+        detail = status.error.line if status.error else "saved, and asked Slurm to go on"
     elif ours == FAILED:
         detail = f"{job.state.lower().replace('_', ' ')} {job.reason}".strip()
-    return Standing(ours, detail, source, job.job_id)
+    return Standing(ours, detail, source, job.job_id, goes_on)
 
 
 def _is_being_requeued(status: StatusFile) -> bool:
@@ -191,8 +204,13 @@ def _is_being_requeued(status: StatusFile) -> bool:
     return status.state == REQUEUED and age_s < REQUEUE_TAKES_S
 
 
-def _has_ended(status: StatusFile | None) -> bool:
-    return status is not None and status.state in (FINISHED, FAILED)
+def _written(record: RunRecord) -> str | None:
+    """The state in the run's own files."""
+    return record.status.state if record.status else None
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _variables(slurm_conf: str) -> dict[str, str]:

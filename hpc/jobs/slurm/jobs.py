@@ -17,6 +17,7 @@ from typing import Any
 
 from hpc.jobs.errors import SchedulerUnavailable
 from hpc.jobs.slurm.commands import controller_is_up, query
+from hpc.jobs.slurm.recent import recent_answer
 
 SQUEUE = ("squeue", "--all", "--json")
 # What scontrol answers about a job that the controller has forgotten, or never had.
@@ -44,6 +45,9 @@ class SlurmJob:
     """Only from squeue; a pending job may name several, with commas."""
     node: str = ""
     """First node of a running job, on which rank 0 runs; only from squeue."""
+    start_s: int = 0
+    """Start of a pending job that Slurm has planned, or before which it may not start, in seconds
+    since 1970; 0 for none. Only from squeue."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class WantedJob:
     user: str
     job_id: str
     """Empty when the submit was interrupted before the id was written."""
+    over: bool = False
+    """True for a run that failed by its own files: only a queue that has it again matters."""
 
     def matches(self, job: SlurmJob) -> bool:
         """True for this run's job: ids are given out again when a controller's state is lost."""
@@ -71,7 +77,7 @@ def find_jobs(
     found: dict[str, SlurmJob] = {}
     silent: list[str] = []
     answered = False
-    if controller_is_up(variables):
+    if recent_answer(("scontrol", "ping"), variables, _ping):
         for source in (_from_squeue, _from_scontrol):
             try:
                 found = _matching(wanted, source(wanted, variables))
@@ -82,7 +88,7 @@ def find_jobs(
             break  # scontrol has nothing that squeue has not
     else:
         silent.append("the Slurm controller does not answer")
-    missing = [one for one in wanted if one.name not in found and one.job_id]
+    missing = [one for one in wanted if one.name not in found and one.job_id and not one.over]
     if missing:
         try:
             found |= _matching(missing, _from_sacct(missing, variables))
@@ -142,13 +148,18 @@ def _matching(wanted: Iterable[WantedJob], jobs: Iterable[SlurmJob]) -> dict[str
     }
 
 
+def _ping(_: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Empty for a controller that does not answer."""
+    return "up" if controller_is_up(variables) else ""
+
+
 def _from_squeue(_: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
-    return parse_squeue(query(SQUEUE, variables))
+    return parse_squeue(recent_answer(SQUEUE, variables, query))
 
 
 def _from_scontrol(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> list[SlurmJob]:
     jobs: list[SlurmJob] = []
-    for job_id in [one.job_id for one in wanted if one.job_id]:
+    for job_id in [one.job_id for one in wanted if one.job_id and not one.over]:
         try:
             text = query(["scontrol", "--oneliner", "show", "job", job_id], variables)
         except SchedulerUnavailable as error:
@@ -165,7 +176,7 @@ def _from_sacct(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> li
         ids = ",".join(one.job_id for one in wanted if one.user == user)
         command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--user={user}"]
         command += [f"--jobs={ids}", "--format=JobID,User,State,ExitCode,JobName%256"]
-        jobs += parse_sacct(query(command, variables))
+        jobs += parse_sacct(recent_answer(command, variables, query))
     return jobs
 
 
@@ -181,7 +192,18 @@ def _squeue_job(record: Any) -> SlurmJob | None:
         str(record.get(key) or "")
         for key in ("user_name", "state_reason", "partition", "batch_host")
     )
-    return SlurmJob(str(job_id), name, user, state, _plain(reason), "squeue", partition, node)
+    start_s = max(_seconds(record.get(key)) for key in ("start_time", "eligible_time"))
+    return SlurmJob(
+        str(job_id), name, user, state, _plain(reason), "squeue", partition, node,
+        start_s if state == "PENDING" else 0,
+    )  # fmt: skip
+
+
+def _seconds(value: Any) -> int:
+    """A time; Slurm 23.02 wraps it as {"set": true, "infinite": false, "number": 3}."""
+    if isinstance(value, dict):
+        value = value.get("number") if value.get("set") and not value.get("infinite") else 0
+    return value if type(value) is int and 0 < value < 1 << 40 else 0
 
 
 def _plain(reason: str) -> str:

@@ -14,6 +14,9 @@ from hpc.jobs.run.folder import Run
 from hpc.jobs.spec.config import ClusterConfig
 from hpc.jobs.spec.sbatch_options import sbatch_options
 
+ATTEMPT = "$((${SLURM_RESTART_COUNT:-0} + 1))"
+"""The number of the attempt, in the batch shell."""
+
 
 def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
     """submitit's executor for this run; raises RuntimeError where there is no srun."""
@@ -54,6 +57,7 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
             "--kill-on-bad-exit=1",
             *(f"--{stream}={path}" for stream, path in _log_patterns(run, "%t").items()),
         ],
+        "setup": [f'echo "lockgate: attempt {ATTEMPT} starts" >&2'],
         "teardown": ending(run),
         "additional_parameters": {
             "chdir": str(run.folder),
@@ -79,16 +83,27 @@ def _log_patterns(run: Run, task: str) -> dict[str, str]:
 
 
 def ending(run: Run) -> list[str]:
-    """Lines after srun: end with the code that the ranks left, and requeue a job that wants it.
+    """Lines after srun: end with the code of `hpc.jobs.cause.attempt_end`, and requeue a job that
+    comes back. Where that program cannot run, the code that the ranks left counts.
 
     The batch shell requeues, not a rank: `scontrol requeue` kills the job. Where Slurm has
     requeued it already, scontrol's complaint goes to the log and nothing else happens; and a job
     that could not be requeued ends with a code, so that it does not look completed.
     """
-    code_file = shlex.quote(str(run.logs)) + "/$((${SLURM_RESTART_COUNT:-0} + 1)).exit"
+    excluded = shlex.quote(str(run.excluded_nodes))
+    code_file = f"{shlex.quote(str(run.logs))}/{ATTEMPT}.exit"
+    program = shlex.join([sys.executable, "-m", "hpc.jobs.cause.attempt_end", str(run.folder)])
     return [
         "code=$?",
-        f"if [ -e {code_file} ]; then code=$(cat {code_file}); fi",
-        f'if [ "$code" -eq {REQUEUE} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        f'if decided=$({program} "{ATTEMPT}" "$code"); then code=$decided; '
+        f"elif [ -e {code_file} ]; then code=$(cat {code_file}); fi",
+        f'if [ "$code" -eq {REQUEUE} ]; then',
+        # scontrol requeue ends this shell with SIGTERM; what follows needs a moment, and takes it.
+        "trap '' TERM",
+        'scontrol requeue "$SLURM_JOB_ID"',
+        # Nodes that failed their checks. Slurm takes the list only of a job that waits again.
+        f"if [ -e {excluded} ]; then "
+        f'scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$(cat {excluded})"; fi',
+        "fi",
         'exit "$code"',
     ]

@@ -55,11 +55,12 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    preflight_s: int = 0
 
     def __post_init__(self) -> None:
         counts = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "max_requeues")
         _at_least(self, 1, "nodes", "tasks_per_node", "cpus_per_task", "timeout_min")
-        _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues")
+        _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues", "preflight_s")
         _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
         _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
         if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:
@@ -99,17 +100,27 @@ class RunConfig:
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
+    checkpoint_async: bool
+    hang_timeout_s: float | None
     keep_checkpoints: int
+    keep_every: int
+    keep_best: int
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
         _at_least(self, 1, "steps", "micro_batch_size", "gradient_accumulation_steps")
         _at_least(self, 1, "log_interval", "keep_checkpoints")
-        _at_least(self, 0, *intervals)
+        _at_least(self, 0, *intervals, "keep_every", "keep_best")
         _at_least(self, 0, "seed", "gradient_clipping")
         _at_most(self, LARGEST_COUNT, "steps", "micro_batch_size", "gradient_accumulation_steps")
         _at_most(self, LARGEST_COUNT, *intervals, "log_interval", "keep_checkpoints")
+        _at_most(self, LARGEST_COUNT, "keep_every", "keep_best")
         _at_most(self, LARGEST_SEED, "seed")
+        if self.hang_timeout_s is not None and not 1 <= self.hang_timeout_s <= LARGEST_COUNT:
+            raise ValueError(
+                f"hang_timeout_s={self.hang_timeout_s:g}: must be from 1 to {LARGEST_COUNT} "
+                "seconds, or null to turn it off"
+            )
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("zero_stage", self.zero_stage, (0, 1, 2, 3))
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))

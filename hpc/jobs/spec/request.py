@@ -16,8 +16,9 @@ NODE_LIST = re.compile(
     r"[A-Za-z0-9_.-]+(\[[0-9,-]+\][A-Za-z0-9_.-]*)*"
     r"(,[A-Za-z0-9_.-]+(\[[0-9,-]+\][A-Za-z0-9_.-]*)*)*"
 )
-ELSEWHERE = re.compile(r"%[jtAa]|\\")
-"""Submitit puts a job's numbers for these patterns; Slurm leaves a backslash out of a path."""
+ELSEWHERE = re.compile(r"%[jtAa]|\\|:")
+"""Submitit puts a job's numbers for these patterns; Slurm leaves a backslash out of a path; a
+colon ends a folder of Python's import path, in which snapshots are."""
 INTERPRETED = "TRITON_INTERPRET"
 
 
@@ -47,8 +48,9 @@ def check_runs_folder(folder: str) -> None:
     odd += [letter for letter in folder if not letter.isprintable()]
     if odd:
         raise ConfigError(
-            f"the folder of runs, {shown(folder)}, has {shown(odd[0])} in it, which Slurm and "
-            "submitit take for something else: set site.paths.runs or $LOCKGATE_SITE to another one"
+            f"the folder of runs, {shown(folder)}, has {shown(odd[0])} in it, which Slurm, "
+            "submitit or Python's import path take for something else: set site.paths.runs or "
+            "$LOCKGATE_SITE to another one"
         )
 
 

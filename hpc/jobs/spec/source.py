@@ -6,14 +6,16 @@ Edits that are not committed are part of them; files that git ignores are not.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from conf.project import MARKER, Project
+from conf import repo_root
+from conf.project import MARKER, NOT_IMPORTED, Project
 from hpc.jobs.errors import UsageError
+from hpc.jobs.spec import git
+from hpc.jobs.spec.imported import ignored_imports, imports_from_elsewhere
 from hpc.jobs.spec.job_spec import Source
 from serving.artifact.digest import file_sha256, pairs_digest
 
@@ -21,6 +23,7 @@ PARTS = ("hpc", "kernels", "serving", "conf", "pyproject.toml")
 """Lockgate's own packages and what its tools read of them."""
 PROJECT_LIMIT_BYTES = 64 << 20
 """Size of a project's files, which every new snapshot copies; data does not belong among them."""
+MOST_LISTED = 10
 UNWANTED_FOLDERS = ("__pycache__", "node_modules", "venv")
 
 
@@ -31,17 +34,22 @@ class SourceTree:
     root: Path
     files: tuple[str, ...]  # posix paths relative to root, sorted
     source: Source
-    diff: str  # `git diff HEAD` of these files; empty where there is no git
+    diff: bytes  # from HEAD to these files, for `git apply`; empty where there is no git
 
 
 def read_checkout(root: Path) -> SourceTree:
-    """List and digest Lockgate's source under `root`: a checkout, or where a wheel put it."""
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if top and Path(top.strip()).resolve() == root.resolve():
-        listed = _listed(root, PARTS)
-        if listed:
-            return _from_git(root, listed, PARTS)
-    return _without_git(root, _walk(root, PARTS), _installed_version())
+    """List and digest Lockgate's source under `root`: a checkout, or where a wheel put it.
+
+    Raises `UsageError` for files that would not travel although the code there needs them.
+    """
+    top = git.repository_root(root)
+    listed = git.listed_files(root, PARTS) if top and top.resolve() == root.resolve() else []
+    if not listed:
+        names = _walk(root, PARTS)
+        _refuse_missing(root, names, [])
+        return _without_git(root, names, _installed_version())
+    _refuse_missing(root, listed, git.ignored_files(root, PARTS))
+    return _from_git(root, listed, PARTS)
 
 
 def read_project_tree(project: Project) -> SourceTree:
@@ -49,43 +57,37 @@ def read_project_tree(project: Project) -> SourceTree:
 
     They are those that git does not ignore, also where the project is a folder of a larger
     repository; without git, all but hidden folders, virtual environments and compiled Python.
-    Raises `UsageError` for more than `PROJECT_LIMIT_BYTES`, for a link that leads out of the
-    project and for a repository inside it, whose files would not travel.
+    Raises `UsageError` for more than `PROJECT_LIMIT_BYTES`, and, with the list, for what would not
+    travel although it seems to be the project's: links that lead out of it, repositories inside
+    it, and modules that its code imports although git ignores them or they stand elsewhere.
     """
     root = project.root
-    listed = _listed(root, ["."])
+    listed = git.listed_files(root, ["."]) if git.repository_root(root) else []
     in_git = MARKER in listed  # an ignored folder of another repository is not in that one
     names = listed if in_git else _walk(root, ["."])
-    for name in names:
-        _refuse_link(root, name)
+    _refuse_missing(root, names, git.ignored_files(root, ["."]) if in_git else [])
     tree = _from_git(root, names, ["."]) if in_git else _without_git(root, names, None)
+    _refuse_elsewhere(tree)
     _refuse_size(tree, in_git)
     return tree
 
 
 def _from_git(root: Path, listed: Sequence[str], parts: Sequence[str]) -> SourceTree:
     files = [name for name in listed if (root / name).is_file()]  # not the deleted ones
-    commit = (_git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip() or None
-    diff = _git(root, "diff", "HEAD", "--relative", "--", *parts) if commit else ""
-    untracked = commit and _git(root, "ls-files", "-o", "--exclude-standard", "--", *parts)
-    source = Source(_digest(root, files), commit, dirty=bool(diff or untracked))
-    return SourceTree(root, tuple(files), source, diff or "")
+    commit = git.head_commit(root)
+    diff = git.edits(root, parts) if commit else b""
+    dirty = bool(diff) or (commit is not None and bool(git.new_files(root, parts)))
+    return SourceTree(root, tuple(files), Source(_digest(root, files), commit, dirty), diff)
 
 
 def _without_git(root: Path, files: Sequence[str], installed: str | None) -> SourceTree:
     source = Source(_digest(root, files), None, dirty=False, version=installed)
-    return SourceTree(root, tuple(files), source, "")
+    return SourceTree(root, tuple(files), source, b"")
 
 
 def _digest(root: Path, files: Sequence[str]) -> str:
     # A link to another file of the project counts, and is copied, as the file that it leads to.
     return pairs_digest((name, file_sha256((root / name).resolve())) for name in files)
-
-
-def _listed(root: Path, parts: Sequence[str]) -> list[str]:
-    """Tracked and new files that git does not ignore, sorted; none where there is no git."""
-    listed = _git(root, "ls-files", "-co", "--exclude-standard", "-z", "--", *parts)
-    return sorted({name for name in (listed or "").split("\0") if name})
 
 
 def _walk(root: Path, parts: Sequence[str]) -> list[str]:
@@ -110,20 +112,49 @@ def _is_wanted(folder: Path) -> bool:
     return not hidden and not (folder / "pyvenv.cfg").is_file() and not folder.is_symlink()
 
 
-def _refuse_link(root: Path, name: str) -> None:
-    path = root / name
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
+def _refuse_missing(root: Path, names: Sequence[str], ignored: Sequence[str]) -> None:
+    """Raise `UsageError` with the list of all that would be missing from a snapshot of `names`."""
+    faults = [fault for name in names if (fault := _link_fault(root, name))]
+    code = [name for name in names if (root / name).is_file() and not _is_not_imported(name)]
+    faults += [
+        f"{root / name} is ignored by git, and the code imports it"
+        for name in ignored_imports(root, code, ignored)
+    ]
+    if faults:
         raise UsageError(
-            f"{path} is a link to {path.resolve()}, outside the project; a run takes along what is "
-            "in the project's folder only. Put the file itself there, or list the link in "
-            ".gitignore."
+            f"{_listing(faults)}: a run takes along the files in {root} that git does not ignore. "
+            "Put the files themselves there, and list in .gitignore what no run needs."
         )
+
+
+def _link_fault(root: Path, name: str) -> str | None:
+    """The reason why the file of this name would not travel, as a sentence without its stop."""
+    path = root / name
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        return f"{path} is a link to {path.resolve()}, outside the project"
     if path.is_dir():
         what = "a link to a folder" if path.is_symlink() else "a git repository of its own"
+        return f"{path} is {what}, and its files would not travel with a run"
+    return None
+
+
+def _refuse_elsewhere(tree: SourceTree) -> None:
+    code = [name for name in tree.files if not _is_not_imported(name)]
+    if found := imports_from_elsewhere(tree.root, code, [repo_root()]):
         raise UsageError(
-            f"{path} is {what}, and its files would not travel with a run. Put the files "
-            "themselves there, or list it in .gitignore."
+            f"the code in {tree.root} imports what is neither in it nor installed, and would not "
+            f"travel with a run: {_listing([str(place) for place in found])}. Put it into the "
+            "project's folder, or install it (pip install FOLDER, without -e)."
         )
+
+
+def _is_not_imported(name: str) -> bool:
+    return name.partition("/")[0].removesuffix(".py") in NOT_IMPORTED
+
+
+def _listing(items: Sequence[str]) -> str:
+    more = f"; and {len(items) - MOST_LISTED} more" if len(items) > MOST_LISTED else ""
+    return "; ".join(items[:MOST_LISTED]) + more
 
 
 def _refuse_size(tree: SourceTree, in_git: bool) -> None:
@@ -146,17 +177,3 @@ def _installed_version() -> str | None:
         return version("lockgate")
     except PackageNotFoundError:  # a copy of the source that was never installed
         return None
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """The output of git; None where it is missing or fails. Never writes into the checkout."""
-    # The training user reads a checkout that somebody else owns; reading is all it does.
-    command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="surrogateescape", check=False,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        )  # fmt: skip
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None

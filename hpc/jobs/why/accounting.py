@@ -1,41 +1,20 @@
-"""Ended jobs from sacct: how each step of one ended, and how long requests of a size waited."""
+"""Ended jobs from sacct: how long requests of a size waited."""
 
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import median
+
+from hpc.jobs.cause.job_end import sacct_time
 
 DAYS = 3
 """Age of the oldest job from which waiting times are taken."""
 ENOUGH = 3
 """Jobs of one size from which a typical wait is taken; with fewer, all of the partition count."""
-ENDS_FORMAT = "JobID,State,ExitCode,DerivedExitCode,NodeList,Start,End,JobName"
 WAITS_FORMAT = "JobID,Submit,Eligible,Start,NNodes,ReqTRES"
-STEP_ID = re.compile(r"\d{1,20}(?:\.(?:\d{1,10}|batch|extern))?", re.ASCII)
-CODE = re.compile(r"(\d{1,10}):(\d{1,10})", re.ASCII)
 GPU_COUNT = re.compile(r"\bgres/gpu=(\d{1,6})\b", re.ASCII)
-
-
-@dataclass(frozen=True)
-class JobEnd:
-    """The end of a job (`12`) or of one of its steps (`12.batch`, `12.0`) in sacct."""
-
-    step: str
-    state: str
-    """Slurm's long word, such as NODE_FAIL."""
-    exit_code: int
-    signal: int
-    derived_code: int
-    """The highest exit code of all steps."""
-    nodes: str
-    ended: str
-    """Local time; empty where it has not ended."""
-    by: str = ""
-    """User id that cancelled it."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +35,6 @@ class _Waited:
     seconds: int
 
 
-def parse_ends(text: str) -> list[JobEnd]:
-    """Lines of ENDS_FORMAT, the name last: it may hold anything. Odd lines are left out."""
-    return [end for line in text.split("\n") if (end := _end(line))]
-
-
 def wait_history(text: str, nodes: int, gpus: int) -> WaitHistory | None:
     """Waiting times in lines of WAITS_FORMAT, of jobs with so many `nodes` and `gpus` in all.
 
@@ -75,56 +49,13 @@ def wait_history(text: str, nodes: int, gpus: int) -> WaitHistory | None:
     return WaitHistory(len(chosen), chosen is alike, round(median(seconds)), max(seconds))
 
 
-def signal_name(number: int) -> str:
-    """SIGKILL for 9; `signal 99` for a number without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def worst_step(ends: Sequence[JobEnd]) -> JobEnd | None:
-    """The srun step of the newest record that ended with a signal or code; None without one."""
-    bad = [
-        end
-        for end in ends
-        if re.fullmatch(r"\d+\.\d+", end.step) and (end.signal or end.exit_code)
-    ]  # fmt: skip
-    return bad[-1] if bad else None
-
-
-def _end(line: str) -> JobEnd | None:
-    fields = line.split("|", 7)
-    if len(fields) < 8 or not STEP_ID.fullmatch(fields[0]) or not fields[1].strip():
-        return None
-    state = fields[1].split()
-    code, number = _codes(fields[2])
-    derived = _codes(fields[3])[0]
-    ended = fields[6] if _time(fields[6]) else ""
-    by = state[2] if state[1:2] == ["by"] and len(state) > 2 else ""
-    return JobEnd(fields[0], state[0].rstrip("+"), code, number, derived, fields[4], ended, by)
-
-
-def _codes(text: str) -> tuple[int, int]:
-    found = CODE.fullmatch(text)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
 def _waits(text: str) -> Iterator[_Waited]:
     for line in text.split("\n"):
         fields = line.split("|")
         if len(fields) != 6 or not fields[4].isdecimal():
             continue
-        begin, start = _time(fields[2]) or _time(fields[1]), _time(fields[3])
+        begin, start = sacct_time(fields[2]) or sacct_time(fields[1]), sacct_time(fields[3])
         if begin is None or start is None or start < begin:
             continue
         gpus = GPU_COUNT.search(fields[5])
         yield _Waited(int(fields[4]), int(gpus[1]) if gpus else 0, round(start - begin))
-
-
-def _time(text: str) -> float | None:
-    """Seconds of a time of sacct; None for `Unknown` and `None`."""
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from hpc.jobs.queue import run_state
-from hpc.jobs.run.files import CancelFile, RunRecord, read_record, read_run_file
+from hpc.jobs.rank.exit_codes import TOO_OFTEN
+from hpc.jobs.run.files import AttemptEndFile, CancelFile, RunRecord, read_record, read_run_file
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.states import (
     CANCELLED,
@@ -23,7 +24,7 @@ from hpc.jobs.run.states import (
     RunState,
 )
 from hpc.jobs.slurm.backend import KIND
-from hpc.jobs.why.ended import Fault, ending, kept
+from hpc.jobs.why.ended import Fault, attempt_ends, ending, kept
 from hpc.jobs.why.explanation import Explanation
 from hpc.jobs.why.wait import slurm_wait
 
@@ -41,8 +42,11 @@ def explanation_of(run: Run, fault: Fault, now: datetime) -> Explanation:
         end, unanswered = ending(record, state, fault)
         cause = replace(end.cause, advice=typed(end.cause.advice, state))
         end = replace(end, cause=cause)
-        return _explanation(state, cause.sentence, ending=end, unanswered=unanswered)
-    return _explanation(state, sentence(record, state))
+        last = read_run_file(AttemptEndFile, run.attempt_end(end.attempt)).value
+        too_often = last is not None and last.exit_code == TOO_OFTEN
+        answer = last.sentence if last and too_often else cause.sentence
+        return _explanation(state, answer, run=run, ending=end, unanswered=unanswered)
+    return _explanation(state, sentence(record, state), run=run)
 
 
 def _waiting(record: RunRecord, state: RunState, fault: Fault, now: datetime) -> Explanation:
@@ -54,7 +58,7 @@ def _waiting(record: RunRecord, state: RunState, fault: Fault, now: datetime) ->
         answer = f"Attempt {state.attempt + 1} {after} when it starts. {answer}"
     reason = replace(waiting.reason, advice=typed(waiting.reason.advice, state))
     waiting = replace(waiting, reason=reason)
-    return _explanation(state, answer, waiting=waiting, unanswered=unanswered)
+    return _explanation(state, answer, run=record.run, waiting=waiting, unanswered=unanswered)
 
 
 def typed(advice: str, state: RunState) -> str:
@@ -63,8 +67,9 @@ def typed(advice: str, state: RunState) -> str:
     return re.sub(r"\bID\b", state.job_id, named) if state.job_id else named
 
 
-def _explanation(state: RunState, answer: str, **parts: Any) -> Explanation:
-    return Explanation(state.run, state.job_id, state.state, answer, **parts)
+def _explanation(state: RunState, answer: str, run: Run, **parts: Any) -> Explanation:
+    attempts = attempt_ends(run, state.attempt)
+    return Explanation(state.run, state.job_id, state.state, answer, attempts=attempts, **parts)
 
 
 def sentence(record: RunRecord, state: RunState) -> str:
@@ -77,7 +82,7 @@ def sentence(record: RunRecord, state: RunState) -> str:
     sentences = {
         RUNNING: f"It runs{node}: attempt {state.attempt or 1}, {step}.",
         ENDING: f"Its job ends now, {step}.",
-        REQUEUED: f"It saved {step}, and starts again by itself.",
+        REQUEUED: f"It ended {step}, and starts again by itself.",
         QUEUED: f"It waits: {state.detail or 'no reason given'}.",
         FINISHED: f"It finished after {state.step} steps; nothing is wrong.",
         CANCELLED: f"It was cancelled{by}, {step}.",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hpc.jobs.cause.first_cause import Cause
+from hpc.jobs.run.files import AttemptEndFile
 from hpc.jobs.why.accounting import WaitHistory
-from hpc.jobs.why.cause import Cause
 from hpc.jobs.why.progress import AttemptStart, Progress
 from hpc.jobs.why.reasons import Reason
 
@@ -52,6 +53,8 @@ class Explanation:
     """The answer in one sentence, true without the rest."""
     waiting: Waiting | None = None
     ending: Ending | None = None
+    attempts: tuple[AttemptEndFile, ...] = ()
+    """The recorded ends of the newest attempts, the oldest first."""
     unanswered: tuple[str, ...] = ()
     """Parts that could not be found out, each with the reason."""
 

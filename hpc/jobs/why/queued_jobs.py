@@ -35,6 +35,8 @@ class QueuedJob:
     end_s: int = 0
     dependency: str = ""
     expected_nodes: str = ""
+    nodes: str = ""
+    """Nodes that it was given, as in n[1-3]."""
     restarts: int = 0
 
 
@@ -133,6 +135,7 @@ def _job(record: Any) -> QueuedJob | None:
         end_s=numbers["end_time"],
         dependency=words["dependency"],
         expected_nodes=_plain(record.get("scheduled_nodes")),
+        nodes=_plain(record.get("nodes")),
         restarts=numbers["restart_cnt"],
     )
 

@@ -15,6 +15,7 @@ from hpc.jobs.run.files import RunRecord
 from hpc.jobs.run.states import RunState
 from hpc.jobs.slurm.commands import query
 from hpc.jobs.slurm.jobs import SQUEUE
+from hpc.jobs.slurm.nodes import NODE_POWER, booting_nodes
 from hpc.jobs.spec.config import ClusterConfig, cluster_config
 from hpc.jobs.why.accounting import DAYS, WAITS_FORMAT, WaitHistory, wait_history
 from hpc.jobs.why.capacity import NODES, FreeNode, JobSize, free_nodes, largest_fitting
@@ -44,6 +45,12 @@ def slurm_wait(
         unanswered.append(f"the queue: {error}")
     job = own_job(jobs, record, state)
     waiting = queue_wait(job, jobs, state, now)
+    if job and job.state == "CONFIGURING" and job.nodes:
+        try:
+            booting = booting_nodes(query([*NODE_POWER, f"--nodes={job.nodes}"], variables))
+            waiting = with_booting_nodes(waiting, booting)
+        except SchedulerUnavailable as error:
+            unanswered.append(f"its nodes: {error}")
     cluster = _cluster(record)
     if cluster is None:
         return waiting, (*unanswered, "its size: the spec cannot be read")
@@ -88,6 +95,15 @@ def queue_wait(
         expected_start=_iso(expected),
         expected_nodes=job.expected_nodes if expected else "",
     )
+
+
+def with_booting_nodes(waiting: Waiting, booting: Sequence[str]) -> Waiting:
+    """`waiting` with the nodes that power saving is bringing up for the job named."""
+    if not booting:
+        return waiting
+    who = f"node {booting[0]} is" if len(booting) == 1 else f"nodes {', '.join(booting)} are"
+    meaning = f"Its nodes are chosen, and {who} being brought up."
+    return replace(waiting, reason=replace(waiting.reason, meaning=meaning))
 
 
 def with_room(

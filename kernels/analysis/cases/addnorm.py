@@ -24,12 +24,12 @@ SIZES = (128, 512, *HIDDEN)
 
 def _forward(m, n, dtype, device):
     x, r, w = (random_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
-    return addnorm.forward(x, r, w, EPS)
+    return addnorm.forward(x, r, w, EPS, 0.0, dtype)
 
 
 def _backward(m, n, dtype, device):
     x, dy, ds, w = (random_tensor(dtype, device, *s) for s in ((m, n), (m, n), (m, n), (n,)))
-    return rmsnorm.backward(dy, x, w, random_tensor(torch.float32, device, m), ds)
+    return rmsnorm.backward(dy, x, w, random_tensor(torch.float32, device, m), ds, 0.0)
 
 
 def _liger_forward(m, n, dtype, device):

@@ -24,13 +24,17 @@ SIZES = (128, 512, *HIDDEN)
 
 def _forward(m, n, dtype, device):
     x, w = random_tensor(dtype, device, m, n), random_tensor(dtype, device, n)
-    return rmsnorm.forward(x, w, EPS)
+    return rmsnorm.forward(x, w, EPS, 0.0, dtype)
 
 
-def _backward(m, n, dtype, device):
+def _backward(m, n, dtype, device, offset=0.0):
     x, dy, w = (random_tensor(dtype, device, *s) for s in ((m, n), (m, n), (n,)))
     rstd = random_tensor(torch.float32, device, m)
-    return rmsnorm.backward(dy, x, w, rstd, None)
+    return rmsnorm.backward(dy, x, w, rstd, None, offset)
+
+
+def _offset_backward(m, n, dtype, device):
+    return _backward(m, n, dtype, device, 1.0)
 
 
 def _liger_forward(m, n, dtype, device):
@@ -52,7 +56,7 @@ FORWARD = Workload(
 )
 BACKWARD = Workload(
     "rms_norm_bwd", HIDDEN, _backward, lambda m, n, e: 3 * m * n * e + 4 * m,
-    ("WEIGHT", "DWEIGHT", "PARTIAL", "OUT"), narrow=1,
+    ("WEIGHT", "DWEIGHT", "PARTIAL", "OUT"), narrow=1, variants=(_offset_backward,),
 )  # fmt: skip
 
 CASES = OperatorCases(

@@ -22,7 +22,7 @@ from kernels.analysis.case import (
     random_tensor,
 )
 from kernels.analysis.liger import liger_function, liger_module
-from kernels.ops import rotary
+from kernels.ops import rotation
 from kernels.ops.rotary import rope_ref
 
 SIZES = (32, *HEAD)
@@ -36,19 +36,19 @@ def _inputs(m, d, dtype, device, batch):
 
 def _rope(m, d, dtype, device, batch=1):
     q, k, cos, sin = _inputs(m, d, dtype, device, batch)
-    return rotary.forward(q, k, cos, sin, None, None, EPS, False)
+    return rotation.forward(q, k, cos, sin, None, None, EPS, False)
 
 
 def _norm_forward(m, d, dtype, device, batch=1):
     w = random_tensor(dtype, device, d)
     q, k, cos, sin = _inputs(m, d, dtype, device, batch)
-    return rotary.forward(q, k, cos, sin, w, w, EPS, False)
+    return rotation.forward(q, k, cos, sin, w, w, EPS, False)
 
 
 def _norm_backward(m, d, dtype, device, batch=1):
     q, k, cos, sin = _inputs(m, d, dtype, device, batch)
     w = random_tensor(dtype, device, d)
-    return rotary.backward(q.clone(), k.clone(), q, k, cos, sin, w, w, EPS)
+    return rotation.backward(q.clone(), k.clone(), q, k, cos, sin, w, w, EPS)
 
 
 def _liger_rope(m, d, dtype, device, batch=1):

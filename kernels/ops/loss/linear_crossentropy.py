@@ -29,6 +29,7 @@ def linear_cross_entropy(
     weight: Tensor,
     targets: Tensor,
     *,
+    bias: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -38,19 +39,22 @@ def linear_cross_entropy(
     reduction: Reduction = "mean",
     group: "torch.distributed.ProcessGroup | None" = None,
 ) -> Tensor:
-    """Cross entropy of hidden (..., N) through the output layer weight (V, N), in fp32.
+    """Cross entropy of hidden (..., N) through the output layer weight (V, N), bias (V,), in fp32.
 
-    targets: (...). Under autocast both factors are cast as F.linear would cast them. With `group`
-    the vocabulary is split over its ranks in order, `weight` is this rank's rows, hidden and
-    targets are the same on all of them, and so are the loss and hidden's gradient. The other
-    arguments are those of `kernels.cross_entropy`. A row whose target is ignored has no gradient,
-    whatever it holds; a NaN in it still reaches that column of the weight's, through 0 · NaN.
+    targets: (...). Under autocast all factors are cast as F.linear would cast them. With `group`
+    the vocabulary is split over its ranks in order, `weight` and `bias` are this rank's rows,
+    hidden and targets are the same on all of them, and so are the loss and hidden's gradient. The
+    other arguments are those of `kernels.cross_entropy`. A row whose target is ignored has no
+    gradient, whatever it holds; a NaN in it still reaches that column of the weight's, through
+    0 · NaN.
     Raises KernelError for arguments that do not fit, and for "none" with a group.
     """
     op = "linear_cross_entropy"
-    check_tensors(op, hidden=hidden, weight=weight, class_weight=class_weight)
+    check_tensors(op, hidden=hidden, weight=weight, bias=bias, class_weight=class_weight)
     check_dimensions(op, "weight", weight, "V, N")
     expect(op, "weight", weight, (weight.shape[0], hidden.shape[-1]))
+    if bias is not None:
+        expect(op, "bias", bias, weight.shape[:1])
     if group is not None and not isinstance(group, torch.distributed.ProcessGroup):
         raise KernelError(f"{op}: group is {type(group).__name__}, not a process group")
     shards = 1 if group is None else group.size()
@@ -59,11 +63,13 @@ def linear_cross_entropy(
         Criterion(ignore_index, label_smoothing, z_loss, softcap), shift, reduction,
     )  # fmt: skip
     check_device(op, hidden=hidden, targets=targets)
-    refuse_forward_mode(op, hidden, weight, class_weight, instead=PLAIN)
+    refuse_forward_mode(op, hidden, weight, bias, class_weight, instead=PLAIN)
     kind = hidden.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         hidden = hidden.to(torch.get_autocast_dtype(kind))
     weight = weight.to(hidden.dtype)
+    if bias is not None:
+        bias = bias.to(hidden.dtype)
     if class_weight is not None:
         class_weight = class_weight.to(statistics_dtype(hidden))
     if shift:
@@ -71,27 +77,30 @@ def linear_cross_entropy(
     rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     fused = torch.is_grad_enabled() and reduction in ("mean", "sum")
-    needs = wants_gradient(hidden), wants_gradient(weight)
+    needs = (
+        wants_gradient(hidden), wants_gradient(weight), bias is not None and wants_gradient(bias)
+    )  # fmt: skip
     on_triton = wants_triton(hidden)
     if group is not None:
         if reduction not in ("mean", "sum"):
             raise KernelError("linear_cross_entropy: a split vocabulary needs a mean or a sum")
         wanted = [needed and torch.is_grad_enabled() for needed in needs]
         return vocab_parallel_op(
-            rows, weight, flat, class_weight, *options, reduction == "mean", *wanted, on_triton,
-            group.group_name,
+            rows, weight, bias, flat, class_weight, *options, reduction == "mean", *wanted,
+            on_triton, group.group_name,
         )[0]  # fmt: skip
     if fused and any(needs):
         return linear_cross_entropy_op(
-            rows, weight, flat, class_weight, *options, reduction == "mean", *needs, on_triton
+            rows, weight, bias, flat, class_weight, *options, reduction == "mean", *needs, on_triton
         )[0]
     if on_triton or not torch.is_grad_enabled():
-        losses, _ = linear_losses_op(rows, weight, flat, class_weight, *options, on_triton)
+        losses, _ = linear_losses_op(rows, weight, bias, flat, class_weight, *options, on_triton)
         losses = losses.view(targets.shape)
         return reduced(losses, targets, ignore_index, class_weight, reduction)
     return linear_cross_entropy_ref(
-        hidden, weight, targets, ignore_index=ignore_index, label_smoothing=label_smoothing,
-        z_loss=z_loss, softcap=softcap, class_weight=class_weight, reduction=reduction,
+        hidden, weight, targets, bias=bias, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
+        class_weight=class_weight, reduction=reduction,
     )  # fmt: skip
 
 
@@ -100,6 +109,7 @@ def linear_cross_entropy_ref(
     weight: Tensor,
     targets: Tensor,
     *,
+    bias: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -110,7 +120,7 @@ def linear_cross_entropy_ref(
 ) -> Tensor:
     """The specification in plain torch: all logits at once."""
     return cross_entropy_ref(
-        F.linear(hidden, weight), targets, ignore_index=ignore_index,
+        F.linear(hidden, weight, bias), targets, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
         class_weight=class_weight, shift=shift, reduction=reduction,
     )  # fmt: skip
@@ -119,11 +129,19 @@ def linear_cross_entropy_ref(
 class LinearCrossEntropy(nn.Module):
     """An output layer that returns the loss; it owns its weight, so ZeRO-3 gathers it in time."""
 
-    def __init__(self, hidden_size: int, vocabulary: int, *, dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        hidden_size: int,
+        vocabulary: int,
+        *,
+        bias: bool = False,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
+        self.bias = nn.Parameter(torch.zeros(vocabulary, dtype=dtype)) if bias else None
         self.weight = nn.Parameter(torch.empty(vocabulary, hidden_size, dtype=dtype))
         nn.init.normal_(self.weight, std=hidden_size**-0.5)
 
     def forward(self, hidden: Tensor, targets: Tensor, **options) -> Tensor:
         """hidden (..., N), targets (...); options as in `kernels.linear_cross_entropy`."""
-        return linear_cross_entropy(hidden, self.weight, targets, **options)
+        return linear_cross_entropy(hidden, self.weight, targets, bias=self.bias, **options)

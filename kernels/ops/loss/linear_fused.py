@@ -1,17 +1,19 @@
 """Loss and gradients of linear layer + cross entropy in one walk over chunks of tokens.
 
-Tokens go through in chunks of C. For each chunk: logits = h Wᵀ into one reused buffer, their loss
-and gradient in place (the formulas of kernels/ops/loss/crossentropy.py), then dh = dlogits · W and
-dW += dlogitsᵀ · h in fp32. With "mean" or "sum" the gradients are known up to the scalar that
-arrives in the backward, so the forward makes them and the backward only scales.
+Tokens go through in chunks of C. For each chunk: logits = h Wᵀ + b into one reused buffer, their
+loss and gradient in place (the formulas of kernels/ops/loss/crossentropy.py), then
+dh = dlogits · W, dW += dlogitsᵀ · h and db += Σ dlogits in fp32. With "mean" or "sum" the gradients
+are known up to the scalar that arrives in the backward, so the forward makes them and the backward
+only scales.
 
 Peak memory beyond the inputs, N hidden, V vocabulary, M tokens, V' = V padded to 64:
     forward     C·V'·e (buffer) + M·N·e (dh) + 4·V·N (dW) + 4·M (losses)
     backward    2·M·N·e (dh, twice) + 4·V·N (dW) + V·N·e (dW as the weight is) + a slice
 With 16-bit types that is 3·V·N·e, dh apart, in the backward, and less in the forward from N = C on.
-Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M. With
-class weights, and where a row does not fit the registers that can share a program (above 32768
-classes on sm_80, whose register file is 256 KiB), logits are read a second time, from cache.
+Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M; a bias
+adds MVe. With class weights, and where a row does not fit the registers that can share a program
+(above 32768 classes on sm_80, whose register file is 256 KiB), logits are read a second time, from
+cache.
 
 dh is kept as the hidden states are, M·N·e: a gradient of the loss that is no power of two (1/3 of
 three micro-steps) rounds it once more.
@@ -222,30 +224,31 @@ def loss_and_gradient_ref(
 def fused_loss(
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     targets: Tensor,
     class_weight: Tensor | None,
     criterion: Criterion,
     mean: bool,
-    need_hidden: bool,
-    need_weight: bool,
+    needs: tuple[bool, bool, bool],
     on_triton: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Walk the chunks; returns the loss, dh (M, N) and dW (V, N) in the wide type, each empty
-    when it is not needed, and the power of two that both are too large by."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Walk the chunks; returns the loss, dh (M, N), dW (V, N) and db (V,) in the wide type, each
+    empty when it is not needed, and the power of two that all three are too large by."""
+    need_hidden, need_weight, need_bias = needs
     m = hidden.shape[0]
     wide_dtype = statistics_dtype(hidden)
     losses = hidden.new_empty(m, dtype=wide_dtype)
     dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     dhidden = dhidden if need_hidden else hidden.new_empty(0)
-    shape = weight.shape if need_weight else (0,)
-    dweight = hidden.new_zeros(shape, dtype=wide_dtype)
+    dweight = hidden.new_zeros(weight.shape if need_weight else (0,), dtype=wide_dtype)
+    dbias = hidden.new_zeros(weight.shape[0] if need_bias else 0, dtype=wide_dtype)
     g = torch.ones((), dtype=wide_dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, criterion.ignore_index, class_weight)
     magnified = magnification(hidden, g, class_weight)
     scale = g * magnified
     classes = class_table(class_weight, hidden) if on_triton else None
-    for part, logits in token_chunks.logits(hidden, weight):
+    for part, logits in token_chunks.logits(hidden, weight, bias):
         if on_triton:
             loss_and_gradient(logits, targets[part], classes, criterion, scale, losses[part])
         else:
@@ -256,13 +259,16 @@ def fused_loss(
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:
             token_chunks.accumulate(dweight, logits, hidden[part])
-    return losses.sum() * g, dhidden, dweight, magnified
+        if need_bias:
+            dbias += logits.sum(0, dtype=wide_dtype)
+    return losses.sum() * g, dhidden, dweight, dbias, magnified
 
 
 @torch.library.custom_op("lockgate::linear_cross_entropy", mutates_args=())
 def linear_cross_entropy_op(
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     targets: Tensor,
     class_weight: Tensor | None,
     ignore_index: int,
@@ -272,23 +278,35 @@ def linear_cross_entropy_op(
     mean: bool,
     need_hidden: bool,
     need_weight: bool,
+    need_bias: bool,
     on_triton: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The torch op of `linear_cross_entropy` for a mean or a sum; as `fused_loss` returns."""
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
+    needs = need_hidden, need_weight, need_bias
     return fused_loss(
-        hidden, weight, targets, class_weight, criterion, mean, need_hidden, need_weight, on_triton
+        hidden, weight, bias, targets, class_weight, criterion, mean, needs, on_triton
     )
 
 
 @linear_cross_entropy_op.register_fake
-def _(hidden, weight, targets, class_weight, ig, ls, z, cap, mean, need_hidden, need_weight, on):
+def _(
+    hidden, weight, bias, targets, class_weight, ig, ls, z, cap, mean, need_h, need_w, need_b, on
+):
+    return empty_results(hidden, weight, need_h, need_w, need_b)
+
+
+def empty_results(
+    hidden: Tensor, weight: Tensor, need_hidden: bool, need_weight: bool, need_bias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Tensors of the shapes and types that the ops of a mean or a sum return."""
     wide_dtype = statistics_dtype(hidden)
     dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     return (
         hidden.new_empty((), dtype=wide_dtype),
         dhidden if need_hidden else hidden.new_empty(0),
         hidden.new_empty(weight.shape if need_weight else (0,), dtype=wide_dtype),
+        hidden.new_empty(weight.shape[0] if need_bias else 0, dtype=wide_dtype),
         hidden.new_empty((), dtype=wide_dtype),
     )
 

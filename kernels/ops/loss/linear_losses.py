@@ -17,6 +17,7 @@ from kernels.ops.loss import crossentropy
 def linear_losses_op(
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     targets: Tensor,
     class_weight: Tensor | None,
     ignore_index: int,
@@ -29,7 +30,7 @@ def linear_losses_op(
     options = class_weight, ignore_index, label_smoothing, z_loss, softcap
     losses = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype(hidden))
     lse = torch.empty_like(losses)
-    for part, logits in token_chunks.logits(hidden, weight):
+    for part, logits in token_chunks.logits(hidden, weight, bias):
         if on_triton:
             losses[part], lse[part] = crossentropy.forward(logits, targets[part], *options)
         else:
@@ -41,7 +42,7 @@ def linear_losses_op(
 
 
 @linear_losses_op.register_fake
-def _(hidden, weight, targets, *_):
+def _(hidden, weight, bias, targets, *_):
     losses = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype(hidden))
     return losses, torch.empty_like(losses)
 
@@ -51,6 +52,7 @@ def linear_losses_backward_op(
     dlosses: Tensor,
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     targets: Tensor,
     lse: Tensor,
     class_weight: Tensor | None,
@@ -58,26 +60,31 @@ def linear_losses_backward_op(
     label_smoothing: float,
     z_loss: float,
     softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The backward of `lockgate::linear_losses`: the chunks again; returns (dh, dW)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The backward of `lockgate::linear_losses`: the chunks again; returns (dh, dW, db), db with
+    no elements without a bias."""
     options = class_weight, ignore_index, label_smoothing, z_loss, softcap
     dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     dweight = torch.zeros_like(weight, dtype=statistics_dtype(hidden))
-    for part, logits in token_chunks.logits(hidden, weight):
+    dbias = dweight.new_zeros(0 if bias is None else weight.shape[0])
+    for part, logits in token_chunks.logits(hidden, weight, bias):
         crossentropy.backward(
             dlosses[part], logits, targets[part], lse[part], *options, into=logits
         )
         torch.mm(logits, weight, out=dhidden[part])
         token_chunks.accumulate(dweight, logits, hidden[part])
-    return dhidden, dweight.to(weight.dtype)
+        if bias is not None:
+            dbias += logits.sum(0, dtype=dbias.dtype)
+    return dhidden, dweight.to(weight.dtype), dbias.to(weight.dtype)
 
 
 @linear_losses_backward_op.register_fake
-def _(dlosses, hidden, weight, *_):
+def _(dlosses, hidden, weight, bias, *_):
     shape = torch.contiguous_format
     return (
         torch.empty_like(hidden, memory_format=shape),
         torch.empty_like(weight, memory_format=shape),
+        weight.new_empty(0 if bias is None else weight.shape[0]),
     )
 
 
@@ -85,8 +92,8 @@ differentiable_once(linear_losses_backward_op, "linear_cross_entropy")
 
 
 def _losses_context(ctx, inputs, output):
-    hidden, weight, targets, class_weight, *options, _ = inputs
-    ctx.save_for_backward(hidden, weight, targets, output[1], class_weight)
+    hidden, weight, bias, targets, class_weight, *options, _ = inputs
+    ctx.save_for_backward(hidden, weight, bias, targets, output[1], class_weight)
     ctx.options = options
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -95,8 +102,9 @@ def _losses_context(ctx, inputs, output):
 def _losses_backward(ctx, dlosses, _):
     nothing = (None,) * 7
     if dlosses is None:
-        return None, None, *nothing
-    return *linear_losses_backward_op(dlosses, *ctx.saved_tensors, *ctx.options), *nothing
+        return None, None, None, *nothing
+    dh, dw, db = linear_losses_backward_op(dlosses, *ctx.saved_tensors, *ctx.options)
+    return dh, dw, db if db.numel() else None, *nothing
 
 
 linear_losses_op.register_autograd(_losses_backward, setup_context=_losses_context)

@@ -51,23 +51,25 @@ def _(gradient, factor, dtype):
 
 def scaling_context(ctx, inputs, output):
     """Save the gradients that the forward made; they have none themselves."""
-    _, dhidden, dweight, magnified = output
-    ctx.save_for_backward(dhidden, dweight, magnified)
-    ctx.mark_non_differentiable(dhidden, dweight, magnified)
+    _, *kept = output
+    ctx.save_for_backward(*kept)
+    ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
     ctx.weight_dtype, ctx.inputs = inputs[1].dtype, len(inputs)
 
 
 def scaling_backward(ctx, dloss, *_):
     """Scale the saved gradients out of place: a second backward finds them as they were."""
-    nothing = (None,) * (ctx.inputs - 2)
+    nothing = (None,) * (ctx.inputs - 3)
     if dloss is None:
-        return None, None, *nothing
+        return None, None, None, *nothing
     refuse_recorded_backward("linear_cross_entropy", PLAIN)
-    dhidden, dweight, magnified = ctx.saved_tensors
-    factor, dh, dw = dloss / magnified, None, None
+    dhidden, dweight, dbias, magnified = ctx.saved_tensors
+    factor, dh, dw, db = dloss / magnified, None, None, None
     if ctx.needs_input_grad[0]:
         dh = scaled_gradient_op(dhidden, factor, dhidden.dtype)
     if ctx.needs_input_grad[1]:
         dw = scaled_gradient_op(dweight, factor, ctx.weight_dtype)
-    return dh, dw, *nothing
+    if ctx.needs_input_grad[2]:
+        db = (dbias * factor).to(ctx.weight_dtype)
+    return dh, dw, db, *nothing

@@ -19,6 +19,7 @@ from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import vector_length
 from kernels.ops.loss.criterion import Criterion, denominator
 from kernels.ops.loss.crossentropy import cross_entropy_bwd_kernel, cross_entropy_fwd_kernel
+from kernels.ops.loss.linear_fused import empty_results
 from kernels.ops.loss.row import class_table
 from kernels.ops.loss.saved_gradients import magnification, scaling_backward, scaling_context
 
@@ -133,6 +134,7 @@ def whole(parts: Tensor) -> Tensor:
 def vocab_parallel_op(
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     targets: Tensor,
     class_weight: Tensor | None,
     ignore_index: int,
@@ -142,12 +144,13 @@ def vocab_parallel_op(
     mean: bool,
     need_hidden: bool,
     need_weight: bool,
+    need_bias: bool,
     on_triton: bool,
     group_name: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The torch op of `linear_cross_entropy` over a group of equal shards; returns (loss, dh,
-    dW of this shard, the power of two that both are too large by). class_weight is the whole
-    vocabulary's."""
+    dW and db of this shard, the power of two that they are too large by). class_weight is the
+    whole vocabulary's."""
     group = _resolve_process_group(GroupName(group_name))
     ranks, size = dist.get_world_size(group), weight.shape[0]
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
@@ -158,37 +161,34 @@ def vocab_parallel_op(
     losses = hidden.new_empty(m, dtype=dtype)
     dhidden = torch.empty_like(hidden) if need_hidden else hidden.new_empty(0)
     dweight = hidden.new_zeros(weight.shape if need_weight else (0,), dtype=dtype)
+    dbias = hidden.new_zeros(size if need_bias else 0, dtype=dtype)
     g = torch.ones((), dtype=dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, ignore_index, class_weight)
     magnified = magnification(hidden, g, class_weight)
     scale = g * magnified
-    for part, logits in token_chunks.logits(hidden, weight):
+    for part, logits in token_chunks.logits(hidden, weight, bias):
         own = shard.sums(logits, targets[part])
         parts = [torch.empty_like(own) for _ in range(ranks)]
         dist.all_gather(parts, own, group=group)
         sums = whole(torch.stack(parts))
         losses[part] = shard.losses(sums, targets[part])
-        if need_hidden or need_weight:
+        if need_hidden or need_weight or need_bias:
             shard.gradient(logits, targets[part], sums[0], scale)
         if need_hidden:
             torch.mm(logits, weight, out=dhidden[part])
         if need_weight:
             token_chunks.accumulate(dweight, logits, hidden[part])
+        if need_bias:
+            dbias += logits.sum(0, dtype=dtype)
     if need_hidden:
         dist.all_reduce(dhidden, group=group)
-    return losses.sum() * g, dhidden, dweight, magnified
+    return losses.sum() * g, dhidden, dweight, dbias, magnified
 
 
 @vocab_parallel_op.register_fake
-def _(hidden, weight, targets, class_weight, ig, ls, z, cap, mean, need_h, need_w, on, group):
-    dtype = statistics_dtype(hidden)
-    return (
-        hidden.new_empty((), dtype=dtype),
-        torch.empty_like(hidden) if need_h else hidden.new_empty(0),
-        hidden.new_empty(weight.shape if need_w else (0,), dtype=dtype),
-        hidden.new_empty((), dtype=dtype),
-    )
+def _(hidden, weight, bias, targets, cw, ig, ls, z, cap, mean, need_h, need_w, need_b, on, group):
+    return empty_results(hidden, weight, need_h, need_w, need_b)
 
 
 vocab_parallel_op.register_autograd(scaling_backward, setup_context=scaling_context)

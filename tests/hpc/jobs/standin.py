@@ -19,7 +19,7 @@ from pathlib import Path
 WORD = "as submitted"
 
 
-def train(spec, run_dir: Path, stop) -> str:
+def train(spec, run_dir: Path, stop, watch) -> str:
     rank = int(os.environ["RANK"])
     seen = {"word": WORD, "greeting": spec.config.task.greeting, "environment": dict(os.environ)}
     if "module" in spec.config.task:
@@ -31,11 +31,16 @@ def train(spec, run_dir: Path, stop) -> str:
         raise FloatingPointError("loss is nan at step 3")
     saved = run_dir / "checkpoints"
     resumed = saved.exists()
+    if behaviour == "eat" and rank == int(os.environ["WORLD_SIZE"]) - 1:
+        eaten = bytearray(600 << 20)
+    first = len(list((run_dir / "log").glob(f"*-{rank}.log"))) == 1
     for step in range(1, spec.config.steps + 1):
         if rank == 0:
             with (run_dir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "loss": 1 / step}) + "\\n")
-        while (behaviour == "wait" and not resumed) or behaviour == "hang" or (
+        while (behaviour == "wait" and not resumed) or behaviour in ("hang", "eat") or (
+            behaviour == "first" and first
+        ) or (
             behaviour == "fail"  # the ranks that did not fail wait for the one that did
         ):
             if stop() and behaviour != "fail":
@@ -83,7 +88,8 @@ task:
   _target_: hpc.tasks.standin.StandIn
   name: standin
   dataset: toy
-  behaviour: finish  # finish, fail, wait (finishes after it was stopped once) or hang
+  # finish, fail, wait (finishes after a stop), hang, eat (memory), first (hangs once)
+  behaviour: finish
   greeting: hello
   api_token: null
 steps: 5

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.cli import ls
 from hpc.jobs.errors import SchedulerUnavailable, UnknownRun
 from hpc.jobs.local.process import started_ticks
 from hpc.jobs.queue import run_states
@@ -48,6 +49,14 @@ def record(status: StatusFile | None, cancelled: bool = False) -> RunRecord:
         # The job's own ending is final, whatever Slurm still says.
         ("finished", False, slurm("COMPLETING"), None, ("finished", "")),
         ("failed", False, None, None, ("failed", "Diverged: loss is nan (rank 1)")),
+        ("failed", False, slurm("FAILED"), None, ("failed", "Diverged: loss is nan (rank 1)")),
+        # Slurm has it again: a person, or Slurm itself, requeued it.
+        ("failed", False, slurm("PENDING", "BeginTime"), None, ("requeued", "nan (rank 1) (Begin")),
+        ("failed", False, slurm("REQUEUE_HOLD"), None, ("requeued", "")),
+        ("failed", False, slurm("RUNNING"), None, ("running", "")),
+        ("failed", False, slurm("COMPLETING"), None, ("ending", "")),
+        ("ending", False, slurm("RUNNING"), None, ("running", "")),
+        ("running", False, slurm("PENDING", "BeginTime"), None, ("requeued", "BeginTime")),
         ("failed", True, None, None, ("cancelled", "Diverged: loss is nan (rank 1)")),
         (
             "running",
@@ -130,6 +139,38 @@ def test_runs_that_ended_are_not_asked_about(monkeypatch, tmp_path):
         "t-20260101-000001-aaaaaa": ("finished", "status.json")
     }
     assert answers.asked == []
+
+
+def test_a_failed_run_costs_one_question_and_may_be_in_the_queue_again(monkeypatch, tmp_path):
+    for number in (1, 2):
+        name = f"t-20260101-00000{number}-aaaaaa"
+        make_run(tmp_path, name, job_file(job_id=str(number)), "failed")
+    answers = Slurm(squeue=squeue_json((2, "t-20260101-000002-aaaaaa", "PENDING")))
+    assert states(monkeypatch, tmp_path, answers) == {
+        "t-20260101-000001-aaaaaa": ("failed", "failure.json"),
+        "t-20260101-000002-aaaaaa": ("requeued", "squeue"),
+    }
+    assert answers.asked == ["squeue"]
+    answers = Slurm()
+    assert set(states(monkeypatch, tmp_path, answers).values()) == {("failed", "failure.json")}
+    assert answers.asked == ["squeue"]
+
+
+@pytest.mark.parametrize("key", ["start_time", "eligible_time"])
+def test_a_requeued_run_says_when_it_goes_on(monkeypatch, tmp_path, capsys, key):
+    run = make_run(tmp_path, NAME, job_file(job_id="1"), "requeued")
+    begin = (datetime.now() + timedelta(seconds=90)).replace(microsecond=0)
+    document = json.loads(squeue_json((1, NAME, "PENDING")))
+    document["jobs"][0] |= {"state_reason": "BeginTime", key: int(begin.timestamp())}
+    monkeypatch.setattr(slurm_jobs, "query", Slurm(squeue=json.dumps(document)))
+    monkeypatch.setattr(slurm_jobs, "controller_is_up", lambda _: True)
+    (state,) = run_states([run])
+    assert datetime.fromisoformat(state.goes_on).timestamp() == begin.timestamp()
+    ls._table([state])
+    assert f"goes on at {begin:%H:%M:%S}" in capsys.readouterr().out.replace("\n", " ")
+    document["jobs"][0]["job_state"] = "RUNNING"
+    monkeypatch.setattr(slurm_jobs, "query", Slurm(squeue=json.dumps(document)))
+    assert run_states([run])[0].goes_on is None
 
 
 def test_without_squeue_scontrol_is_asked_and_then_sacct(monkeypatch, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.report.logged_metrics import MOST_NAMES, logged_metrics, thinned
+from hpc.jobs.run.metric_lines import MOST_METRICS
+from hpc.report.logged_metrics import logged_metrics, thinned
 
 VALUES = st.none() | st.floats(-1e6, 1e6)
 CURVES = st.lists(st.tuples(st.integers(0, 10_000), VALUES), min_size=1, max_size=400).map(
@@ -69,4 +70,4 @@ def test_a_file_that_is_no_file_and_names_without_end(tmp_path):
     assert logged_metrics(tmp_path / "none").curves == {}
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1} | {f"m{number}": 1.0 for number in range(500)}))
-    assert len(logged_metrics(path).curves) == MOST_NAMES
+    assert len(logged_metrics(path).curves) == MOST_METRICS

@@ -93,11 +93,13 @@ def new_run(tmp_path: Path, text_dataset: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def attempt() -> Callable[..., Ended]:
-    """attempt(run, *arguments of rank 0, then of rank 1): one attempt of two ranks, to its end."""
+    """attempt(run, *arguments of rank 0, then of rank 1): one attempt of its ranks, to its end."""
 
-    def start(run: Path, first: Sequence[str] = (), second: Sequence[str] = ()) -> Ended:
+    def start(
+        run: Path, first: Sequence[str] = (), second: Sequence[str] = (), ranks: int = 2
+    ) -> Ended:
         port = _free_port()
-        ranks = [
+        started = [
             subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("rank.py")), str(run), *arguments],
                 env={
@@ -106,8 +108,8 @@ def attempt() -> Callable[..., Ended]:
                     "OMP_NUM_THREADS": "1",
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": "2",
-                    "LOCAL_WORLD_SIZE": "2",
+                    "WORLD_SIZE": str(ranks),
+                    "LOCAL_WORLD_SIZE": str(ranks),
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                 },
@@ -115,10 +117,10 @@ def attempt() -> Callable[..., Ended]:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for rank, arguments in enumerate((first, second))
+            for rank, arguments in enumerate((first, second)[:ranks])
         ]
-        logs = [rank.communicate(timeout=240)[0] for rank in ranks]
-        return Ended([rank.returncode for rank in ranks], "".join(logs))
+        logs = [rank.communicate(timeout=240)[0] for rank in started]
+        return Ended([rank.returncode for rank in started], "".join(logs))
 
     return start
 

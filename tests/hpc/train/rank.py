@@ -1,6 +1,6 @@
 """One rank of a training job, run as a program: as `hpc.jobs.rank.entry`, without a scheduler.
 
-    RANK=0 WORLD_SIZE=2 ... python rank.py RUN_DIR [stop|kill STEP]
+    RANK=0 WORLD_SIZE=2 ... python rank.py RUN_DIR [stop|kill STEP [PHASE]]
 
 The export of the language model has tests of its own; here it leaves a note instead.
 """
@@ -32,16 +32,24 @@ def note_export(
 
 
 class Trigger:
-    """Asked once a step; acts when it is asked for the `step`-th time."""
+    """The stop request and the watch of a rank; acts in a phase of the attempt's `step`-th step."""
 
-    def __init__(self, action: str, step: int) -> None:
-        self.action, self.left = action, step
+    def __init__(self, action: str, step: int, where: str) -> None:
+        self.action, self.at, self.where = action, step, where
+        self.step, self.phase, self.acted = 1, "start", False
+
+    def resumed(self, step: int) -> None:
+        self.phase = "step"
+
+    def enter(self, phase: str) -> None:
+        self.step += phase == "step"
+        self.phase = phase
 
     def __call__(self) -> bool:
-        self.left -= 1
-        if self.left == 0 and self.action == "kill":
+        self.acted |= self.step >= self.at and self.phase == self.where
+        if self.acted and self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.left <= 0 and self.action == "stop"
+        return self.acted and self.action == "stop"
 
 
 if __name__ == "__main__":
@@ -49,9 +57,10 @@ if __name__ == "__main__":
     configure_logging()
     TextTask.export = note_export
     run_dir = Path(sys.argv[1])
-    action, step = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 3 else ("run", 0)
+    action, step, where = (*sys.argv[2:], *("run", "0", "step")[len(sys.argv) - 2 :])
+    trigger = Trigger(action, int(step), where)
     try:
-        print("outcome:", train(read_spec(run_dir / "spec.yaml"), run_dir, Trigger(action, step)))
+        print("outcome:", train(read_spec(run_dir / "spec.yaml"), run_dir, trigger, trigger))
         code = 0
     except LockgateError as error:
         print(f"lockgate: {error}")

@@ -24,6 +24,14 @@ def losses(run: Path) -> list[tuple[int, float]]:
     ]
 
 
+def validation(run: Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in line.items() if key != "time"}
+        for line in metrics_log.read_metrics(run / "metrics.jsonl")
+        if "validation_bits_per_byte" in line
+    ]
+
+
 def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
     new_run: Callable[..., Path], attempt: Callable
 ) -> None:
@@ -54,13 +62,26 @@ def test_interrupted_in_every_way_a_run_has_the_same_losses_and_weights(
     shutil.copytree(broken / "checkpoints" / newest, broken / "checkpoints" / ".staging-5")
     damaged = broken / "checkpoints" / newest / "random-00001.json"
     damaged.write_text(damaged.read_text().replace("1", "2", 1))
-    ended = attempt(broken)
-    assert ended.codes == [0, 0], ended.log
+    ended = attempt(broken, ("stop", "1", "evaluation"))  # of step 4, and only rank 0 hears it
     assert "checkpoint 00000004 is not used: random-00001.json is not what was" in ended.log
     assert "resumed after step 3" in ended.log
+    for first, step in (
+        ((), "4"),
+        (("stop", "4", "checkpoint"), "8"),
+        (("stop", "1", "export"), "8"),
+    ):
+        ended = attempt(broken, first) if first else ended
+        assert ended.codes == [0, 0], ended.log
+        assert "outcome: stopped" in ended.log
+        assert (broken / "checkpoints" / "latest").read_text().strip() == f"0000000{step}"
+        assert not (broken / "candidate").exists()
+    ended = attempt(broken)
+    assert ended.codes == [0, 0], ended.log
+    assert validation(broken) == validation(whole)
     assert losses(broken) == losses(whole)
     assert (broken / LAST).read_bytes() == (whole / LAST).read_bytes()
     assert sorted(item.name for item in (broken / "checkpoints").iterdir()) == [
+        "00000003",  # what the attempt began from stays as long as it lasts
         "00000004",
         "00000008",
         "latest",
@@ -86,14 +107,20 @@ def test_a_model_that_is_lost_ends_the_run_with_a_sentence(
     assert not (run / "candidate").exists()
 
 
-def test_other_ranks_than_before_are_refused(
+def test_other_ranks_than_before_are_refused_where_the_samples_would_be_others(
     new_run: Callable[..., Path], attempt: Callable
 ) -> None:
     run = new_run("grown")
     assert attempt(run, ("stop", "1")).codes == [0, 0]
     newest = run / "checkpoints" / "00000001"
     content = json.loads((newest / manifest.FILE).read_text())
-    (newest / manifest.FILE).write_text(json.dumps({**content, "world_size": 4}))
+    content["layout"]["world_size"] = content["world_size"] = 3
+    (newest / manifest.FILE).write_text(json.dumps(content))
     ended = attempt(run)
     assert ended.codes == [3, 3], ended.log
-    assert "was written by 4 ranks and this job has 2" in ended.log
+    assert "2 ranks cannot share the 3 micro-batches of a step" in ended.log
+    # One that does not record its layout goes on with its own ranks only.
+    (newest / manifest.FILE).write_text(json.dumps({**content, "layout": None}))
+    ended = attempt(run)
+    assert ended.codes == [3, 3], ended.log
+    assert "was written by 3 ranks and this job has 2" in ended.log

@@ -9,7 +9,7 @@ from kernels.analysis.fake_driver import FakeDriver, compiled_kernels
 from kernels.analysis.tune import DTYPES, planned_rows
 from kernels.launch import token_chunks
 from kernels.launch.table import TABLE
-from kernels.ops import rmsnorm, rotary
+from kernels.ops import rmsnorm, rotation
 from kernels.ops.loss import crossentropy, linear_fused, saved_gradients
 from kernels.ops.loss.criterion import Criterion
 from kernels.ops.loss.linear_fused import fused_loss
@@ -26,7 +26,7 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
     kernels_seen = (
         rmsnorm.rms_norm_fwd_kernel, rmsnorm.rms_norm_bwd_kernel,
         crossentropy.cross_entropy_fwd_kernel, crossentropy.cross_entropy_bwd_kernel,
-        linear_fused.linear_cross_entropy_kernel, rotary.rope_kernel,
+        linear_fused.linear_cross_entropy_kernel, rotation.rope_kernel,
     )  # fmt: skip
     with FakeDriver("sm_90") as gpu:
         before = {fn: len(compiled_kernels(fn, gpu)) for fn in kernels_seen}
@@ -37,8 +37,8 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
             (4096, 0.3, 7),
         ):
             x, w = meta(rows, 2048), meta(2048)
-            rmsnorm.forward(x, w, 1e-6)
-            rmsnorm.backward(x, x, w, meta(rows, dtype=losses), None)
+            rmsnorm.forward(x, w, 1e-6, 0.0, x.dtype)
+            rmsnorm.backward(x, x, w, meta(rows, dtype=losses), None, 0.0)
             options = (None, ignored, smoothing, smoothing / 7, None)
             logits, targets = meta(rows, 50257), meta(rows, dtype=torch.int64)
             stat = meta(rows, dtype=losses)
@@ -51,7 +51,7 @@ def test_batch_smoothing_and_ignored_tokens_add_no_binary():
             for batch in (1, 2, 3):
                 q, k = meta(batch, rows, 32, 128), meta(batch, rows, 8, 128)
                 tables = meta(rows, 64), meta(rows, 64)
-                rotary.forward(q, k, *tables, None, None, 1e-6, False)
+                rotation.forward(q, k, *tables, None, None, 1e-6, False)
         for fn in kernels_seen:
             assert len(compiled_kernels(fn, gpu)) - before[fn] <= 1, fn
 
@@ -81,8 +81,8 @@ def test_a_grid_holds_any_number_of_sequences():
     q, k, w = meta(70_000, 3, 32, 64), meta(70_000, 3, 8, 64), meta(64)
     tables = meta(3, 32), meta(3, 32)
     with FakeDriver("sm_90") as gpu:
-        rotary.forward(q, k, *tables, None, None, 1e-6, False)
-        rotary.backward(q, k, q, k, *tables, w, w, 1e-6)
+        rotation.forward(q, k, *tables, None, None, 1e-6, False)
+        rotation.backward(q, k, q, k, *tables, w, w, 1e-6)
     assert {launched.name for launched in gpu.launches} > {"rope_kernel", "rope_norm_bwd_kernel"}
     assert all(max(launched.grid[1:]) <= 65_535 for launched in gpu.launches)
     assert max(launched.grid[0] for launched in gpu.launches) >= 70_000
@@ -94,8 +94,8 @@ def test_peak_memory_at_the_largest_vocabularies(v):
     m, n, e = 8192, 4096, 2
     hidden, weight, targets = meta(m, n), meta(v, n), meta(m, dtype=torch.int64)
     with FakeDriver("sm_90") as gpu, torch.no_grad(), Peak([hidden, weight, targets]) as memory:
-        loss, dh, dw, magnified = fused_loss(
-            hidden, weight, targets, None, Criterion(), True, True, True, True
+        loss, dh, dw, _, magnified = fused_loss(
+            hidden, weight, None, targets, None, Criterion(), True, (True, True, False), True
         )
         forward = memory.peak
         factor = loss / magnified

@@ -39,18 +39,19 @@ def vocab_parallel(rank):
                 options["class_weight"] = torch.linspace(0.5, 2, 42)
             hidden, weight, targets = inputs()
             hidden.requires_grad_()
-            whole = weight.clone().requires_grad_()
-            expected = linear_cross_entropy_ref(hidden, whole, targets, **options)
-            dh, dw = torch.autograd.grad(expected, (hidden, whole))
+            whole, bias = weight.clone().requires_grad_(), torch.randn(42).requires_grad_()
+            expected = linear_cross_entropy_ref(hidden, whole, targets, bias=bias, **options)
+            dh, dw, db = torch.autograd.grad(expected, (hidden, whole, bias))
             mine = slice(21 * rank, 21 * rank + 21)
-            shard = weight[mine].clone().requires_grad_()
+            shard, own = (x.detach()[mine].clone().requires_grad_() for x in (weight, bias))
             loss = kernels.linear_cross_entropy(
-                hidden, shard, targets, group=dist.group.WORLD, **options
+                hidden, shard, targets, bias=own, group=dist.group.WORLD, **options
             )
-            got = torch.autograd.grad(loss, (hidden, shard))
+            got = torch.autograd.grad(loss, (hidden, shard, own))
             torch.testing.assert_close(loss, expected)
             torch.testing.assert_close(got[0], dh)
             torch.testing.assert_close(got[1], dw[mine])
+            torch.testing.assert_close(got[2], db[mine])
 
 
 def zero3(tied):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import kernels
+from kernels.ops.addnorm import add_rms_norm_ref
 from kernels.ops.gated import swiglu_ref
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.rmsnorm import rms_norm_ref
@@ -133,3 +134,32 @@ def test_other_dtypes_and_a_wider_weight(dtype):
     torch.testing.assert_close(kernels.swiglu(x, x), swiglu_ref(x, x))
     targets = torch.randint(0, 1000, (5,))
     torch.testing.assert_close(kernels.cross_entropy(x, targets), cross_entropy_ref(x, targets))
+
+
+@pytest.mark.parametrize("n", [8, 1000, 32768])
+@pytest.mark.parametrize("weight", [True, False])
+def test_norm_of_a_wide_stream(n, weight):
+    """An fp32 stream beside bf16 branches: y in bf16, the stream in fp32, each rounded once."""
+    x, r, w = bf16(3, n), torch.randn(3, n), bf16(n) if weight else None
+    dy, dstream = bf16(3, n), torch.randn(3, n)
+    leaves = [x.requires_grad_(), r.requires_grad_(), *([w.requires_grad_()] if weight else [])]
+    y, stream = kernels.add_rms_norm(x, r, w, offset=float(weight), dtype=torch.bfloat16)
+    assert (y.dtype, stream.dtype) == (torch.bfloat16, torch.float32)
+    mine = [y, stream, *torch.autograd.grad([y, stream], leaves, [dy, dstream])]
+    assert [d.dtype for d in mine[2:]] == [leaf.dtype for leaf in leaves]
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    spec = add_rms_norm_ref(*wide, offset=float(weight))
+    exact = [*spec, *torch.autograd.grad(spec, wide, [dy.double(), dstream.double()])]
+    for a, e in zip(mine, exact, strict=True):
+        eps = torch.finfo(a.dtype).eps
+        torch.testing.assert_close(a.double(), e, rtol=2 * eps, atol=4e-6 * e.abs().max().item())
+
+
+def test_norm_without_weight_is_that_of_ones():
+    x = bf16(5, 300)
+    assert torch.equal(kernels.rms_norm(x), kernels.rms_norm(x, torch.ones(300)))
+    w = bf16(300)
+    assert torch.equal(
+        kernels.rms_norm(x.float(), w.float(), offset=1.0),
+        kernels.rms_norm(x.float(), w.float() + 1),
+    )

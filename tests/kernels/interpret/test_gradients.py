@@ -75,7 +75,13 @@ FEW = {
 }  # fmt: skip
 WHOLE = {
     "rms_norm": (kernels.rms_norm, (2, 5), (5,)),
+    "rms_norm of 1 + weight": (lambda x, w: kernels.rms_norm(x, w, offset=1.0), (2, 5), (5,)),
+    "rms_norm without weight": (kernels.rms_norm, (2, 5)),
     "add_rms_norm": (kernels.add_rms_norm, (2, 5), (2, 5), (5,)),
+    "add_rms_norm of 1 + weight": (
+        lambda x, r, w: kernels.add_rms_norm(x, r, w, offset=1.0), (2, 5), (2, 5), (5,)
+    ),
+    "add_rms_norm without weight": (kernels.add_rms_norm, (2, 5), (2, 5)),
     "swiglu": (kernels.swiglu, (2, 3), (2, 3)),
     "geglu": (kernels.geglu, (2, 3), (2, 3)),
     "rope": (lambda q, k: kernels.rope(q, k, SMALL_COS, SMALL_SIN), (1, 1, 2, 4), (1, 1, 1, 4)),
@@ -88,6 +94,16 @@ WHOLE = {
     ),
     "linear_cross_entropy": (
         lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, **FEW), (2, 3), (7, 3)
+    ),
+    "linear_cross_entropy with a bias": (
+        lambda h, w, b: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, bias=b, **FEW),
+        (2, 3), (7, 3), (7,),
+    ),
+    "linear losses with a bias": (
+        lambda h, w, b: kernels.linear_cross_entropy(
+            h, w, SMALL_TARGETS, bias=b, reduction="none", **FEW
+        ),
+        (2, 3), (7, 3), (7,),
     ),
     "linear losses": (
         lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, reduction="none", **FEW),

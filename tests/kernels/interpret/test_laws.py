@@ -5,6 +5,7 @@ Drawn are the type, the layout, the options and the inputs that require gradient
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
@@ -29,6 +30,16 @@ OPTION_EPS = 1e-8
 TYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
 
+def values(*shape: int) -> Tensor:
+    """Normal numbers, none near 0: there the terms of a norm's gradient are much larger than it."""
+    x = torch.randn(shape)
+    return x + x.sign() / 2
+
+
+def rotated(cos: Tensor, sin: Tensor, positions: Tensor | None, q: Tensor, k: Tensor, *weights):
+    return kernels.rope(q, k, cos, sin, *weights, positions=positions)
+
+
 class Draw:
     """Small arguments of an operator, from one seed."""
 
@@ -40,10 +51,8 @@ class Draw:
     def call(self, name: str) -> Call:
         n = self.pick([1, 5, 8, 17])
         m = self.pick([1, 3])
-        if name == "rms_norm":
-            return Call(kernels.rms_norm, rms_norm_ref, ((m, n), (n,)))
-        if name == "add_rms_norm":
-            return Call(kernels.add_rms_norm, add_rms_norm_ref, ((m, n), (m, n), (n,)))
+        if name in ("rms_norm", "add_rms_norm"):
+            return self.norm(name, m, n)
         if name in ("swiglu", "geglu"):
             pair = {"swiglu": (kernels.swiglu, swiglu_ref), "geglu": (kernels.geglu, geglu_ref)}
             return Call(*pair[name], ((m, n), (m, n)))
@@ -51,15 +60,31 @@ class Draw:
             return self.rotation(m, 2 * self.pick([1, 3, 4]))
         return self.loss(name, m, n)
 
+    def norm(self, name: str, m: int, n: int) -> Call:
+        weights = self.pick([(), ((n,),)])
+        options = {"offset": self.pick([0.0, 1.0]) if weights else 0.0}
+        pair = {
+            "rms_norm": (kernels.rms_norm, rms_norm_ref),
+            "add_rms_norm": (kernels.add_rms_norm, add_rms_norm_ref),
+        }
+        ours, spec = (partial(function, **options) for function in pair[name])
+        branches = ((m, n),) * (2 if name == "add_rms_norm" else 1)
+        return Call(ours, spec, (*branches, *weights))
+
     def rotation(self, tokens: int, d: int) -> Call:
         weights = self.pick([(), ((d,), (d,))])
-        cos, sin = torch.rand(2, tokens, d // 2)
+        half, longer = self.pick([d // 2, 1]), self.pick([0, 3])
+        rows = tokens + longer
+        cos, sin = torch.rand(2, rows, half)
+        of_each, later = torch.randint(0, rows, (2, tokens)), torch.arange(longer, rows)[None]
+        positions = self.pick([None, of_each, later])
 
         def spec(q, k, *w):
-            return rope_ref(q, k, cos.to(q.dtype), sin.to(q.dtype), *w)
+            return rope_ref(q, k, cos.to(q.dtype), sin.to(q.dtype), *w, positions=positions)
 
         heads = (2, tokens, self.pick([1, 3]), d), (2, tokens, 1, d)
-        return Call(lambda q, k, *w: kernels.rope(q, k, cos, sin, *w), spec, (*heads, *weights))
+        ours = partial(rotated, cos, sin, positions)
+        return Call(ours, spec, (*heads, *weights))
 
     def loss(self, name: str, m: int, v: int) -> Call:
         targets = torch.randint(0, v, (m,))
@@ -76,22 +101,23 @@ class Draw:
                 lambda x: cross_entropy_ref(x, targets, **options),
                 ((m, v),),
             )
+        bias = self.pick([(), ((v,),)])
         return Call(
-            lambda h, w: kernels.linear_cross_entropy(h, w, targets, **options),
-            lambda h, w: linear_cross_entropy_ref(h, w, targets, **options),
-            ((m, 4), (v, 4)),
+            lambda h, w, b=None: kernels.linear_cross_entropy(h, w, targets, bias=b, **options),
+            lambda h, w, b=None: linear_cross_entropy_ref(h, w, targets, bias=b, **options),
+            ((m, 4), (v, 4), *bias),
         )
 
     def tensor(self, shape: tuple[int, ...]) -> Tensor:
         """Contiguous, or a slice of what is larger, or of one row for all, or turned."""
         layout = self.pick(["contiguous", "sliced", "expanded", "transposed"])
         if layout == "sliced":
-            return torch.randn(*shape[:-1], shape[-1] + 3).to(self.dtype)[..., 1 : shape[-1] + 1]
+            return values(*shape[:-1], shape[-1] + 3).to(self.dtype)[..., 1 : shape[-1] + 1]
         if layout == "expanded":
-            return torch.randn(1, *shape[1:]).to(self.dtype).expand(shape)
+            return values(1, *shape[1:]).to(self.dtype).expand(shape)
         if layout == "transposed" and len(shape) > 1:
-            return torch.randn(*shape[:-2], shape[-1], shape[-2]).to(self.dtype).mT
-        return torch.randn(shape).to(self.dtype)
+            return values(*shape[:-2], shape[-1], shape[-2]).to(self.dtype).mT
+        return values(*shape).to(self.dtype)
 
     def wanted(self, count: int) -> list[bool]:
         """The inputs that require gradients: at least one."""
@@ -134,9 +160,10 @@ def batched(function: Callable, inputs: list[Tensor]) -> list[Tensor]:
 
 def batched_gradients(function: Callable, inputs: list[Tensor]) -> list[Tensor]:
     leaves = [x for x in inputs if x.requires_grad]
-    outs = [out for out in as_tuple(function(*inputs)) if out.requires_grad]
+    found = as_tuple(function(*inputs))
+    outs = [out for out in found if out.requires_grad]
     douts = [torch.stack([torch.ones_like(out), out.detach() / 2]) for out in outs]
-    return list(torch.autograd.grad(outs, leaves, douts, is_grads_batched=True))
+    return [*found, *torch.autograd.grad(outs, leaves, douts, is_grads_batched=True)]
 
 
 def compiled(function: Callable, inputs: list[Tensor]) -> list[Tensor]:

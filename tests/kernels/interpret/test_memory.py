@@ -22,13 +22,15 @@ def test_peak_is_the_formula(parts, monkeypatch):
     # The CPU widens the factors of dW, which a GPU multiplies as they are: not part of the op.
     monkeypatch.setattr("kernels.launch.token_chunks.accumulate", lambda *_: None)
     with torch.no_grad(), Peak([hidden, weight, targets]) as memory:
-        loss, *kept = fused_loss(hidden, weight, targets, None, Criterion(), True, True, True, True)
+        loss, *kept = fused_loss(
+            hidden, weight, None, targets, None, Criterion(), True, (True, True, False), True
+        )
     padded = -(-v // 64) * 64
     formula = c * padded * e + m * n * e + 4 * v * n + 4 * m
     scalars = 128 + 2 * m  # g, its power of two, the number of kept targets and their mask
     assert formula <= memory.peak <= formula + scalars
     assert memory.alive <= m * n * e + 4 * v * n + scalars, "more than the gradients is kept"
-    assert loss.isfinite() and len(kept) == 3
+    assert loss.isfinite() and len(kept) == 4
 
 
 def test_forward_and_backward_hold_three_weights(monkeypatch):

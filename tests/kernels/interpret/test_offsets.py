@@ -7,7 +7,7 @@ import torch
 import kernels
 from kernels.analysis.interpreter import Meter
 from kernels.launch.config import LaunchConfig, launch_config, trial_configs
-from kernels.ops import addnorm, gated, rmsnorm, rotary
+from kernels.ops import addnorm, gated, rmsnorm, rotation
 from kernels.ops.loss import crossentropy
 from tests.kernels.interpret.operators import bf16, results
 
@@ -109,10 +109,16 @@ def tall(row):
 
 def test_two_billion_normed_elements(last):
     x, r, w = bf16(1, N), bf16(1, N), bf16(N)
-    for a, b in zip(rmsnorm.forward(tall(x), w, 1e-6), rmsnorm.forward(x, w, 1e-6), strict=True):
+    for a, b in zip(
+        rmsnorm.forward(tall(x), w, 1e-6, 0.0, x.dtype),
+        rmsnorm.forward(x, w, 1e-6, 0.0, x.dtype),
+        strict=True,
+    ):
         assert torch.equal(a[-1:], b)
     for a, b in zip(
-        addnorm.forward(tall(x), tall(r), w, 1e-6), addnorm.forward(x, r, w, 1e-6), strict=True
+        addnorm.forward(tall(x), tall(r), w, 1e-6, 0.0, x.dtype),
+        addnorm.forward(x, r, w, 1e-6, 0.0, x.dtype),
+        strict=True,
     ):
         assert torch.equal(a[-1:], b)
     assert last.programs == {"rms_norm_fwd_kernel": 2, "add_rms_norm_fwd_kernel": 2}
@@ -126,8 +132,8 @@ def test_two_billion_gradients_of_a_norm(along, reads, last):
     x, dy, dstream, w = bf16(1, N), bf16(1, N), bf16(1, N), bf16(N)
     rstd = torch.full((M,), 0.75)
     with trial_configs({"rms_norm_bwd": few, "add_rms_norm_bwd": few}):
-        near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None)
-        far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None)
+        near, _ = rmsnorm.backward(dy, x, w, rstd[:1], dstream if along else None, 0.0)
+        far, _ = rmsnorm.backward(tall(dy), tall(x), w, rstd, tall(dstream) if along else None, 0.0)
     assert torch.equal(far[-1:], near)
 
 
@@ -192,12 +198,12 @@ def test_two_billion_elements_of_heads(sequences, sparse, last):
     weights = bf16(d), bf16(d)
     with trial_configs({"rope": config, "rope_norm_bwd": config}):
         mine = (
-            *rotary.forward(*far[2:], table, table, *weights, 1e-6, False),
-            *rotary.backward(*far, table, table, *weights, 1e-6)[:2],
+            *rotation.forward(*far[2:], table, table, *weights, 1e-6, False),
+            *rotation.backward(*far, table, table, *weights, 1e-6)[:2],
         )
         exact = (
-            *rotary.forward(*near[2:], table[-rows:], table[-rows:], *weights, 1e-6, False),
-            *rotary.backward(*near, table[-rows:], table[-rows:], *weights, 1e-6)[:2],
+            *rotation.forward(*near[2:], table[-rows:], table[-rows:], *weights, 1e-6, False),
+            *rotation.backward(*near, table[-rows:], table[-rows:], *weights, 1e-6)[:2],
         )
     for a, b in zip(mine, exact, strict=True):
         assert torch.equal(a[-1, -rows:], b[0])
@@ -215,8 +221,8 @@ def test_tables_of_two_billion_elements(sparse, last):
     cos, sin = sparse(tokens * d // 2).view(tokens, -1), sparse(tokens * d // 2).view(tokens, -1)
     cos[-rows:], sin[-rows:] = 0.75, bf16(rows, d // 2)
     with trial_configs({"rope": config}):
-        mine = rotary.forward(q, q, cos, sin, None, None, 1e-6, False)
-        exact = rotary.forward(near, near, cos[-rows:], sin[-rows:], None, None, 1e-6, False)
+        mine = rotation.forward(q, q, cos, sin, None, None, 1e-6, False)
+        exact = rotation.forward(near, near, cos[-rows:], sin[-rows:], None, None, 1e-6, False)
     assert torch.equal(mine[0][:, -rows:], exact[0]) and torch.equal(mine[1][:, -rows:], exact[1])
 
 
@@ -226,6 +232,6 @@ def test_more_sequences_than_the_second_dimension_of_a_grid(last):
     q, k = (x.expand(batch, 3, 2, 8) for x in near)
     w = bf16(8)
     cos, sin = torch.rand(2, 3, 4)
-    mine = rotary.forward(q, k, cos, sin, w, w, 1e-6, False)
-    exact = rotary.forward(*near, cos, sin, w, w, 1e-6, False)
+    mine = rotation.forward(q, k, cos, sin, w, w, 1e-6, False)
+    exact = rotation.forward(*near, cos, sin, w, w, 1e-6, False)
     assert torch.equal(mine[0][-1:], exact[0]) and torch.equal(mine[1][-1:], exact[1])

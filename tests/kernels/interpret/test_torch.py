@@ -10,7 +10,7 @@ from torch.utils.checkpoint import (
 )
 
 import kernels
-from kernels.ops import addnorm, gated, rmsnorm, rotary
+from kernels.ops import addnorm, gated, rmsnorm, rotation
 from kernels.ops.loss import crossentropy, linear_fused, linear_losses
 
 LOSS = (-100, 0.1, 1e-3, 5.0)
@@ -29,16 +29,31 @@ def samples():
     stat = t(3, grad=False)
     plain = t(3, 33, grad=False)
     return {
-        "rms_norm": (rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6)),
+        "rms_norm": (rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6, 0.0, torch.float32)),
+        "rms_norm of 1 + weight": (
+            rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6, 1.0, torch.float64)
+        ),
+        "rms_norm without weight": (
+            rmsnorm.rms_norm_op, (t(3, 8), None, 1e-6, 0.0, torch.float32)
+        ),
         "rms_norm_backward": (
             rmsnorm.rms_norm_backward_op,
-            (t(3, 8, grad=False), t(3, 8, grad=False), t(8, grad=False), stat, None),
+            (t(3, 8, grad=False), t(3, 8, grad=False), t(8, grad=False), stat, None, 0.0),
         ),
-        "add_rms_norm": (addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), t(8), 1e-6)),
-        "rope": (rotary.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
-        "rope with QK-norm": (rotary.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
+        "add_rms_norm": (
+            addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), t(8), 1e-6, 0.0, torch.float32)
+        ),
+        "add_rms_norm of a wide stream": (
+            addnorm.add_rms_norm_op,
+            (t(3, 8), t(3, 8).detach().double().requires_grad_(), t(8), 1e-6, 1.0, torch.float32),
+        ),
+        "add_rms_norm without weight": (
+            addnorm.add_rms_norm_op, (t(3, 8), t(3, 8), None, 1e-6, 0.0, torch.float32)
+        ),
+        "rope": (rotation.rope_op, (q, k, cos, sin, None, None, 1e-6, False)),
+        "rope with QK-norm": (rotation.rope_op, (q, k, cos, sin, t(16), t(16), 1e-6, False)),
         "rope_norm_backward": (
-            rotary.rope_norm_backward_op,
+            rotation.rope_norm_backward_op,
             (q.detach(), k.detach(), q.detach(), k.detach(), cos, sin, t(16, grad=False),
              t(16, grad=False), 1e-6),
         ),
@@ -51,14 +66,19 @@ def samples():
         ),
         "linear_cross_entropy": (
             linear_fused.linear_cross_entropy_op,
-            (t(3, 8), t(33, 8), targets, None, *LOSS, True, True, True, True),
+            (t(3, 8), t(33, 8), None, targets, None, *LOSS, True, True, True, False, True),
+        ),
+        "linear_cross_entropy with a bias": (
+            linear_fused.linear_cross_entropy_op,
+            (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True, True, True, True, True),
         ),
         "linear_losses": (
-            linear_losses.linear_losses_op, (t(3, 8), t(33, 8), targets, None, *LOSS, True)
+            linear_losses.linear_losses_op, (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True)
         ),
         "linear_losses_backward": (
             linear_losses.linear_losses_backward_op,
-            (stat, t(3, 8, grad=False), t(33, 8, grad=False), targets, stat, None, *LOSS),
+            (stat, *(t(*shape, grad=False) for shape in ((3, 8), (33, 8), (33,))), targets, stat,
+             None, *LOSS),
         ),
     }  # fmt: skip
 

@@ -26,7 +26,10 @@ QUEUE = squeue_json(
     (5, "over", "COMPLETED", "other", "cpu"),  # listed until MinJobAge
     (6, "lm-20260101-000002-bbbbbb", "RUNNING", "other", "cpu"),  # called like a run
 )
-NODES = "n1|allocated|gpu\nn1|allocated|cpu\nn2|down*|gpu\nn3|idle~|cpu\nn4|planned|cpu\n"
+NODES = (
+    "n1|allocated|gpu\nn1|allocated|cpu\nn2|down*|gpu\nn3|idle~|cpu\nn4|planned|cpu\n"
+    "n5|mixed#|cpu\nn6|down~|cpu\n"
+)
 
 
 ADDRESSES = "n1|127.0.0.1\nn2|10.0.0.2\nn2|10.0.0.2\nn3|n3\nn4|n4\n"
@@ -65,12 +68,12 @@ def test_jobs_and_nodes_are_counted_with_zeros_for_the_common_states(tmp_path):
     assert seen.jobs["cpu", "other"] == 1
     assert sum(seen.jobs.values()) == 5
     assert {state: count for state, count in seen.nodes.items() if count} == {
-        "allocated": 1, "down": 1, "idle": 1, "other": 1,
+        "allocated": 1, "down": 2, "powered_down": 1, "powering_up": 1, "other": 1,
     }  # fmt: skip
 
 
 def test_a_node_in_two_partitions_is_one_node():
-    assert sum(parse_nodes(NODES)[0].values()) == 4
+    assert sum(parse_nodes(NODES)[0].values()) == 6
 
 
 def test_what_failed_has_no_series_and_keeps_the_time_of_its_last_success(tmp_path, caplog):

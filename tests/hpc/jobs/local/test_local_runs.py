@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc.jobs.local.process import is_running
-from hpc.jobs.run.files import JobFile, StatusFile, read_run_file, read_status
+from hpc.jobs.local.process import is_running, rank_processes
+from hpc.jobs.rank.exit_codes import REQUEUE, TOO_OFTEN
+from hpc.jobs.run.files import AttemptEndFile, JobFile, StatusFile, read_run_file, read_status
 from tests.hpc.jobs.standin import STAND_IN_TASK
 
 pytestmark = pytest.mark.timeout(120)
@@ -139,7 +140,9 @@ def test_a_failed_rank_fails_the_run_and_says_why(checkout):
     assert followed.returncode == 1
     assert "failed FloatingPointError: loss is nan at step 3 (rank 1)" in followed.stdout
     assert "Traceback" in followed.stdout  # the log keeps it; the last line is for people
-    until(lambda: not is_running(int(job_of(run).job_id), 0), "the parent ends")
+    job = job_of(run)
+    until(lambda: not is_running(int(job.job_id), job.process_started), "the parent ends")
+    assert not (run.logs / "2-0.log").exists(), "an error of its own never comes back"
     why = checkout.lockgate("why", run.name)
     assert f"{run.name} failed: Rank 1 failed: FloatingPointError: loss is nan" in why.stdout
 
@@ -177,8 +180,59 @@ def test_too_many_requeues_fail_the_run(checkout):
     signal_ranks(run)
     followed = checkout.wait(run)
     assert followed.returncode == 1
-    assert "RequeuedTooOften" in followed.stdout
-    assert "cluster.max_requeues allows 0" in followed.stdout
+    assert "It gets one attempt (cluster.max_requeues=0)." in followed.stdout
+    assert read_run_file(AttemptEndFile, run.attempt_end(1)).value.exit_code == TOO_OFTEN
+
+
+def kill_rank(run, rank: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to one rank of the newest attempt; its controller's pid is the job's id."""
+    os.kill(rank_processes(int(status_of(run).job_id))[rank], number)
+
+
+def begun(run, attempt: int) -> Callable[[], bool]:
+    """True once both ranks of an attempt have begun to train."""
+    logs = [run.logs / f"{attempt}-{rank}.log" for rank in (0, 1)]
+    return lambda: all(path.exists() and "begins" in path.read_text() for path in logs)
+
+
+def test_a_killed_rank_brings_the_run_back(checkout):
+    run = checkout.train("task.behaviour=first")
+    until(begun(run, 1), "both ranks at work")
+    kill_rank(run, 1)
+    followed = checkout.wait(run)
+    assert followed.returncode == 0, followed.stdout
+    assert (status_of(run).state, status_of(run).attempt) == ("finished", 2)
+    end = read_run_file(AttemptEndFile, run.attempt_end(1)).value
+    assert (end.outcome, end.kind, end.rank, end.exit_code) == ("requeued", "killed", 1, REQUEUE)
+    why = json.loads(checkout.lockgate("why", run.name, "--json").stdout)
+    assert "Rank 1 ended without a word" in why["attempts"][0]["sentence"]
+
+
+def test_a_run_that_is_killed_without_progress_is_given_up(checkout):
+    run = checkout.train("task.behaviour=hang", "cluster.max_requeues=1")
+    for attempt in (1, 2):
+        until(begun(run, attempt), f"both ranks of attempt {attempt}")
+        kill_rank(run, 1)
+    followed = checkout.wait(run)
+    assert followed.returncode == 1
+    assert not (run.logs / "3-0.log").exists()
+    sentence = "2 attempts in a row brought no newer checkpoint at all, and cluster.max_requeues "
+    assert f"failed {sentence}allows 1. The last one: Rank 1 ended" in followed.stdout
+    assert f"failed: {sentence}" in checkout.lockgate("why", run.name).stdout
+
+
+def test_a_stopped_rank_is_a_hang_with_stacks_and_the_run_comes_back(checkout):
+    run = checkout.train("task.behaviour=first", "hang_timeout_s=2")
+    until(begun(run, 1), "both ranks at work")
+    kill_rank(run, 1, signal.SIGSTOP)
+    followed = checkout.wait(run)
+    assert followed.returncode == 0, followed.stdout
+    end = read_run_file(AttemptEndFile, run.attempt_end(1)).value
+    assert (end.outcome, end.kind, end.rank) == ("requeued", "hang", 1)
+    assert "hang_timeout_s=2" in end.sentence
+    assert "rank 1 left no stacks" in end.sentence
+    assert "rank 0 in train (loop.py:" in end.sentence
+    assert "most recent call first" in (run.logs / "1-0.log").read_text()
 
 
 @pytest.mark.parametrize("what", ["spec", "snapshot", "dataset"])

@@ -142,3 +142,71 @@ def test_a_log_shows_what_would_command_the_terminal(tmp_path, monkeypatch, caps
     assert main(["logs", "last", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
     assert [row["text"] for row in rows] == ["1%\r99%\r", "\x1b[2Jgone\u2028\u202e\tü"]
+
+
+def read(reader: LogReader) -> list[str]:
+    return [line.text for line in reader.read_new(partial=False)]
+
+
+def test_a_truncated_log_is_read_from_its_beginning(tmp_path):
+    run = run_with(tmp_path, a1_0="one\ntwo\n")
+    log, reader = run.logs / "1-0.log", LogReader(run, None)
+    assert read(reader) == ["one", "two"]
+    log.write_text("three\n")  # shorter
+    assert read(reader) == ["three"]
+    log.write_text("a line that is longer than all before it\n")
+    assert read(reader) == ["a line that is longer than all before it"]
+    log.write_text("")
+    assert read(reader) == []
+    with log.open("a") as file:
+        file.write("after it\n")
+    assert read(reader) == ["after it"]
+
+
+def test_a_rotated_log_is_read_to_its_end_and_then_the_new_one(tmp_path):
+    run = run_with(tmp_path, a1_0="one\n")
+    log, reader = run.logs / "1-0.log", LogReader(run, None)
+    assert read(reader) == ["one"]
+    with log.open("a") as file:
+        file.write("two\nlast without an end")
+    log.rename(run.logs / "1-0.log.1")
+    log.write_text("three\n")
+    assert read(reader) == ["two", "last without an end", "three"]
+    log.rename(tmp_path / "elsewhere")  # rotated out of the folder: only the new one is left
+    log.write_text("four\n")
+    assert read(reader) == ["four"]
+    log.unlink()
+    assert read(reader) == []
+    log.write_text("five\n")
+    assert read(reader) == ["five"]
+
+
+def test_a_follower_that_began_before_there_was_a_log_misses_nothing(tmp_path):
+    run = Run(tmp_path / "run")
+    reader = LogReader(run, None)
+    assert read(reader) == []
+    run.logs.mkdir(parents=True)
+    assert read(reader) == []
+    (run.logs / "1-0.log").write_text("one\n")
+    (run.logs / "1-1.log").write_text("other\n")
+    assert read(reader) == ["one", "other"]
+
+
+CHUNKS = st.lists(
+    st.tuples(st.sampled_from(["append", "truncate", "rotate"]), st.text("ab\n", max_size=6)),
+    max_size=8,
+)
+
+
+@given(CHUNKS)
+def test_whatever_becomes_of_a_log_what_was_written_last_is_read(changes):
+    """Lines that never were in the file while somebody read it may be lost; no others."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_with(Path(folder), a1_0="")
+        log, reader = run.logs / "1-0.log", LogReader(run, None)
+        for number, (change, text) in enumerate(changes):
+            if change == "rotate":
+                log.rename(run.logs / f"1-0.log.{number}")
+            with log.open("a" if change == "append" else "w") as file:
+                file.write(f"{text}\n{number}\n")  # ends in a line of its own
+            assert read(reader)[-1] == str(number)

@@ -56,7 +56,7 @@ def test_the_end_the_cancel_and_the_candidate(run):
     write_run_file(run.status, StatusFile("finished", 1, ended=f"{DAY}50+00:00"))
     write_run_file(run.cancelled, CancelFile(by="train", at=f"{DAY}55+00:00"))
     (run.folder / "candidate").mkdir()
-    os.utime(run.folder / "candidate", (1767225650, 1767225650))
+    leave(run.folder / "candidate" / "candidate.json", "{}", 50)
     line = read_timeline(read_record(run))
     assert line.attempts == (RunAttempt(1, None, f"{DAY}50+00:00", None),)
     assert (line.cancelled, line.candidate) == (f"{DAY}55+00:00", f"{DAY}50+00:00")
@@ -72,3 +72,26 @@ def test_an_exit_code_that_is_none(text, run):
 def test_between_what_is_no_time_there_are_no_seconds(end):
     assert seconds_between(f"{DAY}00+00:00", end) is None
     assert seconds_between(end, f"{DAY}00+00:00") is None
+
+
+def test_the_step_that_an_attempt_went_on_from_is_in_the_head_of_its_log(run):
+    leave(run.logs / "1-0.log", "a new run\nresumed after step 9 in the text\n", 20)
+    leave(run.logs / "2-0.log", "6 parameters\nresumed after step 400\nstep 410\n", 30)
+    attempts = read_timeline(read_record(run)).attempts
+    assert [one.resumed_step for one in attempts] == [0, 400]
+
+
+def test_times_of_a_copied_folder_are_those_of_the_copy_and_count_as_none(run):
+    write_run_file(run.status, StatusFile("finished", 2, ended=f"{DAY}50+00:00"))
+    for second, expected in ((40, f"{DAY}40+00:00"), (40 + 86400, None), (-86400, None)):
+        leave(run.logs / "1-0.log", "", second)
+        assert read_timeline(read_record(run)).attempts[0].ended == expected, second
+
+
+def test_only_the_newest_attempts_are_listed_and_all_are_counted(run, monkeypatch):
+    monkeypatch.setattr("hpc.jobs.run.timeline.MOST_ATTEMPTS", 3)
+    for number in range(1, 8):
+        leave(run.logs / f"{number}-0.log", "", number)
+    line = read_timeline(read_record(run))
+    assert ([one.number for one in line.attempts], line.requeues) == ([5, 6, 7], 6)
+    assert line.queued_seconds is None

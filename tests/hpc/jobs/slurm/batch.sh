@@ -16,6 +16,9 @@
 #SBATCH --signal=USR2@90
 #SBATCH --time=60
 
+# setup
+echo "lockgate: attempt $((${SLURM_RESTART_COUNT:-0} + 1)) starts" >&2
+
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output /runs/flights-20260102-030405-abcdef/submitit/%j_%t_log.out --error /runs/flights-20260102-030405-abcdef/submitit/%j_%t_log.err --cpus-per-task=3 --kill-on-bad-exit=1 /venv/bin/python -u -m submitit.core._submit /runs/flights-20260102-030405-abcdef/submitit
@@ -23,6 +26,10 @@ srun --unbuffered --output /runs/flights-20260102-030405-abcdef/submitit/%j_%t_l
 
 # teardown
 code=$?
-if [ -e /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
-if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if decided=$(/venv/bin/python -m hpc.jobs.cause.attempt_end /runs/flights-20260102-030405-abcdef "$((${SLURM_RESTART_COUNT:-0} + 1))" "$code"); then code=$decided; elif [ -e /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat /runs/flights-20260102-030405-abcdef/log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
+if [ "$code" -eq 75 ]; then
+trap '' TERM
+scontrol requeue "$SLURM_JOB_ID"
+if [ -e /runs/flights-20260102-030405-abcdef/nodes/exclude ]; then scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$(cat /runs/flights-20260102-030405-abcdef/nodes/exclude)"; fi
+fi
 exit "$code"

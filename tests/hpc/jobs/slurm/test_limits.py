@@ -21,6 +21,8 @@ PartitionName=short AllowGroups=ALL Default=NO QoS=N/A MaxNodes=1 MaxTime=1-02:0
 Nodes=n[1-3] State=UP TotalCPUs=68 TotalNodes=3
 PartitionName=lifted Default=NO QoS=big MaxNodes=1 MaxTime=00:30:00 Nodes=n[1-3] TotalNodes=3
 PartitionName=cloud Default=NO QoS=N/A MaxNodes=UNLIMITED MaxTime=INFINITE Nodes=c[1-9] TotalNodes=9
+PartitionName=burst Default=NO QoS=N/A MaxNodes=UNLIMITED MaxTime=INFINITE Nodes=n[1-2],c1 \
+TotalNodes=3
 """
 NODES = """\
 n1|gpu|2|8192|gpu:2
@@ -32,10 +34,15 @@ n1|lifted|2|8192|gpu:2
 n2|lifted|2|8192|gpu:2
 n3|lifted|64|515000|gpu:h100:8(S:0-1),shard:64
 c1|cloud|2|4096|(null)
+n1|burst|2|8192|gpu:2
+n2|burst|2|8192|gpu:2
+c1|burst|2|4096|(null)
 """
 REFUSED = [
     ({"nodes": 5}, "cluster.nodes=5: 5 nodes asked, partition gpu has 2."),
     ({"nodes": 5, "partition": "gpu"}, "5 nodes asked, partition gpu has 2"),
+    ({"nodes": 4, "partition": "burst"}, "4 nodes asked, partition burst has 3"),
+    ({"nodes": 3, "mem_gb": 5, "partition": "burst"}, "partition burst has 2."),  # one is smaller
     ({"nodes": 10, "partition": "cloud"}, "10 nodes asked, partition cloud has 9"),
     ({"nodes": 2, "partition": "short"}, "2 nodes asked, partition short gives a job 1"),
     (
@@ -62,6 +69,7 @@ TAKEN = [
     {"nodes": 2, "partition": "short", "qos": "big"},  # a QOS may lift the partition's bounds
     {"nodes": 3, "timeout_min": 1000, "partition": "lifted"},
     {"nodes": 9, "cpus_per_task": 99, "partition": "cloud"},  # nodes that are not up: not measured
+    {"nodes": 3, "partition": "burst"},  # a node that is down until needed is a node
     {"nodes": 3, "partition": "gpu,lifted"},  # either may start it
     {"nodes": 99, "partition": "nowhere"},  # sbatch says so
     {"nodes": 2, "exclude": "n9"},

@@ -5,15 +5,24 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from hpc.jobs.run.files import (
+    AttemptEndFile,
+    FailureFile,
+    RankFailure,
+    read_run_file,
+    write_run_file,
+)
 from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm import sbatch
 from tests.hpc.jobs.clusters import slurm_cluster
+from tests.hpc.jobs.spec.test_job_spec import spec_of
 
+REPO = Path(__file__).resolve().parents[4]
 GOLDEN = Path(__file__).with_name("batch.sh")
 RUN = Run(Path("/runs/flights-20260102-030405-abcdef"))
 CLUSTER = slurm_cluster(
@@ -85,8 +94,57 @@ def test_a_percent_sign_in_the_folder_of_runs_is_one_in_slurms_patterns():
     assert srun.index("--output") < srun.index(f"--output={folder}/%j_%t_log.out")
 
 
+def end_batch(tmp_path: Path, run: Run, srun: int, program: bool = True) -> tuple[int, str]:
+    """(exit code, arguments of scontrol) of the lines after an srun that ended with `srun`."""
+    asked = tmp_path / "asked"
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > "{asked}"\nexit 1\n')
+    scontrol.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([f"(exit {srun})", *sbatch.ending(run)])],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{scontrol.parent}:/usr/bin:/bin",
+            "PYTHONPATH": str(REPO),
+            "SLURM_RESTART_COUNT": "1",
+            "SLURM_JOB_ID": "12",
+            **({} if program else {"PYTHONHOME": "/nowhere"}),
+        },
+    )
+    return done.returncode, asked.read_text() if asked.exists() else ""
+
+
+def made_run(tmp_path: Path, left: int | None) -> Run:
+    """A run whose ranks left the code `left` in their second attempt."""
+    run = Run(tmp_path / "a run")
+    run.logs.mkdir(parents=True)
+    spec_of({"steps": 5, "cluster": asdict(CLUSTER)}).write(run.spec_path)
+    if left is not None:
+        run.exit_code(2).write_text(f"{left}\n")
+    return run
+
+
+def test_a_run_that_saved_and_a_killed_rank_are_requeued(tmp_path):
+    run = made_run(tmp_path, 76)
+    (run.logs / "2-0.log").write_text(
+        "Traceback (most recent call last):\n  File x\nRuntimeError: TCPStore is gone\n"
+    )
+    (run.logs / "2-1.log").write_text("step 3\n")
+    assert end_batch(tmp_path, run, srun=137) == (75, "requeue 12\n")
+    end = read_run_file(AttemptEndFile, run.attempt_end(2)).value
+    assert (end.kind, end.rank, end.stalled) == ("killed", 1, 1)
+
+
+def test_an_own_error_is_not(tmp_path):
+    run = made_run(tmp_path, 76)  # the neighbour was the first to leave a code
+    error = RankFailure("Diverged", "the loss became nan", 1)
+    write_run_file(run.failure, FailureFile(2, "now", error))
+    assert end_batch(tmp_path, run, srun=1) == (1, "")
+
+
 @pytest.mark.parametrize(
-    ("srun", "said", "ends_with", "requeues"),
+    ("srun", "left", "ends_with", "requeues"),
     [
         (0, None, 0, False),  # finished
         (1, None, 1, False),  # srun itself failed
@@ -95,25 +153,6 @@ def test_a_percent_sign_in_the_folder_of_runs_is_one_in_slurms_patterns():
         (0, 75, 75, True),
     ],
 )
-def test_the_ending_keeps_the_ranks_code_and_requeues(tmp_path, srun, said, ends_with, requeues):
-    run = Run(tmp_path / "a run")
-    run.logs.mkdir(parents=True)
-    if said is not None:
-        run.exit_code(2).write_text(f"{said}\n")
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\nexit 1\n')
-    scontrol.chmod(0o755)
-    script = "\n".join([f"(exit {srun})", *sbatch.ending(run)])
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={
-            "PATH": f"{scontrol.parent}:/usr/bin:/bin",
-            "SLURM_RESTART_COUNT": "1",
-            "SLURM_JOB_ID": "12",
-        },
-    )
-    assert done.returncode == ends_with
-    assert (tmp_path / "asked").exists() == requeues
-    if requeues:
-        assert (tmp_path / "asked").read_text() == "requeue 12\n"
+def test_without_the_program_the_ranks_code_counts(tmp_path, srun, left, ends_with, requeues):
+    ended = end_batch(tmp_path, made_run(tmp_path, left), srun, program=False)
+    assert ended == (ends_with, "requeue 12\n" if requeues else "")

@@ -149,7 +149,7 @@ def test_no_spelling_that_sbatch_completes_reaches_an_option_of_lockgates(name, 
 
 
 @pytest.mark.parametrize(
-    "folder", ["/runs/%j", "/runs/a%tb", "/x%A", "/%a", "/x\\y", "/x\n#SBATCH --uid=0"]
+    "folder", ["/runs/%j", "/runs/a%tb", "/x%A", "/%a", "/x\\y", "/a:b", "/x\n#SBATCH --uid=0"]
 )
 def test_a_folder_of_runs_that_becomes_another_is_refused(folder: str) -> None:
     with pytest.raises(ConfigError, match=r"the folder of runs, .* take for something else") as no:

@@ -75,11 +75,11 @@ def test_its_name_is_its_content_and_its_content_is_read_only(checkout, snapshot
 
 def test_head_and_edits_are_recorded(checkout):
     clean = read_checkout(checkout)
-    assert (clean.source.dirty, clean.diff, len(clean.source.commit or "")) == (False, "", 40)
+    assert (clean.source.dirty, clean.diff, len(clean.source.commit or "")) == (False, b"", 40)
     (checkout / "hpc" / "loop.py").write_text("lr = 2\n")
     edited = read_checkout(checkout)
     assert edited.source.dirty
-    assert "+lr = 2" in edited.diff
+    assert b"+lr = 2" in edited.diff
     assert edited.source.digest != clean.source.digest
     git(checkout, "checkout", "hpc/loop.py")
     (checkout / "hpc" / "new.py").write_text("new\n")
@@ -128,7 +128,7 @@ def test_without_git_the_packages_are_walked(tmp_path, snapshots):
     (root / "hpc" / "__pycache__" / "loop.pyc").write_bytes(b"\0")
     read = read_checkout(root)
     assert read.files == ("hpc/loop.py",)
-    assert (read.source.commit, read.source.dirty, read.diff) == (None, False, "")
+    assert (read.source.commit, read.source.dirty, read.diff) == (None, False, b"")
     assert read.source.version == version("lockgate")
     assert verify(snapshots, read) if take(read, snapshots) else False
 
@@ -186,7 +186,7 @@ def test_a_projects_files_stand_beside_lockgates_with_a_digest_of_their_own(
     assert (taken.folder / "hpc" / "loop.py").is_file()
     assert tree_digest(taken.project, exclude=()) == code.project.source.digest
     assert len(code.project.source.commit or "") == 40
-    assert (code.project.source.dirty, code.project.diff) == (False, "")
+    assert (code.project.source.dirty, code.project.diff) == (False, b"")
     assert check_snapshot(snapshots, spec_for(code)) == taken
     alone = take(code.checkout, snapshots)
     assert alone != taken.folder  # a run without the project is another snapshot
@@ -203,9 +203,9 @@ def test_edited_new_and_deleted_files_of_a_project_travel_as_they_stand(
     code, taken = take_both(checkout, project, snapshots)
     assert files_under(taken.project) == PROJECT_FILES - {"digits/old.py"} | {"digits/new.py"}
     assert code.project.source.dirty
-    assert "+width = 2" in code.project.diff
-    assert "a/digits/net.py" in code.project.diff  # as the project sees it
-    assert "other.py" not in code.project.diff
+    assert b"+width = 2" in code.project.diff
+    assert b"a/digits/net.py" in code.project.diff  # as the project sees it
+    assert b"other.py" not in code.project.diff
     assert not code.checkout.source.dirty
 
 
@@ -271,11 +271,145 @@ def test_a_link_out_of_the_project_or_to_a_folder_is_refused(project, target, in
         read_project_tree(project)
 
 
-def test_a_repository_inside_a_project_is_refused(project):
-    (project.root / "vendor").mkdir()
-    git(project.root / "vendor", "init")
+def nested_clone(root: Path) -> None:
+    (root / "vendor").mkdir()
+    git(root / "vendor", "init")
+
+
+def submodule(root: Path) -> None:
+    other = root.parent.parent / "library"
+    other.mkdir()
+    git(other, "init")
+    (other / "code.py").write_text("")
+    git(other, "add", ".")
+    git(other, "commit", "-m", "start")
+    git(root, "-c", "protocol.file.allow=always", "submodule", "add", str(other), "vendor")
+    git(root, "commit", "-m", "submodule")
+
+
+def submodule_that_was_not_fetched(root: Path) -> None:
+    submodule(root)
+    git(root, "submodule", "deinit", "-f", "vendor")
+
+
+@pytest.mark.parametrize("make", [nested_clone, submodule, submodule_that_was_not_fetched])
+def test_a_repository_inside_a_project_is_refused(project, make):
+    make(project.root)
     with pytest.raises(UsageError, match="vendor is a git repository of its own"):
         read_project_tree(project)
+
+
+def write(root: Path, name: str, text: str = "") -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
+IMPORTS = [
+    # what git ignores; the file that needs it, and its words
+    ("digits/made.py", "digits/net.py", "import digits.made"),
+    ("digits/made.py", "digits/net.py", "from digits import old, made"),
+    ("digits/made.py", "digits/net.py", "from .made import WIDTH"),
+    ("digits/made.py", "digits/deep/net.py", "def late():\n    from ..made import WIDTH"),
+    ("digits/made/__init__.py", "digits/net.py", "from digits.made.parts import one"),
+    ("digits/made/parts.py", "digits/net.py", "import digits.made.parts as parts"),
+    ("made.py", "digits/net.py", "import made"),
+    ("made.cpython-312-x86_64-linux-gnu.so", "digits/net.py", "import made"),
+    ("digits/made.py", "conf/model/net.yaml", "_target_: digits.made.Network"),
+]
+NOT_IMPORTS = [
+    ("digits/made.py", "digits/net.py", "made = 1  # import digits.made"),
+    ("digits/made.py", "digits/net.py", '"""For example:\n\n    import digits.made\n"""'),
+    ("digits/made.py", "tests/test_net.py", "import digits.made"),  # no job runs the tests
+    ("digits/made.csv", "digits/net.py", "import digits.made"),
+    ("data/made.py", "digits/net.py", "import digits.made"),
+    ("digits/made.py", "digits/net.py", "import digits.made as"),  # no Python; the job will say so
+]
+
+
+@pytest.mark.parametrize(("ignored", "importer", "words"), IMPORTS)
+def test_what_git_ignores_and_the_code_imports_is_refused_by_name(
+    project, ignored, importer, words
+):
+    write(project.root, ".gitignore", "made*\n")
+    write(project.root, ignored)
+    read_project_tree(project)
+    write(project.root, importer, words)
+    with pytest.raises(UsageError, match=r"digits/(\w+/)*made\S* is ignored by git, and the code"):
+        read_project_tree(project)
+
+
+@pytest.mark.parametrize(("ignored", "importer", "words"), NOT_IMPORTS)
+def test_what_git_ignores_and_no_code_imports_stays_behind(project, ignored, importer, words):
+    write(project.root, ".gitignore", "made*\n")
+    write(project.root, ignored)
+    write(project.root, importer, words)
+    assert ignored not in read_project_tree(project).files
+
+
+def test_a_sibling_in_the_larger_repository_is_refused_where_the_code_imports_it(
+    project, monkeypatch
+):
+    """As an editable install has it, or PYTHONPATH: the job would take it as it is then."""
+    shared = project.root.parent / "shared_layers"
+    write(shared, "__init__.py")
+    monkeypatch.syspath_prepend(str(project.root.parent))
+    read_project_tree(project)
+    write(project.root, "digits/net.py", "import json\nimport yaml\nfrom shared_layers import x\n")
+    with pytest.raises(UsageError, match=f"would not travel with a run: {shared}"):
+        read_project_tree(project)
+    write(project.root, "shared_layers/__init__.py")  # the project's own comes with it
+    assert "shared_layers/__init__.py" in read_project_tree(project).files
+
+
+def test_what_is_installed_is_not_elsewhere(project, monkeypatch, tmp_path):
+    installed = tmp_path / "site-packages"
+    write(installed, "shared_layers/__init__.py")
+    monkeypatch.syspath_prepend(str(installed))
+    text = "import shared_layers, os, numpy, hpc.tasks, sys\nimport nobody_has_this\n"
+    write(project.root, "digits/net.py", text)
+    assert read_project_tree(project).source.dirty
+
+
+def test_all_that_would_be_missing_is_listed_at_once(project):
+    (project.root / "one").symlink_to("/etc")
+    (project.root / "two").symlink_to("digits")
+    nested_clone(project.root)
+    with pytest.raises(UsageError) as refused:
+        read_project_tree(project)
+    assert all(f"{project.root / name} is" in str(refused.value) for name in ("one", "two"))
+    assert f"{project.root}/vendor is" in str(refused.value)
+
+
+def link_out(root: Path) -> None:
+    (root / "hpc" / "mine").symlink_to(root.parent)
+
+
+def link_inside(root: Path) -> None:
+    (root / "hpc" / "mine").symlink_to("../conf")
+
+
+def own_repository(root: Path) -> None:
+    (root / "hpc" / "mine").mkdir()
+    git(root / "hpc" / "mine", "init")
+
+
+def ignored_module(root: Path) -> None:
+    write(root, ".gitignore", "mine.py\n")
+    write(root, "hpc/mine.py")
+    write(root, "hpc/loop.py", "from hpc import mine")
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+@pytest.mark.parametrize("make", [link_out, link_inside, own_repository, ignored_module])
+def test_lockgates_own_source_is_whole_or_refused(checkout, make, in_git):
+    if not in_git:
+        (checkout / ".git").rename(checkout / "no-git")
+    make(checkout)
+    if not in_git and make in (own_repository, ignored_module):  # without git, all of it travels
+        assert "hpc/mine.py" in read_checkout(checkout).files or make is own_repository
+        return
+    with pytest.raises(UsageError, match="hpc/mine"):
+        read_checkout(checkout)
 
 
 def test_a_project_that_is_too_big_names_its_largest_files(project, monkeypatch):

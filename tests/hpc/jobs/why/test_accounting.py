@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.jobs.why.accounting import JobEnd, WaitHistory, parse_ends, wait_history, worst_step
+from hpc.jobs.cause.job_end import JobEnd, parse_ends, worst_step
+from hpc.jobs.why.accounting import WaitHistory, wait_history
 
 ENDS = """\
 12|FAILED|1:0|1:0|n[1-2]|2026-11-27T09:00:00|2026-11-27T09:10:00|run-a|COMPLETED|0:0

@@ -25,9 +25,9 @@ from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm import jobs
 from hpc.jobs.why import ended, wait
 from hpc.train.manifest import seal_checkpoint
+from tests.hpc.jobs.cause.test_first_cause import GLOO, SRUN
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 from tests.hpc.jobs.why.test_capacity import NODE
-from tests.hpc.jobs.why.test_cause import GLOO, SRUN
 
 NAME = "tiny-20260101-000001-aaaaaa"
 CLUSTER = {
@@ -175,6 +175,25 @@ def test_a_run_between_two_attempts(run, slurm, why) -> None:
     assert why()["waiting"]["reason"]["word"] == "Cleaning"
     slurm.queue(job({"job_state": "CONFIGURING", "state_reason": "None"}))
     assert why()["waiting"]["reason"]["word"] == "Configuring"
+
+
+@pytest.mark.parametrize(
+    ("states", "sentence"),
+    [
+        ("n1|idle\nn3|mixed#\n", "Its nodes are chosen, and node n3 is being brought up."),
+        ("n3|allocated#\nn4|idle#\nn4|idle#\n",
+         "Its nodes are chosen, and nodes n3, n4 are being brought up."),
+        ("n1|mixed\nn3|idle~\n", "Its nodes are chosen, and are being made ready."),
+    ],
+)  # fmt: skip
+def test_a_run_whose_node_is_being_brought_up(run, slurm, why, states: str, sentence: str) -> None:
+    slurm.queue(job({"job_state": "CONFIGURING", "state_reason": "None", "nodes": "n[1-3]"}))
+    slurm.texts["sinfo"] = states
+    assert why()["sentence"] == sentence
+    del slurm.texts["sinfo"]
+    found = why()
+    assert found["sentence"] == "Its nodes are chosen, and are being made ready."
+    assert any("its nodes: sinfo does not answer" in part for part in found["unanswered"])
 
 
 def checkpoint(run: Run, step: int) -> Path:

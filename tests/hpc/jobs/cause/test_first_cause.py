@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.jobs.run.files import RankFailure
-from hpc.jobs.why.accounting import JobEnd
-from hpc.jobs.why.cause import Evidence, first_cause
-from hpc.jobs.why.evidence import (
+from hpc.jobs.cause.evidence import (
     LauncherLog,
     RankLog,
     SrunEnd,
     ended_orderly,
-    is_lost_neighbour,
     last_error,
     parse_launcher,
     ranks_of,
 )
+from hpc.jobs.cause.first_cause import Evidence, first_cause
+from hpc.jobs.cause.job_end import JobEnd
+from hpc.jobs.run.files import RankFailure
+from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [n2]:4"
 LOST = (
@@ -72,6 +72,11 @@ def test_sruns_lines() -> None:
     assert parse_launcher(limit).cancelled == "TIME LIMIT"
     oom = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0. Some of your processes"
     assert parse_launcher(oom).out_of_memory
+    # As seen on the box, whose slurmd share a machine.
+    own = "slurmstepd-n1: error: Exceeded job memory limit\nsrun: error: n1: task 0: Killed\n"
+    assert parse_launcher(own).out_of_memory
+    named = limit.replace("slurmstepd:", "slurmstepd-n1:")
+    assert parse_launcher(named).cancelled == "TIME LIMIT"
 
 
 def test_only_the_last_attempt_of_a_requeued_job_counts() -> None:

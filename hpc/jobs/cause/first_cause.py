@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hpc.jobs.run.files import RankFailure
-from hpc.jobs.why.accounting import JobEnd, signal_name, worst_step
-from hpc.jobs.why.evidence import (
+from hpc.jobs.cause.evidence import (
     EXIT_CODES,
     LauncherLog,
     RankLog,
     SrunEnd,
-    is_lost_neighbour,
     silent_ranks,
 )
+from hpc.jobs.cause.job_end import JobEnd, signal_name, worst_step
+from hpc.jobs.run.files import RankFailure
+from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 
+KILLED, LOST, HANG, NODE, MEMORY, LATE = "killed", "lost", "hang", "node", "memory", "late"
+ERROR, LIMIT, OTHER = "error", "limit", "other"
+"""Kinds of a cause: of the first line none is of the run's own making. LATE is a rank that was told
+to stop and could not save in time, LIMIT a time limit without that."""
 KILLERS = "the kernel's out-of-memory killer, a person or a health check"
 
 
@@ -37,6 +41,10 @@ class Evidence:
     """Slurm's long word for the job's end, such as NODE_FAIL; empty for none."""
     exit_code: int | None = None
     """Code that the first rank left for the batch script."""
+    watch: RankFailure | None = None
+    """failure.json where the watch over a rank wrote it: of type Hang or Late."""
+    hang: str = ""
+    """The sentence of the first rank that made no step for too long; empty for none."""
     rank0_node: str = ""
     limits: str = ""
     """The request in words, such as `cluster.mem_gb=2, cluster.timeout_min=60`."""
@@ -48,6 +56,7 @@ class Evidence:
 class Cause:
     """The first cause of a bad end."""
 
+    kind: str
     sentence: str
     advice: str
     source: str
@@ -62,10 +71,12 @@ class Cause:
 
 
 def first_cause(evidence: Evidence) -> Cause:
-    """The first cause: Slurm's own end of the job, a rank killed by a signal, a rank's own error
-    (the earliest), an exit code; and only then a lost connection, with the ranks that may be it."""
+    """The first cause: Slurm's own end of the job, a hang, a rank killed by a signal, a rank's own
+    error (the earliest), an exit code; and only then a lost connection, with the ranks that may be
+    it."""
     found = (
         _of_slurm(evidence)
+        or _of_watch(evidence)
         or _of_signal(evidence)
         or _of_error(evidence)
         or _of_silence(evidence)
@@ -75,11 +86,11 @@ def first_cause(evidence: Evidence) -> Cause:
         sentence = (
             f"Its ranks ended without a word: they were killed, by {KILLERS}, or with their node."
         )
-        return Cause(sentence, "See lockgate logs RUN.", "the ranks' logs")
+        return Cause(KILLED, sentence, "See lockgate logs RUN.", "the ranks' logs")
     if found is None:
         known = f" but this: {evidence.detail}" if evidence.detail else ""
         sentence = f"Nothing is on record about its end{known}."
-        return Cause(sentence, "See lockgate logs RUN.", "the run's folder")
+        return Cause(OTHER, sentence, "See lockgate logs RUN.", "the run's folder")
     return found
 
 
@@ -90,11 +101,12 @@ def _of_slurm(evidence: Evidence) -> Cause | None:
         node = log.failed_node
         where = f"Node {node}" if node else f"A node of {_nodes(evidence) or 'the job'}"
         advice = f"Leave it out (cluster.exclude={node or 'NODE'}) until it is mended."
-        return Cause(f"{where} failed.", advice, "Slurm", node=node, consequences=after)
+        return Cause(NODE, f"{where} failed.", advice, "Slurm", node=node, consequences=after)
     if state == "OUT_OF_MEMORY" or log.out_of_memory:
         end = _first_end(log)
         who = f"Rank {end.ranks[0]} on {end.node}" if end and end.ranks else "A rank"
         return Cause(
+            MEMORY,
             f"{who} was killed: it used more memory than the job asked for ({evidence.limits}).",
             "Give it more cluster.mem_gb, or a smaller micro_batch_size.",
             "Slurm",
@@ -105,13 +117,14 @@ def _of_slurm(evidence: Evidence) -> Cause | None:
         )
     if state == "TIMEOUT" or log.cancelled == "TIME LIMIT":
         return Cause(
+            LIMIT,
             f"It ran into its time limit before it had saved ({evidence.limits}).",
             "Give it a longer cluster.timeout_min, or a larger cluster.signal_delay_s to save in.",
             "Slurm",
             consequences=after,
         )
     sentence = SLURM_ENDS.get(state)
-    return Cause(*sentence, "Slurm", consequences=after) if sentence else None
+    return Cause(OTHER, *sentence, "Slurm", consequences=after) if sentence else None
 
 
 SLURM_ENDS = {
@@ -124,12 +137,42 @@ SLURM_ENDS = {
 }
 
 
+def _of_watch(evidence: Evidence) -> Cause | None:
+    """A hang, or a stop that came too late, as the watch over a rank recorded it."""
+    watch = evidence.watch
+    if watch is not None and watch.type == "Late":
+        sentence = f"Rank {watch.rank} ended without saving: {watch.message}."
+        advice = "Give it a larger cluster.signal_delay_s, or a shorter step."
+        return Cause(LATE, sentence, advice, "failure.json", watch.rank)
+    stuck = [log for log in evidence.rank_logs if log.hung_in]
+    if not evidence.hang and watch is None and not stuck:
+        return None
+    what = evidence.hang or (watch.message if watch else "no step ended")
+    without = silent_ranks(evidence.rank_logs)
+    where = "; ".join(f"rank {log.rank} in {log.hung_in}" for log in stuck[:4])
+    rank = without[0] if len(without) == 1 else None
+    if without:
+        named = ", ".join(map(str, without[:8])) + (", ..." if len(without) > 8 else "")
+        gone = "left no stacks: stopped, or its node is gone"
+        where = f"rank {named} {gone}" + (f"; {where}" if where else "")
+    advice = "Its stacks are in lockgate logs RUN --rank N; a longer step needs hang_timeout_s."
+    return Cause(HANG, f"It hung: {what}; {where}.", advice, "the watch over its ranks", rank)
+
+
 def _of_signal(evidence: Evidence) -> Cause | None:
     """A rank that died of a signal before srun began to end the others."""
     end = _first_end(evidence.launcher)
     first = end is not None and not (end.after_kill and evidence.launcher.cancelled)
-    if first and end and end.signal and end.ranks and not _own_error(evidence, end.ranks):
+    # An abort is how libraries answer to the end of another rank, which may have an error.
+    aborted = end is not None and end.signal == "SIGABRT" and bool(_own_errors(evidence))
+    own = end is not None and (aborted or _own_error(evidence, end.ranks))
+    if first and end and end.signal and end.ranks and not own:
         return _killed(evidence, end.ranks[0], end.node, end.signal, "srun")
+    fatal = [log for log in evidence.rank_logs if log.signal]
+    earliest = min((*fatal, *_own_errors(evidence)), key=_ended, default=None)
+    if earliest is not None and earliest.signal:
+        node = _node_of(evidence, earliest.rank)
+        return _killed(evidence, earliest.rank, node, earliest.signal, "the rank's log")
     step = worst_step(evidence.ends)
     silent = silent_ranks(evidence.rank_logs)
     if step and step.signal and len(silent) == 1 and _only_lost(evidence):
@@ -147,7 +190,7 @@ def _killed(evidence: Evidence, rank: int, node: str, name: str, source: str) ->
     )
     after = _consequences(evidence, rank)
     sentence = f"Rank {rank}{where} was ended by {name}{by}."
-    return Cause(sentence, advice, source, rank, node, name, consequences=after)
+    return Cause(KILLED, sentence, advice, source, rank, node, name, consequences=after)
 
 
 def _of_error(evidence: Evidence) -> Cause | None:
@@ -157,27 +200,35 @@ def _of_error(evidence: Evidence) -> Cause | None:
         text = f"{failure.type}: {failure.message}"
         if not is_lost_neighbour(text):
             return _error(evidence, failure.rank, text, "failure.json")
-    own = [log for log in evidence.rank_logs if log.error and not is_lost_neighbour(log.error)]
-    first = min(own, key=lambda log: (log.ended_s, log.rank), default=None)
+    first = min(_own_errors(evidence), key=_ended, default=None)
     return _error(evidence, first.rank, first.error, "the rank's log") if first else None
 
 
-def _error(evidence: Evidence, rank: int, text: str, source: str) -> Cause:
-    node = _node_of(evidence, rank)
+def _error(evidence: Evidence, rank: int | None, text: str, source: str) -> Cause:
+    node = _node_of(evidence, rank) if rank is not None else ""
     where = f" on {node}" if node else ""
-    advice = f"See lockgate logs RUN --rank {rank}."
+    advice = f"See lockgate logs RUN --rank {rank or 0}."
     if "CUDA out of memory" in text or "OutOfMemoryError" in text:
         advice = f"Give it a smaller micro_batch_size or a higher zero_stage. {advice}"
     after = _consequences(evidence, rank)
-    sentence = f"Rank {rank}{where} failed: {text}"
-    return Cause(sentence, advice, source, rank, node, "", evidence.exit_code, after)
+    sentence = f"Rank {rank}{where} failed: {text}" if rank is not None else text
+    return Cause(ERROR, sentence, advice, source, rank, node, "", evidence.exit_code, after)
 
 
 def _of_silence(evidence: Evidence) -> Cause | None:
     """Ranks that ended without a word, where all that is on record are lost connections."""
-    silent = silent_ranks(evidence.rank_logs)
-    if not silent or not _only_lost(evidence):
+    gone = list(evidence.launcher.gone)
+    silent = gone or silent_ranks(evidence.rank_logs)
+    if not silent or not (_only_lost(evidence) or gone):
         return None
+    end = _first_end(evidence.launcher)
+    if end and not end.after_kill and end.exit_code and set(end.ranks) & set(silent):
+        where = f"Rank {end.ranks[0]} on {end.node}"
+        advice = f"See lockgate logs RUN --rank {end.ranks[0]}."
+        return Cause(
+            OTHER, f"{where} ended itself with exit code {end.exit_code}.", advice, "srun",
+            end.ranks[0], end.node, "", end.exit_code, _consequences(evidence, end.ranks[0]),
+        )  # fmt: skip
     named = ", ".join(map(str, silent[:8])) + (", ..." if len(silent) > 8 else "")
     one = silent[0] if len(silent) == 1 else None
     who = f"Rank {one}" if one is not None else f"One of the ranks {named}"
@@ -186,6 +237,7 @@ def _of_silence(evidence: Evidence) -> Cause | None:
     where = f" on {node}" if node else ""
     after = _consequences(evidence, one)
     return Cause(
+        KILLED,
         f"{who}{where} ended without a word: it was killed, by {KILLERS}.",
         f"See lockgate logs RUN --rank {rank}, and dmesg on its node.",
         "the ranks' logs",
@@ -202,13 +254,17 @@ def _of_code(evidence: Evidence) -> Cause | None:
         text = f"Rank {failure.rank} lost another rank, which left nothing on record: "
         advice = "See lockgate logs RUN; a network or a node may have failed."
         sentence = f"{text}{failure.type}: {_line(failure.message)}"
-        return Cause(sentence, advice, "failure.json", failure.rank, exit_code=evidence.exit_code)
+        return Cause(
+            LOST, sentence, advice, "failure.json", failure.rank, exit_code=evidence.exit_code
+        )
     if log.cancelled or evidence.slurm_state == "CANCELLED":
-        return Cause("It was cancelled.", "Submit it again to go on.", "Slurm")
+        return Cause(OTHER, "It was cancelled.", "Submit it again to go on.", "Slurm")
     step, code = worst_step(evidence.ends), evidence.exit_code
     if code is None and step is not None and step.signal:
         name = signal_name(step.signal)
-        return Cause(f"A rank was ended by {name}.", "See lockgate logs RUN.", "sacct", signal=name)
+        return Cause(
+            KILLED, f"A rank was ended by {name}.", "See lockgate logs RUN.", "sacct", signal=name
+        )
     if code is None and (end := _first_end(log)) is not None and not end.signal:
         code = end.exit_code
     if code is None and step is not None:
@@ -217,7 +273,7 @@ def _of_code(evidence: Evidence) -> Cause | None:
         return None
     words = f" ({EXIT_CODES[code]})" if code in EXIT_CODES else ""
     return Cause(
-        f"It ended with exit code {code}{words}.", "See lockgate logs RUN.", "exit code",
+        OTHER, f"It ended with exit code {code}{words}.", "See lockgate logs RUN.", "exit code",
         exit_code=code,
     )  # fmt: skip
 
@@ -226,7 +282,7 @@ def _consequences(evidence: Evidence, rank: int | None) -> tuple[str, ...]:
     """The lost connections of other ranks, one line each, at most three."""
     errors = {log.rank: log.error for log in evidence.rank_logs if log.error}
     if evidence.failure:
-        errors[evidence.failure.rank] = f"{evidence.failure.type}: {evidence.failure.message}"
+        errors[evidence.failure.rank or 0] = f"{evidence.failure.type}: {evidence.failure.message}"
     lost = [
         f"rank {one}: {_line(text)}"
         for one, text in sorted(errors.items())
@@ -241,6 +297,19 @@ def _only_lost(evidence: Evidence) -> bool:
     if evidence.failure:
         errors.append(f"{evidence.failure.type}: {evidence.failure.message}")
     return bool(errors) and all(map(is_lost_neighbour, errors))
+
+
+def _own_errors(evidence: Evidence) -> list[RankLog]:
+    """The logs that end with an error of the rank's own, and not with a signal."""
+    return [
+        log
+        for log in evidence.rank_logs
+        if log.error and not log.signal and not is_lost_neighbour(log.error)
+    ]
+
+
+def _ended(log: RankLog) -> tuple[float, int]:
+    return log.ended_s, log.rank
 
 
 def _own_error(evidence: Evidence, ranks: Sequence[int]) -> bool:

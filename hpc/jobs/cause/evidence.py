@@ -6,37 +6,35 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpc.jobs.rank.exit_codes import REFUSED, TERMINATED, TOO_OFTEN, TRAINING_FAILED
+from hpc.jobs.rank.exit_codes import (
+    HANG,
+    LOST_RANK,
+    REFUSED,
+    TERMINATED,
+    TOO_OFTEN,
+    TRAINING_FAILED,
+)
 
 TRACEBACK = "Traceback (most recent call last):"
 OURS = "lockgate: "
 NO_ERROR = re.compile(
-    r"lockgate: (?:attempt \d+ saved|packages changed|.* cannot be used; this job)"
+    r"lockgate: (?:attempt \d+ (?:saved|finished)|packages changed|.* cannot be used; this job)"
 )
 """Lines of `hpc.jobs.rank.entry` that report no error."""
-# Of gloo, NCCL and the store through which ranks meet: another rank is gone, or does not answer.
-LOST_NEIGHBOUR = re.compile(
-    r"Dist(?:Network|Store)Error"
-    r"|DistBackendError(?!.{0,2000}?(?:invalid usage|unhandled cuda error|invalid argument))"
-    r"|gloo.{0,400}?(?:peer|Read error|Broken pipe|Connection re|[Tt]imed out|[Tt]imeout)"
-    r"|(?:peer|Connection (?:closed|reset)).{0,400}?gloo"
-    r"|Connection (?:closed|reset) by peer \["
-    r"|Application timeout caused pair closure"
-    r"|Timed out waiting \d+ms for (?:recv|send) operation"
-    r"|ncclRemoteError|remote process exited|socketProgress|Connection closed by remote peer"
-    r"|Watchdog caught collective operation timeout|NCCL communicator was aborted"
-    r"|TCPStore|Did the remote server shutdown or crash|monitoredBarrier",
-    re.DOTALL,
-)
+ORDERLY = r"lockgate: attempt \d+ (?:saved and stopped|finished)"
 SRUN_TASK = re.compile(
     r"^srun: error: (?P<node>[\w.\[\],-]{1,200}): tasks? (?P<ranks>[\d,-]{1,200}): "
     r"(?P<end>.{1,200})$"
 )
 NODE_FAILURE = re.compile(r"^srun: error: Node failure on (?P<node>[\w.\[\],-]{1,200})")
+# Where several slurmd share a machine, each writes its node's name: slurmstepd-n1.
 KILLED_JOB = re.compile(
-    r"^slurmstepd: error: \*\*\* (JOB|STEP) .*CANCELLED AT .*?(?: DUE TO (.*?))? \*\*\*"
+    r"^slurmstepd(?:-\S+)?: error: \*\*\* (JOB|STEP) .*CANCELLED AT .*?(?: DUE TO (.*?))? \*\*\*"
 )
-OOM_KILL = re.compile(r"^slurmstepd: error: .*(?:oom-kill event|exceeded .*memory limit)", re.I)
+# The kernel's, of a cgroup; or Slurm's own, of JobAcctGatherParams=OverMemoryKill.
+OOM_KILL = re.compile(
+    r"^slurmstepd(?:-\S+)?: error: .*(?:oom-kill event|exceeded .*memory limit)", re.I
+)
 SIGNALS = {  # srun prints strsignal()
     "Killed": "SIGKILL",
     "Terminated": "SIGTERM",
@@ -52,9 +50,23 @@ SIGNALS = {  # srun prints strsignal()
 EXIT_CODES = {
     TRAINING_FAILED: "an error in training",
     REFUSED: "the spec, the code or the dataset is not what was frozen at submit",
-    TOO_OFTEN: "stopped more often than cluster.max_requeues allows",
+    TOO_OFTEN: "more attempts without a newer checkpoint than cluster.max_requeues allows",
     TERMINATED: "saved after SIGTERM",
+    LOST_RANK: "another rank was gone",
+    HANG: "no step for hang_timeout_s",
 }
+FATAL = re.compile(r"^Fatal Python error: (Segmentation fault|Aborted|Bus error|Illegal instruction"
+                   r"|Floating point exception)", re.MULTILINE)  # fmt: skip
+"""faulthandler's heading of a signal that ends a process."""
+TIMEOUT = re.compile(r"^Timeout(?:: | \()", re.MULTILINE)
+"""The heading of the stacks of a hang, of `hpc.jobs.rank.watchdog` or of faulthandler's timer."""
+ATTEMPT = re.compile(r"^lockgate: attempt \d{1,6} starts$")
+"""The line before the ranks of an attempt, of the batch script or the local launcher."""
+GONE = re.compile(r"^lockgate: rank (\d{1,6}) is gone without a word$")
+"""The local launcher's line on a rank that ended before it ended the others."""
+STACK = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\n((?:  File .*\n?)+)", re.MULTILINE)
+"""The stack of one thread as faulthandler writes it, the newest call first."""
+CALL = re.compile(r'^  File "(?P<file>.{1,500})", line (?P<line>\d+) in (?P<name>.{1,200})$', re.M)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,11 @@ class RankLog:
     ended_s: float
     """Time of its last line, in seconds since 1970."""
     orderly: bool = False
-    """True where it ended as it should: saved and stopped."""
+    """True where it ended as it should: saved and stopped, or finished."""
+    signal: str = ""
+    """Signal that ended it, where the rank itself could still write it."""
+    hung_in: str = ""
+    """The newest call of its main thread when the attempt hung, as in `all_reduce (c10d.py:9)`."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +108,8 @@ class LauncherLog:
     cancelled: str = ""
     """Slurm's reason for a kill, as in TIME LIMIT; `yes` without one."""
     out_of_memory: bool = False
-
-
-def is_lost_neighbour(error: str) -> bool:
-    """True for a rank's error that only tells that another rank is gone."""
-    return LOST_NEIGHBOUR.search(error) is not None
+    gone: tuple[int, ...] = ()
+    """Ranks that the local launcher saw end without a word."""
 
 
 def last_error(tail: str) -> str:
@@ -113,17 +126,37 @@ def last_error(tail: str) -> str:
 
 
 def ended_orderly(tail: str) -> bool:
-    """True where the last words of a rank's log are that it saved and stopped."""
+    """True where the last words of a rank's log are that it saved and stopped, or finished."""
     said = [line for line in tail.split("\n") if line.startswith(OURS)]
-    return bool(said) and "saved and stopped" in said[-1]
+    return bool(said) and re.match(ORDERLY, said[-1]) is not None
+
+
+def fatal_signal(tail: str) -> str:
+    """The signal in faulthandler's last words, as in SIGSEGV; empty without them."""
+    found = FATAL.findall(tail)
+    return SIGNALS[found[-1]] if found else ""
+
+
+def hung_in(tail: str) -> str:
+    """The newest call of the main thread, which faulthandler writes last; empty without stacks."""
+    heading = TIMEOUT.search(tail)
+    stacks = STACK.findall(tail, heading.end()) if heading else []
+    call = CALL.search(stacks[-1]) if stacks else None
+    if call is None:
+        return ""
+    return f"{call['name']} ({call['file'].rpartition('/')[2]}:{call['line']})"
 
 
 def parse_launcher(text: str) -> LauncherLog:
     """srun's and slurmstepd's lines of the last attempt in `text`, to which each one appends."""
     ends: list[SrunEnd] = []
+    gone: list[int] = []
     failed_node, cancelled, out_of_memory, killing = "", "", False, False
     for line in text.split("\n"):
-        if kill := KILLED_JOB.match(line):
+        if ATTEMPT.match(line):
+            gone = []
+            ends, failed_node, cancelled, out_of_memory, killing = [], "", "", False, False
+        elif kill := KILLED_JOB.match(line):
             if "REQUEUE" in (kill[2] or ""):  # the end of an attempt before
                 ends, failed_node, cancelled, out_of_memory, killing = [], "", "", False, False
                 continue
@@ -136,9 +169,11 @@ def parse_launcher(text: str) -> LauncherLog:
             out_of_memory = True
         elif line.startswith("srun:") and "Terminating StepId" in line:
             killing = True
+        elif silent := GONE.match(line):
+            gone.append(int(silent[1]))
         elif task := SRUN_TASK.match(line):
             ends.append(_srun_end(task, killing))
-    return LauncherLog(tuple(ends), failed_node, cancelled, out_of_memory)
+    return LauncherLog(tuple(ends), failed_node, cancelled, out_of_memory, tuple(gone))
 
 
 def _srun_end(task: re.Match[str], killing: bool) -> SrunEnd:
@@ -162,4 +197,4 @@ def ranks_of(text: str) -> tuple[int, ...]:
 
 def silent_ranks(logs: Sequence[RankLog]) -> list[int]:
     """Ranks whose log ends without an error and without an orderly end: they were killed."""
-    return [log.rank for log in logs if not log.error and not log.orderly]
+    return [log.rank for log in logs if not (log.error or log.orderly or log.hung_in)]

@@ -1,0 +1,184 @@
+"""Saving of checkpoints during a run: in the step, or beside it on a thread of each rank.
+
+Beside the steps only a copy of the state in host memory holds up training. The thread writes it,
+and the ranks' threads agree over a process group of their own, in which no step takes part.
+
+A checkpoint that cannot be written (a full disk) leaves the older ones and the run goes on; only
+at the end of an attempt, where its steps would be lost, is it an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hpc.jobs.run.elastic import Layout
+from hpc.train import randomness
+from hpc.train.checkpoint import PARTS, WEIGHTS, Checkpoints, random_file
+from hpc.train.distributed import World
+from hpc.train.engine import whole_weights
+from hpc.train.errors import CheckpointError
+from hpc.train.state import WRITE_FAULTS, StateFiles, take_state
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The end of one save. `fault` is None for a checkpoint that is durable."""
+
+    step: int
+    folder: Path
+    fault: str | None
+    seconds: float
+    """From the call until it was durable or had failed."""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of one checkpoint, as far as this rank writes it."""
+
+    step: int
+    layout: Layout
+    staging: Path
+    state: StateFiles
+    random_state: str
+    weights: dict[str, Tensor]
+    began: float
+
+
+@dataclass
+class Saving:
+    """The saves of one attempt, on one rank. Every method but `ended` is a collective call."""
+
+    checkpoints: Checkpoints
+    world: World
+    beside: World | None
+    """The ranks' threads; None where the steps wait until a checkpoint is durable."""
+    durable_step: int
+    """Of the newest durable checkpoint."""
+    _ended: list[Saved] = field(default_factory=list, init=False)
+    _last: Saved | None = field(default=None, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    def save(self, engine: Any, step: int, layout: Layout) -> None:
+        """Save the state after `step` steps; waits for the save before, if it is not done yet."""
+        began = time.perf_counter()
+        self.wait()
+        staging = self.checkpoints.staging(step)
+        if self.beside is None:
+            self._write(self._content(engine, step, layout, staging, began), self.world)
+            return
+        content = self._content(engine, step, layout, staging, began)
+        self._thread = threading.Thread(
+            target=self._write, args=(content, self.beside), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def ended(self) -> list[Saved]:
+        """The saves that ended since the last call; waits for none."""
+        found = []
+        while self._ended:
+            found.append(self._ended.pop(0))
+        return found
+
+    def finish(self) -> None:
+        """Wait until the last save is durable. Raises `CheckpointError` if it is not."""
+        self.wait()
+        if self._last is not None and self._last.fault is not None:
+            raise CheckpointError(
+                f"the checkpoint of step {self._last.step} could not be written to "
+                f"{self.checkpoints.folder}: {self._last.fault}. The newest that is whole is of "
+                f"step {self.durable_step}. Make room, and resume the run."
+            )
+
+    def wait(self) -> None:
+        """Wait until nothing is being written, well or not."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _content(
+        self, engine: Any, step: int, layout: Layout, staging: Path, began: float
+    ) -> _Content:
+        if self.beside is None:
+            self.checkpoints.prepare(staging, self.world)
+        later = self.beside is not None
+        return _Content(
+            step=step,
+            layout=layout,
+            staging=staging,
+            state=take_state(engine, staging, PARTS, later),
+            random_state=randomness.random_state(),
+            weights=whole_weights(engine),
+            began=began,
+        )
+
+    def _write(self, content: _Content, world: World) -> None:
+        """Write, seal and publish; a collective call of the ranks in `world`, raises nothing."""
+        target = self.checkpoints.target(content.step)
+        try:
+            fault = self._written(content, world)
+        except Exception as error:  # noqa: BLE001  a thread's fault belongs to its run, in words
+            fault = f"{type(error).__name__}: {error}"
+        if fault is None:
+            self.durable_step = content.step
+        self._last = Saved(content.step, target, fault, time.perf_counter() - content.began)
+        self._ended.append(self._last)
+
+    def _written(self, content: _Content, world: World) -> str | None:
+        """None once the checkpoint is durable, the same on every rank; else this rank's reason."""
+        checkpoints, staging = self.checkpoints, content.staging
+        if self.beside is not None:
+            checkpoints.prepare(staging, world)
+        fault: Exception | None = None
+        try:
+            content.state.write()
+            (staging / random_file(world.rank)).write_text(content.random_state)
+            if world.leads:
+                save_file(content.weights, staging / WEIGHTS)
+        except WRITE_FAULTS as error:
+            fault = error
+        if world.total([float(fault is not None)])[0] == 0 and world.leads:
+            try:
+                checkpoints.publish(staging, content.step, content.layout)
+            except OSError as error:
+                fault = error
+        failed = world.total([float(fault is not None)])[0] > 0
+        if failed and world.leads:
+            shutil.rmtree(staging, ignore_errors=True)
+        if not failed and world.leads:
+            checkpoints.retire(content.step)
+        return _words(fault) if failed else None
+
+
+@contextmanager
+def saving(
+    checkpoints: Checkpoints, world: World, start_step: int, asynchronous: bool
+) -> Iterator[Saving]:
+    """The saves of an attempt from step `start_step` on; a collective call.
+
+    What is being written when the attempt ends, in an error too, is written to its end.
+    """
+    beside = world.second_group() if asynchronous else None
+    made = Saving(checkpoints, world, beside, start_step)
+    try:
+        yield made
+    finally:
+        made.wait()
+
+
+def _words(fault: Exception | None) -> str:
+    if fault is None:
+        return "another rank could not write its part"
+    return fault.strerror or str(fault) if isinstance(fault, OSError) else str(fault).split("\n")[0]
