@@ -54,7 +54,7 @@ def upgrade_page(record: UpgradeRecord, machines: Sequence[MachineTime], written
     """The page; `written` is the time of writing."""
     end = record.ended if record.ended is not None else record.last
     whole = f"{len(record.finished)} of {len(record.hosts)} machines"
-    title = f"Upgrade of {whole} {'was' if record.ended else 'is not'} ended: {record.outcome}"
+    title = f"{whole} upgraded{'' if record.ended else ' so far'}: {record.outcome}"
     if record.outcome == DONE:
         title = f"{whole} upgraded in {duration(record.seconds)}, none left half-way"
     lanes = [_lane(one, record.began, end) for one in machines]
@@ -107,4 +107,4 @@ def _unbegun(record: UpgradeRecord, machines: Sequence[MachineTime]) -> list[str
 def _next(record: UpgradeRecord) -> str:
     if record.outcome == DONE:
         return "Nothing is left to do."
-    return f"It is gone on with by: fab upgrade --hosts {','.join(record.rest)}"
+    return f"Mend what it names and go on: fab upgrade --hosts {','.join(record.rest)}"

@@ -17,7 +17,7 @@ Read = TypeVar("Read")
 
 
 class FleetEdges:
-    """What `FleetDriver` has of the edges, for one model."""
+    """The part of `FleetDriver` that is about edges, for one model."""
 
     fleet: Fleet
     model: str

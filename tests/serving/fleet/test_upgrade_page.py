@@ -40,11 +40,11 @@ def test_an_upgrade_that_went_well_says_so_for_each_machine(tmp_path):
 
 def test_one_that_stopped_names_the_machine_the_reason_and_the_way_on(tmp_path):
     _, dom = written(tmp_path, fails=True, reason="<script>alert(1)</script>")
-    assert dom.text("h1").startswith("Upgrade of 1 of 3 machines was ended: incomplete")
+    assert dom.text("h1").startswith("1 of 3 machines upgraded: incomplete")
     assert "it ended here" in dom.text("p", id="reason")
     table = dom.text("table", id="machines")
     assert "h2" in table and "left half-way" in table and "not begun" in table
-    assert dom.text("p", id="next") == "It is gone on with by: fab upgrade --hosts h2,h3"
+    assert dom.text("p", id="next") == "Mend what it names and go on: fab upgrade --hosts h2,h3"
     assert not dom.all("script") and "<script>alert(1)" in dom.text("dl", id="facts")
 
 
