@@ -71,6 +71,17 @@ def timeline_svg(record: RolloutRecord, errors: TimeSeries, p99_s: TimeSeries) -
     )
 
 
+def lanes_svg(title: str, lanes: tuple[TimeLane, ...], seconds: float) -> str:
+    """A drawing of lanes alone, over `seconds`."""
+    axis = TimeAxis(seconds)
+    parts = [_heading(title, _HEAD)]
+    bottom = _lanes(parts, lanes, axis, 2 * _HEAD, "host")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {bottom + 24}" role="img" aria-label="{escaped(title)}" '
+        f'id="timeline">{_grid(axis, bottom)}{"".join(parts)}</svg>'
+    )
+
+
 def _waves(
     record: RolloutRecord, lanes: tuple[TimeLane, ...]
 ) -> Iterator[tuple[str, tuple[TimeLane, ...]]]:

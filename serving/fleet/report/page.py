@@ -121,7 +121,7 @@ def _analyses(record: RolloutRecord) -> Iterator[str]:
             f"{one.at - record.began:.1f} s", percent, one.verdict, " ".join(one.reasons), numbers,
         ))  # fmt: skip
     columns = ("after", "share", "verdict", "reasons", "numbers")
-    yield _table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
+    yield html_table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
 
 
 def _notes(record: RolloutRecord) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _notes(record: RolloutRecord) -> Iterator[str]:
         for one in record.notes[-_LINES:]
     ]
     if rows:
-        yield _table("notes", "Orders and ends", ("after", "event", "who", "reason"), rows)
+        yield html_table("notes", "Orders and ends", ("after", "event", "who", "reason"), rows)
 
 
 def _steps(record: RolloutRecord) -> Iterator[str]:
@@ -142,11 +142,11 @@ def _steps(record: RolloutRecord) -> Iterator[str]:
         return
     more = len(record.steps) - len(rows)
     rest = f", the first {_LINES} of {len(record.steps)}" if more else ""
-    table = _table("steps", "", ("after", "host", "step", "detail"), rows)
+    table = html_table("steps", "", ("after", "host", "step", "detail"), rows)
     yield f"<details><summary>Every step{rest}</summary>{table}</details>"
 
 
-def _table(
+def html_table(
     name: str,
     title: str,
     columns: Iterable[str],
