@@ -54,6 +54,7 @@ def command(nodes: Sequence[str], partition: str, shared: Path, scratch: Path) -
     checks = [
         "env",
         f"PYTHONPATH={repo_root()}",
+        "SUBMITIT_EXECUTOR=slurm",  # as in submitit's script: a rank finds the others by it
         sys.executable,
         "-m",
         "hpc.nodes",
