@@ -111,7 +111,7 @@ def _plain(reading: RunReading) -> dict[str, Any]:
         if one.name not in ("run", "problems")
     }
     record = {name: _content(one) for name, one in record.items()}
-    others = {name: getattr(reading, name) for name in ("task", "steps", "step", "loss")}
+    others = {name: getattr(reading, name) for name in ("task", "steps", "step", "loss", "origin")}
     return {"record": record, **others}
 
 
