@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from hpc.cli.follow import local_time
+
 if TYPE_CHECKING:
     from hpc.jobs.queue import RunState
 
@@ -94,9 +96,7 @@ def _goes_on(state: RunState) -> str:
     """
     if state.goes_on is None:
         return ""
-    time = datetime.fromisoformat(state.goes_on).astimezone()
-    day = "" if time.date() == datetime.now().astimezone().date() else f"{time:%F} "
-    return f"{'goes on' if state.attempt else 'starts'} at {day}{time:%T}"
+    return f"{'goes on' if state.attempt else 'starts'} at {local_time(state.goes_on)}"
 
 
 def age(submitted: str | None, now: datetime) -> str:

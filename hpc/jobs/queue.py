@@ -46,11 +46,12 @@ def _unplaced(record: RunRecord) -> Standing:
 def _run_state(reading: RunReading, standing: Standing) -> RunState:
     record = reading.record
     job, status = record.job, record.status
+    origin = f"({reading.origin})" if reading.origin else ""
     return RunState(
         run=record.run.name,
         task=reading.task,
         state=standing.state,
-        detail="; ".join(part for part in (standing.detail, *reading.problems) if part),
+        detail="; ".join(part for part in (standing.detail, origin, *reading.problems) if part),
         source=standing.source,
         job_id=job.job_id if job else standing.job_id,
         attempt=status.attempt if status else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from hpc.jobs.backend import Backend, find_backend
 from hpc.jobs.errors import DatasetMissing, JobError, UsageError
 from hpc.jobs.run.files import write_run_file
 from hpc.jobs.run.folder import Run, run_name
+from hpc.jobs.run.init_from import find_initial_weights
+from hpc.jobs.spec.ancestry import InitialWeights
 from hpc.jobs.spec.config import (
     ClusterConfig,
     cluster_config,
@@ -44,9 +46,11 @@ class SubmitPlan:
     run: Run
     spec: JobSpec
     cluster: ClusterConfig
-    code: Code
+    code: Code | None  # None: the snapshot of the spec's source is there, and is used again
     packages: tuple[str, ...]
     variables: Mapping[str, str]  # the job's whole environment
+    inherit: Callable[[Run], None] | None = None
+    """Puts what the run has of its parent into its folder."""
 
     @property
     def script(self) -> str:
@@ -77,7 +81,10 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     code = read_code()
     packages = installed_packages()
     dataset = _dataset(config)
-    check_fit(config, training, dataset.folder)
+    initial = _initial_weights(config, runs)
+    check_fit(config, training, dataset.folder, initial)
+    if initial is not None:
+        plain["init_from"] = initial.words
     spec = JobSpec(
         task=str(config.task.name),
         config=frozen(with_whole_numbers(plain, run_config(config), cluster)),
@@ -85,6 +92,7 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
         project=code.project.source if code.project else None,
         dataset=dataset,
         environment=environment_of(packages),
+        initial=initial,
     )
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
     snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
@@ -113,7 +121,8 @@ def submit(ready: SubmitPlan) -> Submitted:
     backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
     with sharing_new_files():
         with _no_access(run.folder.parent):
-            take_snapshot(ready.code, run.folder.parent / "snapshots")
+            if ready.code is not None:
+                take_snapshot(ready.code, run.folder.parent / "snapshots")
             run.folder.mkdir(parents=True)
         try:
             _fill(ready)
@@ -137,14 +146,22 @@ def _dataset(config: DictConfig) -> DatasetRef:
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))
 
 
+def _initial_weights(config: DictConfig, runs: Path) -> InitialWeights | None:
+    words = config.get("init_from")
+    return None if words is None else find_initial_weights(runs, str(words))
+
+
 def _fill(ready: SubmitPlan) -> None:
     run = ready.run
     run.logs.mkdir()
     run.submitit.mkdir(mode=0o700)
     replace_file(run.folder / "environment.txt", "\n".join(ready.packages) + "\n", mode=0o444)
-    for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
-        if tree and tree.diff:
-            replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444)
+    if ready.code is not None:
+        for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
+            if tree and tree.diff:
+                replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444)
+    if ready.inherit is not None:
+        ready.inherit(run)
     ready.spec.write(run.spec_path)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hpc.jobs.cause.evidence import LauncherLog, parse_launcher
 from hpc.jobs.regular_file import open_regular_file
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.logs import log_streams
-from hpc.jobs.why.evidence import LauncherLog, parse_launcher
 from hpc.nodes.report import read_reports
 
 RUNS = 100

@@ -98,7 +98,7 @@ def layout_of(engine: Any, run: RunConfig, world: World) -> Layout:
 
 def engine_summary(engine: Any, world: World) -> str:
     """One line for the log: parameters, precision, ZeRO stage, ranks and threads."""
-    count = sum(_shape(parameter).numel() for parameter in engine.module.parameters())
+    count = sum(parameter_shape(parameter).numel() for parameter in engine.module.parameters())
     exactness = "bf16 with fp32 master weights" if engine.bfloat16_enabled() else "fp32"
     return (
         f"{count:,} parameters, {exactness}, ZeRO-{engine.zero_optimization_stage()}, "
@@ -117,7 +117,9 @@ def whole_weights(engine: Any) -> dict[str, Tensor]:
     for name, parameter in engine.module.named_parameters(remove_duplicate=False):
         full = safe_get_full_fp32_param(parameter)
         full = parameter if full is None else full  # without ZeRO the parameter is the master
-        weights[name] = full.detach().to("cpu", torch.float32, copy=True).view(_shape(parameter))
+        weights[name] = (
+            full.detach().to("cpu", torch.float32, copy=True).view(parameter_shape(parameter))
+        )
     saved = engine.module.state_dict().keys()  # a buffer may be left out of it
     for name, buffer in engine.module.named_buffers():
         if name in saved:
@@ -125,5 +127,6 @@ def whole_weights(engine: Any) -> dict[str, Tensor]:
     return weights
 
 
-def _shape(parameter: nn.Parameter) -> torch.Size:
+def parameter_shape(parameter: nn.Parameter) -> torch.Size:
+    """The shape of the whole parameter, of which ZeRO-3 keeps a part."""
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 keeps it apart

@@ -26,6 +26,7 @@ from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
+from hpc.train.initial_weights import check_inherited, load_initial_weights
 from hpc.train.polling import StopHeard, polled
 from hpc.train.report import RunReport, reporting
 from hpc.train.saving import Saving, saving
@@ -58,6 +59,9 @@ def train(
         run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
         config = replace(config, run=run)
         built = task.build_model(config.model, spec.dataset.folder)
+        if spec.initial and start.step == 0:
+            load_initial_weights(built, spec.initial)
+        check_inherited(spec, start.step)
         model = engine.start(config, built, world, load_universal=start.way.convert)
         # From here on each rank draws its own numbers.
         randomness.seed_generators(run.seed + 1 + world.rank)
@@ -77,7 +81,9 @@ def train(
             if outcome == "finished":
                 outcome = _finish(job, run_dir / "candidate")
             if report:
-                report.outcome = outcome
+                # A stop by SIGTERM is for good; the signal before a limit is not.
+                for_good = stop() and not getattr(stop, "requeue", True)
+                report.outcome = "ended" if outcome == "stopped" and for_good else outcome
     return outcome
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
@@ -21,7 +22,13 @@ from hpc.train.tracking import Tracking
 log = logging.getLogger(__name__)
 
 NOT_SETTINGS = ("site", "cluster")  # where it ran, not what it learned from
-MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+MLFLOW_STATUS = {
+    "finished": "FINISHED",
+    "stopped": "SCHEDULED",  # it saved, and goes on later
+    "ended": "KILLED",
+    "failed": "FAILED",
+}
+"""MLflow's word for the end of an attempt."""
 
 
 @dataclass
@@ -124,22 +131,7 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
     `unit` is what the task's batches are counted in.
     """
     metrics_log.rewind_metrics(run.metrics, done)
-    # As the spec has it: a secret stays the name of its variable, in MLflow too.
-    config = spec.content()["config"]
-    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
-    tracking = Tracking(
-        uri=spec.config.site.mlflow_uri,
-        experiment=spec.task,
-        run=run.name,
-        metrics=run.metrics,
-        tags={
-            "lockgate.spec": spec.digest,
-            "lockgate.source": spec.source.digest,
-            "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
-        },
-        parameters=flat_settings(settings),
-        passwords=_passwords(spec),
-    )
+    tracking = tracking_of(spec, run)
     tracking.start()
     with served(run.target, run.name, spec.task, unit) as shown:
         shown.step.set(done)
@@ -148,8 +140,36 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
         report = RunReport(run.metrics, unit, steps, interval, shown, tracking)
         try:
             yield report
+        except BaseException as error:
+            # The end of the attempt decides; it mostly goes on from its checkpoint.
+            if is_lost_neighbour(f"{type(error).__name__}: {error}"):
+                report.outcome = "stopped"
+            raise
         finally:
             tracking.end(MLFLOW_STATUS[report.outcome])
+
+
+def tracking_of(spec: JobSpec, run: Run) -> Tracking:
+    """The mirror of `run`, whose spec is `spec`, in its site's MLflow; nothing is sent yet."""
+    # As the spec has it: a secret stays the name of its variable, in MLflow too.
+    config = spec.content()["config"]
+    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+    tags = {
+        "lockgate.spec": spec.digest,
+        "lockgate.source": spec.source.digest,
+        "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
+    }
+    if spec.parent is not None:
+        tags["lockgate.parent"] = spec.parent.words
+    return Tracking(
+        uri=spec.config.site.mlflow_uri,
+        experiment=spec.task,
+        run=run.name,
+        metrics=run.metrics,
+        tags=tags,
+        parameters=flat_settings(settings),
+        passwords=_passwords(spec),
+    )
 
 
 def _passwords(spec: JobSpec) -> Path | None:

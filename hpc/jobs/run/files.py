@@ -76,6 +76,10 @@ class RankFailure:
         return first if self.rank is None else f"{self.type}: {first} (rank {self.rank})"
 
 
+UNFIT_NODE = "UnfitNode"
+"""Type of the failure of a rank whose node failed the checks before training."""
+
+
 @dataclass(frozen=True)
 class StatusFile:
     """status.json, written by rank 0 and at an attempt's end: the newest attempt. Times are ISO."""

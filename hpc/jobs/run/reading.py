@@ -51,21 +51,23 @@ class RunReading:
     loss: float | None
     problems: tuple[str, ...]
     """A sentence per file that is there and could not be used."""
+    origin: str = ""
+    """The checkpoint of another run that it began with, in words."""
 
 
 def read_run(run: Run) -> RunReading:
     """Read the files of one run; raises nothing for what stands in them."""
     record = read_record(run)
     metrics = last_metrics(run.metrics)
-    task, steps, problems = "?", 0, list(record.problems)
+    task, steps, problems, origin = "?", 0, list(record.problems), ""
     try:
-        task = run.spec.task
+        task, origin = run.spec.task, run.spec.origin
         steps = _whole(OmegaConf.select(run.spec.config, "steps"))
     except SpecChanged as error:
         problems.append(str(error))
     loss = metrics.get("loss")
     return RunReading(
-        record, task, steps, _whole(metrics.get("step")), _number(loss), tuple(problems)
+        record, task, steps, _whole(metrics.get("step")), _number(loss), tuple(problems), origin
     )
 
 

@@ -105,6 +105,7 @@ class RunConfig:
     keep_checkpoints: int
     keep_every: int
     keep_best: int
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")

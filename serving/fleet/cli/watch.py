@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conf.errors import DONE, FAILED, INCOMPLETE
 from conf.names import printable
+from conf.page import duration
 from serving.fleet.cli.command import Controls, model_name
 from serving.fleet.cli.holder_watch import HolderWatch
 from serving.fleet.cli.live import LiveView
@@ -24,7 +25,6 @@ from serving.fleet.report.pages import (
 from serving.fleet.report.prometheus import PrometheusClient
 from serving.fleet.report.read_rollouts import event_text
 from serving.fleet.report.rollout_record import CONTINUED, ENDS, OPEN, RolloutRecord
-from serving.fleet.report.text import duration
 from serving.fleet.report.way_back import title_sentence, total_traffic
 from serving.fleet.rollout.engine import Progress
 from serving.fleet.rollout.journal import ROLLOUTS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from conf.page import escaped
 from serving.fleet.report.prometheus import TimeSeries
 from serving.fleet.report.rollout_record import RolloutRecord
-from serving.fleet.report.text import escaped
 from serving.fleet.report.timeline import HURT, UNDO, LaneSegment, TimeLane, edge_lanes, host_lanes
 
 WIDTH, LEFT, RIGHT = 1000, 150, 18

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from conf.page import duration, escaped, page_document, utc
 from serving.fleet.report.drawing import timeline_svg
 from serving.fleet.report.measures import RolloutMeasures
 from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
 from serving.fleet.report.style import STYLE
-from serving.fleet.report.text import duration, escaped, utc
 from serving.fleet.report.way_back import title_sentence
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LEGEND = (
     ("stage", "package to the host"), ("away", "out of traffic"), ("load", "install and load"),
     ("check", "golden questions"), ("watch", "given traffic, watched"), ("step", "other steps"),
@@ -53,18 +52,7 @@ def rollout_page(record: RolloutRecord, found: RolloutMeasures, back: str, writt
         "</section>",
         *_steps(record),
     ]
-    return html_page(title, parts)
-
-
-def html_page(title: str, parts: Iterable[str]) -> str:
-    """A whole page of `parts`, which are HTML; it may load and run nothing."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escaped(title)}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    return page_document(title, "".join(parts), STYLE)
 
 
 def _subtitle(record: RolloutRecord) -> str:

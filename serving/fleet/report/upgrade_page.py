@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from conf.page import duration, escaped, page_document, utc
 from serving.fleet.report.drawing import lanes_svg
-from serving.fleet.report.page import html_page, html_table
-from serving.fleet.report.text import duration, escaped, utc
+from serving.fleet.report.page import html_table
+from serving.fleet.report.style import STYLE
 from serving.fleet.report.timeline import HURT, LaneSegment, TimeLane
 from serving.fleet.rollout.records import JournalEvent
 from serving.fleet.rollout.upgrades import DONE, OPEN, UPGRADED, UPGRADING, UpgradeRecord
@@ -84,7 +85,7 @@ def upgrade_page(record: UpgradeRecord, machines: Sequence[MachineTime], written
         f'<section><h2>Now</h2><p id="next">{escaped(_next(record))}</p>'
         f'<p class="soft">As of {escaped(utc(written))}.</p></section>',
     ]
-    return html_page(title, parts)
+    return page_document(title, "".join(parts), STYLE)
 
 
 def _lane(one: MachineTime, began: float, end: float) -> TimeLane:

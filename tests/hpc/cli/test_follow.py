@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -43,7 +43,7 @@ def test_what_the_logs_cannot_have_is_a_line_of_its_own(capsys, tmp_path):
 
 def test_the_time_at_which_it_goes_on_is_in_the_sentence():
     at = datetime.now(UTC) + timedelta(seconds=16)
-    waiting = SimpleNamespace(**vars(state(REQUEUED)), goes_on=at.isoformat())
+    waiting = replace(state(REQUEUED), goes_on=at.isoformat())
     assert local_time(at.isoformat()) in state_sentence(waiting)
     assert "goes on at" in state_sentence(waiting)
     assert local_time("2020-01-02T12:00:00+00:00").startswith("2020-01-0")

@@ -107,7 +107,7 @@ def test_a_broken_run_hides_no_other_and_is_counted(file, kind, tmp_path, monkey
         assert file in reason and "\n" not in reason and len(reason) < 500
         if file != "metrics_target.json":
             assert file in broken.detail
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 120
 
 
 def test_a_closed_folder_is_a_run_where_its_name_is_one(tmp_path, monkeypatch):
