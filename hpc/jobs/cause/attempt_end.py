@@ -14,7 +14,7 @@ from pathlib import Path
 from conf import ConfigError
 from conf.modes import share_new_files
 from hpc.jobs.cause.comeback import Comeback, decide
-from hpc.jobs.cause.first_cause import OTHER, Cause, first_cause
+from hpc.jobs.cause.first_cause import OTHER, Cause, cause_before_stop, first_cause
 from hpc.jobs.cause.gather import folder_evidence
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.rank import status
@@ -84,10 +84,10 @@ def _cause(run: Run, before: StatusFile, code: int) -> tuple[Cause | None, int]:
     evidence = folder_evidence(run, before.attempt)
     code = evidence.exit_code or code or TRAINING_FAILED
     orderly = before.state in ("finished", "stopped", "requeued")
-    if orderly and evidence.failure is None and evidence.watch is None:
-        return None, code
     if before.state == "finished":
         return None, 0
+    if orderly and evidence.failure is None and evidence.watch is None:
+        return cause_before_stop(evidence), code
     cause = first_cause(evidence)
     if cause.kind == OTHER and cause.source == "the run's folder":  # no rank began
         sentence = f"No rank began; the launcher ended with exit code {code}."

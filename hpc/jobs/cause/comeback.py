@@ -1,4 +1,4 @@
-"""Whether a run comes back after an attempt: by its first cause, and by the progress it made."""
+"""The decision after an attempt: by its first cause and its progress, a run comes back or not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def decide(
     max_requeues: int,
     cancelled: bool,
 ) -> Comeback:
-    """What follows an attempt.
+    """The decision on what follows an attempt.
 
     `ended` is the state that rank 0 wrote last, `cause` the first cause of a bad end (None for an
     orderly one), `exit_code` the job's without us, `stalled` the number of attempts in a row, with

@@ -7,7 +7,7 @@ Those errors are consequences, and are the answer only where nothing else is on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hpc.jobs.cause.evidence import (
     EXIT_CODES,
@@ -42,7 +42,8 @@ class Evidence:
     exit_code: int | None = None
     """Code that the first rank left for the batch script."""
     watch: RankFailure | None = None
-    """failure.json where the watch over a rank wrote it: of type Hang or Late."""
+    """failure.json where the watch over a rank wrote it, of type Hang or Late, or the checks before
+    training did: UnfitNode."""
     hang: str = ""
     """The sentence of the first rank that made no step for too long; empty for none."""
     rank0_node: str = ""
@@ -106,6 +107,15 @@ def _of_checks(evidence: Evidence) -> Cause | None:
     return Cause(NODE, sentence, advice, "failure.json", failure.rank, node)
 
 
+def cause_before_stop(evidence: Evidence) -> Cause | None:
+    """The first cause of an attempt whose rank 0 ended in order; None for none.
+
+    srun ends the other ranks of a dead one by SIGTERM, and so rank 0 may have saved and stopped.
+    """
+    launcher = replace(evidence, rank_logs=(), ends=(), failure=None)
+    return _of_slurm(launcher) or _of_signal(launcher)
+
+
 def _of_slurm(evidence: Evidence) -> Cause | None:
     state, log = evidence.slurm_state, evidence.launcher
     after = _consequences(evidence, None)
@@ -150,12 +160,15 @@ SLURM_ENDS = {
 
 
 def _of_watch(evidence: Evidence) -> Cause | None:
-    """A hang, or a stop that came too late, as the watch over a rank recorded it."""
+    """A hang, a stop that came too late or a node that is not fit, as a rank recorded it."""
     watch = evidence.watch
     if watch is not None and watch.type == "Late":
         sentence = f"Rank {watch.rank} ended without saving: {watch.message}."
         advice = "Give it a larger cluster.signal_delay_s, or a shorter step."
         return Cause(LATE, sentence, advice, "failure.json", watch.rank)
+    if watch is not None and watch.type == "UnfitNode":
+        advice = "It is tried again on other nodes, where the cluster has any."
+        return Cause(NODE, watch.message, advice, "failure.json", watch.rank)
     stuck = [log for log in evidence.rank_logs if log.hung_in]
     if not evidence.hang and watch is None and not stuck:
         return None

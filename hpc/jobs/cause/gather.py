@@ -27,8 +27,8 @@ PART_BYTES = 1 << 17
 """Bytes that are read of the beginning or the end of a log."""
 RANKS = 1024
 """Ranks whose logs are read."""
-WATCH = ("Hang", "Late")
-"""Types of the failures of `hpc.jobs.rank.watchdog`."""
+WATCH = ("Hang", "Late", "UnfitNode")
+"""Types of the failures of `hpc.jobs.rank.watchdog`, and of the checks before training."""
 DECIDED = ("RequeuedTooOften", "AttemptEnded")
 """Types of the failures of `hpc.jobs.cause.attempt_end`, which sum up what is read here."""
 

@@ -16,7 +16,7 @@ from hpc.jobs.rank.exit_codes import HANG, LOST_RANK, REFUSED, REQUEUE, TERMINAT
 from hpc.jobs.rank.rendezvous import Rank
 from hpc.jobs.run.files import AttemptEndFile, RankFailure, read_status
 from hpc.jobs.run.folder import Run
-from tests.hpc.jobs.cause.test_first_cause import GLOO, LOST, OWN, SRUN, failure
+from tests.hpc.jobs.cause.test_first_cause import GLOO, JOB_ENDED, LOST, OWN, SRUN, failure
 from tests.hpc.jobs.clusters import slurm_cluster
 from tests.hpc.jobs.spec.test_job_spec import spec_of
 
@@ -74,6 +74,10 @@ CASES = {
     ),
     "a stop that came too late": (
         Evidence(watch=RankFailure("Late", "it was told to stop", 0), exit_code=REQUEUE), "late",
+    ),
+    "a node that failed its checks": (
+        Evidence(watch=RankFailure("UnfitNode", "n2: no room in /dev/shm", 1), exit_code=REQUEUE),
+        "node",
     ),
     "an own error": (Evidence(failure(OWN[0], 1), (LOST_0, RankLog(1, OWN[0], 8.0))), "error"),
     "an own error, and a neighbour that left its code first": (
@@ -191,6 +195,27 @@ def test_a_run_without_progress_is_given_up_with_a_true_sentence(tmp_path, begin
     # A person had Slurm requeue it: the count begins anew.
     assert killed(run, 5).stalled == 1
     assert killed(run, 6, steps=500).stalled == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "outcome"),
+    [
+        # srun ends the others of a dead rank by SIGTERM, upon which rank 0 saved.
+        (SRUN.replace("exit code 1", "exit code 143"), "requeued"),
+        ("srun: error: n1: task 0: Exited with exit code 143\n", "stopped"),
+        (f"{JOB_ENDED} ***\n{SRUN}", "stopped"),  # scancel
+    ],
+)
+def test_rank_0_that_saved_because_another_rank_died(tmp_path, lines, outcome) -> None:
+    run = made_run(tmp_path, max_requeues=2)
+    rank = Rank(0, 2, 0, 2, "127.0.0.1", 20005, "5", 1, local=False)
+    status.start_attempt(run, rank)
+    status.end_attempt(run, rank, "stopped")
+    run.exit_code(1).write_text("143\n")
+    run.submitit.mkdir()
+    (run.submitit / "5_0_log.err").write_text(f"lockgate: attempt 1 starts\n{lines}")
+    end = end_attempt(run, 1, 143)
+    assert (end.outcome, end.rank) == (outcome, 1 if outcome == "requeued" else None)
 
 
 def test_attempts_that_slurm_ended_itself_are_counted(tmp_path: Path) -> None:
