@@ -156,6 +156,9 @@ def _explain(primary: str, overrides: list[str], error: Exception) -> str:
             if isinstance(choice, str) and choice not in choices:
                 return f"{key}={choice}: there is no such {key}. {nearest(choice, choices)}"
         elif key not in valid and not override.is_add():
+            parent = key.rpartition(".")[0].partition(".")[0]
+            if parent in valid and not any(one.startswith(f"{parent}.") for one in valid):
+                return f"{key} is not there yet; to add it to {parent}, type +{text}"
             return f"{key}: there is no such key in {primary}. {nearest(key, valid)}"
     missing = re.search(r"You must specify '([\w/]+)'", str(error))
     if missing:

@@ -1,4 +1,4 @@
-"""`lockgate completion bash|zsh`: a script that completes verbs and the names of runs.
+"""`lockgate completion bash|zsh`: a script that completes verbs, and names of runs and sweeps.
 
 The script holds the verbs and the runs folder of the site as they are when it is printed: a shell
 completes from the folder's own listing, and starts no Python for it. A run's name is data: it is
@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-RUN_VERBS = ("show", "compare", "logs", "report", "why", "cancel", "export")
+RUN_VERBS = ("show", "compare", "logs", "report", "why", "cancel", "resume", "export", "mlflow")
 """Verbs that take the name of a run; `release` takes run=RUN."""
 
 EPILOG = """\
@@ -31,6 +31,14 @@ _lockgate_runs() {
         [[ $name =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ && -e $path ]] && COMPREPLY+=("$name")
     done
 }
+_lockgate_sweeps() {
+    local path name runs=@RUNS@
+    for path in "$runs/sweeps/$1"*/ledger.jsonl; do
+        name=${path%/ledger.jsonl}
+        name=${name##*/}
+        [[ $name =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ && -e $path ]] && COMPREPLY+=("$name")
+    done
+}
 _lockgate() {
     local word=${COMP_WORDS[COMP_CWORD]} verb= place
     local -i index
@@ -44,6 +52,10 @@ _lockgate() {
     done
     if [[ -z $verb ]]; then
         COMPREPLY=($(compgen -W '@VERBS@' -- "$word"))
+        return
+    fi
+    if [[ $verb == ls && ${COMP_WORDS[COMP_CWORD - 1]} == --sweep ]]; then
+        _lockgate_sweeps "$word"
         return
     fi
     # bash splits run=NAME at the sign.
@@ -73,6 +85,13 @@ _lockgate_runs() {
     names=(${(M)names:#[A-Za-z0-9_][A-Za-z0-9_.-]#})
     compadd -a names
 }
+_lockgate_sweeps() {
+    local runs=@RUNS@
+    local -a names
+    names=($runs/sweeps/*/ledger.jsonl(N:h:t))
+    names=(${(M)names:#[A-Za-z0-9_][A-Za-z0-9_.-]#})
+    compadd -a names
+}
 _lockgate() {
     setopt local_options extended_glob
     local verb= index
@@ -87,6 +106,8 @@ _lockgate() {
         local -a verbs
         verbs=(@VERBS@)
         compadd -a verbs
+    elif [[ $verb == ls && $words[CURRENT - 1] == --sweep ]]; then
+        _lockgate_sweeps
     elif [[ $PREFIX == run=* ]]; then
         compset -P 'run='
         _lockgate_runs

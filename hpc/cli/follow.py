@@ -100,7 +100,7 @@ def state_sentence(state: RunState) -> str:
     from hpc.jobs.run.states import QUEUED, REQUEUED, UNKNOWN
 
     detail = f" ({state.detail})" if state.detail else ""
-    at = f" at {local_time(start)}" if (start := getattr(state, "goes_on", None)) else ""
+    at = f" at {local_time(state.goes_on)}" if state.goes_on else ""
     if state.state == REQUEUED:
         return f"requeued after step {state.step:,}, goes on{at or ' when Slurm starts it'}{detail}"
     if state.state == QUEUED:

@@ -7,7 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hpc.cli.follow import local_time
 
 if TYPE_CHECKING:
     from hpc.jobs.queue import RunState
@@ -25,17 +28,53 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in site=box")
     parser.add_argument("-n", type=int, default=20, metavar="N", help="the newest N (default 20)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    parser.add_argument("--sweep", metavar="NAME", help="the trials of one sweep, the best first")
+    parser.add_argument("--by", metavar="METRIC", help="of a sweep: rank by this metric")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import runs_folder
     from hpc.jobs.queue import run_states
     from hpc.jobs.run.folder import all_runs
 
-    states = run_states(all_runs(runs_folder(options.overrides))[-max(options.n, 1) :])
+    runs = runs_folder(options.overrides)
+    if options.sweep is not None:
+        return _sweep(runs, options)
+    states = run_states(all_runs(runs)[-max(options.n, 1) :])
     if options.json:
         print(json.dumps([state.as_dict() for state in states], indent=2))
     else:
         _table(states)
+    return 0
+
+
+def _sweep(runs: Path, options: argparse.Namespace) -> int:
+    """Print the trials of one sweep, the best first, and name the best."""
+    from hpc.cli.table import print_table
+    from hpc.jobs.run.swept_values import values_text
+    from hpc.jobs.sweep.standings import sweep_standings
+
+    found = sweep_standings(runs, options.sweep, options.by)
+    if options.json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return 0
+    rows = [
+        [
+            one.state.run if one.state else "-",
+            values_text(one.values) or "-",
+            one.state_word,
+            f"{one.state.step}/{one.state.steps}" if one.state else "-",
+            "" if one.value is None else f"{one.value:.6g}",
+            one.state.detail if one.state else "",
+        ]
+        for one in found.trials
+    ]
+    print_table(rows, ["run", "values", "state", "step", found.metric or "metric", ""])
+    if (best := found.best) and best.state:
+        so_far = "" if best.state_word == "finished" else " so far"
+        print(
+            f"best{so_far}: {best.state.run}  {values_text(best.values)}  "
+            f"{found.metric} {best.value:.6g}"
+        )
     return 0
 
 
@@ -50,8 +89,11 @@ def _table(states: list[RunState]) -> None:
     if not states:
         print("no runs yet; start one: lockgate train task=NAME")
         return
+    from hpc.jobs.run.swept_values import values_text
+
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("run", "task", "state", "step", "age", "loss", ""):
+    swept = any(state.sweep for state in states)
+    for name in ("run", "task", "state", "step", "age", "loss", *["sweep"][:swept], ""):
         table.add_column(name, no_wrap=name == "run", justify="right" if name == "step" else "left")
     now = datetime.now(UTC)
     plain: list[list[str]] = []
@@ -64,6 +106,7 @@ def _table(states: list[RunState]) -> None:
             f"{state.step}/{state.steps}",
             age(state.submitted, now),
             "" if state.loss is None else f"{state.loss:.4g}",
+            *[f"{state.sweep or ''} {values_text(state.values)}".strip()][:swept],
             "; ".join(part for part in (state.detail, _goes_on(state)) if part),
         )
         plain.append([printable(" ".join(cell.split("\n"))) for cell in cells])
@@ -94,9 +137,7 @@ def _goes_on(state: RunState) -> str:
     """
     if state.goes_on is None:
         return ""
-    time = datetime.fromisoformat(state.goes_on).astimezone()
-    day = "" if time.date() == datetime.now().astimezone().date() else f"{time:%F} "
-    return f"{'goes on' if state.attempt else 'starts'} at {day}{time:%T}"
+    return f"{'goes on' if state.attempt else 'starts'} at {local_time(state.goes_on)}"
 
 
 def age(submitted: str | None, now: datetime) -> str:

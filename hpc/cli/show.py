@@ -64,10 +64,19 @@ def main(argv: Sequence[str]) -> int:
 def _repeat(spec: JobSpec | None) -> tuple[str | None, str | None]:
     """The command that submits the run's settings again, or the reason why there is none."""
     from conf import ConfigError
-    from hpc.jobs.spec.command_line import train_words
+    from hpc.jobs.spec.changes import may_change
+    from hpc.jobs.spec.command_line import hydra_value, train_words
 
     if spec is None:
         return None, "its spec cannot be used"
+    if spec.parent is not None:
+        changes = [
+            f"{key}={hydra_value(new)}"
+            for key, (_, new) in spec.parent.changed.items()
+            if may_change(key)
+        ]
+        code = ["--source", spec.parent.source] if spec.parent.source != "run" else []
+        return shlex.join(["lockgate", "resume", spec.parent.run, *changes, *code]), None
     try:
         return shlex.join(["lockgate", "train", *train_words(spec)]), None
     except ConfigError as error:
@@ -79,7 +88,8 @@ Rows = list[tuple[str, str]]
 
 def _head(overview: RunOverview) -> Rows:
     state, problems = overview.state, overview.problems
-    detail = "; ".join(part for part in state.detail.split("; ") if part not in problems)
+    shown_below = {*problems, f"({overview.spec.origin})" if overview.spec else ""}
+    detail = "; ".join(part for part in state.detail.split("; ") if part not in shown_below)
     return [
         ("run", state.run),
         ("state", f"{state.state}  {detail}".rstrip()),
@@ -100,6 +110,7 @@ def _settings(overview: RunOverview) -> Rows:
     nodes = f"{of('cluster.nodes')} nodes x {of('cluster.tasks_per_node')} ranks"
     each = f"{of('cluster.gpus_per_node')} GPUs, {of('cluster.mem_gb')} GB a node"
     return [
+        *([("origin", spec.origin)] if spec.origin else []),
         ("task", f"{spec.task}  ({of('task._target_')})"),
         ("dataset", f"{spec.dataset.name}@{_text(spec.dataset.digest)[:12]}"),
         ("source", _code(spec.source)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,9 @@ examples, each of a NAME in conf/task:
   lockgate train task=NAME
   lockgate train task=NAME cluster.nodes=4 cluster.gpus_per_node=8 cluster.tasks_per_node=8
   lockgate train task=NAME cluster=local          ranks as processes on this machine, no Slurm
-  lockgate train -m task=NAME optim.lr=1e-3,3e-4 seed=1,2        four runs
+  lockgate train -m task=NAME optim.lr=1e-3,3e-4 seed=1,2        four runs, one job array
+  lockgate train -m sweep=lr task=NAME optim.lr=1e-3,3e-4,1e-4   again: only what is missing
+  lockgate train task=NAME after=RUN begin=now+2hours            on Slurm, when RUN has finished
   lockgate train task=NAME --dry-run              the batch script and the spec, nothing sent
   lockgate train task=NAME --cfg job              every key that can be overridden
 
@@ -31,25 +32,29 @@ Secrets never go into overrides: export SECRET=..., key='${oc.env:SECRET}',
 def main(argv: Sequence[str]) -> int:
     """Run `lockgate train ARGV`; returns the exit code. Raises `ConfigError` and `JobError`."""
     options = _parser().parse_intermixed_args(list(argv))
-    from conf import compose
     from hpc.jobs.spec.names import check_config_names, check_typed_names
-    from hpc.jobs.spec.sweep import is_sweep, node_list_as_text, trials
+    from hpc.jobs.spec.sweep import is_sweep, list_as_text, swept_keys, trials
+    from hpc.jobs.spec.trial_configs import compose_trials
 
     check_typed_names(options.overrides)
-    overrides = [node_list_as_text(text) for text in options.overrides]
+    overrides = [list_as_text(text) for text in options.overrides]
     if not options.multirun:
         for text in overrides:
             if is_sweep(text):
                 raise ConfigError(
                     f"{text} names several values; a sweep wants -m{_or_quotes(text)}"
                 )
-    configs = []
-    for trial in trials(overrides):
-        configs.append(compose("train", trial))
-        check_config_names(configs[-1], trial)
+    combinations = trials(overrides)
+    configs = compose_trials(combinations)
+    for config, trial in zip(configs, combinations, strict=True):
+        check_config_names(config, trial)
     if options.cfg:
         return _show(configs[0], options.json)
-    return _submit(configs, options)
+    if options.multirun:
+        from hpc.cli.train_sweep import submit_sweep
+
+        return submit_sweep(configs, combinations, swept_keys(overrides), options)
+    return _submit(configs[0], options)
 
 
 def _or_quotes(override: str) -> str:
@@ -70,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="submit a run per combination"
     )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="of a sweep: send ended trials again"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent")
     parser.add_argument("--cfg", choices=["job"], help="show the composed config and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON value")
@@ -86,45 +94,35 @@ def _show(config: Any, as_json: bool) -> int:
     return 0
 
 
-def _submit(configs: list[Any], options: argparse.Namespace) -> int:
-    from hpc.jobs.submit import SubmitPlan, Submitted, check_sizes, plan, submit
+def _submit(config: Any, options: argparse.Namespace) -> int:
+    from hpc.jobs.spec.sending import sending_config
+    from hpc.jobs.submit import check_sizes, plan, submit, waiting_for
 
-    # All of a sweep is valid before any of it is sent.
-    plans = _merged([plan(config) for config in configs])
-    check_sizes(plans)
+    sending = sending_config(config)
+    if sending.sweep is not None:
+        raise ConfigError(f"sweep={sending.sweep}: a sweep wants -m, and a run of its own no sweep")
+    (ready,) = waiting_for([plan(config)], sending)
+    check_sizes([ready])
     if options.dry_run:
-        shown = [_plan_fields(ready) for ready in plans]
-        _print(shown, options, "\n".join(_plan_text(ready) for ready in plans))
+        from hpc.cli.dry_run import forecast_text
+        from hpc.jobs.forecast import forecast
+
+        expected = forecast([ready], ready.script)
+        text = f"{_plan_text(ready)}{forecast_text(expected)}"
+        print_result({**plan_fields(ready), **expected.as_dict()}, options.json, text)
         return 0
-    done: list[tuple[SubmitPlan, Submitted]] = []
-    try:
-        for ready in plans:
-            done.append((ready, submit(ready)))
-    finally:
-        if done:  # what was sent before something went wrong is sent, and shown
-            shown = [_fields(ready, sent) for ready, sent in done]
-            _print(shown, options, "\n".join(_text(ready, sent) for ready, sent in done))
+    sent = submit(ready)
+    print_result(sent_fields(ready, sent), options.json, _text(ready, sent))
     return 0
 
 
-def _merged(plans: list[Any]) -> list[Any]:
-    """The plans without repetitions, whose number goes to standard error."""
-    unique: dict[str, Any] = {}
-    for ready in plans:
-        unique.setdefault(ready.spec.digest, ready)
-    if repeated := len(plans) - len(unique):
-        print(f"lockgate: merged as repetitions: {repeated} of {len(plans)} runs", file=sys.stderr)
-    return list(unique.values())
+def print_result(shown: Any, as_json: bool, text: str) -> None:
+    """Print `shown` as JSON, or else `text`."""
+    print(json.dumps(shown, indent=2) if as_json else text)
 
 
-def _print(shown: list[dict[str, Any]], options: argparse.Namespace, text: str) -> None:
-    if options.json:
-        print(json.dumps(shown if options.multirun else shown[0], indent=2))
-    else:
-        print(text)
-
-
-def _fields(ready: Any, sent: Any) -> dict[str, Any]:
+def sent_fields(ready: Any, sent: Any) -> dict[str, Any]:
+    """A submitted run as plain values, as in `lockgate train --json`."""
     return {
         "run": sent.run.name,
         "job_id": sent.job_id,
@@ -136,7 +134,8 @@ def _fields(ready: Any, sent: Any) -> dict[str, Any]:
     }
 
 
-def _plan_fields(ready: Any) -> dict[str, Any]:
+def plan_fields(ready: Any) -> dict[str, Any]:
+    """A run that would be submitted as plain values, as in `lockgate train --dry-run --json`."""
     return {
         "run": ready.run.name,
         "spec": ready.spec.content(),

@@ -9,6 +9,7 @@ from typing import Protocol
 from conf import ConfigError
 from conf.names import nearest
 from hpc.jobs.local.backend import LocalBackend
+from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.files import JobFile, RunRecord
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.states import Standing
@@ -25,8 +26,14 @@ class Backend(Protocol):
     def script(self, cluster: ClusterConfig, run: Run, digest: str) -> str:
         """The text that would be sent for `run`, whose spec has `digest`."""
 
+    def array_script(self, cluster: ClusterConfig, array: RunArray, digests: Sequence[str]) -> str:
+        """The text that would be sent for the runs of `array`, whose specs have `digests`."""
+
     def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
         """Raise `ConfigError` for a job that is larger than the scheduler can ever give."""
+
+    def expected_start(self, script: str, variables: Mapping[str, str]) -> str | None:
+        """The local time at which the scheduler would start `script` now; None where unknown."""
 
     def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
         """Raise a `JobError` unless this process may submit and the scheduler is up."""
@@ -40,7 +47,19 @@ class Backend(Protocol):
         cannot be sent.
         """
 
-    def withdraw(self, run: Run, variables: Mapping[str, str]) -> None:
+    def submit_array(
+        self,
+        cluster: ClusterConfig,
+        array: RunArray,
+        digests: Sequence[str],
+        variables: Mapping[str, str],
+    ) -> list[JobFile]:
+        """Send the jobs of several runs of one size, all or none; raises as `submit` does.
+
+        At most `cluster.sweep_parallel` of one sweep's trials run at a time.
+        """
+
+    def withdraw(self, job_name: str, variables: Mapping[str, str]) -> None:
         """End the job of a submit that was interrupted. Raises `SchedulerUnavailable`."""
 
     def cancel(self, record: RunRecord, timeout_s: float) -> None:

@@ -46,11 +46,12 @@ def _unplaced(record: RunRecord) -> Standing:
 def _run_state(reading: RunReading, standing: Standing) -> RunState:
     record = reading.record
     job, status = record.job, record.status
+    origin = f"({reading.origin})" if reading.origin else ""
     return RunState(
         run=record.run.name,
         task=reading.task,
         state=standing.state,
-        detail="; ".join(part for part in (standing.detail, *reading.problems) if part),
+        detail="; ".join(part for part in (standing.detail, origin, *reading.problems) if part),
         source=standing.source,
         job_id=job.job_id if job else standing.job_id,
         attempt=status.attempt if status else 0,
@@ -60,5 +61,7 @@ def _run_state(reading: RunReading, standing: Standing) -> RunState:
         submitted=job.submitted if job else None,
         started=status.started if status else None,
         ended=status.ended if status else None,
+        sweep=record.trial.sweep if record.trial else None,
+        values=record.trial.values if record.trial else None,
         goes_on=standing.goes_on,
     )

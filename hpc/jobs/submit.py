@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,8 +17,11 @@ from hpc.data.lineage import current_dataset, read_lineage
 from hpc.data.refusal import DataRefused
 from hpc.jobs.backend import Backend, find_backend
 from hpc.jobs.errors import DatasetMissing, JobError, UsageError
-from hpc.jobs.run.files import write_run_file
+from hpc.jobs.run.array import RunArray
+from hpc.jobs.run.files import JobFile, TrialFile, write_run_file
 from hpc.jobs.run.folder import Run, run_name
+from hpc.jobs.run.init_from import find_initial_weights
+from hpc.jobs.spec.ancestry import InitialWeights
 from hpc.jobs.spec.config import (
     ClusterConfig,
     cluster_config,
@@ -30,11 +33,23 @@ from hpc.jobs.spec.job_spec import JobSpec, frozen
 from hpc.jobs.spec.names import check_config_names
 from hpc.jobs.spec.request import check_runs_folder
 from hpc.jobs.spec.resolve import resolve
+from hpc.jobs.spec.sending import SendingConfig, without_sending
 from hpc.jobs.spec.snapshot import Code, discard, read_code, snapshot_of, take_snapshot
 from hpc.jobs.spec.submit_checks import check_fit, check_settings
+from hpc.jobs.start_condition import start_options, with_options
 from hpc.jobs.variables import job_variables
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Code and packages as they stand, read once for all runs of a command."""
+
+    code: Code
+    packages: tuple[str, ...]
+    fitting: set[str] = field(default_factory=set)
+    """Of the runs planned with it, see `hpc.jobs.spec.submit_checks.check_fit`."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,12 @@ class SubmitPlan:
     run: Run
     spec: JobSpec
     cluster: ClusterConfig
-    code: Code
+    """The spec's, with what the job waits for among the further options of sbatch."""
+    code: Code | None  # None: the snapshot of the spec's source is there, and is used again
     packages: tuple[str, ...]
     variables: Mapping[str, str]  # the job's whole environment
+    inherit: Callable[[Run], None] | None = None
+    """Puts what the run has of its parent into its folder."""
 
     @property
     def script(self) -> str:
@@ -62,10 +80,18 @@ class Submitted:
     job_id: str
 
 
-def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
+def read_installed() -> Installed:
+    """Code and packages of this moment."""
+    return Installed(read_code(), tuple(installed_packages()))
+
+
+def plan(
+    config: DictConfig, now: datetime | None = None, installed: Installed | None = None
+) -> SubmitPlan:
     """Resolve and freeze a composed training config.
 
-    Raises `conf.ConfigError` or a `JobError` for settings, code or data that cannot be frozen.
+    `installed` is read anew where it is not given. Raises `conf.ConfigError` or a `JobError` for
+    settings, code or data that cannot be frozen.
     """
     cluster = cluster_config(config)
     find_backend(cluster.kind)
@@ -73,11 +99,14 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
     training = check_settings(config)
     runs = Path(config.site.paths.runs)
     check_runs_folder(str(runs))
-    plain = resolve(config, cluster.pass_environment)
-    code = read_code()
-    packages = installed_packages()
+    plain = without_sending(resolve(config, cluster.pass_environment))
+    installed = installed or read_installed()
+    code, packages = installed.code, installed.packages
     dataset = _dataset(config)
-    check_fit(config, training, dataset.folder)
+    initial = _initial_weights(config, runs)
+    check_fit(config, training, dataset.folder, initial, installed.fitting)
+    if initial is not None:
+        plain["init_from"] = initial.words
     spec = JobSpec(
         task=str(config.task.name),
         config=frozen(with_whole_numbers(plain, run_config(config), cluster)),
@@ -85,11 +114,28 @@ def plan(config: DictConfig, now: datetime | None = None) -> SubmitPlan:
         project=code.project.source if code.project else None,
         dataset=dataset,
         environment=environment_of(packages),
+        initial=initial,
     )
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
     snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
     variables = job_variables(cluster, snapshot, str(config.site.root))
-    return SubmitPlan(run, spec, cluster, code, tuple(packages), variables)
+    return SubmitPlan(run, spec, cluster, code, packages, variables)
+
+
+def waiting_for(plans: Sequence[SubmitPlan], sending: SendingConfig) -> list[SubmitPlan]:
+    """`plans` that wait for the time and the runs of `sending`, which are looked up once.
+
+    Raises `ConfigError` on a cluster that cannot wait, and `UsageError` for a run that can never
+    finish, or is not there.
+    """
+    options: dict[tuple[str, str | None], dict[str, str]] = {}
+    waiting = []
+    for ready in plans:
+        place = (ready.cluster.kind, ready.cluster.slurm_conf)
+        if place not in options:
+            options[place] = start_options(sending, ready.cluster, ready.run.folder.parent)
+        waiting.append(replace(ready, cluster=with_options(ready.cluster, options[place])))
+    return waiting
 
 
 def check_sizes(plans: Sequence[SubmitPlan]) -> None:
@@ -104,27 +150,82 @@ def check_sizes(plans: Sequence[SubmitPlan]) -> None:
             find_backend(ready.cluster.kind).check_size(ready.cluster, ready.variables)
 
 
-def submit(ready: SubmitPlan) -> Submitted:
+def submit(ready: SubmitPlan, trial: TrialFile | None = None) -> Submitted:
     """Write the run's folder and send the job; returns as soon as the scheduler has it.
 
-    Raises a `JobError`, and leaves no folder behind, when the scheduler is not there or refuses it.
+    `trial` is its place in a sweep. Raises a `JobError`, and leaves no folder behind, when the
+    scheduler is not there or refuses it.
     """
-    run, backend = ready.run, find_backend(ready.cluster.kind)
-    backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
+    with _all_or_nothing([ready], [trial], ready.run.name) as backend:
+        job = backend.submit(ready.cluster, ready.run, ready.spec.digest, ready.variables)
+        write_run_file(ready.run.job, job)
+    return Submitted(ready.run, job.job_id)
+
+
+def submit_array(
+    plans: Sequence[SubmitPlan], trials: Sequence[TrialFile], array: RunArray
+) -> list[Submitted]:
+    """Write the folders of several runs of one size and send them together, as `submit` does one.
+
+    Either all are submitted, or none of their folders stays.
+    """
+    first, digests = plans[0], [ready.spec.digest for ready in plans]
+    jobs: list[JobFile] = []
+    try:
+        with _all_or_nothing(plans, trials, array.name) as backend:
+            jobs = backend.submit_array(first.cluster, array, digests, first.variables)
+            for ready, job in zip(plans, jobs, strict=True):
+                write_run_file(ready.run.job, job)
+    except BaseException:
+        discard(array.folder)
+        raise
+    return [Submitted(one.run, job.job_id) for one, job in zip(plans, jobs, strict=True)]
+
+
+@contextmanager
+def _all_or_nothing(
+    plans: Sequence[SubmitPlan], trials: Sequence[TrialFile | None], job_name: str
+) -> Iterator[Backend]:
+    """The backend, with the folders of `plans` written; an error inside the block removes them."""
+    first = plans[0]
+    runs, backend = first.run.folder.parent, ready_backend(first)
+    made: list[Run] = []
     with sharing_new_files():
-        with _no_access(run.folder.parent):
-            take_snapshot(ready.code, run.folder.parent / "snapshots")
-            run.folder.mkdir(parents=True)
         try:
-            _fill(ready)
-            job = backend.submit(ready.cluster, run, ready.spec.digest, ready.variables)
-            write_run_file(run.job, job)
+            with _no_access(runs):
+                if first.code is not None:
+                    take_snapshot(first.code, runs / "snapshots")
+                for ready in plans:
+                    ready.run.folder.mkdir(parents=True)
+                    made.append(ready.run)
+            for ready, trial in zip(plans, trials, strict=True):
+                _fill(ready, trial)
+            yield backend
         except BaseException:
             # Ctrl-C in the middle too: a job whose folder is gone must not stay in the queue.
-            _withdraw(ready, backend)
-            discard(run.folder)
+            if len(made) == len(plans):
+                _withdraw(job_name, backend, first.variables)
+            for run in made:
+                discard(run.folder)
             raise
-    return Submitted(run, job.job_id)
+
+
+def ready_backend(ready: SubmitPlan) -> Backend:
+    """The backend of `ready`, which is up and takes jobs of this user. Raises a `JobError`."""
+    backend = find_backend(ready.cluster.kind)
+    backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
+    return backend
+
+
+def free_name(ready: SubmitPlan, taken: set[str]) -> Run:
+    """The run of `ready` under a name that is not `taken` nor there: that of a later second."""
+    run, second = ready.run, 0
+    while run.name in taken or run.folder.exists():
+        second += 1
+        run = Run(
+            run.folder.with_name(run_name(ready.spec, datetime.now(UTC) + timedelta(0, second)))
+        )
+    return run
 
 
 def _dataset(config: DictConfig) -> DatasetRef:
@@ -137,22 +238,34 @@ def _dataset(config: DictConfig) -> DatasetRef:
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))
 
 
-def _fill(ready: SubmitPlan) -> None:
+def _initial_weights(config: DictConfig, runs: Path) -> InitialWeights | None:
+    words = config.get("init_from")
+    return None if words is None else find_initial_weights(runs, str(words))
+
+
+def _fill(ready: SubmitPlan, trial: TrialFile | None) -> None:
     run = ready.run
     run.logs.mkdir()
     run.submitit.mkdir(mode=0o700)
-    replace_file(run.folder / "environment.txt", "\n".join(ready.packages) + "\n", mode=0o444)
-    for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
-        if tree and tree.diff:
-            replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444)
+    # Not fsynced one by one: of forty trials that is seconds, and no job reads these two.
+    packages = "\n".join(ready.packages) + "\n"
+    replace_file(run.folder / "environment.txt", packages, mode=0o444, durable=False)
+    if ready.code is not None:
+        for name, tree in (("source", ready.code.checkout), ("project", ready.code.project)):
+            if tree and tree.diff:
+                replace_file(run.folder / f"{name}.diff", tree.diff, mode=0o444, durable=False)
+    if trial is not None:
+        write_run_file(run.trial, trial)
+    if ready.inherit is not None:
+        ready.inherit(run)
     ready.spec.write(run.spec_path)
 
 
-def _withdraw(ready: SubmitPlan, backend: Backend) -> None:
+def _withdraw(job_name: str, backend: Backend, variables: Mapping[str, str]) -> None:
     try:
-        backend.withdraw(ready.run, ready.variables)
+        backend.withdraw(job_name, variables)
     except JobError as error:
-        print(f"lockgate: {error} (while withdrawing {ready.run.name})", file=sys.stderr)
+        print(f"lockgate: {error} (while withdrawing {job_name})", file=sys.stderr)
 
 
 @contextmanager

@@ -38,6 +38,10 @@ class TabularMLP(nn.Module):
             if isinstance(layer, nn.Linear):
                 yield layer.weight
 
+    def recomputed_blocks(self) -> Iterator[nn.Module]:
+        """The modules whose activations may be computed a second time in backward."""
+        yield self.layers
+
     def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
         if self.training and self.config.unknown > 0:
             shown = torch.rand(categories.shape, device=categories.device) >= self.config.unknown

@@ -180,6 +180,20 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear):
                 yield module.weight
 
+    def recomputed_blocks(self) -> Iterator[nn.Module]:
+        """The modules whose activations may be computed a second time in backward."""
+        yield from self.blocks
+
+    def flops_per_unit(self) -> float:
+        """Arithmetic of one token, forward and backward: of the matrices, and causal attention.
+
+        6 for each weight of a matrix that a token is multiplied with, and 6 * layers * context *
+        width for a causal attention (https://arxiv.org/abs/2204.02311, appendix B, halved).
+        """
+        config = self.config
+        weights = sum(_size(weight) for weight in self.hidden_matrices()) + _size(self.head.weight)
+        return 6.0 * (weights + config.layers * config.context * config.width)
+
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood in nats of targets (B, T); IGNORE marks unscored ones."""
         return self(tokens, targets)
@@ -194,6 +208,10 @@ class Transformer(nn.Module):
             stream, branch = block(stream, branch, cos, sin, mask)
         normed, _ = self.norm(stream, branch)
         return normed
+
+
+def _size(weight: Tensor) -> int:
+    return int(getattr(weight, "ds_numel", weight.numel()))  # ZeRO-3 keeps it apart
 
 
 def rotations(length: int, config: TransformerConfig, like: Tensor) -> tuple[Tensor, Tensor]:

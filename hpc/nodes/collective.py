@@ -20,7 +20,7 @@ from hpc.train.job_network import bind_gloo, open_store
 
 REDUCED_BYTES = 4 << 20
 ROUNDS = 3
-SLOWEST_SHARE = 0.2
+SLOWEST_SHARE = 0.1
 """Part of the fastest rank's speed below which a rank would hold up all others."""
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from conf import repo_root
 from conf.schema import SchemaError, build
 from hpc.jobs.slurm.commands import query
 from hpc.nodes.checks import NodeCheck
@@ -42,20 +43,37 @@ def survey(
     )  # fmt: skip
     reports = parse_reports(output)
     silent = set(free) - {report.node for report in reports}
-    missing = [NodeCheck("report", "none", "its checks printed no report")]
+    missing = [NodeCheck("report", "none", f"its checks printed no report{last_words(output)}")]
     reports += [NodeReport(node, 1, 0, 0.0, missing) for node in sorted(silent)]
     return sorted([*reports, *others], key=lambda report: report.node)
 
 
 def command(nodes: Sequence[str], partition: str, shared: Path, scratch: Path) -> list[str]:
     """srun of one task on each of `nodes`, which exits with 0 whatever they found."""
-    checks = [sys.executable, "-m", "hpc.nodes", str(scratch), str(shared), str(LIMIT_S)]
+    # The shared storage is where it runs: the code is found from anywhere.
+    checks = [
+        "env",
+        f"PYTHONPATH={repo_root()}",
+        "SUBMITIT_EXECUTOR=slurm",  # as in submitit's script: a rank finds the others by it
+        sys.executable,
+        "-m",
+        "hpc.nodes",
+        str(scratch),
+        str(shared),
+        str(LIMIT_S),
+    ]
     return [
         "srun", f"--immediate={STARTS_IN_S}", "--job-name=lockgate-doctor",
         f"--partition={partition}", f"--nodelist={','.join(nodes)}", f"--nodes={len(nodes)}",
         "--ntasks-per-node=1", "--cpus-per-task=1", f"--mem={MEMORY}", "--time=3",
-        f"--chdir={shared}", "sh", "-c", '"$@" || true', "sh", *checks,
+        f"--chdir={shared}", "sh", "-c", '"$@" 2>&1 || true', "sh", *checks,
     ]  # fmt: skip
+
+
+def last_words(output: str) -> str:
+    """`: ` and the last line that is no report, which may be an error; empty without one."""
+    lines = [line for line in output.split("\n") if line.strip() and not line.startswith("{")]
+    return f": {lines[-1].strip()}" if lines else ""
 
 
 def node_states(text: str) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from conf.page import escaped
 from hpc.jobs.run.curve import VALIDATION
 from hpc.report.drawing import ChartSeries, CurveChart, chart_svg
 from hpc.report.reported_run import ReportedRun
-from hpc.report.text import escaped, number_text, plural
+from hpc.report.step_split import is_part, step_split
+from hpc.report.text import number_text, plural
 
 MOST_CHARTS, MOST_CURVES, LEAST_CHARTS = 30, 1200, 3
 NAME_LETTERS = 60
@@ -17,9 +19,12 @@ MEANINGS = {"lr": "learning rate", "step_seconds": "seconds per step"}
 def curve_charts(runs: Sequence[ReportedRun], kinds: Mapping[str, str]) -> list[CurveChart]:
     """A chart per quantity that any run logged: the loss first, then what was held out.
 
-    A held-out loss is drawn in the chart of the loss, as a point per evaluation.
+    A held-out loss is drawn in the chart of the loss, as a point per evaluation. Of one run, the
+    parts of a step have a chart of their own, see `hpc.report.step_split`.
     """
     names = list(dict.fromkeys(name for run in runs for name in run.metrics.curves))
+    if len(runs) == 1 and step_split(runs[0].metrics):
+        names = [name for name in names if not is_part(name)]
     held_out = f"{VALIDATION}loss"
     if "loss" in names and held_out in names:
         names.remove(held_out)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conf.schema import TARGET
-from hpc.jobs.run.curve import LOWER_IS_BETTER, VALIDATION
+from hpc.jobs.run.ranking import lower_is_better, ranking_name
 from hpc.report.reported_run import ReportedRun
 from serving.artifact.digest import canonical_json
 
@@ -37,22 +36,11 @@ class RankingMetric:
 
 def ranking_metric(runs: Sequence[ReportedRun]) -> RankingMetric | None:
     """The held-out metric that most runs have, or else the loss; None where nothing was logged."""
-    counts = Counter(
-        name
-        for run in runs
-        for name in run.metrics.curves
-        if run.metrics.last(name) is not None
-        and (name == "loss" or (name.startswith(VALIDATION) and "base_" not in name))
-    )
-    if not counts:
-        return None
-    name = max(counts, key=lambda one: (one != "loss", counts[one], _preference(one), one))
-    return RankingMetric(name, LOWER_IS_BETTER.search(name) is None)
-
-
-def _preference(name: str) -> int:
-    """Losses come before shares, which many runs have in common."""
-    return sum(part in name for part in ("loss", "nats", "rmse"))
+    logged = [
+        [name for name in run.metrics.curves if run.metrics.last(name) is not None] for run in runs
+    ]
+    name = ranking_name(logged)
+    return RankingMetric(name, not lower_is_better(name)) if name else None
 
 
 def differing_parameters(runs: Sequence[ReportedRun]) -> list[str]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from conf.page import escaped
 from hpc.report.logged_metrics import Point, thinned
-from hpc.report.text import escaped, number_text
+from hpc.report.text import number_text
 
 WIDTH, HEIGHT = 520, 236
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
@@ -81,7 +82,7 @@ def chart_svg(chart: CurveChart, columns: int) -> str:
         return '<p class="soft">no finite number was logged</p>'
     across = Scale(0, chart.last_step or 1, LEFT, WIDTH - RIGHT)
     upward = _value_scale(values, chart.log_allowed)
-    parts = [*_frame(across, upward), *_requeue_marks(chart.marks, across)]
+    parts = [*drawing_frame(across, upward), *requeue_marks(chart.marks, across)]
     for series, points in curves:
         show_dots = series.dots and len(points) <= columns // 3
         parts.append(
@@ -105,7 +106,8 @@ def _value_scale(values: Sequence[float], log_allowed: bool) -> Scale:
     return Scale(0.0 if 0 <= least < margin else least - margin, most + margin, begin, end)
 
 
-def _frame(across: Scale, upward: Scale) -> Iterator[str]:
+def drawing_frame(across: Scale, upward: Scale) -> Iterator[str]:
+    """Grid, ticks and the axis of steps."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     for tick in upward.ticks():
         y = upward.place(tick)
@@ -122,7 +124,8 @@ def _frame(across: Scale, upward: Scale) -> Iterator[str]:
     yield f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
 
 
-def _requeue_marks(marks: Sequence[int], across: Scale) -> Iterator[str]:
+def requeue_marks(marks: Sequence[int], across: Scale) -> Iterator[str]:
+    """A line at each step after which an attempt went on."""
     for step in marks[:200]:
         if across.least <= step <= across.most:
             x = across.place(step)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.jobs.run.curve import STEP_SECONDS, VALIDATION
+from hpc.jobs.run.curve import STALL_SECONDS, STEP_SECONDS, VALIDATION
 from hpc.jobs.run.metric_lines import finite_number, metric_lines
 
 MOST_DRAWN = 1e300
@@ -25,6 +25,8 @@ class LoggedLine:
     step: float
     step_seconds: float | None
     evaluation: bool
+    stall_seconds: float | None = None
+    """Time for which a checkpoint, written then, had held up the steps."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class LoggedMetrics:
         values = (value for _, value in reversed(self.curves.get(name, ())))
         return next((value for value in values if value is not None), None)
 
+    def greatest(self, name: str) -> float | None:
+        """The greatest finite value of a curve; None without one."""
+        return max((v for _, v in self.curves.get(name, ()) if v is not None), default=None)
+
 
 def logged_metrics(path: Path) -> LoggedMetrics:
     """The metrics at `path`, none where it cannot be read. Raises nothing."""
@@ -51,7 +57,8 @@ def logged_metrics(path: Path) -> LoggedMetrics:
             if line.at is not None:
                 evaluation = any(name.startswith(VALIDATION) for name in line.values)
                 seconds = finite(line.values.get(STEP_SECONDS))
-                lines.append(LoggedLine(line.at, line.step, seconds, evaluation))
+                stall = finite(line.values.get(STALL_SECONDS))
+                lines.append(LoggedLine(line.at, line.step, seconds, evaluation, stall))
     ordered = {
         name: tuple(sorted(points, key=lambda point: point[0])) for name, points in curves.items()
     }

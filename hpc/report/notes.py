@@ -53,7 +53,7 @@ def _memory_bytes(runs: Sequence[ReportedRun]) -> dict[str, int]:
             continue
         variables = {"SLURM_CONF": conf} if conf else {}
         try:
-            most = rank_memory_bytes(job.job_id, job.user, run.name, variables)
+            most = rank_memory_bytes(job.job_id, job.user, run.record.job_name, variables)
         except SchedulerUnavailable:
             silent.add(conf)
             continue

@@ -6,10 +6,9 @@ it does not contain.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from conf.page import escaped, page_document, utc
 from hpc.jobs.run.states import FAILED, FINISHED
 from hpc.report.charts import chart_figures, curve_charts, curve_count
 from hpc.report.comparison import RankingMetric, differing_parameters, ranking_metric, run_kinds
@@ -17,16 +16,16 @@ from hpc.report.notes import ReportNotes
 from hpc.report.parallel_coordinates import parallel_svg
 from hpc.report.reported_run import ReportedRun
 from hpc.report.sentences import title_sentence, waste_notes
+from hpc.report.step_split import split_svg, step_split
 from hpc.report.style import SORT_SCRIPT, STYLE
 from hpc.report.tables import facts, lanes, runs_table, shares_bar, span_table
-from hpc.report.text import escaped, plural, utc
+from hpc.report.text import plural
 from hpc.report.timeline import run_spans
 
 LIMIT_BYTES = 2_000_000
 DETAILS = ((450, 60), (150, 40), (40, 24), (12, 12))
 """Pixel columns of a curve and letters of a cell, from the page at its best to the smallest one."""
 MOST_POINTS = 60_000
-SECONDS = "_seconds"
 
 
 def report_page(runs: Sequence[ReportedRun], notes: ReportNotes, written: float) -> str:
@@ -37,21 +36,6 @@ def report_page(runs: Sequence[ReportedRun], notes: ReportNotes, written: float)
         if len(text.encode()) < LIMIT_BYTES:
             break
     return text
-
-
-def step_parts(run: ReportedRun) -> list[tuple[str, float]]:
-    """Mean seconds of each part of a step, as far as the run logs `..._seconds`; empty without."""
-    whole = _mean(run, "step" + SECONDS)
-    parts = [
-        (name.removesuffix(SECONDS), mean)
-        for name in run.metrics.curves
-        if name.endswith(SECONDS) and name != "step" + SECONDS
-        and (mean := _mean(run, name)) is not None and mean >= 0
-    ]  # fmt: skip
-    if not parts or whole is None:
-        return []
-    left = whole - sum(seconds for _, seconds in parts)
-    return [*parts, ("other", left)] if left > 0 else parts
 
 
 def _page(
@@ -73,31 +57,16 @@ def _page(
         lanes({run.name: run_spans(run.times, run.metrics.lines, run.state.steps) for run in runs}),
         *(_one_spans(runs[0]) if not several else ()),
         "</section>",
+        *(_step_split(runs[0], columns) if not several else ()),
         "<section><h2>Over the steps</h2>",
         *_curve_legend(runs, kinds),
         chart_figures(charts, columns) if charts else '<p class="soft">nothing was logged yet</p>',
         "</section>",
-        *(_step_split(runs[0]) if not several else ()),
         *_waste(runs, notes),
         *_repeats(runs, notes),
         *(_config(runs[0], letters) if not several else ()),
     ]
-    return _document(title, "".join(parts), SORT_SCRIPT if several else "")
-
-
-def _document(title: str, body: str, script: str) -> str:
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    if script:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        policy += f"; script-src 'sha256-{digest}'"
-        body += f"<script>{script}</script>"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escaped(title, 400)}</title><style>{STYLE}</style></head>"
-        f"<body>{body}</body></html>\n"
-    )
+    return page_document(title, "".join(parts), STYLE, SORT_SCRIPT if several else "")
 
 
 def _tone(runs: Sequence[ReportedRun]) -> str:
@@ -198,10 +167,18 @@ def _curve_legend(runs: Sequence[ReportedRun], kinds: Mapping[str, str]) -> Iter
         yield f'<p class="soft">┆ resumed after step {steps}</p>'
 
 
-def _step_split(run: ReportedRun) -> Iterator[str]:
-    parts = step_parts(run)
-    if parts:
-        yield f"<section><h2>A step, in the mean</h2>{shares_bar(parts)}</section>"
+def _step_split(run: ReportedRun, columns: int) -> Iterator[str]:
+    split = step_split(run.metrics)
+    if split is None:
+        return
+    yield "<section><h2>The parts of a step</h2>"
+    yield shares_bar(split.means)
+    if len(split.steps) > 1:
+        caption = "<figcaption><b>seconds</b> of a step, over the steps</figcaption>"
+        last = max(run.state.steps, split.steps[-1])
+        drawn = split_svg(split, last, columns, run.resumed_steps)
+        yield f'<div class="charts"><figure>{caption}{drawn}</figure></div>'
+    yield "</section>"
 
 
 def _waste(runs: Sequence[ReportedRun], notes: ReportNotes) -> Iterator[str]:
@@ -243,8 +220,3 @@ def _config(run: ReportedRun, letters: int) -> Iterator[str]:
             f"<details><summary>Every setting, {len(run.config)}</summary>"
             f'<div class="wide"><table><tbody>{rows}</tbody></table></div></details>'
         )
-
-
-def _mean(run: ReportedRun, name: str) -> float | None:
-    values = [value for _, value in run.metrics.curves.get(name, ()) if value is not None]
-    return sum(values) / len(values) if values else None

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from conf.page import escaped
 from hpc.report.comparison import RankingMetric, parameter_text, parameter_value
 from hpc.report.logged_metrics import finite
 from hpc.report.reported_run import ReportedRun
-from hpc.report.text import escaped, number_text
+from hpc.report.text import number_text
 
 HEIGHT, TOP, BOTTOM = 270, 46, 24
 LEAST_WIDTH, AXIS_WIDTH, LEFT, RIGHT = 1060, 132, 104, 80

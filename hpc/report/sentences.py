@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from conf.page import duration
 from hpc.jobs.run.states import CANCELLED, FAILED, FINISHED, STOPPED
 from hpc.report.comparison import ranking_metric
 from hpc.report.logged_metrics import finite
 from hpc.report.reported_run import ReportedRun
+from hpc.report.step_split import step_split
 from hpc.report.tables import found_end
-from hpc.report.text import duration, number_text, plural
+from hpc.report.text import number_text, plural
 from hpc.report.timeline import run_spans
 
+MEMORY_MARGIN = 1.3
+LEAST_SHARE = 0.1
+"""A smaller share of the time is not worth a note."""
+DATA = ("data_wait", "data")
+"""The part of a step in which it waits for its batch, as a run names it."""
 HAS_ENDED_BADLY = (FAILED, CANCELLED, STOPPED)
 
 
@@ -31,21 +39,58 @@ def title_sentence(runs: Sequence[ReportedRun]) -> str:
 
 
 def waste_notes(run: ReportedRun, memory_bytes: int | None) -> list[str]:
-    """Memory and time that were asked for and not used, a sentence each."""
-    found = []
+    """Memory and time that were asked for and not used, or lost, a sentence each.
+
+    `memory_bytes` is the most that a rank used by Slurm's accounting; without it, the run's own.
+    """
+    parts = (_memory_note(run, memory_bytes), _time_limit_note(run), *_step_notes(run))
+    return [note for note in parts if note]
+
+
+def _memory_note(run: ReportedRun, memory_bytes: float | None) -> str:
     asked, ranks = _positive(run, "cluster.mem_gb"), _positive(run, "cluster.tasks_per_node")
-    if memory_bytes and asked and ranks:
-        most = number_text(float(f"{memory_bytes * ranks / 2**30:.2g}"))
-        found.append(f"memory: asked {number_text(asked)} GB of each node, used at most {most} GB")
+    whose = "" if memory_bytes else " (the peak of rank 0, for each rank)"
+    used = memory_bytes or run.metrics.greatest("peak_rss_bytes")
+    if not (used and asked and ranks):
+        return ""
+    most = float(f"{used * ranks / 2**30:.2g}")
+    enough = math.ceil(most * MEMORY_MARGIN)
+    advice = f"; ask for cluster.mem_gb={enough}" if enough <= asked / 2 else ""
+    return (
+        f"memory: asked {number_text(asked)} GB of each node, used at most "
+        f"{number_text(most)} GB{whose}{advice}"
+    )
+
+
+def _time_limit_note(run: ReportedRun) -> str:
     limit = _positive(run, "cluster.timeout_min")
     spans = [(one.began, one.ended) for one in run.times.attempts]
     known = [end - begin for begin, end in spans if begin is not None and end is not None]
-    if limit and known and len(known) == len(spans):
-        found.append(
-            f"time limit: asked {duration(60 * limit)} for each attempt, "
-            f"the longest took {duration(max(known))}"
+    if not limit or not known or len(known) != len(spans):
+        return ""
+    return (
+        f"time limit: asked {duration(60 * limit)} for each attempt, "
+        f"the longest took {duration(max(known))}"
+    )
+
+
+def _step_notes(run: ReportedRun) -> Iterator[str]:
+    """Shares of the steps' time that the GPUs or CPUs had nothing to do."""
+    split = step_split(run.metrics)
+    waited = next((split.shares[name] for name in DATA if name in split.shares), 0) if split else 0
+    if waited > LEAST_SHARE:
+        yield (
+            f"data: {waited:.0%} of a step is the wait for its batches; more of them can be loaded "
+            "ahead, or the dataset prepared further"
         )
-    return found
+    lines = run.metrics.lines
+    stalled = sum(line.stall_seconds or 0.0 for line in lines)
+    trained = lines[-1].at - lines[0].at if lines else 0.0
+    if stalled > LEAST_SHARE * trained > 0:
+        yield (
+            f"checkpoints: they held up the steps for {duration(stalled)} of {duration(trained)}; "
+            "a larger checkpoint_interval loses less"
+        )
 
 
 def _one_title(run: ReportedRun) -> str:

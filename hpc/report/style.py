@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2530; --soft: #5b6673; --page: #ffffff; --box: #f4f6f8;
-  --rule: #d9dfe5; --good: #1e7d5a; --hurt: #d55e00; --open: #d9a400; --in: #10161d;
+:root { --open: #d9a400;
   --queued: #c3ccd5; --starting: #8fb3ea; --training: #3f9e7c; --evaluation: #f0d64a;
-  --requeued: #d55e00; --export: #cc6aa4; --mark: #d55e00;
+  --stalled: #8a5a2b; --requeued: #d55e00; --export: #cc6aa4; --mark: #d55e00;
   --c0: #3f74d1; --c1: #d55e00; --c2: #2f9e78; --c3: #b0569a; --c4: #a37b00; --c5: #1f9ac4;
   --c6: #7a5cc9; --c7: #6b7683;
   --k0: #0b5d45; --k1: #2f9e78; --k2: #7fbfd6; --k3: #b9c4d0; --k4: #d8dde3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --soft: #9ba7b4; --page: #14191f;
-  --box: #1d242c; --rule: #323c47; --good: #63d0a5; --queued: #5a6672; --mark: #ff9950;
+@media (prefers-color-scheme: dark) { :root { --queued: #5a6672; --mark: #ff9950;
   --c0: #7da7f2; --c1: #ff9950; --c2: #63d0a5; --c3: #e08fca; --c4: #e0bd4a; --c5: #6fcbee;
   --c6: #b09cf0; --c7: #9ba7b4;
   --k0: #8ff0ca; --k1: #4fb98f; --k2: #4a86a0; --k3: #4b5763; --k4: #38424d; } }
-@media print { details { display: none; } section { break-inside: avoid; }
-  * { print-color-adjust: exact; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink);
-  background: var(--page); max-width: 1120px; margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 25px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
-h1::before { content: ""; display: inline-block; width: 14px; height: 14px; border-radius: 50%;
-  margin-right: 10px; background: var(--open); }
-h1.good::before { background: var(--good); } h1.hurt::before { background: var(--hurt); }
-h2 { font-size: 16px; margin: 30px 0 8px; }
-p { margin: 4px 0; overflow-wrap: anywhere; } .soft { color: var(--soft); }
-.box { background: var(--box); border: 1px solid var(--rule); border-left: 5px solid var(--open);
-  border-radius: 6px; padding: 10px 14px; margin: 10px 0; }
+.box { border-left: 5px solid var(--open); }
 .box.hurt { border-left-color: var(--hurt); } .box ul { margin: 4px 0; padding-left: 20px; }
-dl { display: grid; grid-template-columns: max-content 1fr max-content 1fr; gap: 2px 16px;
-  margin: 14px 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th { text-align: left; color: var(--soft); font-weight: normal; white-space: nowrap; }
+table { font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td.number, th.number { text-align: right; } tr.best td { font-weight: 600; }
 td:first-child { white-space: nowrap; }
@@ -59,15 +42,14 @@ svg .tick { text-anchor: middle; } svg .grid { stroke: var(--rule); } svg .axis
 .run6 { --c: var(--c6); } .run7 { --c: var(--c7); } .rank0 { --c: var(--k0); }
 .rank1 { --c: var(--k1); } .rank2 { --c: var(--k2); } .rank3 { --c: var(--k3); }
 .rank4 { --c: var(--k4); }
-i { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin-right: 5px;
-  vertical-align: -1px; background: var(--c); }
+i { background: var(--c); }
 .legend + table { margin-top: 10px; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; color: var(--soft); font-size: 13px; }
 .lanes svg { width: 100%; } .lane-name { color: var(--soft); font-size: 13px; margin-top: 6px; }
 .queued { fill: var(--queued); --c: var(--queued); }
 .starting { fill: var(--starting); --c: var(--starting); }
 .training { fill: var(--training); --c: var(--training); }
 .evaluation { fill: var(--evaluation); --c: var(--evaluation); }
+.stalled { fill: var(--stalled); --c: var(--stalled); }
 .requeued { fill: var(--requeued); --c: var(--requeued); }
 .export { fill: var(--export); --c: var(--export); }
 .part0 { fill: var(--c0); --c: var(--c0); } .part1 { fill: var(--c1); --c: var(--c1); }
@@ -76,10 +58,8 @@ i { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin
 .part6 { fill: var(--c6); --c: var(--c6); } .part7 { fill: var(--queued); --c: var(--queued); }
 pre { background: var(--box); border: 1px solid var(--rule); border-radius: 6px; margin: 8px 0;
   padding: 10px 14px; white-space: pre-wrap; overflow-wrap: anywhere; }
-pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
-details { margin-top: 14px; } summary { cursor: pointer; color: var(--soft); }
+details { margin-top: 14px; }
 @media (max-width: 700px) { body { padding: 20px 14px 40px; }
-  dl { grid-template-columns: max-content 1fr; }
   .charts svg { font-size: 15px; } }
 """
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from conf.page import duration, escaped
 from hpc.report.comparison import MISSING, RankingMetric, parameter_text, parameter_value
 from hpc.report.logged_metrics import finite
 from hpc.report.reported_run import ReportedRun
-from hpc.report.text import duration, escaped, number_text
-from hpc.report.timeline import KINDS, TimeSpan
+from hpc.report.text import number_text
+from hpc.report.timeline import KINDS, WITHIN_TRAINING, TimeSpan
 
 MOST_LANES, MOST_OPEN_LANES = 60, 10
 
@@ -45,7 +46,7 @@ def lanes(spans: Mapping[str, Sequence[TimeSpan]]) -> str:
 
 
 def span_table(spans: Sequence[TimeSpan]) -> str:
-    """The time spent with each kind of thing. Evaluation lies within training, and is taken off."""
+    """The time spent with each kind of thing. What lies within training is taken off of it."""
     if not spans:
         return ""
     whole = found_end(spans) - spans[0].begin
@@ -54,7 +55,7 @@ def span_table(spans: Sequence[TimeSpan]) -> str:
     seconds["training"] -= sum(
         one.seconds
         for one in spans
-        if one.kind == "evaluation" and any(t.begin <= one.begin < t.end for t in training)
+        if one.kind in WITHIN_TRAINING and any(t.begin <= one.begin < t.end for t in training)
     )
     rows = [
         f'<tr><td><i class="{kind}"></i>{kind}</td><td class="number">{duration(spent)}</td>'
@@ -149,8 +150,8 @@ def _class(name: str, given: bool) -> str:
 
 
 def _back_to_front(spans: Sequence[TimeSpan]) -> list[TimeSpan]:
-    """Evaluations lie within training, and are drawn over it."""
-    return sorted(spans, key=lambda span: span.kind == "evaluation")
+    """What lies within training is drawn over it."""
+    return sorted(spans, key=lambda span: span.kind in WITHIN_TRAINING)
 
 
 def _bar(span: TimeSpan, begin: float, longest: float) -> str:

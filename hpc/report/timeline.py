@@ -12,8 +12,9 @@ from hpc.jobs.run.timeline import RunTimeline, moment
 from hpc.report.logged_metrics import LoggedLine
 
 QUEUED, STARTING, TRAINING, REQUEUED = "queued", "starting", "training", "requeued"
-EVALUATION, EXPORT = "evaluation", "export"
-KINDS = (QUEUED, STARTING, TRAINING, EVALUATION, REQUEUED, EXPORT)
+EVALUATION, EXPORT, STALLED = "evaluation", "export", "stalled"
+KINDS = (QUEUED, STARTING, TRAINING, EVALUATION, STALLED, REQUEUED, EXPORT)
+WITHIN_TRAINING = (EVALUATION, STALLED)
 SLACK_S = 2.0
 """Between a time written to the second and one that is exact."""
 
@@ -84,6 +85,7 @@ def run_spans(times: RunTimes, lines: Sequence[LoggedLine], steps: int) -> list[
         found.append(trained)
         within = [one for one in own if attempt.ended is None or one.at <= attempt.ended + SLACK_S]
         found += [_evaluation(within, place) for place in range(1, len(within))]
+        found += [_stall(line) for line in within]
         before = attempt.ended
     final = [line.at for line in lines if line.evaluation and line.step >= steps > 0]
     if final:
@@ -123,6 +125,14 @@ def _evaluation(lines: Sequence[LoggedLine], place: int) -> TimeSpan | None:
     if not line.evaluation or last.step != line.step or last.evaluation:
         return None
     return _span(EVALUATION, last.at, line.at, f"evaluation after step {line.step:,.0f}")
+
+
+def _stall(line: LoggedLine) -> TimeSpan | None:
+    """The time for which a checkpoint held up the steps before `line`."""
+    if not line.stall_seconds or not 0 < line.stall_seconds < line.at:
+        return None
+    label = f"the checkpoint of step {line.step:,.0f} held up the steps"
+    return _span(STALLED, line.at - line.stall_seconds, line.at, label)
 
 
 def _span(kind: str, begin: float | None, end: float | None, label: str) -> TimeSpan | None:

@@ -54,7 +54,9 @@ _cached: dict[tuple[int, int, int], np.ndarray] = {}
 def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation of an epoch; the last one is kept, because a step needs it again."""
     key = (rows, seed, epoch)
-    if key not in _cached:
+    order = _cached.get(key)
+    if order is None:  # another thread may clear it meanwhile
+        order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
         _cached.clear()
-        _cached[key] = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
-    return _cached[key]
+        _cached[key] = order
+    return order

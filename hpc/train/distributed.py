@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -41,9 +41,13 @@ class World:
     def barrier(self) -> None:
         dist.barrier(group=self.group)
 
-    def total(self, values: list[float]) -> list[float]:
-        """The sums of `values` over all ranks, the same bits on each."""
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+    def total(self, values: Sequence[float | torch.Tensor]) -> list[float]:
+        """The sums of `values` over all ranks, the same bits on each.
+
+        A value may be a tensor of one number on this rank's device: it is waited for once, here.
+        """
+        parts = [torch.as_tensor(one, dtype=torch.float64, device=self.device) for one in values]
+        tensor = torch.stack(parts)
         dist.all_reduce(tensor, group=self.group)
         return tensor.tolist()
 

@@ -1,18 +1,21 @@
-"""`python -m hpc.train.export_again SPEC DIGEST`: a finished run's candidate, made once more.
+"""`python -m hpc.train.export_again SPEC DIGEST [LIMITS]`: a finished run's candidate, once more.
 
-`hpc.jobs.candidate` starts it in the run's source snapshot. Standard error has a sentence when it
-fails.
+LIMITS is a JSON object of corrected serving limits by dotted key. `hpc.jobs.candidate` starts it in
+the run's source snapshot. Standard error has a sentence when it fails; exit code 2 is for limits.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from conf.errors import LockgateError
+from conf.errors import ConfigError, LockgateError
 from conf.modes import share_new_files
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.log_output import configure_logging
@@ -24,11 +27,11 @@ from hpc.train.retention import Retention
 
 
 def main(argv: list[str]) -> int:
-    """Evaluate and export the newest good checkpoint's weights; 1 when that fails.
+    """Evaluate and export the newest good checkpoint's weights; 1 or 2 when that fails.
 
     Raises `SpecChanged` for a spec without this digest.
     """
-    spec_path, digest = argv
+    spec_path, digest, *limits = argv
     share_new_files()
     configure_logging()
     run = Run(Path(spec_path).parent)
@@ -42,14 +45,27 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    try:
+        config = train_config(_with_limits(spec.config, json.loads(limits[0]) if limits else {}))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code if limits else 1
     weights = load_file(checkpoints.folder / f"{step:08d}" / WEIGHTS)
     try:
-        config = train_config(spec.config)
         evaluate_and_export(config, spec, weights, run.folder / "candidate", _print_metrics)
     except LockgateError as error:  # a sentence for people; the stack adds nothing
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _with_limits(config: DictConfig, limits: Mapping[str, Any]) -> DictConfig:
+    """`config` with other values at the dotted keys of `limits`."""
+    made = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    for key, value in limits.items():
+        OmegaConf.update(made, key, value)
+    assert isinstance(made, DictConfig)  # as the config of a spec is
+    return made
 
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:

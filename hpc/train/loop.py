@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import kernels
 from hpc.jobs.run.folder import Run
@@ -22,13 +21,19 @@ from hpc.tasks.micro_batches import MicroBatches
 from hpc.tasks.task import Task
 from hpc.train import distributed, engine, randomness
 from hpc.train.checkpoint import Checkpoints, retention
+from hpc.train.compiled import uncompiled
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
+from hpc.train.initial_weights import check_inherited, load_initial_weights
+from hpc.train.loader import loaded
 from hpc.train.polling import StopHeard, polled
 from hpc.train.report import RunReport, reporting
 from hpc.train.saving import Saving, saving
+from hpc.train.step import optimizer_step
+from hpc.train.step_account import COMMUNICATION, StepAccount, step_account
+from hpc.train.step_columns import StepColumns
 from hpc.train.watch import Unwatched, Watch
 
 # DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
@@ -58,12 +63,16 @@ def train(
         run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
         config = replace(config, run=run)
         built = task.build_model(config.model, spec.dataset.folder)
+        if spec.initial and start.step == 0:
+            load_initial_weights(built, spec.initial)
+        check_inherited(spec, start.step)
         model = engine.start(config, built, world, load_universal=start.way.convert)
         # From here on each rank draws its own numbers.
         randomness.seed_generators(run.seed + 1 + world.rank)
         rates = Rates(model.optimizer, config.schedule, run.steps)
         done = checkpoints.resume(model, world, start, run.seed)
         watch.resumed(done)
+        account = step_account(world.device, recording=world.leads)
         with (
             reporting(spec, task.unit, Run(run_dir), done)
             if world.leads
@@ -72,12 +81,15 @@ def train(
         ):
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
-            job = Job(spec, config, model, rates, world, saves, report, stop, watch)
+                report.columns = StepColumns(account, model, world, config.cluster)
+            job = Job(spec, config, model, rates, world, saves, report, stop, watch, account)
             outcome = _steps(job, done)
             if outcome == "finished":
                 outcome = _finish(job, run_dir / "candidate")
             if report:
-                report.outcome = outcome
+                # A stop by SIGTERM is for good; the signal before a limit is not.
+                for_good = stop() and not getattr(stop, "requeue", True)
+                report.outcome = "ended" if outcome == "stopped" and for_good else outcome
     return outcome
 
 
@@ -94,6 +106,7 @@ class Job:
     report: RunReport | None
     stop: Callable[[], bool]
     watch: Watch
+    account: StepAccount
 
     def stopping(self) -> bool:
         """True on every rank once any of them has a stop signal; collective."""
@@ -117,7 +130,9 @@ def _steps(job: Job, done: int) -> str:
     run, world, report = job.run, job.world, job.report
     start_step = done * run.gradient_accumulation_steps
     order = MicroBatches(run.micro_batch_size, world.rank, world.size, run.seed, start_step)
-    batches = job.task.batches(job.dataset, "train", order)
+    source = job.task.batches(job.dataset, "train", order)
+    batches = loaded(source, run.prefetch_batches, pinned=world.device.type == "cuda")
+    account, micro_steps = job.account, run.gradient_accumulation_steps
     job.model.train()
     left_out = 0
     if _owes_evaluation(job, done) and _evaluate(job, done):
@@ -125,9 +140,12 @@ def _steps(job: Job, done: int) -> str:
     while done < run.steps:
         began = time.perf_counter()
         rate, skipped = job.rates.set(done), job.model.skipped_steps
-        loss, seen = _optimizer_step(job, batches)
+        mean, count = optimizer_step(
+            job.task, job.model, batches, micro_steps, world.device, account
+        )
         # One message a step: the mean loss, and whether any rank had a stop signal.
-        total, seen, stopping = world.total([loss, seen, float(job.stop())])
+        total, seen, stopping = world.total([mean, count, float(job.stop())])
+        account.mark(COMMUNICATION)
         loss = total / world.size
         done += 1
         left_out = left_out + 1 if job.model.skipped_steps > skipped else 0
@@ -144,34 +162,20 @@ def _steps(job: Job, done: int) -> str:
         if not stopping and _due(done, run.eval_interval) and done < run.steps:
             stopping = _evaluate(job, done)
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
+            began = time.perf_counter()
             job.watch.enter("checkpoint")
             job.saves.save(job.model, done, engine.layout_of(job.model, run, world))
             stopping = stopping or job.stopping()
             if stopping or done == run.steps:
                 job.saves.finish()
+            if report:
+                report.log_stall(done, time.perf_counter() - began)
         if report:
             report.log_saves(job.saves.ended())
         if stopping:
             return "stopped"
         job.watch.enter("step")
     return "finished"
-
-
-def _optimizer_step(job: Job, batches: Iterator[dict[str, Tensor]]) -> tuple[float, float]:
-    """One update from `gradient_accumulation_steps` micro-steps: (mean loss, rows or tokens)."""
-    micro_steps = job.run.gradient_accumulation_steps
-    losses, seen = [], 0
-    for _ in range(micro_steps):
-        batch = {
-            name: values.to(job.world.device, non_blocking=True)
-            for name, values in next(batches).items()
-        }
-        loss = job.task.loss(job.model, batch)
-        job.model.backward(loss)
-        job.model.step()  # DeepSpeed updates at the last micro-step
-        losses.append(loss.detach())
-        seen += job.task.unit_count(batch)
-    return float(torch.stack(losses).float().mean()), float(seen)
 
 
 def _owes_evaluation(job: Job, done: int) -> bool:
@@ -193,7 +197,12 @@ def _evaluate(job: Job, done: int) -> bool:
         model = job.model.module
         model.eval()
         try:
-            with torch.no_grad(), torch.random.fork_rng(), polled(model, job.stop, job.watch):
+            with (
+                torch.no_grad(),
+                torch.random.fork_rng(),
+                uncompiled(),
+                polled(model, job.stop, job.watch),
+            ):
                 metrics = job.task.evaluate(model, job.dataset)
             job.report.log_evaluation(done, metrics)
         except StopHeard:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,16 @@ from hpc.jobs.run.files import TargetFile, write_run_file
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+
+MEASURED = {
+    "gradient_norm": "Global gradient norm of the last logged step, before clipping.",
+    "peak_rss_bytes": "Largest resident memory of rank 0's process so far.",
+    "peak_rss_share": "The same as a share of the memory that the job asked for each rank.",
+    "peak_gpu_bytes": "Largest memory of tensors on rank 0's GPU so far.",
+    "mfu": "Model FLOPs utilization since the last logged step, 0 to 1.",
+    "checkpoint_stall_seconds": "Seconds for which the last checkpoint held up the steps.",
+}
+"""Columns of metrics.jsonl that are series of their own; NaN until they are measured."""
 
 
 class TrainMetrics:
@@ -46,6 +57,15 @@ class TrainMetrics:
             buckets=STEP_SECONDS,
             registry=self.registry,
         )
+        self.parts = Gauge(
+            "lockgate_train_step_part_seconds",
+            "Mean seconds of each part of the steps since the last logged one, on rank 0.",
+            ["part"],
+            registry=self.registry,
+        )
+        self.measured = {name: self._gauge(name, text) for name, text in MEASURED.items()}
+        for gauge in self.measured.values():
+            gauge.set(math.nan)  # not measured yet, and some never are
         self.failed_checkpoints = Counter(
             "lockgate_train_failed_checkpoints",
             "Checkpoints that could not be written, as on a full disk; the older ones stay.",
@@ -55,6 +75,14 @@ class TrainMetrics:
         self._gauge(
             "checkpoint_age_seconds", "Seconds since the last checkpoint, or since the start."
         ).set_function(lambda: time.time() - self._saved)
+
+    def set_columns(self, columns: Mapping[str, float]) -> None:
+        """Set the series of `columns`, which are those of a line of metrics.jsonl."""
+        for name, value in columns.items():
+            if name in self.measured:
+                self.measured[name].set(value)
+            else:
+                self.parts.labels(name.removesuffix("_seconds")).set(value)
 
     def mark_checkpoint(self) -> None:
         """Restart the age of the newest checkpoint."""

@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
 from hpc.train.saving import Saved
+from hpc.train.step_columns import StepColumns
 from hpc.train.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
 NOT_SETTINGS = ("site", "cluster")  # where it ran, not what it learned from
-MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+MLFLOW_STATUS = {
+    "finished": "FINISHED",
+    "stopped": "SCHEDULED",  # it saved, and goes on later
+    "ended": "KILLED",
+    "failed": "FAILED",
+}
+"""MLflow's word for the end of an attempt."""
 
 
 @dataclass
@@ -35,6 +43,7 @@ class RunReport:
     shown: TrainMetrics
     tracking: Tracking
     outcome: str = field(default="failed", init=False)
+    columns: StepColumns | None = field(default=None, init=False)
     _since: float = field(default_factory=time.perf_counter, init=False)
     _seen: float = field(default=0.0, init=False)
     _steps_since: int = field(default=0, init=False)
@@ -58,6 +67,8 @@ class RunReport:
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         speed, each = self._seen / elapsed, elapsed / self._steps_since
         left = (self.steps - step) * each
+        columns = self.columns.take(speed) if self.columns else {}
+        self.shown.set_columns(columns)
         self._line(
             {
                 "step": step,
@@ -65,6 +76,7 @@ class RunReport:
                 "lr": rate,
                 f"{self.unit}_per_second": round(speed, 1),
                 "step_seconds": round(each, 5),
+                **columns,
             },
             f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  "
             f"{speed:,.0f} {self.unit}/s  {_minutes(left)} left",
@@ -99,6 +111,13 @@ class RunReport:
         if saves:
             self._restart_clock()
 
+    def log_stall(self, step: int, seconds: float) -> None:
+        """Log the time for which the checkpoint of step `step` held up the training."""
+        columns = {"checkpoint_stall_seconds": round(seconds, 4)}
+        self.shown.set_columns(columns)
+        self._line({"step": step, **columns}, f"the checkpoint held up the steps {seconds:.2f} s")
+        self._restart_clock()
+
     def has_evaluation(self, step: int) -> bool:
         """True where metrics.jsonl has the metrics of an evaluation after step `step`."""
         return any(
@@ -124,22 +143,7 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
     `unit` is what the task's batches are counted in.
     """
     metrics_log.rewind_metrics(run.metrics, done)
-    # As the spec has it: a secret stays the name of its variable, in MLflow too.
-    config = spec.content()["config"]
-    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
-    tracking = Tracking(
-        uri=spec.config.site.mlflow_uri,
-        experiment=spec.task,
-        run=run.name,
-        metrics=run.metrics,
-        tags={
-            "lockgate.spec": spec.digest,
-            "lockgate.source": spec.source.digest,
-            "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
-        },
-        parameters=flat_settings(settings),
-        passwords=_passwords(spec),
-    )
+    tracking = tracking_of(spec, run)
     tracking.start()
     with served(run.target, run.name, spec.task, unit) as shown:
         shown.step.set(done)
@@ -148,8 +152,36 @@ def reporting(spec: JobSpec, unit: str, run: Run, done: int) -> Iterator[RunRepo
         report = RunReport(run.metrics, unit, steps, interval, shown, tracking)
         try:
             yield report
+        except BaseException as error:
+            # The end of the attempt decides; it mostly goes on from its checkpoint.
+            if is_lost_neighbour(f"{type(error).__name__}: {error}"):
+                report.outcome = "stopped"
+            raise
         finally:
             tracking.end(MLFLOW_STATUS[report.outcome])
+
+
+def tracking_of(spec: JobSpec, run: Run) -> Tracking:
+    """The mirror of `run`, whose spec is `spec`, in its site's MLflow; nothing is sent yet."""
+    # As the spec has it: a secret stays the name of its variable, in MLflow too.
+    config = spec.content()["config"]
+    settings = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+    tags = {
+        "lockgate.spec": spec.digest,
+        "lockgate.source": spec.source.digest,
+        "lockgate.dataset": f"{spec.dataset.name}@{spec.dataset.digest}",
+    }
+    if spec.parent is not None:
+        tags["lockgate.parent"] = spec.parent.words
+    return Tracking(
+        uri=spec.config.site.mlflow_uri,
+        experiment=spec.task,
+        run=run.name,
+        metrics=run.metrics,
+        tags=tags,
+        parameters=flat_settings(settings),
+        passwords=_passwords(spec),
+    )
 
 
 def _passwords(spec: JobSpec) -> Path | None:

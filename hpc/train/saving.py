@@ -13,9 +13,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hpc.train.checkpoint import PARTS, WEIGHTS, Checkpoints, random_file
 from hpc.train.distributed import World
 from hpc.train.engine import whole_weights
 from hpc.train.errors import CheckpointError
+from hpc.train.fragments import assemble, take_fragments
 from hpc.train.state import WRITE_FAULTS, StateFiles, take_state
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ class _Content:
     staging: Path
     state: StateFiles
     random_state: str
-    weights: dict[str, Tensor]
+    weights: Callable[[World], dict[str, Tensor]]
+    """Gives rank 0 the whole weights; a collective call of the ranks in its argument."""
     began: float
 
 
@@ -70,16 +73,24 @@ class Saving:
     _ended: list[Saved] = field(default_factory=list, init=False)
     _last: Saved | None = field(default=None, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+    _error: Exception | None = field(default=None, init=False)
 
     def save(self, engine: Any, step: int, layout: Layout) -> None:
-        """Save the state after `step` steps; waits for the save before, if it is not done yet."""
+        """Save the state after `step` steps; waits for the save before, if it is not done yet.
+
+        A fault of the disk is in `ended`; any other error of this save or the one before is raised.
+        """
         began = time.perf_counter()
         self.wait()
+        self._raise_error()
         staging = self.checkpoints.staging(step)
         if self.beside is None:
-            self._write(self._content(engine, step, layout, staging, began), self.world)
-            return
+            self.checkpoints.prepare(staging, self.world)
         content = self._content(engine, step, layout, staging, began)
+        if self.beside is None:
+            self._write(content, self.world)
+            self._raise_error()
+            return
         self._thread = threading.Thread(
             target=self._write, args=(content, self.beside), name="checkpoint", daemon=True
         )
@@ -95,6 +106,7 @@ class Saving:
     def finish(self) -> None:
         """Wait until the last save is durable. Raises `CheckpointError` if it is not."""
         self.wait()
+        self._raise_error()
         if self._last is not None and self._last.fault is not None:
             raise CheckpointError(
                 f"the checkpoint of step {self._last.step} could not be written to "
@@ -108,11 +120,14 @@ class Saving:
             self._thread.join()
             self._thread = None
 
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
     def _content(
         self, engine: Any, step: int, layout: Layout, staging: Path, began: float
     ) -> _Content:
-        if self.beside is None:
-            self.checkpoints.prepare(staging, self.world)
         later = self.beside is not None
         return _Content(
             step=step,
@@ -120,7 +135,7 @@ class Saving:
             staging=staging,
             state=take_state(engine, staging, PARTS, later),
             random_state=randomness.random_state(),
-            weights=whole_weights(engine),
+            weights=weights_of(engine, self.world, later),
             began=began,
         )
 
@@ -129,8 +144,9 @@ class Saving:
         target = self.checkpoints.target(content.step)
         try:
             fault = self._written(content, world)
-        except Exception as error:  # noqa: BLE001  a thread's fault belongs to its run, in words
-            fault = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  a lost rank, say; the steps raise it
+            self._error = error
+            return
         if fault is None:
             self.durable_step = content.step
         self._last = Saved(content.step, target, fault, time.perf_counter() - content.began)
@@ -142,11 +158,12 @@ class Saving:
         if self.beside is not None:
             checkpoints.prepare(staging, world)
         fault: Exception | None = None
+        weights = content.weights(world)
         try:
             content.state.write()
             (staging / random_file(world.rank)).write_text(content.random_state)
             if world.leads:
-                save_file(content.weights, staging / WEIGHTS)
+                save_file(weights, staging / WEIGHTS)
         except WRITE_FAULTS as error:
             fault = error
         if world.total([float(fault is not None)])[0] == 0 and world.leads:
@@ -176,6 +193,14 @@ def saving(
         yield made
     finally:
         made.wait()
+
+
+def weights_of(engine: Any, world: World, later: bool) -> Callable[[World], dict[str, Tensor]]:
+    """The weights as they are now, put together now or, with `later`, when they are written."""
+    if later:
+        return partial(assemble, take_fragments(engine, world))
+    weights = whole_weights(engine)
+    return lambda _: weights
 
 
 def _words(fault: Exception | None) -> str:

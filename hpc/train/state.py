@@ -67,10 +67,13 @@ def take_state(engine: Any, folder: Path, tag: str, later: bool) -> StateFiles:
 def _standing_in(engine: Any, files: StateFiles) -> Iterator[None]:
     own = engine.checkpoint_engine
     engine.checkpoint_engine = files
+    # It would copy a script that puts whole weights together; model.safetensors has them.
+    engine._copy_recovery_script = lambda _: None
     try:
         yield
     finally:
         engine.checkpoint_engine = own
+        del engine._copy_recovery_script
 
 
 def _write_state(path: Path, state: Any) -> None:

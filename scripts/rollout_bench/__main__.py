@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from conf import compose
-from scripts.rollout_bench.goals import all_goals, goal_rows
+from scripts.goals import goal_rows
+from scripts.rollout_bench.goals import all_goals
 from scripts.rollout_bench.load import LoadFigures, load_rows, load_values, measure_load
 from scripts.rollout_bench.machines import BenchError
 from scripts.rollout_bench.tools import TOOLS

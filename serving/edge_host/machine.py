@@ -14,6 +14,8 @@ from serving.artifact.durable import replace_file
 from serving.edge_host.requests import EdgeHostRefusal, EdgeRequest
 
 _TIMEOUT_S = 10
+_RELOAD_S = 30
+"""Within which HAProxy has taken up a config, or given it up."""
 _CHECK_S = 60
 
 
@@ -79,24 +81,31 @@ def _install(home: EdgeHome, text: str) -> str:
 
 
 def _reloads(home: EdgeHome) -> bool:
-    """Reload; True when another worker answers on the runtime socket."""
-    worker = _pid(home)
-    with suppress(ConnectionResetError):  # the master re-executes itself: its connections end
+    """Reload; True when HAProxy came up with another worker.
+
+    A master that takes up a config answers nobody, for seconds where an address cannot be bound,
+    and loses a reload that is ordered meanwhile (measured, HAProxy 2.6). So it is asked before, and
+    again until it answers: the reload has ended then, one way or the other.
+    """
+    worker = _worker(home)
+    with suppress(ConnectionError):  # the master re-executes itself: its connections end
         _query(home.master, "reload")
-    deadline = time.monotonic() + _TIMEOUT_S
-    while time.monotonic() < deadline:
+    return bool(worker) and _worker(home) not in ("", worker)
+
+
+def _worker(home: EdgeHome) -> str:
+    """The process id of the worker that the master has, once it answers; "" for none."""
+    deadline = time.monotonic() + _RELOAD_S
+    while True:
         try:
-            if _pid(home) != worker:
-                return True
+            lines = _query(home.master, "show proc").splitlines()
+            break
         except OSError:
-            pass  # between two workers
-        time.sleep(0.05)
-    return False
-
-
-def _pid(home: EdgeHome) -> str:
-    lines = _query(home.socket, "show info").splitlines()
-    return next((line for line in lines if line.startswith("Pid:")), "")
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(0.05)
+    after = lines[lines.index("# workers") + 1 :] if "# workers" in lines else []
+    return after[0].split()[0] if after and after[0][:1].isdigit() else ""
 
 
 def _query(path: Path, command: str) -> str:
@@ -104,6 +113,7 @@ def _query(path: Path, command: str) -> str:
         connection.settimeout(_TIMEOUT_S)
         connection.connect(str(path))
         connection.sendall(command.encode() + b"\n")
+        connection.shutdown(socket.SHUT_WR)
         chunks = []
         while chunk := connection.recv(65536):
             chunks.append(chunk)

@@ -40,8 +40,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--latency-edges-s", type=float, nargs="+", required=True, metavar="S")
     options = parser.parse_args(argv)
     registry = CollectorRegistry()
-    # Each line names its region: no host has to be known here.
-    log = EdgeLog({"": options.region}, options.latency_edges_s, registry)
+    # Each line names its region: no host has to be known here. Prometheus names the edge.
+    log = EdgeLog({"": options.region}, (), options.latency_edges_s, registry)
     try:
         # The port first: a second exporter ends here, and does not take the first one's socket.
         start_http_server(options.port, options.address, registry)

@@ -77,7 +77,9 @@ def main(argv: Sequence[str]) -> int:
                 placement=site_config(config).placement,
             )
         )
-        edge_log = EdgeLog(regions, settings.exporter.latency_edges_s, registry)
+        edge_log = EdgeLog(
+            regions, map(str, site.edges), settings.exporter.latency_edges_s, registry
+        )
         registry.register(latest)
         address = settings.control_address
         # The port first: a second exporter ends here, and does not take the first one's socket.

@@ -209,7 +209,7 @@ def _host_targets(site: Site, port: int) -> list[dict[str, Any]]:
 
 def _edge_targets(site: Site) -> list[dict[str, Any]]:
     return [
-        _target(edge.address, edge.stats_port, region=edge_region(name, edge))
+        _target(edge.address, edge.stats_port, region=edge_region(name, edge), edge=name)
         for name, edge in site.edges.items()
     ]
 
@@ -218,11 +218,12 @@ def _edge_log_jobs(site: Site, settings: Settings) -> list[dict[str, Any]]:
     """The request log of edges on machines of their own; that of the others has the job lockgate.
 
     Rules believe these series from the job lockgate, so the targets have its label, and only these
-    are taken. A target's region is the site's word: what it says itself is `exported_region`.
+    are taken. A target's region and edge are the site's word: what it says itself is
+    `exported_region` and `exported_edge`.
     """
     targets = [
         _target(edge.address, site.ports.release_exporter, job="lockgate",
-                region=edge_region(name, edge))
+                region=edge_region(name, edge), edge=name)
         for name, edge in site.edges.items()
         if edge.ssh is not None
     ]  # fmt: skip

@@ -42,7 +42,16 @@ PLACED = "tests/serving/fleet/test_placed_rollouts.py::"
 AUTOSCALE = "tests/serving/fleet/test_autoscale_task.py::"
 SITE_HOSTS = "tests/serving/fleet/test_site_hosts.py::"
 STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_site_are_alone"
+RESUME = "tests/hpc/jobs/resume/test_resume.py::test_a_run_goes_on_from_one_that_ended"
 TESTED = {
+    "lockgate resume RUN": RESUME,
+    "lockgate train task=flights init_from=RUN@400": (
+        "tests/hpc/jobs/run/test_init_from.py::test_a_run_and_its_step_are_frozen_by_path_and_digest"
+    ),
+    "lockgate export RUN": "tests/hpc/jobs/test_candidate.py::test_limits_are_taken_by_key",
+    "lockgate mlflow": (
+        "tests/hpc/train/test_tracking.py::test_a_run_that_ended_while_mlflow_was_away_is_fed_later"
+    ),
     "lockgate show last": ("tests/hpc/cli/test_show.py::test_show_has_what_a_run_is_and_became"),
     "lockgate compare RUN RUN --by": (
         "tests/hpc/cli/test_show.py::test_compare_by_a_metric_puts_the_best_first"
@@ -50,6 +59,14 @@ TESTED = {
     "scripts/site as release lockgate release run=RUN": RUNNERS["docs/extending.md"],
     "lockgate train -m task=flights seed=1,2,3": (
         "tests/hpc/cli/test_verbs.py::test_a_dry_run_shows_script_and_spec_and_writes_nothing"
+    ),
+    "lockgate train -m sweep=lr": (
+        "tests/hpc/jobs/sweep/test_sweeps.py::test_a_sweep_is_one_array_and_its_trials_have_their_place"
+        "_in_it"
+    ),
+    "lockgate ls --sweep lr": (
+        "tests/hpc/jobs/sweep/test_standings.py::"
+        "test_trials_come_by_the_held_out_loss_and_the_best_finished_one_is_named"
     ),
     "lockgate report RUN": (
         "tests/hpc/cli/test_report.py::test_several_runs_are_one_page_each_once"

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts.goals import Goal
 from scripts.loadtest.client import Seen
 from scripts.rollout_bench import __main__ as bench
 from scripts.rollout_bench import goals, transfer
-from scripts.rollout_bench.goals import Goal, all_goals
+from scripts.rollout_bench.goals import all_goals
 from scripts.rollout_bench.load import (
     CHANGE,
     RESTART,

@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the program; 0 with the code on standard output."""
     folder, attempt, code = argv
     share_new_files()
-    print(end_attempt(Run(Path(folder)), int(attempt), int(code)).exit_code)
+    run = Run(Path(folder).resolve())  # an array's task names the folder that it stands in
+    print(end_attempt(run, int(attempt), int(code)).exit_code)
     return 0
 
 

@@ -17,7 +17,7 @@ from hpc.jobs.cause.evidence import (
     silent_ranks,
 )
 from hpc.jobs.cause.job_end import JobEnd, signal_name, worst_step
-from hpc.jobs.run.files import RankFailure
+from hpc.jobs.run.files import UNFIT_NODE, RankFailure
 from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 
 KILLED, LOST, HANG, NODE, MEMORY, LATE = "killed", "lost", "hang", "node", "memory", "late"
@@ -72,11 +72,12 @@ class Cause:
 
 
 def first_cause(evidence: Evidence) -> Cause:
-    """The first cause: Slurm's own end of the job, a hang, a rank killed by a signal, a rank's own
-    error (the earliest), an exit code; and only then a lost connection, with the ranks that may be
-    it."""
+    """The first cause: a node's checks, Slurm's own end of the job, a hang, a rank killed by a
+    signal, a rank's own error (the earliest), an exit code; and only then a lost connection, with
+    the ranks that may be it."""
     found = (
-        _of_slurm(evidence)
+        _of_checks(evidence)
+        or _of_slurm(evidence)
         or _of_watch(evidence)
         or _of_signal(evidence)
         or _of_error(evidence)
@@ -93,6 +94,17 @@ def first_cause(evidence: Evidence) -> Cause:
         sentence = f"Nothing is on record about its end{known}."
         return Cause(OTHER, sentence, "See lockgate logs RUN.", "the run's folder")
     return found
+
+
+def _of_checks(evidence: Evidence) -> Cause | None:
+    """A node that was not fit: nothing was trained yet, so no other cause can be before it."""
+    failure = evidence.failure
+    if failure is None or failure.type != UNFIT_NODE:
+        return None
+    sentence = f"{failure.message[:1].upper()}{failure.message[1:]}."
+    advice = "See lockgate doctor --nodes; cluster.exclude=NODE leaves one out from the start."
+    node = _node_of(evidence, failure.rank) if failure.rank is not None else ""
+    return Cause(NODE, sentence, advice, "failure.json", failure.rank, node)
 
 
 def cause_before_stop(evidence: Evidence) -> Cause | None:

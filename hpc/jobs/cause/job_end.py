@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 ENDS_FORMAT = "JobID,State,ExitCode,DerivedExitCode,NodeList,Start,End,JobName"
-STEP_ID = re.compile(r"\d{1,20}(?:\.(?:\d{1,10}|batch|extern))?", re.ASCII)
+STEP_ID = re.compile(r"\d{1,20}(?:_\d{1,10})?(?:\.(?:\d{1,10}|batch|extern))?", re.ASCII)
 CODE = re.compile(r"(\d{1,10}):(\d{1,10})", re.ASCII)
 
 
@@ -49,7 +49,7 @@ def worst_step(ends: Sequence[JobEnd]) -> JobEnd | None:
     bad = [
         end
         for end in ends
-        if re.fullmatch(r"\d+\.\d+", end.step) and (end.signal or end.exit_code)
+        if re.fullmatch(r"[\d_]+\.\d+", end.step) and (end.signal or end.exit_code)
     ]  # fmt: skip
     return bad[-1] if bad else None
 

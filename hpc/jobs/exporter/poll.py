@@ -23,7 +23,7 @@ from hpc.jobs.run.files import TargetFile, read_record, read_run_file
 from hpc.jobs.run.folder import Run, all_runs
 from hpc.jobs.run.states import CANCELLED, FAILED, FINISHED
 from hpc.jobs.slurm.backend import OURS
-from hpc.jobs.slurm.jobs import SQUEUE, SlurmJob, WantedJob, parse_squeue
+from hpc.jobs.slurm.jobs import SQUEUE, SlurmJob, parse_squeue, wanted_job
 from hpc.jobs.slurm.nodes import OTHER, SINFO, parse_nodes
 
 log = logging.getLogger(__name__)
@@ -158,5 +158,5 @@ def _is_alive(run: Run, running: Sequence[SlurmJob] | None) -> bool:
     record = read_record(run)
     if record.kind == local_backend.KIND:
         return local_backend.job_is_alive(record.job)
-    wanted = WantedJob(run.name, record.user, record.job.job_id if record.job else "")
+    wanted = wanted_job(record)
     return running is None or any(map(wanted.matches, running))

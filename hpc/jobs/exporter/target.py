@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hpc.jobs.local import backend as local_backend
 from hpc.jobs.run.files import read_record
 from hpc.jobs.run.folder import Run
-from hpc.jobs.slurm.jobs import SlurmJob, WantedJob
+from hpc.jobs.slurm.jobs import SlurmJob, wanted_job
 
 ADDRESSES = ("sinfo", "--all", "--noheader", "--Node", "--format=%N|%o")
 
@@ -32,7 +32,7 @@ def own_hosts(run: Run, queue: Sequence[SlurmJob], addresses: Mapping[str, str])
     record = read_record(run)
     if record.kind == local_backend.KIND:
         return frozenset({"127.0.0.1"})
-    wanted = WantedJob(run.name, record.user, record.job.job_id if record.job else "")
+    wanted = wanted_job(record)
     nodes = {job.node for job in queue if job.state == "RUNNING" and wanted.matches(job)} - {""}
     return frozenset(nodes | {addresses[node] for node in nodes if node in addresses})
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from conf.user import user_name
 from hpc.jobs.local.process import is_running, started_ticks
+from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.files import JobFile, RunRecord, utc_now, write_cancelled
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.states import (
@@ -24,6 +25,7 @@ from hpc.jobs.run.states import (
     FAILED,
     FINISHED,
     NOT_SUBMITTED,
+    QUEUED,
     REQUEUED,
     RUNNING,
     STOPPED,
@@ -50,8 +52,17 @@ class LocalBackend:
         """The launcher's command line."""
         return shlex.join(_command(run, digest)) + "\n"
 
+    def array_script(self, cluster: ClusterConfig, array: RunArray, digests: Sequence[str]) -> str:
+        """The launchers' command lines, one per run."""
+        pairs = zip(array.runs, digests, strict=True)
+        return "".join(self.script(cluster, run, digest) for run, digest in pairs)
+
     def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
         """Processes share this machine, however many they are."""
+
+    def expected_start(self, script: str, variables: Mapping[str, str]) -> str | None:
+        """None: it starts at once, or when its turn in a sweep comes."""
+        return None
 
     def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
         """This machine is always there, for every user."""
@@ -74,7 +85,25 @@ class LocalBackend:
             process_started=started_ticks(process.pid),
         )
 
-    def withdraw(self, run: Run, variables: Mapping[str, str]) -> None:
+    def submit_array(
+        self,
+        cluster: ClusterConfig,
+        array: RunArray,
+        digests: Sequence[str],
+        variables: Mapping[str, str],
+    ) -> list[JobFile]:
+        """Start the launchers; each waits for its turn in the sweep."""
+        jobs: list[JobFile] = []
+        try:
+            for run, digest in zip(array.runs, digests, strict=True):
+                jobs.append(self.submit(cluster, run, digest, variables))
+        except BaseException:
+            for job in jobs:
+                _end_session(int(job.job_id), job.process_started, 0.0)
+            raise
+        return jobs
+
+    def withdraw(self, job_name: str, variables: Mapping[str, str]) -> None:
         """Nothing waits in a queue; the launcher of a run without a folder ends by itself."""
 
     def cancel(self, record: RunRecord, timeout_s: float) -> None:
@@ -95,6 +124,8 @@ def local_standing(record: RunRecord) -> Standing:
     if state == FINISHED:
         return Standing(FINISHED, "", "status.json")
     if job_is_alive(record.job):
+        if status is None and _waits_for_turn(record):
+            return Standing(QUEUED, "waits for its turn in the sweep", "process")
         ended = record.failure_line if state == REQUEUED else ""
         return Standing(ALIVE.get(state or "", RUNNING), ended, "process")
     if record.cancelled:
@@ -109,6 +140,11 @@ def local_standing(record: RunRecord) -> Standing:
         return Standing(UNKNOWN, "its processes are not known", "job.json")
     detail = "the submit was interrupted; this folder can be removed"
     return Standing(NOT_SUBMITTED, detail, "job.json")
+
+
+def _waits_for_turn(record: RunRecord) -> bool:
+    """True for a trial whose launcher has not started its ranks yet: they would have logs."""
+    return record.trial is not None and not any(record.run.logs.glob("*-*.log"))
 
 
 def job_is_alive(job: JobFile | None) -> bool:

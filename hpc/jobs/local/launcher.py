@@ -21,10 +21,12 @@ from hpc.jobs.cause.attempt_end import end_attempt
 from hpc.jobs.cause.evidence import ended_orderly
 from hpc.jobs.cause.gather import part_of_log, rank_streams
 from hpc.jobs.local.process import rank_processes
+from hpc.jobs.local.turn import wait_for_turn
 from hpc.jobs.rank import entry
 from hpc.jobs.rank.exit_codes import REQUEUE, TRAINING_FAILED
 from hpc.jobs.rank.rendezvous import LOCAL_ATTEMPT
-from hpc.jobs.run.folder import Run
+from hpc.jobs.run.files import TrialFile, read_run_file
+from hpc.jobs.run.folder import Run, sweep_folder
 from hpc.jobs.spec.config import ClusterConfig, cluster_config
 from hpc.jobs.spec.job_spec import read_spec
 
@@ -42,7 +44,13 @@ def main(argv: list[str]) -> int:
     share_new_files()
     cluster = cluster_config(read_spec(run.spec_path, digest).config)
     # `lockgate cancel` signals the whole session: the ranks save, and this process waits for them.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    terminated: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
+    trial = read_run_file(TrialFile, run.trial).value
+    if trial is not None and cluster.sweep_parallel is not None:
+        turns = sweep_folder(run.folder.parent, trial.sweep) / "turns"
+        if not wait_for_turn(turns, cluster.sweep_parallel, lambda: bool(terminated)):
+            return 1
     attempt, code = 1, REQUEUE
     while code == REQUEUE:
         os.environ[LOCAL_ATTEMPT] = str(attempt)

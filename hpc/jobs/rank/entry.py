@@ -17,7 +17,7 @@ from typing import NoReturn
 from conf import LockgateError, find_project, repo_root
 from conf.modes import share_new_files
 from hpc.data.lineage import read_lineage
-from hpc.jobs.errors import JobError, SpecChanged
+from hpc.jobs.errors import SpecChanged
 from hpc.jobs.rank import status
 from hpc.jobs.rank.exit_codes import (
     HANG,
@@ -30,7 +30,7 @@ from hpc.jobs.rank.exit_codes import (
 from hpc.jobs.rank.rendezvous import Rank, this_rank
 from hpc.jobs.rank.signals import StopRequest
 from hpc.jobs.rank.watchdog import Watchdog
-from hpc.jobs.run.files import RankFailure
+from hpc.jobs.run.files import UNFIT_NODE, RankFailure
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.log_output import configure_logging, redirect_output
 from hpc.jobs.run.lost_neighbour import is_lost_neighbour
@@ -47,10 +47,6 @@ PACKAGES_CHANGED = (
 
 STOP_SHARE = 0.8
 """Part of cluster.signal_delay_s after which a rank that could not save ends, to come back."""
-
-
-class UnfitNode(JobError):
-    """A node failed the checks before training."""
 
 
 def run(spec_path: str, digest: str) -> NoReturn:
@@ -161,11 +157,8 @@ def _stopped(here: Run, rank: Rank, stop: StopRequest) -> int:
 
 
 def _unfit(here: Run, rank: Rank, fault: str) -> int:
-    """The exit code of an attempt whose node is not fit: it is tried again, elsewhere if it can."""
-    if rank.local:
-        status.fail_attempt(here, rank, UnfitNode(fault))
-        return TRAINING_FAILED
-    status.fail_attempt(here, rank, UnfitNode(fault), state="ending")
+    """The exit code of an attempt whose node is not fit; its end decides what follows."""
+    status.record_failure(here, rank, RankFailure(UNFIT_NODE, fault, rank.rank), "ending")
     return REQUEUE
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hpc.jobs.regular_file import read_regular_file
 from hpc.jobs.run.curve import RunCurve
+from hpc.jobs.run.elastic import MANIFEST_LIMIT_BYTES
 from hpc.jobs.run.folder import Run
 
 MANIFEST = "manifest.json"  # hpc.train.manifest, which stands above, writes it last
@@ -31,6 +35,14 @@ def kept_checkpoints(run: Run) -> tuple[KeptCheckpoint, ...]:
     found = [KeptCheckpoint(int(name), run.folder / "checkpoints" / name) for name in names]
     sealed = [one for one in found if os.path.isfile(one.folder / MANIFEST)]  # noqa: PTH113
     return tuple(sorted(sealed, key=lambda one: one.step))
+
+
+def manifest_content(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a sealed checkpoint as plain values. Raises OSError or ValueError."""
+    content = json.loads(read_regular_file(checkpoint / MANIFEST, MANIFEST_LIMIT_BYTES))
+    if not isinstance(content, dict):
+        raise ValueError(f"{checkpoint / MANIFEST} is no JSON object")
+    return content
 
 
 def best_checkpoint(kept: Sequence[KeptCheckpoint], curve: RunCurve) -> KeptCheckpoint | None:

@@ -12,7 +12,9 @@ from hpc.jobs.run.metric_lines import MetricLine, metric_lines
 
 VALIDATION = "validation_"
 STEP_SECONDS = "step_seconds"
-PROGRESS = re.compile(rf"lr|{STEP_SECONDS}|\w+_per_second")
+STALL_SECONDS = "checkpoint_stall_seconds"
+"""Time for which a checkpoint held up the steps; between two steps, so no part of one."""
+PROGRESS = re.compile(r"lr|mfu|gradient_norm|peak_\w+|\w+_seconds|\w+_per_second")
 """Keys of a line that have no best value."""
 LOWER_IS_BETTER = re.compile(
     r"(^|_)(loss|error|perplexity|nats|bits|nll|mae|mse|rmse|mape|brier|wer|cer)(_|$)"

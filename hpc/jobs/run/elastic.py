@@ -45,8 +45,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Continuation:
-    """The way in which a job goes on from a checkpoint."""
+class ResumePlan:
+    """The settings with which a job goes on from a checkpoint."""
 
     gradient_accumulation_steps: int
     """That keeps the global batch; a job of other ranks takes it instead of its spec's."""
@@ -70,7 +70,7 @@ def layout_from(content: Mapping[str, Any]) -> Layout:
     return Layout(**{**content, "optimizer_state": tuple(content["optimizer_state"])})
 
 
-def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> Continuation:
+def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> ResumePlan:
     """The way on from a checkpoint of layout `saved` for a job of `ranks` and `zero_stage`.
 
     The samples of each step stay the same ones in the same order: micro-batches keep their size,
@@ -92,7 +92,7 @@ def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> C
             f"{saved.gradient_accumulation_steps}). Numbers of ranks that can: {able}"
         )
     if (ranks, zero_stage) == (saved.world_size, saved.zero_stage):
-        return Continuation(accumulation, False, "")
+        return ResumePlan(accumulation, False, "")
     convert = saved.zero_stage > 0 or zero_stage > 0
     if convert:
         _check_converter(saved, zero_stage)
@@ -102,7 +102,7 @@ def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> C
         f"gradient_accumulation_steps={accumulation}",
     ]
     kept = f"{saved.global_batch} rows or sequences a step, in the same order"
-    return Continuation(accumulation, convert, f"{', '.join(changes)}: {kept}")
+    return ResumePlan(accumulation, convert, f"{', '.join(changes)}: {kept}")
 
 
 def divisors(number: int) -> list[int]:

@@ -28,7 +28,8 @@ from serving.artifact.durable import replace_file
 T = TypeVar("T")
 LIMIT_BYTES = 1 << 20
 """Size of a run's JSON file; a larger one is broken."""
-JOB_ID = re.compile(r"[0-9]{1,20}", re.ASCII)
+JOB_ID = re.compile(r"[0-9]{1,20}(_[0-9]{1,10})?", re.ASCII)
+JOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 USER = re.compile(r"[^\s,=|-][^\s,=|]*")
 TARGET_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]{1,253}):[0-9]{1,5}", re.ASCII)
 
@@ -40,7 +41,7 @@ class JobFile:
     kind: str
     """The backend, as in `cluster.kind`."""
     job_id: str
-    """Slurm's job id, or the pid of the local executor's parent."""
+    """Slurm's job id, 12_3 for task 3 of array 12, or the pid of the local executor's parent."""
     submitted: str
     """ISO time."""
     user: str
@@ -74,6 +75,10 @@ class RankFailure:
         """`Type: first line (rank N)`, the line alone where it is no single rank's."""
         first = self.message.partition("\n")[0]
         return first if self.rank is None else f"{self.type}: {first} (rank {self.rank})"
+
+
+UNFIT_NODE = "UnfitNode"
+"""Type of the failure of a rank whose node failed the checks before training."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,27 @@ class CancelFile:
 
 
 @dataclass(frozen=True)
+class TrialFile:
+    """trial.json, written by the submitter before the job is sent: a run's place in its sweep."""
+
+    sweep: str
+    """Name of the sweep."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """The swept settings of this trial by dotted key."""
+    array: str | None = None
+    """Slurm's name of the job array that it is a task of; null for a job of its own."""
+    task: int = 0
+    """Its number in the array."""
+
+    def __post_init__(self) -> None:  # the array's name becomes an argument of Slurm's commands
+        for name in filter(None, (self.sweep, self.array)):
+            if not JOB_NAME.fullmatch(name):
+                raise ValueError(f"{shown(name)}: must be the name of a sweep, or of its array")
+        if self.task < 0:
+            raise ValueError(f"task={self.task}: must be 0 or more")
+
+
+@dataclass(frozen=True)
 class TargetFile:
     """metrics_target.json, written by rank 0 while it serves Prometheus metrics."""
 
@@ -186,6 +212,13 @@ class RunRecord:
     cancelled: bool
     problems: tuple[str, ...]
     """A sentence per file that is there and could not be used."""
+    trial: TrialFile | None = None
+    """None for a run that is part of no sweep."""
+
+    @property
+    def job_name(self) -> str:
+        """The name of its job in Slurm: the run's, or that of the array that it is a task of."""
+        return (self.trial.array if self.trial else None) or self.run.name
 
     @property
     def kind(self) -> str | None:
@@ -280,13 +313,15 @@ def read_record(run: Run) -> RunRecord:
     job = read_run_file(JobFile, run.job)
     status = read_status(run)
     cancel = read_run_file(CancelFile, run.cancelled)
-    problems = tuple(one.problem for one in (job, status, cancel) if one.problem)
+    trial = read_run_file(TrialFile, run.trial)
+    problems = tuple(one.problem for one in (job, status, cancel, trial) if one.problem)
     return RunRecord(
         run=run,
         job=job.value,
         status=status.value,
         cancelled=cancel.value is not None or cancel.problem is not None,
         problems=problems,
+        trial=trial.value,
     )
 
 

@@ -60,6 +60,11 @@ class Run:
         """`CancelFile` of `lockgate cancel`."""
         return self.folder / "cancelled.json"
 
+    @property
+    def trial(self) -> Path:
+        """`TrialFile` of a run that is part of a sweep."""
+        return self.folder / "trial.json"
+
     def exit_code(self, attempt: int) -> Path:
         """Exit code of the attempt: of the first rank that ended with one, and then of the job."""
         return self.logs / f"{attempt}.exit"
@@ -101,6 +106,11 @@ class Run:
 def run_name(spec: JobSpec, now: datetime) -> str:
     """`<task>-<UTC time>-<digest>`: sorts by time, and holds the task's name."""
     return f"{spec.task}-{now.astimezone(UTC):%Y%m%d-%H%M%S}-{spec.digest[:6]}"
+
+
+def sweep_folder(runs: Path, name: str) -> Path:
+    """Everything about the sweep `name` that is not in its trials' own folders."""
+    return runs / "sweeps" / name
 
 
 RUN_NAME = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{6}", re.DOTALL)

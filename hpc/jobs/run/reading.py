@@ -33,7 +33,7 @@ CACHE_BYTES = 256 << 20
 RACE_S = 2.0
 """Files that were written so shortly before are not remembered: a next write may leave one stat."""
 FILES = ("", "spec.yaml", "job.json", "status.json", "failure.json", "cancelled.json",
-         "metrics.jsonl")  # fmt: skip
+         "trial.json", "metrics.jsonl")  # fmt: skip
 """Those that are read; the folder itself, whose stat a new file changes, is the first."""
 Stats = list[list[int] | None]
 
@@ -51,21 +51,23 @@ class RunReading:
     loss: float | None
     problems: tuple[str, ...]
     """A sentence per file that is there and could not be used."""
+    origin: str = ""
+    """The checkpoint of another run that it began with, in words."""
 
 
 def read_run(run: Run) -> RunReading:
     """Read the files of one run; raises nothing for what stands in them."""
     record = read_record(run)
     metrics = last_metrics(run.metrics)
-    task, steps, problems = "?", 0, list(record.problems)
+    task, steps, problems, origin = "?", 0, list(record.problems), ""
     try:
-        task = run.spec.task
+        task, origin = run.spec.task, run.spec.origin
         steps = _whole(OmegaConf.select(run.spec.config, "steps"))
     except SpecChanged as error:
         problems.append(str(error))
     loss = metrics.get("loss")
     return RunReading(
-        record, task, steps, _whole(metrics.get("step")), _number(loss), tuple(problems)
+        record, task, steps, _whole(metrics.get("step")), _number(loss), tuple(problems), origin
     )
 
 
@@ -109,7 +111,7 @@ def _plain(reading: RunReading) -> dict[str, Any]:
         if one.name not in ("run", "problems")
     }
     record = {name: _content(one) for name, one in record.items()}
-    others = {name: getattr(reading, name) for name in ("task", "steps", "step", "loss")}
+    others = {name: getattr(reading, name) for name in ("task", "steps", "step", "loss", "origin")}
     return {"record": record, **others}
 
 

@@ -43,6 +43,10 @@ class RunState:
     submitted: str | None
     started: str | None
     ended: str | None
+    sweep: str | None = None
+    """The sweep that it is a trial of."""
+    values: dict[str, Any] | None = None
+    """The swept settings of a trial by dotted key; None for a run of no sweep."""
     goes_on: str | None = None
     """Time of a waiting run's start, as far as its scheduler has one."""
 

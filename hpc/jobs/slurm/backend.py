@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
@@ -12,8 +13,9 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from conf import ConfigError
 from conf.user import user_name
-from hpc.jobs.errors import SubmitRefused, UsageError, error_line
+from hpc.jobs.errors import SchedulerUnavailable, SubmitRefused, UsageError, error_line
 from hpc.jobs.rank import entry
+from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.files import (
     JobFile,
     RunRecord,
@@ -35,11 +37,12 @@ from hpc.jobs.run.states import (
     Standing,
 )
 from hpc.jobs.slurm import limits, sbatch
-from hpc.jobs.slurm.commands import query, require_controller
-from hpc.jobs.slurm.jobs import SlurmJob, WantedJob, find_jobs
+from hpc.jobs.slurm.commands import controller_is_up, query, require_controller, sbatch_test
+from hpc.jobs.slurm.jobs import SlurmJob, find_jobs, wanted_job
 from hpc.jobs.spec.config import ClusterConfig
 
 KIND = "slurm"
+EXPECTED_START = re.compile(r"\bJob \d+ to start at (\d{4}-\d\d-\d\dT[\d:]{5,8})\b")
 # A job that failed although it wants to go on was not requeued, once this long has passed.
 REQUEUE_TAKES_S = 60.0
 # Slurm's long state names (https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES); another
@@ -69,9 +72,22 @@ class SlurmBackend:
         """The batch script."""
         return sbatch.script(cluster, run)
 
+    def array_script(self, cluster: ClusterConfig, array: RunArray, digests: Sequence[str]) -> str:
+        """The batch script of the array."""
+        return sbatch.array_script(cluster, array)
+
     def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
         """Refuse what no node or partition can give; a Slurm that does not answer refuses none."""
         limits.check_size(cluster, variables)
+
+    def expected_start(self, script: str, variables: Mapping[str, str]) -> str | None:
+        """The time that sbatch --test-only expects; None where Slurm expects none."""
+        try:
+            words = sbatch_test(script, variables) if controller_is_up(variables) else ""
+        except SchedulerUnavailable:
+            return None
+        found = EXPECTED_START.search(words)
+        return found[1] if found else None
 
     def require_ready(self, variables: Mapping[str, str], train_user: str) -> None:
         """Refuse root with `UsageError`; raise `SchedulerUnavailable` without a controller."""
@@ -86,34 +102,32 @@ class SlurmBackend:
         self, cluster: ClusterConfig, run: Run, digest: str, variables: Mapping[str, str]
     ) -> JobFile:
         """Send the batch script with sbatch."""
-        try:
-            # submitit prints sbatch's answer; the command has a sentence of its own.
-            with _environment(variables), redirect_stderr(StringIO()):
-                job = sbatch.executor(cluster, run).submit(entry.run, str(run.spec_path), digest)
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise SubmitRefused(
-                f"sbatch refused the job: {error_line(str(error))}. Nothing was submitted; the "
-                "job's size and place are set by cluster.* (lockgate train --cfg job shows them)."
-            ) from error
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(f"submitit refused the settings of the cluster: {error}") from error
-        return JobFile(
-            kind=KIND,
-            job_id=job.job_id,
-            submitted=utc_now(),
-            user=user_name(),
-            ranks=cluster.ranks,
-            slurm_conf=variables.get("SLURM_CONF"),
-        )
+        with _sending(variables):
+            job = sbatch.executor(cluster, run).submit(entry.run, str(run.spec_path), digest)
+        return _job_file(cluster, job.job_id, variables)
 
-    def withdraw(self, run: Run, variables: Mapping[str, str]) -> None:
+    def submit_array(
+        self,
+        cluster: ClusterConfig,
+        array: RunArray,
+        digests: Sequence[str],
+        variables: Mapping[str, str],
+    ) -> list[JobFile]:
+        """Send all runs as the tasks of one array, with one sbatch."""
+        array.link()
+        paths = [str(run.spec_path) for run in array.runs]
+        with _sending(variables):
+            jobs = sbatch.array_executor(cluster, array).map_array(entry.run, paths, digests)
+        return [_job_file(cluster, job.job_id, variables) for job in jobs]
+
+    def withdraw(self, job_name: str, variables: Mapping[str, str]) -> None:
         """scancel by name: the job's id may not have arrived."""
-        query(["scancel", f"--name={run.name}", f"--user={user_name()}"], variables)
+        query(["scancel", f"--name={job_name}", f"--user={user_name()}"], variables)
 
     def cancel(self, record: RunRecord, timeout_s: float) -> None:
         """scancel, then record it. All of id, name and user must fit, so that a job which was
         given the id of a forgotten one is left alone."""
-        command = ["scancel", f"--name={record.run.name}", f"--user={record.user}"]
+        command = ["scancel", f"--name={record.job_name}", f"--user={record.user}"]
         command += [record.job.job_id] if record.job else []
         query(command, _variables(record.slurm_conf))
         write_cancelled(record.run)
@@ -128,15 +142,7 @@ class SlurmBackend:
         unsettled = [one for one in records if _written(one) != FINISHED]
         for slurm_conf in {one.slurm_conf for one in unsettled}:
             group = [one for one in unsettled if one.slurm_conf == slurm_conf]
-            wanted = [
-                WantedJob(
-                    one.run.name,
-                    one.user,
-                    one.job.job_id if one.job else "",
-                    over=_written(one) == FAILED,
-                )
-                for one in group
-            ]
+            wanted = [wanted_job(one, over=_written(one) == FAILED) for one in group]
             found, reason = find_jobs(wanted, _variables(slurm_conf))
             jobs |= found
             silent |= {one.run.name: reason for one in group}
@@ -204,6 +210,17 @@ def _is_being_requeued(status: StatusFile) -> bool:
     return status.state == REQUEUED and age_s < REQUEUE_TAKES_S
 
 
+def _job_file(cluster: ClusterConfig, job_id: str, variables: Mapping[str, str]) -> JobFile:
+    return JobFile(
+        kind=KIND,
+        job_id=job_id,
+        submitted=utc_now(),
+        user=user_name(),
+        ranks=cluster.ranks,
+        slurm_conf=variables.get("SLURM_CONF"),
+    )
+
+
 def _written(record: RunRecord) -> str | None:
     """The state in the run's own files."""
     return record.status.state if record.status else None
@@ -215,6 +232,22 @@ def _iso(seconds: int) -> str:
 
 def _variables(slurm_conf: str) -> dict[str, str]:
     return {"SLURM_CONF": slurm_conf} if slurm_conf else {}
+
+
+@contextmanager
+def _sending(variables: Mapping[str, str]) -> Iterator[None]:
+    """Raise `SubmitRefused` for what sbatch refuses, and `ConfigError` for what submitit does."""
+    try:
+        # submitit prints sbatch's answer; the command has a sentence of its own.
+        with _environment(variables), redirect_stderr(StringIO()):
+            yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise SubmitRefused(
+            f"sbatch refused the job: {error_line(str(error))}. Nothing was submitted; the "
+            "job's size and place are set by cluster.* (lockgate train --cfg job shows them)."
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"submitit refused the settings of the cluster: {error}") from error
 
 
 @contextmanager

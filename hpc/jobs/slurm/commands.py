@@ -23,6 +23,21 @@ def query(
     `variables` are added to the environment (SLURM_CONF above all). Raises `SchedulerUnavailable`
     with the command's own error line when it is missing, fails, or does not answer in time.
     """
+    return _outputs(command, variables, timeout_s)[0]
+
+
+def sbatch_test(script: str, variables: Mapping[str, str]) -> str:
+    """The words of `sbatch --test-only` on a batch script, which it prints as an error.
+
+    Nothing is submitted. Raises `SchedulerUnavailable` as `query` does, also for a refusal.
+    """
+    return _outputs(["sbatch", "--test-only"], variables, TIMEOUT_S, script)[1]
+
+
+def _outputs(
+    command: Sequence[str], variables: Mapping[str, str], timeout_s: float, script: str = ""
+) -> tuple[str, str]:
+    """Standard output and error of a Slurm command that has `script` as its standard input."""
     program = command[0]
     _require_config(variables)  # without it Slurm's commands look for a cluster in DNS, slowly
     if shutil.which(program) is None:
@@ -30,7 +45,7 @@ def query(
     try:
         done = subprocess.run(
             list(command), capture_output=True, timeout=timeout_s,
-            env={**_clean(os.environ), **variables}, check=False, stdin=subprocess.DEVNULL,
+            env={**_clean(os.environ), **variables}, check=False, input=script.encode(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise SchedulerUnavailable(
@@ -40,7 +55,7 @@ def query(
     output, errors = (data.decode(errors="replace") for data in (done.stdout, done.stderr))
     if done.returncode != 0:
         raise SchedulerUnavailable(f"{program}: {error_line(errors or output)}")
-    return output
+    return output, errors
 
 
 def require_controller(variables: Mapping[str, str]) -> None:

@@ -4,7 +4,8 @@ Any user may give a job any name: that of a run, one with `|` or ` JobState=COMP
 with line ends that look like other jobs' records. So squeue answers in JSON (Slurm 21.08 and later,
 https://slurm.schedmd.com/squeue.html#OPT_json), scontrol, which has none in 22.05, about one job at
 a time, and sacct about the run's own user only, the name last: its JSON in 22.05 has neither the
-exit code nor, for a requeued job, one record. A job is a run's by id, user and name.
+exit code nor, for a requeued job, one record. A job is a run's by id, user and name; the tasks of
+an array have one name, and ids such as 12_3.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc.jobs.errors import SchedulerUnavailable
+from hpc.jobs.run.files import RunRecord
+from hpc.jobs.slurm.arrays import job_ids, record_ids, task_numbers
 from hpc.jobs.slurm.commands import controller_is_up, query
 from hpc.jobs.slurm.recent import recent_answer
 
@@ -23,7 +26,8 @@ SQUEUE = ("squeue", "--all", "--json")
 # What scontrol answers about a job that the controller has forgotten, or never had.
 NO_SUCH_JOB = "Invalid job id"
 SCONTROL_LINE = re.compile(
-    r"JobId=(?P<id>\d+) (?:ArrayJobId=\d+ ArrayTaskId=\S+ )?JobName=(?P<name>.*)"
+    r"JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<tasks>\S+) "
+    r"(?:ArrayTaskThrottle=\d+ )?)?JobName=(?P<name>.*)"
     r" UserId=(?P<user>[^\s()]+)\(\d+\) .*\bJobState=(?P<state>\w+) Reason=(?P<reason>\S*).*"
 )
 
@@ -52,19 +56,40 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class WantedJob:
-    """The job of a run: its name is the run's name."""
+    """The job of a run: its name is the run's name, or that of the array that it is a task of."""
 
     name: str
     user: str
     job_id: str
     """Empty when the submit was interrupted before the id was written."""
+    run: str = ""
+    """The run's name, where the job's is another."""
+    task: int | None = None
+    """Its number in the array."""
     over: bool = False
     """True for a run that failed by its own files: only a queue that has it again matters."""
 
+    @property
+    def key(self) -> str:
+        """The run's name."""
+        return self.run or self.name
+
     def matches(self, job: SlurmJob) -> bool:
         """True for this run's job: ids are given out again when a controller's state is lost."""
-        same_id = self.job_id in ("", job.job_id)
+        if self.job_id or self.task is None:
+            same_id = self.job_id in ("", job.job_id)
+        else:
+            same_id = job.job_id.endswith(f"_{self.task}")
         return same_id and (job.name, job.user) == (self.name, self.user) and self.user != ""
+
+
+def wanted_job(record: RunRecord, over: bool = False) -> WantedJob:
+    """The job that a run's files name."""
+    job_id = record.job.job_id if record.job else ""
+    if record.trial is None or record.trial.array is None:
+        return WantedJob(record.run.name, record.user, job_id, over=over)
+    name, task = record.trial.array, record.trial.task
+    return WantedJob(name, record.user, job_id, record.run.name, task, over)
 
 
 def find_jobs(
@@ -88,7 +113,7 @@ def find_jobs(
             break  # scontrol has nothing that squeue has not
     else:
         silent.append("the Slurm controller does not answer")
-    missing = [one for one in wanted if one.name not in found and one.job_id and not one.over]
+    missing = [one for one in wanted if one.key not in found and one.job_id and not one.over]
     if missing:
         try:
             found |= _matching(missing, _from_sacct(missing, variables))
@@ -101,6 +126,8 @@ def find_jobs(
 def parse_squeue(text: str) -> list[SlurmJob]:
     """The jobs of `squeue --json`, in every state; a record without id, name or state is left out.
 
+    Of an array each task is a job, the pending ones too.
+
     Raises ValueError when the text is not such a document, or lists errors: a squeue whose
     controller is down ends with 0, an error and no jobs.
     """
@@ -112,12 +139,13 @@ def parse_squeue(text: str) -> list[SlurmJob]:
         raise ValueError("squeue --json printed no list of jobs")
     if document.get("errors"):
         raise ValueError(f"squeue --json: {json.dumps(document['errors'])}")
-    return [job for record in document["jobs"] if (job := _squeue_job(record))]
+    return [job for record in document["jobs"] for job in _squeue_jobs(record)]
 
 
 def parse_scontrol(text: str) -> list[SlurmJob]:
     """The job of `scontrol --oneliner show job ID`, if the text is one line that is unambiguous.
 
+    Of an array each task of the line is a job.
     A name that holds a line end, or a later key of the line, hides which part Slurm wrote.
     """
     lines = [line for line in text.split("\n") if line.strip()]
@@ -125,7 +153,11 @@ def parse_scontrol(text: str) -> list[SlurmJob]:
     if match is None or any(lines[0].count(f"{key}=") != 1 for key in ("UserId", "JobState")):
         return []
     reason = _plain(match["reason"])
-    return [SlurmJob(match["id"], match["name"], match["user"], match["state"], reason, "scontrol")]
+    tasks = [f"{match['array']}_{number}" for number in task_numbers(match["tasks"] or "")]
+    return [
+        SlurmJob(one, match["name"], match["user"], match["state"], reason, "scontrol")
+        for one in tasks or [match["id"]]
+    ]
 
 
 def parse_sacct(text: str) -> list[SlurmJob]:
@@ -133,9 +165,9 @@ def parse_sacct(text: str) -> list[SlurmJob]:
     jobs = []
     for line in text.split("\n"):
         job_id, user, state, code, name = [*line.split("|", 4), "", "", "", ""][:5]
-        if state.strip() and job_id.isdecimal():  # a step has an id such as 12.batch
-            detail = f"exit code {code.split(':')[0]}" if code not in ("", "0:0") else ""
-            jobs.append(SlurmJob(job_id, name, user, state.split()[0], detail, "sacct"))
+        ids = job_ids(job_id) if state.strip() else []  # a step has an id such as 12.batch
+        detail = f"exit code {code.split(':')[0]}" if code not in ("", "0:0") else ""
+        jobs += [SlurmJob(one, name, user, state.split()[0], detail, "sacct") for one in ids]
     return jobs
 
 
@@ -143,9 +175,7 @@ def _matching(wanted: Iterable[WantedJob], jobs: Iterable[SlurmJob]) -> dict[str
     by_name: dict[str, list[SlurmJob]] = {}
     for job in jobs:
         by_name.setdefault(job.name, []).append(job)
-    return {
-        one.name: job for one in wanted for job in by_name.get(one.name, ()) if one.matches(job)
-    }
+    return {one.key: job for one in wanted for job in by_name.get(one.name, ()) if one.matches(job)}
 
 
 def _ping(_: Sequence[str], variables: Mapping[str, str]) -> str:
@@ -180,23 +210,24 @@ def _from_sacct(wanted: Sequence[WantedJob], variables: Mapping[str, str]) -> li
     return jobs
 
 
-def _squeue_job(record: Any) -> SlurmJob | None:
+def _squeue_jobs(record: Any) -> list[SlurmJob]:
     if not isinstance(record, dict):
-        return None
+        return []
     job_id, name, state = (record.get(key) for key in ("job_id", "name", "job_state"))
     if isinstance(state, list) and state:  # Slurm 23.11: the state, then flags such as COMPLETING
         state = state[-1]
     if type(job_id) is not int or not isinstance(name, str) or not isinstance(state, str):
-        return None
+        return []
     user, reason, partition, node = (
         str(record.get(key) or "")
         for key in ("user_name", "state_reason", "partition", "batch_host")
     )
     start_s = max(_seconds(record.get(key)) for key in ("start_time", "eligible_time"))
-    return SlurmJob(
-        str(job_id), name, user, state, _plain(reason), "squeue", partition, node,
-        start_s if state == "PENDING" else 0,
-    )  # fmt: skip
+    start_s = start_s if state == "PENDING" else 0
+    return [
+        SlurmJob(one, name, user, state, _plain(reason), "squeue", partition, node, start_s)
+        for one in record_ids(record)
+    ]
 
 
 def _seconds(value: Any) -> int:

@@ -1,19 +1,23 @@
-"""The batch script of a run: submitit's parameters, and the lines around its srun."""
+"""The batch script of a run, or of an array: submitit's parameters, and the lines around srun."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
 from hpc.jobs.rank.exit_codes import REQUEUE
+from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.folder import Run
 from hpc.jobs.spec.config import ClusterConfig
 from hpc.jobs.spec.sbatch_options import sbatch_options
 
+JOB_ID = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+"""The job in the shell: of an array this task alone, whose plain id may mean the whole array."""
 ATTEMPT = "$((${SLURM_RESTART_COUNT:-0} + 1))"
 """The number of the attempt, in the batch shell."""
 
@@ -32,13 +36,57 @@ def script(cluster: ClusterConfig, run: Run) -> str:
     return _make_sbatch_string(command=command, folder=run.submitit, **parameters(cluster, run))
 
 
+def array_executor(cluster: ClusterConfig, array: RunArray) -> SlurmExecutor:
+    """submitit's executor for an array; raises RuntimeError where there is no srun."""
+    made = SlurmExecutor(folder=array.folder)
+    made.update_parameters(**array_parameters(cluster, array))
+    return made
+
+
+def array_script(cluster: ClusterConfig, array: RunArray) -> str:
+    """The text of the batch script that `array_executor` sends."""
+    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(array.folder)])
+    return _make_sbatch_string(
+        command=command,
+        folder=array.folder,
+        map_count=len(array.runs),
+        **array_parameters(cluster, array),
+    )
+
+
 def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
     """submitit's parameters, one `#SBATCH` line each; null settings are left to the cluster.
 
     Raises ValueError for an option of sbatch that is Lockgate's own.
     """
+    # submitit's own patterns are right for any folder without a %, which Slurm wants doubled. See
+    # https://slurm.schedmd.com/sbatch.html#SECTION_FILENAME-PATTERN
+    folder = str(run.submitit)
+    logs = f"{folder.replace('%', '%%')}/%j" if "%" in folder else None
+    return _parameters(cluster, run.name, run.folder, logs, ending(run))
+
+
+def array_parameters(cluster: ClusterConfig, array: RunArray) -> dict[str, Any]:
+    """submitit's parameters of an array, each task of which works in its own run's folder.
+
+    Raises ValueError for an option of sbatch that is Lockgate's own.
+    """
+    logs = f"{str(array.folder).replace('%', '%%')}/%a/submitit/%A_%a"
+    own_folder = Run(Path())  # where `setup` goes
+    common = _parameters(cluster, array.name, array.folder, logs, ending(own_folder))
+    return {
+        **common,
+        "setup": ['cd "$SLURM_ARRAY_TASK_ID" || exit 1', *common["setup"]],
+        "array_parallelism": cluster.sweep_parallel or len(array.runs),
+    }
+
+
+def _parameters(
+    cluster: ClusterConfig, name: str, folder: Path, logs: str | None, teardown: list[str]
+) -> dict[str, Any]:
+    """`logs` is the beginning of the logs' paths as a pattern of Slurm's; None for submitit's."""
     chosen = {
-        "job_name": run.name,
+        "job_name": name,
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
@@ -55,31 +103,24 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
             f"--cpus-per-task={cluster.cpus_per_task}",
             # A rank that is gone leaves the others waiting in a collective.
             "--kill-on-bad-exit=1",
-            *(f"--{stream}={path}" for stream, path in _log_patterns(run, "%t").items()),
+            *(f"--{stream}={path}" for stream, path in _log_patterns(logs, "%t").items()),
         ],
         "setup": [f'echo "lockgate: attempt {ATTEMPT} starts" >&2'],
-        "teardown": ending(run),
+        "teardown": teardown,
         "additional_parameters": {
-            "chdir": str(run.folder),
+            "chdir": str(folder),
             "requeue": True,
-            **_log_patterns(run, "0"),
+            **_log_patterns(logs, "0"),
             **sbatch_options(cluster.additional_parameters),
         },
     }
     return {name: value for name, value in chosen.items() if value is not None} | {"wckey": None}
 
 
-def _log_patterns(run: Run, task: str) -> dict[str, str]:
-    """Paths of submitit's logs where the folder has a %, which Slurm wants doubled in a pattern.
-
-    Empty for any other folder: submitit's own patterns are right. See
-    https://slurm.schedmd.com/sbatch.html#SECTION_FILENAME-PATTERN
-    """
-    folder = str(run.submitit)
-    if "%" not in folder:
+def _log_patterns(logs: str | None, task: str) -> dict[str, str]:
+    if logs is None:
         return {}
-    stem = f"{folder.replace('%', '%%')}/%j_{task}_log"
-    return {"output": f"{stem}.out", "error": f"{stem}.err"}
+    return {"output": f"{logs}_{task}_log.out", "error": f"{logs}_{task}_log.err"}
 
 
 def ending(run: Run) -> list[str]:
@@ -100,10 +141,10 @@ def ending(run: Run) -> list[str]:
         f'if [ "$code" -eq {REQUEUE} ]; then',
         # scontrol requeue ends this shell with SIGTERM; what follows needs a moment, and takes it.
         "trap '' TERM",
-        'scontrol requeue "$SLURM_JOB_ID"',
+        f'scontrol requeue "{JOB_ID}"',
         # Nodes that failed their checks. Slurm takes the list only of a job that waits again.
         f"if [ -e {excluded} ]; then "
-        f'scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$(cat {excluded})"; fi',
+        f'scontrol update "JobId={JOB_ID}" "ExcNodeList=$(cat {excluded})"; fi',
         "fi",
         'exit "$code"',
     ]

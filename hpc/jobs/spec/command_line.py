@@ -19,6 +19,7 @@ from conf import ConfigError, compose, options
 from conf.names import nearest
 from conf.tree import groups
 from hpc.jobs.spec.job_spec import JobSpec
+from hpc.jobs.spec.sending import without_sending
 from hpc.jobs.spec.settings import flat_settings
 
 CHOSEN = ("cluster", "model", "optim")
@@ -32,7 +33,7 @@ def train_words(spec: JobSpec) -> list[str]:
 
     Raises `ConfigError` where today's tree can no longer give it.
     """
-    wanted = spec.content()["config"]
+    wanted = without_sending(spec.content()["config"])
     known = options("task")
     if spec.task not in known:
         raise ConfigError(f"no task here is called {spec.task}. {nearest(spec.task, known)}")
@@ -69,7 +70,7 @@ def _settings(words: Sequence[str], wanted: dict[str, Any]) -> dict[str, Any]:
     """
     raw = OmegaConf.to_container(compose("train", words), resolve=False)
     assert isinstance(raw, dict)  # a config is a mapping at its top
-    config = {str(key): value for key, value in raw.items()}
+    config = without_sending({str(key): value for key, value in raw.items()})
     config["site"] = wanted.get("site", {})
     config = {key: _literal(value, wanted.get(key)) for key, value in config.items()}
     try:

@@ -19,6 +19,8 @@ from conf.errors import ConfigError
 from conf.names import nearest
 from conf.plugin import is_own, make_plugin, targets
 from conf.schema import TARGET, from_config, plain_values
+from hpc.jobs.spec.deepspeed_keys import deepspeed_settings
+from hpc.jobs.spec.sending import SENDING_KEYS
 from hpc.models.build import check_model
 from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
@@ -28,6 +30,8 @@ LARGEST_COUNT = 2**31 - 1
 """Bound of every count, so that products of two stay in 64 bits."""
 LARGEST_SEED = 2**63 - 1
 """torch.manual_seed takes 64 bits, and each rank adds its number."""
+MOST_PREFETCHED = 1024
+"""Bound of the micro-batches that wait in memory."""
 LARGEST_SIGNAL_DELAY_S = 65535
 """Bound of sbatch --signal."""
 PLUGINS = ("task", "model", "optim")
@@ -55,6 +59,7 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    sweep_parallel: int | None = None
     preflight_s: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +68,8 @@ class ClusterConfig:
         _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues", "preflight_s")
         _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
         _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
+        if self.sweep_parallel is not None:
+            _at_least(self, 1, "sweep_parallel")
         if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:
             raise ValueError(
                 f"mem_gb={self.mem_gb}: must be above 0, from 0.001 (1 MB) to {LARGEST_COUNT >> 10}"
@@ -97,6 +104,10 @@ class RunConfig:
     precision: str
     zero_stage: int
     kernels: str
+    compile: bool
+    activation_checkpointing: bool
+    prefetch_batches: int
+    deepspeed: dict[str, Any]
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
@@ -105,6 +116,7 @@ class RunConfig:
     keep_checkpoints: int
     keep_every: int
     keep_best: int
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
@@ -124,6 +136,9 @@ class RunConfig:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("zero_stage", self.zero_stage, (0, 1, 2, 3))
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
+        _at_least(self, 0, "prefetch_batches")
+        _at_most(self, MOST_PREFETCHED, "prefetch_batches")
+        deepspeed_settings(self.deepspeed, self.zero_stage)
 
 
 @dataclass(frozen=True)
@@ -158,7 +173,20 @@ def train_config(config: DictConfig) -> TrainConfig:
     optimizer = optimizer_config(optim)
     made = check_model(model, task.sizes, task.name)
     optimizer.check(made, run.gradient_clipping, run.zero_stage)
+    check_zero_settings(run, optimizer)
     return TrainConfig(run, cluster, task, model, optimizer, schedule)
+
+
+def check_zero_settings(run: RunConfig, optimizer: OptimizerConfig) -> None:
+    """Raise `ConfigError` for a DeepSpeed key that the optimizer needs otherwise than it is set."""
+    typed = deepspeed_settings(run.deepspeed, run.zero_stage).get("zero_optimization", {})
+    for key, needed in optimizer.zero_settings(run.zero_stage).items():
+        if typed.get(key, needed) != needed:
+            raise ConfigError(
+                f"deepspeed.zero_optimization.{key}={str(typed[key]).lower()}: "
+                f"{type(optimizer).__name__} needs {str(needed).lower()} with "
+                f"zero_stage={run.zero_stage}; leave the key out"
+            )
 
 
 TASK_METHODS = {name for name in vars(Task) if not name.startswith("_")} | set(Task.__annotations__)
@@ -172,11 +200,12 @@ def cluster_config(config: DictConfig) -> ClusterConfig:
 def run_config(config: DictConfig) -> RunConfig:
     """The top-level keys of a composed training config; raises `ConfigError` naming the key."""
     names = [one.name for one in fields(RunConfig)]
-    known = [*names, *PLUGINS, "site", "cluster"]
+    known = [*names, *PLUGINS, *SENDING_KEYS, "site", "cluster"]
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key}: there is no such key in train. {nearest(key, known)}")
-    return from_config(RunConfig, {name: config[name] for name in names if name in config}, "")
+    values = {name: plain_values(config[name], name) for name in names if name in config}
+    return from_config(RunConfig, values, "")
 
 
 def with_whole_numbers(

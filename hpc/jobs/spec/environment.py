@@ -12,7 +12,9 @@ from serving.artifact.digest import bytes_sha256
 
 def installed_packages() -> list[str]:
     """`name==version` of every installed package, in one order; this repository is not one."""
-    found = {f"{item.name.lower()}=={item.version}" for item in distributions() if item.name}
+    # A distribution's `name` and `version` each parse its whole file of metadata.
+    known = (item.metadata for item in distributions())
+    found = {f"{one['Name'].lower()}=={one['Version']}" for one in known if one["Name"]}
     return sorted(line for line in found if not line.startswith("lockgate=="))
 
 

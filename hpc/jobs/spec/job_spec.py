@@ -19,11 +19,13 @@ from conf import ConfigError
 from conf.names import printable
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.regular_file import read_regular_file
+from hpc.jobs.spec.ancestry import InitialWeights, Parent
 from serving.artifact.digest import bytes_sha256, canonical_json
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
 
-FORMAT = 2
+FORMAT, WITH_ANCESTRY = 2, 3
+"""Of a spec; the second has a parent or initial weights, and code that reads only 2 refuses it."""
 LIMIT_BYTES = 1 << 18
 """Size of a spec; the safe loader of YAML takes seconds for more."""
 HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
@@ -57,22 +59,39 @@ class JobSpec:
     project: Source | None  # null for a run of Lockgate's own
     dataset: DatasetRef
     environment: Environment
+    parent: Parent | None = None
+    """Of a run that `lockgate resume` made."""
+    initial: InitialWeights | None = None
+    """Of a run with init_from."""
 
     @cached_property
     def digest(self) -> str:
         """The sha256 of the canonical form. Raises `ConfigError` for a value that is no JSON."""
         return _digest(self.content())
 
+    @property
+    def origin(self) -> str:
+        """The checkpoint of another run that this one began with, in words; empty for none."""
+        if self.parent is not None:
+            return f"goes on from {self.parent.words}"
+        return f"began with the weights of {self.initial.words}" if self.initial else ""
+
     def content(self) -> dict[str, Any]:
         """The spec as plain values, secrets as references."""
+        ancestry = {
+            key: asdict(one)
+            for key, one in (("parent", self.parent), ("initial", self.initial))
+            if one is not None
+        }
         return {
-            "format": FORMAT,
+            "format": WITH_ANCESTRY if ancestry else FORMAT,
             "task": self.task,
             "config": OmegaConf.to_container(self.config, resolve=False),
             "source": asdict(self.source),
             "project": asdict(self.project) if self.project else None,
             "dataset": asdict(self.dataset),
             "environment": asdict(self.environment),
+            **ancestry,
         }
 
     def text(self) -> str:
@@ -120,8 +139,11 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
         content = document["spec"]
         recorded = document["digest"]
         actual = _digest(content)
-        if content["format"] != FORMAT:
-            raise SpecChanged(f"{path}: spec format {content['format']}, this code reads {FORMAT}.")
+        if content["format"] not in (FORMAT, WITH_ANCESTRY):
+            raise SpecChanged(
+                f"{path}: spec format {content['format']}, this code reads {FORMAT} and "
+                f"{WITH_ANCESTRY}."
+            )
         spec = _from_content(content)
     except FileNotFoundError as error:
         raise SpecChanged(f"{path}: there is no spec; this is not the folder of a run.") from error
@@ -149,6 +171,8 @@ def _from_content(content: dict[str, Any]) -> JobSpec:
         project=Source(**content["project"]) if content["project"] else None,
         dataset=DatasetRef(**content["dataset"]),
         environment=Environment(**content["environment"]),
+        parent=Parent(**content["parent"]) if "parent" in content else None,
+        initial=InitialWeights(**content["initial"]) if "initial" in content else None,
     )
 
 

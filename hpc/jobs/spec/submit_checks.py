@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from conf.errors import ConfigError
 from conf.plugin import find_target, is_own
 from conf.schema import TARGET, plain_values
 from hpc.jobs.errors import error_line
+from hpc.jobs.spec.ancestry import InitialWeights
 from hpc.jobs.spec.config import (
     PLUGINS,
     TrainConfig,
@@ -31,6 +33,8 @@ from hpc.jobs.spec.config import (
 )
 from hpc.jobs.spec.request import check_request
 
+BUILT_OF = (*PLUGINS, "precision", "gradient_clipping", "zero_stage")
+"""The keys on which it depends whether task, model and optimizer fit."""
 CHECK_TIMEOUT_S = 180
 """A check builds the model without its numbers; importing torch takes most of the time."""
 
@@ -50,13 +54,43 @@ def check_settings(config: DictConfig) -> TrainConfig | None:
     return train_config(config)
 
 
-def check_fit(config: DictConfig, training: TrainConfig | None, dataset: Path) -> None:
-    """Raise `ConfigError` unless task, model and optimizer fit each other and the dataset."""
+def check_fit(
+    config: DictConfig,
+    training: TrainConfig | None,
+    dataset: Path,
+    initial: InitialWeights | None = None,
+    passed: set[str] | None = None,
+) -> None:
+    """Raise `ConfigError` unless task, model, optimizer, dataset and `initial` weights fit.
+
+    `passed` remembers what a child process found fitting, so that trials of a sweep which differ
+    in nothing that it looks at are built once.
+    """
     if training is not None:
         training.task.check(training.model, dataset)
-        if not _built_at_submit(training.model):
+        if initial is None and not _built_at_submit(training.model):
             return
-    _check_in_child(config, dataset)
+    subject = json.dumps(
+        [plain_values(config.get(key), key) for key in BUILT_OF] + [str(dataset), str(initial)]
+    )
+    if passed is None or subject not in passed:
+        _check_in_child(config, dataset, initial)
+        if passed is not None:
+            passed.add(subject)
+
+
+def check_changed(config: DictConfig, dataset: Path, import_path: str | None) -> None:
+    """Raise `ConfigError` unless the settings of a run that goes on are valid.
+
+    `import_path` is the PYTHONPATH of the run's own code; None for this process's. Plug-ins that
+    are not Lockgate's own are built in a child process of that path.
+    """
+    check_request(run_config(config), cluster_config(config))
+    schedule_config(config)
+    if foreign_targets(config):
+        _check_in_child(config, dataset, None, import_path)
+    else:
+        train_config(config)
 
 
 def _built_at_submit(model: Any) -> bool:
@@ -65,11 +99,21 @@ def _built_at_submit(model: Any) -> bool:
     return is_own(target) and getattr(find_target(target, "model"), "built_at_submit", False)
 
 
-def _check_in_child(config: DictConfig, dataset: Path) -> None:
-    """Run `hpc.jobs.spec.trial_build` with this process's import path, for a bounded time."""
+def _check_in_child(
+    config: DictConfig,
+    dataset: Path,
+    initial: InitialWeights | None,
+    import_path: str | None = None,
+) -> None:
+    """Run `hpc.jobs.spec.trial_build` for a bounded time, with this process's import path or one.
+
+    `import_path` is a PYTHONPATH.
+    """
     plain = plain_values(config, "")
-    content = json.dumps({"config": plain, "dataset": str(dataset)})
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    weights = asdict(initial) if initial else None
+    content = json.dumps({"config": plain, "dataset": str(dataset), "initial": weights})
+    path = import_path or os.pathsep.join(one for one in sys.path if one)
+    environment = {**os.environ, "PYTHONPATH": path}
     keys = ", ".join(foreign_targets(config)) or "model"
     try:
         done = subprocess.run(

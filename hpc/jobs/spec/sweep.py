@@ -12,29 +12,46 @@ from hydra.errors import HydraException
 from conf import ConfigError
 from conf.overrides import quoted, unparsed
 
-NODE_LISTS = ("cluster.exclude", "cluster.additional_parameters.nodelist")
-"""Keys whose comma is Slurm's: n1,n2 are two nodes of one run."""
+WHOLE_LISTS = {
+    "cluster.exclude": "a sweep never runs over nodes; name one list, as in n1,n2",
+    "cluster.additional_parameters.nodelist": (
+        "a sweep never runs over nodes; name one list, as in n1,n2"
+    ),
+    "after": "all trials of a sweep wait for the same runs; name one list, as in RUN,RUN",
+}
+"""Keys whose comma makes one list, with why they are no axis of a sweep."""
+ONE_VALUE = ("sweep", "begin")
+"""Keys that all trials of a sweep have in common."""
 
 
 def trials(overrides: Sequence[str]) -> list[list[str]]:
     """Every combination of the swept values, as lists of overrides, in the order they are written.
 
-    Raises `ConfigError` for an override that does not parse.
+    Raises `ConfigError` for an override that does not parse, and for several names of one sweep.
     """
+    for text in overrides:
+        if text.partition("=")[0] in ONE_VALUE and is_sweep(text):
+            raise ConfigError(f"{text}: all trials of a sweep have this in common; name one value")
     return [list(trial) for trial in product(*(_choices(text) for text in overrides))]
 
 
-def node_list_as_text(override: str) -> str:
-    """An override of a node list, quoted, so that `n1,n2` and `n[1-3]` are one value.
+def swept_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys of the overrides with several values, in the order they are written."""
+    return [str(_parse(text).key_or_group) for text in overrides if is_sweep(text)]
 
-    Raises `ConfigError` for a sweep over node lists; every other override is returned as it is.
+
+def list_as_text(override: str) -> str:
+    """An override of a list of nodes or runs, quoted, so that `n1,n2` and `n[1-3]` are one value.
+
+    Raises `ConfigError` for a sweep over such lists; every other override is returned as it is.
     """
     key, _, value = override.partition("=")
-    if key.lstrip("+") not in NODE_LISTS or value == "null":
+    place = key.lstrip("+")
+    if place not in WHOLE_LISTS or value == "null":
         return override
     text = quoted(override) or override
     if is_sweep(text):
-        raise ConfigError(f"{override}: a sweep never runs over nodes; name one list, as in n1,n2")
+        raise ConfigError(f"{override}: {WHOLE_LISTS[place]}")
     return text
 
 

@@ -1,8 +1,9 @@
 """`python -m hpc.jobs.spec.trial_build`: build what a config names, or fail with a sentence.
 
-Standard input is {"config": a training config as plain values, "dataset": folder}. The model is
-built on torch's meta device, where tensors have a shape and no numbers, and a batch goes through
-its loss there. Exit code 0 when everything fits; otherwise 2, with the sentence on standard output.
+Standard input is {"config": a training config as plain values, "dataset": folder, "initial": the
+`InitialWeights` of init_from or null}. The model is built on torch's meta device, where tensors
+have a shape and no numbers, and a batch goes through its loss there. Exit code 0 when everything
+fits; otherwise 2, with the sentence on standard output.
 See https://docs.pytorch.org/docs/stable/meta.html
 """
 
@@ -23,7 +24,9 @@ from conf import repo_root
 from conf.errors import ConfigError
 from conf.plugin import OWN_PACKAGES
 from conf.schema import TARGET
+from hpc.jobs.spec.ancestry import InitialWeights
 from hpc.jobs.spec.config import TrainConfig, train_config
+from hpc.jobs.spec.weights_header import check_shapes, weight_shapes
 from hpc.tasks.micro_batches import MicroBatches
 
 MISTAKE = 2
@@ -38,21 +41,32 @@ def main() -> int:
     os.dup2(2, 1)  # what the plug-ins print is not our output
     content = json.load(sys.stdin)
     try:
-        check(OmegaConf.create(content["config"]), Path(content["dataset"]))
+        weights = content.get("initial")
+        initial = InitialWeights(**weights) if weights else None
+        check(OmegaConf.create(content["config"]), Path(content["dataset"]), initial)
     except ConfigError as error:
         os.write(answer, f"{error}\n".encode())
         return MISTAKE
     return 0
 
 
-def check(config: Any, dataset: Path) -> None:
-    """Build task, model and optimizer. Raises `ConfigError` for whatever goes wrong in them."""
+def check(config: Any, dataset: Path, initial: InitialWeights | None = None) -> None:
+    """Build task, model and optimizer. Raises `ConfigError` for whatever goes wrong in them.
+
+    The weights `initial` are compared with the model's, by name and shape.
+    """
     from hpc.models.precision import check_precision  # torch: only in this process
+    from hpc.models.recomputation import recompute_blocks
 
     training: TrainConfig = _named("task", lambda: train_config(config))
     _named("task", lambda: training.task.check(training.model, dataset))
     model = _named("model", lambda: _on_meta(training, dataset))
     check_precision(training.run.precision, model)
+    if initial is not None:
+        wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        check_shapes(weight_shapes(Path(initial.path)), wanted, initial.words)
+    if training.run.activation_checkpointing:
+        recompute_blocks(model)
     if not str(config.optim[TARGET]).startswith(COMPILED):
         _named("optim", lambda: training.optim.build(model))
     _named("task", lambda: _one_loss(training, model, dataset))

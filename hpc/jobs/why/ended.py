@@ -64,7 +64,7 @@ def kept(run: Run, fault: Fault) -> Progress:
 
 def slurm_state(ends: list[JobEnd], detail: str) -> str:
     """Slurm's long word for the job's end: of sacct, or else the one that `detail` begins with."""
-    job = next((end for end in reversed(ends) if end.step.isdecimal()), None)
+    job = next((end for end in reversed(ends) if "." not in end.step), None)
     if job is not None:
         return job.state
     words = detail.upper()
@@ -77,4 +77,4 @@ def _ends(record: RunRecord, state: RunState) -> list[JobEnd]:
     variables = {"SLURM_CONF": record.slurm_conf} if record.slurm_conf else {}
     text = query(command, variables)
     # An id is given out again when a controller's state is lost; only the job's row has its name.
-    return parse_ends(text) if f"|{record.run.name}\n" in f"{text}\n" else []
+    return parse_ends(text) if f"|{record.job_name}\n" in f"{text}\n" else []

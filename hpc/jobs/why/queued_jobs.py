@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.names import shown
+from hpc.jobs.slurm.arrays import record_ids
 
 NAMED = 3
 """Blocking jobs that are named; the others are counted."""
@@ -38,6 +39,8 @@ class QueuedJob:
     nodes: str = ""
     """Nodes that it was given, as in n[1-3]."""
     restarts: int = 0
+    task_ids: tuple[str, ...] = ()
+    """The tasks of an array, as in 12_3, that it stands for: all that are pending, or one."""
 
 
 def parse_queued_jobs(text: str) -> list[QueuedJob]:
@@ -137,6 +140,7 @@ def _job(record: Any) -> QueuedJob | None:
         expected_nodes=_plain(record.get("scheduled_nodes")),
         nodes=_plain(record.get("nodes")),
         restarts=numbers["restart_cnt"],
+        task_ids=tuple(one for one in record_ids(record) if "_" in one),
     )
 
 

@@ -70,8 +70,15 @@ def slurm_wait(
 
 def own_job(jobs: Sequence[QueuedJob], record: RunRecord, state: RunState) -> QueuedJob | None:
     """The run's job, by id, name and user: any user may give a job any name."""
-    wanted = (state.job_id, record.run.name, record.user)
-    return next((job for job in jobs if (job.job_id, job.name, job.user) == wanted), None)
+    wanted = (record.job_name, record.user)
+    return next(
+        (
+            job
+            for job in jobs
+            if (job.name, job.user) == wanted and state.job_id in (job.job_id, *job.task_ids)
+        ),
+        None,
+    )
 
 
 def queue_wait(

@@ -60,9 +60,10 @@ _cached: dict[tuple[int, int, int, int], tuple[np.ndarray, int]] = {}
 def _epoch(windows: int, context: int, seed: int, epoch: int) -> tuple[np.ndarray, int]:
     """The order and the offset of an epoch's windows; the last two are kept for the next steps."""
     key = (windows, context, seed, epoch)
-    if key not in _cached:
-        while len(_cached) > 1:
-            _cached.pop(next(iter(_cached)))
+    found = _cached.get(key)
+    if found is None:  # another thread may drop it meanwhile
+        for old in list(_cached)[:-1]:
+            _cached.pop(old, None)
         draw = np.random.Generator(np.random.PCG64([seed, epoch]))
-        _cached[key] = draw.permutation(windows), int(draw.integers(context))
-    return _cached[key]
+        found = _cached[key] = draw.permutation(windows), int(draw.integers(context))
+    return found

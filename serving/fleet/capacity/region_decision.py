@@ -21,7 +21,8 @@ class RegionDecision:
     """The hosts that a region shall have: `target`, which is `serving` where nothing is to be done.
 
     `load` is None where no decision was possible; `reason` then has what is not known. `missing`
-    are hosts that the policy wants beyond those that are there.
+    are hosts that the policy wants beyond those that are there. `into` and `out` are the hosts to
+    bring in and to take out where that is not left to `fab scale`.
     """
 
     region: str
@@ -31,6 +32,8 @@ class RegionDecision:
     target: int
     missing: int
     reason: str
+    into: tuple[str, ...] = ()
+    out: tuple[str, ...] = ()
 
 
 def decide_region(

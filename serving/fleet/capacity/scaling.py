@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from serving.fleet.capacity.instance_decision import FIXED, InstancePolicy
+
 
 @dataclass(frozen=True)
 class ScheduledHosts:
@@ -51,6 +53,8 @@ class ScalePolicy:
     """Seconds after a change in which there is no other."""
     schedule: tuple[ScheduledHosts, ...] = ()
     """Hosts at hours of the day."""
+    instances: InstancePolicy = FIXED
+    """Instances of each model on a host."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most:
@@ -83,7 +87,7 @@ def scale_decision(
     `load` is in hosts at their knee, `since_change_s` the time since the last change, `hour` that
     of the day in UTC. What is outside the bounds or the schedule does not wait for the cool-down.
     """
-    least = min(policy.most, max([policy.least, *_scheduled(policy.schedule, hour)]))
+    least = least_hosts(policy, hour)
     needed = _bounded(math.ceil(load / policy.target), least, policy.most)
     roomy = load / (policy.target * (1 - policy.hysteresis))
     wanted = _bounded(hosts, needed, _bounded(math.ceil(roomy), least, policy.most))
@@ -96,6 +100,11 @@ def scale_decision(
         ago = f"{why}; waiting, the last change was {since_change_s:.0f} s ago"
         return ScaleDecision(hosts, ago, wanted)
     return ScaleDecision(wanted, why)
+
+
+def least_hosts(policy: ScalePolicy, hour: int) -> int:
+    """The hosts that must be there at an hour of the day, UTC."""
+    return min(policy.most, max([policy.least, *_scheduled(policy.schedule, hour)]))
 
 
 def _scheduled(schedule: Iterable[ScheduledHosts], hour: int) -> list[int]:

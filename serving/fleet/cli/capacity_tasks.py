@@ -15,7 +15,7 @@ from invoke.exceptions import Exit
 from serving.fleet.cli.task_output import guarded, print_result, progress_lines, run_composed
 
 if TYPE_CHECKING:
-    from serving.fleet.cli.autoscale import RegionScaling
+    from serving.fleet.cli.autoscale import Scaling
     from serving.fleet.cli.replays import Replays
 
 __all__ = ["autoscale", "capacity"]
@@ -82,7 +82,7 @@ def autoscale(
 
     progress = progress_lines(json)
 
-    def round_once() -> list[RegionScaling]:
+    def round_once() -> list[Scaling]:
         return act(compose("capacity", set or []), region, plan, progress)
 
     if every:
@@ -96,20 +96,19 @@ def autoscale(
 
 
 def _follow(
-    round_once: Callable[[], list[RegionScaling]], every_s: int, plan: bool, as_json: bool
+    round_once: Callable[[], list[Scaling]], every_s: int, plan: bool, as_json: bool
 ) -> None:
     """Print each round that differs from the one before, or each as a line of JSON."""
     from conf.names import printable
-    from serving.fleet.cli.autoscale import autoscale_forever, scaling_lines
+    from serving.fleet.cli.autoscale import autoscale_forever, scaling_key, scaling_lines
 
     shown: list[Any] = []
 
-    def show(found: list[RegionScaling]) -> None:
+    def show(found: list[Scaling]) -> None:
         if as_json:
             print(json_format.dumps([asdict(one) for one in found]), flush=True)
             return
-        now = [(one.decision.serving, one.decision.target, one.decision.missing, one.failed,
-                one.decision.load is None) for one in found]  # fmt: skip
+        now = [scaling_key(one) for one in found]
         if now != shown:
             shown[:] = now
             print_result({}, False, [line for one in found for line in scaling_lines(one, plan)])

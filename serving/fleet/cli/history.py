@@ -8,13 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.names import printable
+from conf.page import duration
 from serving.fleet.cli.command import Controls, model_name
 from serving.fleet.cli.history_rows import ORDERED, HistoryRow, history_rows
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.pages import read_rollouts
 from serving.fleet.report.rollout_record import CONTINUED, OPEN
-from serving.fleet.report.text import ago, duration
+from serving.fleet.report.text import ago
 
 NEWEST = 20
 _COLOURS = {

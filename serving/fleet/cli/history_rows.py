@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.page import utc
 from serving.artifact import store
 from serving.artifact.manifest import ManifestError
 from serving.artifact.store import StoreError
 from serving.fleet.report.read_rollouts import seconds_of
 from serving.fleet.report.rollout_record import RolloutRecord
-from serving.fleet.report.text import utc
 from serving.fleet.report.way_back import total_traffic
 from serving.fleet.rollout.records import OF_ONE_HOST, JournalEvent
 from serving.fleet.rollout.upgrades import UpgradeRecord, upgrade_records

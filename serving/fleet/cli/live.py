@@ -15,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from conf.names import printable
-from serving.fleet.report.text import duration
+from conf.page import duration
 
 GOOD = ("healthy", "checked", "keep")
 UNDOING = ("undo", "undone")

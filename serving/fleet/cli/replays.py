@@ -12,12 +12,14 @@ from omegaconf import DictConfig
 
 from conf.names import nearest, shown
 from conf.schema import from_config
+from serving.fleet.capacity.instance_decision import speed
 from serving.fleet.capacity.knee import Knee
 from serving.fleet.capacity.recorded_traffic import log_lines, recorded_traffic
 from serving.fleet.capacity.replay import Replay, ReplaySettings, replay, replay_line
 from serving.fleet.capacity.traffic import DRAWN_MODEL, MINUTE_S, TrafficTrace, draw_traffic
 from serving.fleet.cli.capacity import CapacityConfig, known_models, model_knee
 from serving.fleet.cli.command import Controls, controls
+from serving.fleet.cli.scale import packaged_instances
 from serving.fleet.cli.tables import plain_table
 from serving.fleet.errors import FleetConfigError
 
@@ -46,9 +48,12 @@ def replays(
     Raises ConfigError, FleetConfigError, OSError.
     """
     settings = from_config(CapacityConfig, config.capacity, "capacity")
+    packaged: dict[str, int] = {}
     if traffic:
         found, note = _recorded(Path(traffic), region)
-        knees = _knees(controls(config), found)
+        on = controls(config)
+        knees = _knees(on, found)
+        packaged = {model: packaged_instances(on, model) for model, knee in knees.items() if knee}
     else:
         found, note = _drawn(settings, region, days, seed)
         knees = {DRAWN_MODEL: None}
@@ -58,7 +63,19 @@ def replays(
     minutes = ReplaySettings(
         _minutes(every_s), _minutes(settings.window_s), _minutes(settings.simulation.host_ready_s)
     )
-    known = {model: knee or Knee(stated, "knee_per_s") for model, knee in knees.items()}
+    most = settings.policy.instances
+    if most.follows:
+        notes.append(
+            f"hosts are counted with {most.most} instances of each model (capacity.policy)."
+        )
+    known = {
+        model: Knee(
+            (knee.requests_per_s if knee else stated)
+            * (speed(most.most, packaged.get(model, 1), most.gain) if most.follows else 1.0),
+            knee.basis if knee else "knee_per_s",
+        )
+        for model, knee in knees.items()
+    }
     made = tuple(replay(name, one, known, settings.policy, minutes) for name, one in found.items())
     return Replays(made, tuple(notes), settings.policy.most)
 

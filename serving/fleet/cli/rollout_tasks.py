@@ -216,13 +216,14 @@ def watch(_: Context, model: str | None = None, set: list[str] | None = None) ->
 @task(
     positional=["rollout"],
     iterable=["set"],
-    help={"rollout": "its id, or a part of it; the newest without", "set": _HELP["set"],
+    help={"rollout": "its id, or a part of it, also of an upgrade; the newest rollout without",
+          "set": _HELP["set"],
           "out": "the file to write; <journal>/pages/<rollout>.html without"},
 )  # fmt: skip
 def report(
     _: Context, rollout: str = "", out: str | None = None, set: list[str] | None = None
 ) -> None:
-    """Write one rollout as an HTML page: hosts and edges over time, failed requests, verdicts."""
+    """Write one rollout, or one upgrade, as an HTML page: machines over time, and how it ended."""
     from serving.fleet.cli.watch import write_report
 
     print_result({}, False, [run_fleet(set, lambda on: write_report(on, rollout or None, out))])

@@ -5,6 +5,7 @@ Both may be typed again after a kill: what is there is read first, and what is l
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from serving.fleet.cli.command import Controls, held, model_name, production
@@ -41,9 +42,39 @@ def scale_hosts(on: Controls, region: str, hosts: int, reason: str, progress: Pr
     """
     place = _region(on, region)
     why = reason or f"{hosts} hosts of {region} are wanted"
+    return _moved(on, place, lambda driver: _moves(on, place, hosts, driver), hosts, why, progress)
+
+
+def move_hosts(
+    on: Controls,
+    region: str,
+    into: Sequence[str],
+    out: Sequence[str],
+    taking: int,
+    reason: str,
+    progress: Progress,
+) -> str:
+    """As `scale_hosts`, of the hosts that are named: `into` come from standby, `out` go there;
+    `taking` hosts of the region then take traffic."""
+    place = _region(on, region)
+    moves = HostMoves(
+        tuple(map(on.fleet.host, out)), tuple(map(on.fleet.host, into)), missing=len(into)
+    )
+    return _moved(on, place, lambda _: moves, taking, reason, progress)
+
+
+def _moved(
+    on: Controls,
+    place: Region,
+    choose: Callable[[FleetDriver], HostMoves],
+    hosts: int,
+    why: str,
+    progress: Progress,
+) -> str:
+    region = place.name
     with ordered(on, f"scale {region}", place.hosts[0].name, progress) as order:
         _refuse_open_rollout(on)
-        moves = _moves(on, place, hosts, order.driver)
+        moves = choose(order.driver)
         for host in moves.out:
             host_orders.stand_by(replace(order, host=host), why)
 
@@ -163,6 +194,11 @@ def _in_production(on: Controls, model: str) -> Shipment:
             f"the ledger has no production version of {model}: fab deploy --model {model} first."
         )
     return read_shipment(on.store, model, version)
+
+
+def packaged_instances(on: Controls, model: str) -> int:
+    """The instances of the version in production by its package. Raises FleetConfigError."""
+    return instances_in(_in_production(on, model).config)
 
 
 def _hosts(on: Controls) -> list[Host]:

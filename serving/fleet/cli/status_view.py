@@ -6,11 +6,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from conf.names import printable
+from conf.page import duration
 from serving.fleet.cli.host_status import Row
 from serving.fleet.cli.model_status import ModelStatus, VersionTraffic
 from serving.fleet.cli.status import RunningRollout, Status
 from serving.fleet.cli.tables import plain_table
-from serving.fleet.report.text import ago, duration
+from serving.fleet.report.text import ago
 from serving.fleet.rollout.instances import instances_text
 
 _QUIET_S = 3.0

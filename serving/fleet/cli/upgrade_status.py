@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from conf.page import duration
 from serving.fleet.cli.holder_watch import HolderWatch
 from serving.fleet.cli.host_status import Row
-from serving.fleet.report.text import duration
 from serving.fleet.rollout.advice import upgrade_command
 from serving.fleet.rollout.journal import Journal
 from serving.fleet.rollout.upgrades import OPEN, open_upgrade

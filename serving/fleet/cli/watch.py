@@ -10,15 +10,21 @@ from pathlib import Path
 
 from conf.errors import DONE, FAILED, INCOMPLETE
 from conf.names import printable
+from conf.page import duration
 from serving.fleet.cli.command import Controls, model_name
 from serving.fleet.cli.holder_watch import HolderWatch
 from serving.fleet.cli.live import LiveView
 from serving.fleet.report.journal_tail import JournalTail
-from serving.fleet.report.pages import find_rollout, read_rollouts, write_page
+from serving.fleet.report.pages import (
+    find_rollout,
+    find_upgrade,
+    read_rollouts,
+    write_page,
+    write_upgrade_page,
+)
 from serving.fleet.report.prometheus import PrometheusClient
 from serving.fleet.report.read_rollouts import event_text
 from serving.fleet.report.rollout_record import CONTINUED, ENDS, OPEN, RolloutRecord
-from serving.fleet.report.text import duration
 from serving.fleet.report.way_back import title_sentence, total_traffic
 from serving.fleet.rollout.engine import Progress
 from serving.fleet.rollout.journal import ROLLOUTS
@@ -108,7 +114,12 @@ def watch_rollout(on: Controls, model: str | None, lines: Progress) -> int:
 
 
 def write_report(on: Controls, rollout: str | None, out: str | None) -> str:
-    """Write the page of a rollout; returns its path. Raises FleetConfigError, OSError."""
+    """Write the page of a rollout, or of an upgrade that has this name; returns its path.
+
+    Raises FleetConfigError, OSError.
+    """
+    if upgrade := find_upgrade(on.journal, rollout):
+        return str(write_upgrade_page(on.journal, upgrade, Path(out) if out else None))
     record = find_rollout(on.journal, rollout)
     prometheus = PrometheusClient(on.prometheus_url, on.passwords)
     return str(write_page(on.journal, record, prometheus, Path(out) if out else None))

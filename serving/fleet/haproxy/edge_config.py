@@ -88,6 +88,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
             *_frontend(
                 f"{_address(edge.address)}:{edge.http_port}",
                 _address(region),
+                _address(name),
                 site.edge,
                 Path(edge.state),
                 placed,
@@ -98,6 +99,7 @@ def haproxy_cfg(site: Site, name: str, validator: Sequence[Path] = VALIDATOR) ->
             *grpc_frontend(
                 f"{_address(edge.address)}:{edge.grpc_port}",
                 _address(region),
+                _address(name),
                 site.edge,
                 Path(edge.state),
                 placed,
@@ -161,7 +163,12 @@ def _defaults(settings: EdgeSettings) -> list[str]:
 
 
 def _frontend(
-    bind: str, region: str, settings: EdgeSettings, state: Path, placed: EdgePlacement
+    bind: str,
+    region: str,
+    edge: str,
+    settings: EdgeSettings,
+    state: Path,
+    placed: EdgePlacement,
 ) -> list[str]:
     return [
         "frontend infer",
@@ -183,7 +190,7 @@ def _frontend(
         "  http-after-response set-header X-Request-Id %[unique-id]",
         f"  http-after-response set-header Retry-After {settings.retry_after_s} "
         "if { status 503 } or { status 429 }",
-        f"  {log_format(region)}",
+        f"  {log_format(region, edge)}",
         *backend_rules(placed, BACKEND, LAST),
     ]
 

@@ -36,9 +36,15 @@ LAST = "triton_grpc_last"
 
 
 def grpc_frontend(
-    bind: str, region: str, settings: EdgeSettings, state: Path, placed: EdgePlacement
+    bind: str,
+    region: str,
+    edge: str,
+    settings: EdgeSettings,
+    state: Path,
+    placed: EdgePlacement,
 ) -> list[str]:
-    """The frontend on `bind`; `state` is the folder of the edge's map of versions."""
+    """The frontend on `bind`; `state` is the folder of the edge's map of versions; `region` and
+    `edge` are names for the log."""
     most = settings.max_body_bytes
     return [
         "frontend infer_grpc",
@@ -93,7 +99,7 @@ def grpc_frontend(
         f"  http-after-response set-header {VERSION_HEADER} %[var(txn.version)] "
         "if { var(txn.version) -m found }",
         *_answer_rules(settings),
-        f"  {log_format(region, path='var(txn.path)', status='%[var(txn.status)]')}",
+        f"  {log_format(region, edge, path='var(txn.path)', status='%[var(txn.status)]')}",
         *backend_rules(placed, BACKEND, LAST),
     ]  # fmt: skip
 

@@ -18,13 +18,13 @@ _FIELDS = (
 )
 
 
-def log_format(region: str, path: str = "capture.req.uri", status: str = "%ST") -> str:
+def log_format(region: str, edge: str, path: str = "capture.req.uri", status: str = "%ST") -> str:
     """The `log-format` of a frontend: `path` is a sample, `status` part of a format.
 
-    The region is in every line: all edges of a site may log to one reader.
+    The region and the edge are in every line: all edges of a site may log to one reader.
     """
     fields = _FIELDS.replace("{path}", path).replace("{status}", status)
-    return f'log-format \'{{"region":"{region}",{fields}}}\''
+    return f'log-format \'{{"region":"{region}","edge":"{edge}",{fields}}}\''
 
 
 def log_relay(reader: Path, relay: Path) -> list[str]:

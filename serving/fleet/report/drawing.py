@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from conf.page import escaped
 from serving.fleet.report.prometheus import TimeSeries
 from serving.fleet.report.rollout_record import RolloutRecord
-from serving.fleet.report.text import escaped
 from serving.fleet.report.timeline import HURT, UNDO, LaneSegment, TimeLane, edge_lanes, host_lanes
 
 WIDTH, LEFT, RIGHT = 1000, 150, 18
@@ -68,6 +68,17 @@ def timeline_svg(record: RolloutRecord, errors: TimeSeries, p99_s: TimeSeries) -
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escaped(label)}" '
         f'id="timeline">{_grid(axis, top)}{"".join(parts)}{moments}</svg>'
+    )
+
+
+def lanes_svg(title: str, lanes: tuple[TimeLane, ...], seconds: float) -> str:
+    """A drawing of lanes alone, over `seconds`."""
+    axis = TimeAxis(seconds)
+    parts = [_heading(title, _HEAD)]
+    bottom = _lanes(parts, lanes, axis, 2 * _HEAD, "host")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {bottom + 24}" role="img" aria-label="{escaped(title)}" '
+        f'id="timeline">{_grid(axis, bottom)}{"".join(parts)}</svg>'
     )
 
 

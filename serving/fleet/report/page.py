@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from conf.page import duration, escaped, page_document, utc
 from serving.fleet.report.drawing import timeline_svg
 from serving.fleet.report.measures import RolloutMeasures
 from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
 from serving.fleet.report.style import STYLE
-from serving.fleet.report.text import duration, escaped, utc
 from serving.fleet.report.way_back import title_sentence
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LEGEND = (
     ("stage", "package to the host"), ("away", "out of traffic"), ("load", "install and load"),
     ("check", "golden questions"), ("watch", "given traffic, watched"), ("step", "other steps"),
@@ -53,13 +52,7 @@ def rollout_page(record: RolloutRecord, found: RolloutMeasures, back: str, writt
         "</section>",
         *_steps(record),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escaped(title)}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    return page_document(title, "".join(parts), STYLE)
 
 
 def _subtitle(record: RolloutRecord) -> str:
@@ -128,7 +121,7 @@ def _analyses(record: RolloutRecord) -> Iterator[str]:
             f"{one.at - record.began:.1f} s", percent, one.verdict, " ".join(one.reasons), numbers,
         ))  # fmt: skip
     columns = ("after", "share", "verdict", "reasons", "numbers")
-    yield _table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
+    yield html_table("analysis", "Verdicts on the canary", columns, rows, verdict=2)
 
 
 def _notes(record: RolloutRecord) -> Iterator[str]:
@@ -137,7 +130,7 @@ def _notes(record: RolloutRecord) -> Iterator[str]:
         for one in record.notes[-_LINES:]
     ]
     if rows:
-        yield _table("notes", "Orders and ends", ("after", "event", "who", "reason"), rows)
+        yield html_table("notes", "Orders and ends", ("after", "event", "who", "reason"), rows)
 
 
 def _steps(record: RolloutRecord) -> Iterator[str]:
@@ -149,11 +142,11 @@ def _steps(record: RolloutRecord) -> Iterator[str]:
         return
     more = len(record.steps) - len(rows)
     rest = f", the first {_LINES} of {len(record.steps)}" if more else ""
-    table = _table("steps", "", ("after", "host", "step", "detail"), rows)
+    table = html_table("steps", "", ("after", "host", "step", "detail"), rows)
     yield f"<details><summary>Every step{rest}</summary>{table}</details>"
 
 
-def _table(
+def html_table(
     name: str,
     title: str,
     columns: Iterable[str],

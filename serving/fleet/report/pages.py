@@ -12,8 +12,10 @@ from serving.fleet.report.page import rollout_page
 from serving.fleet.report.prometheus import PrometheusClient
 from serving.fleet.report.read_rollouts import rollout_records
 from serving.fleet.report.rollout_record import RolloutRecord
+from serving.fleet.report.upgrade_page import machine_times, upgrade_page
 from serving.fleet.report.way_back import way_back
 from serving.fleet.rollout.journal import Journal
+from serving.fleet.rollout.upgrades import UpgradeRecord, upgrade_records
 
 PAGES = "pages"
 
@@ -40,6 +42,23 @@ def find_rollout(journal: Journal, rollout: str | None) -> RolloutRecord:
     names = ", ".join(one.rollout for one in (found or records)[-3:])
     several = "is part of several rollouts" if found else "is no rollout of the journal"
     raise FleetConfigError(f"{rollout!r} {several}: {names}. Every one: fab history.")
+
+
+def find_upgrade(journal: Journal, name: str | None) -> UpgradeRecord | None:
+    """The upgrade called `name`, or the only one that it is a part of; None where it is none."""
+    found = [one for one in upgrade_records(journal.events()) if name and name in one.upgrade]
+    exact = [one for one in found if one.upgrade == name]
+    found = exact or found
+    return found[0] if len(found) == 1 else None
+
+
+def write_upgrade_page(journal: Journal, record: UpgradeRecord, out: Path | None = None) -> Path:
+    """Write the page of an upgrade, whole or not at all; returns its file. Raises OSError."""
+    path = out or journal.folder / PAGES / f"{record.upgrade}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machines = machine_times(journal.events(), record.upgrade)
+    replace_file(path, upgrade_page(record, machines, time.time()))
+    return path
 
 
 def write_page(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from conf.page import utc
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.read_rollouts import seconds_of
 from serving.fleet.report.rollout_record import CONTINUED, OPEN, RolloutRecord
-from serving.fleet.report.text import utc
 from serving.fleet.rollout.advice import version_back
 from serving.fleet.rollout.journal import history
 from serving.fleet.rollout.records import LedgerEntry

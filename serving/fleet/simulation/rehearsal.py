@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.site_placement import Isolation, ModelPlacement
 from serving.artifact.lineage import DatasetRef, Lineage
 from serving.artifact.manifest import Manifest
 from serving.artifact.verify import FORMAT
@@ -51,7 +52,8 @@ class Rehearsal:
     """One drawn rollout: its end, what it cost in driver calls, and what clients noticed.
 
     `outages` are times at which a region had no host in traffic, `unproven` times at which a host
-    got requests for a version that nobody had checked on it.
+    got requests for a version that nobody had checked on it, `strayed` changes of hosts that the
+    model has no place on.
     """
 
     draw: str
@@ -64,6 +66,7 @@ class Rehearsal:
     outages: int
     unproven: int
     seconds: float
+    strayed: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The rehearsal as `fab plan --simulate --json` lists it."""
@@ -73,7 +76,8 @@ class Rehearsal:
         return (
             f"{self.draw}: {self.outcome}, exit {self.exit_code}; {self.changes} changes and "
             f"{self.reads} reads of {self.hosts} hosts in {self.regions} regions, "
-            f"{self.outages} outages, {self.unproven} unproven answers, {self.seconds:.1f} s"
+            f"{self.outages} outages, {self.unproven} unproven answers, "
+            f"{self.strayed} changes outside its hosts, {self.seconds:.1f} s"
         )
 
 
@@ -125,19 +129,38 @@ def rehearse(
         for name in dead:
             driver.machines[name].dead = {_OLD}
 
-    cases: Sequence[tuple[str, str, Callable[[CountedDriver], None], Selection]] = (
-        ("deploy, nothing fails", "deploy", nothing, Selection()),
-        (f"deploy, change {failing} fails", "deploy", one_change, Selection()),
-        ("deploy, the version answers wrong", "deploy", wrong, Selection()),
+    placed = _placed(fleet, draw)
+
+    cases: Sequence[tuple[str, str, Callable[[CountedDriver], None], Selection, Fleet]] = (
+        ("deploy, nothing fails", "deploy", nothing, Selection(), fleet),
+        (f"deploy, change {failing} fails", "deploy", one_change, Selection(), fleet),
+        ("deploy, the version answers wrong", "deploy", wrong, Selection(), fleet),
         (f"deploy, {len(away)} hosts away and skipped", "deploy", unreachable,
-         Selection(skip=frozenset(away))),
+         Selection(skip=frozenset(away)), fleet),
         (f"rollback, {len(away)} hosts away, {len(dead)} with a dead stub", "rollback", worn,
-         Selection()),
+         Selection(), fleet),
+        (f"deploy of a model that is placed on {len(placed.hosts)} hosts", "deploy", nothing,
+         Selection(), placed),
+        ("rollback of it, a host of it that answers wrong", "rollback",
+         lambda driver: driver.machines[placed.hosts[0].name].dead.add(_OLD), Selection(), placed),
     )  # fmt: skip
     return [
-        _rehearsed(title, action, spoil, chosen, fleet, quick, folder / str(number))
-        for number, (title, action, spoil, chosen) in enumerate(cases)
+        _rehearsed(title, action, spoil, chosen, (fleet, own), quick, folder / str(number))
+        for number, (title, action, spoil, chosen, own) in enumerate(cases)
     ]
+
+
+def _placed(fleet: Fleet, draw: random.Random) -> Fleet:
+    """The fleet of a model with a drawn third of each region's hosts, two at least; others share
+    them or not."""
+    chosen = {
+        host.name
+        for region in fleet.regions
+        for host in draw.sample(list(region.hosts), max(2, len(region.hosts) // 3))
+    }
+    isolation: Isolation = draw.choice(("shared", "alone"))
+    hosts = tuple(host.name for host in fleet.hosts if host.name in chosen)
+    return replace(fleet, placement={"drawn": ModelPlacement(hosts, isolation)}).for_model("drawn")
 
 
 def _rehearsed(
@@ -145,12 +168,16 @@ def _rehearsed(
     action: str,
     spoil: Callable[[CountedDriver], None],
     chosen: Selection,
-    fleet: Fleet,
+    fleets: tuple[Fleet, Fleet],
     config: RolloutConfig,
     folder: Path,
 ) -> Rehearsal:
+    """`fleets` are all hosts, and those that have the model."""
     folder.mkdir()
-    driver, journal = _serving(fleet), Journal(folder)
+    whole, fleet = fleets
+    driver, journal = _serving(whole), Journal(folder)
+    driver.fleet = fleet  # as `fab` gives it to a driver: the model's own hosts
+    untouched = {host.name for host in whole.hosts} - {host.name for host in fleet.hosts}
     if action == "rollback":
         _act(driver, journal, "deploy", _NEW, Selection(), config)
     spoil(driver)
@@ -164,9 +191,10 @@ def _rehearsed(
         kind, code = str(end.kind), end.exit_code
     except FleetError as error:
         kind, code = str(error), error.exit_code
+    strayed = sum(change.rsplit(" ", 1)[-1] in untouched for change in driver.changes)
     return Rehearsal(
         title, len(fleet.hosts), len(fleet.regions), kind, code, len(driver.changes),
-        driver.reads, len(driver.outages), len(driver.unproven), time.monotonic() - began,
+        driver.reads, len(driver.outages), len(driver.unproven), time.monotonic() - began, strayed,
     )  # fmt: skip
 
 

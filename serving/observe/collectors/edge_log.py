@@ -58,15 +58,22 @@ class Request:
     version: str = ""
 
 
-def parse_line(line: bytes, hosts: Mapping[str, str], models: Iterable[str]) -> Request | None:
-    """The request in one log line; None for a line about anything but inference.
-
-    `hosts` maps host to region; `models` are those that are deployed. Raises ValueError for a line
-    that is not of this log.
-    """
+def line_entry(line: bytes) -> dict[str, object]:
+    """The JSON object of one log line. Raises ValueError for a line that is not of this log."""
     entry = json.loads(line.decode("utf-8", "replace"))
     if not isinstance(entry, dict):
         raise ValueError("not an object")
+    return entry
+
+
+def parse_entry(
+    entry: Mapping[str, object], hosts: Mapping[str, str], models: Iterable[str]
+) -> Request | None:
+    """The request in one log line; None for a line about anything but inference.
+
+    `hosts` maps host to region; `models` are those that are deployed. Raises ValueError for an
+    entry that is not of this log.
+    """
     path, status, term = entry.get("path"), entry.get("status"), entry.get("term")
     if not (isinstance(path, str) and isinstance(term, str) and type(status) is int):
         raise ValueError("path, status or term is missing")
@@ -121,12 +128,19 @@ def failure_reason(status: int, term: str, should_be_loaded: bool) -> str:
 
 
 class EdgeLog:
-    """Counts and latencies of all regions; every series of a model exists at 0 first."""
+    """Counts and latencies of all regions; every series of a model exists at 0 first.
+
+    `edges` are the names of the edges whose lines are counted apart.
+    """
 
     def __init__(
-        self, hosts: Mapping[str, str], edges_s: Sequence[float], registry: CollectorRegistry
+        self,
+        hosts: Mapping[str, str],
+        edges: Iterable[str],
+        edges_s: Sequence[float],
+        registry: CollectorRegistry,
     ) -> None:
-        self.hosts = dict(hosts)
+        self.hosts, self.edges = dict(hosts), frozenset(edges)
         self.models: frozenset[str] = frozenset()
         labels = ("region", "model")
         self.requests = Counter(
@@ -147,10 +161,11 @@ class EdgeLog:
         )
         self.versions = VersionSeries(edges_s, registry)
         self.lines = Counter(
-            "lockgate_edge_log_lines", "Log lines received.", ("kind",), registry=registry
+            "lockgate_edge_log_lines", "Log lines received.", ("kind", "edge"), registry=registry
         )
         for kind in KINDS:
-            self.lines.labels(kind)
+            for edge in (*self.edges, OTHER):
+                self.lines.labels(kind, edge)
         self.set_models(())
 
     def set_models(self, models: Iterable[str]) -> None:
@@ -167,17 +182,21 @@ class EdgeLog:
         """Count one line; never raises for what is in it."""
         if not line.startswith(b"{"):
             # HAProxy's own notices: a host went down, a configuration was taken up.
-            self.lines.labels("notice").inc()
+            self.lines.labels("notice", OTHER).inc()
             return
         try:
-            request = parse_line(line, self.hosts, self.models)
+            entry = line_entry(line)
+            request = parse_entry(entry, self.hosts, self.models)
         except (ValueError, RecursionError):
-            self.lines.labels("malformed").inc()
+            self.lines.labels("malformed", OTHER).inc()
             return
+        # One that names none: its edge has an older config, or it is a line of somebody else.
+        edge = str(entry.get("edge"))
+        edge = edge if edge in self.edges else OTHER
         if request is None:
-            self.lines.labels("other").inc()
+            self.lines.labels("other", edge).inc()
             return
-        self.lines.labels("infer").inc()
+        self.lines.labels("infer", edge).inc()
         self.requests.labels(request.region, request.model).inc()
         if request.reason:
             self.failures.labels(request.region, request.model, request.reason).inc()

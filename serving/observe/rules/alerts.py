@@ -79,11 +79,14 @@ def target_alerts(limits: AlertThresholds) -> Group:
             ),
             Alert(
                 "EdgeLogSilent",
-                'sum(rate(haproxy_frontend_http_requests_total{proxy="infer"}[10m]))'
+                # Edge by edge: the lines of the others are no sign of life of this one.
+                "sum by (edge, region) (rate(haproxy_frontend_http_requests_total"
+                '{proxy=~"infer(_grpc)?"}[10m]))'
                 f" > {limits.edge_requests_per_s:g}"
-                " unless sum(rate(lockgate_edge_log_lines_total[10m])) > 0",
+                " unless on (edge) sum by (edge) (rate(lockgate_edge_log_lines_total[10m])) > 0",
                 "ticket",
-                "the edges take requests and their log does not arrive: the objectives are blind",
+                "edge {{ $labels.edge }} takes requests and its log does not arrive: the "
+                "objectives are blind",
                 hold="10m",
             ),
             Alert(

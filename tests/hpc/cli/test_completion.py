@@ -23,6 +23,10 @@ def runs(tmp_path: Path) -> Path:
         (runs / name).mkdir(parents=True)
         (runs / name / "spec.yaml").write_text("")
     (runs / "snapshots").mkdir()
+    for name in ["lr", "width", *EVIL]:
+        (runs / "sweeps" / name).mkdir(parents=True)
+        (runs / "sweeps" / name / "ledger.jsonl").write_text("")
+    (runs / "sweeps" / "none").mkdir()
     return runs
 
 
@@ -84,6 +88,9 @@ SHELLS = [
         ("lockgate logs zz", []),
         ("lockgate release run=lm-20260102", RUNS[1:2]),
         ("lockgate export run=", RUNS),
+        ("lockgate ls --sweep ", ["lr", "width"]),
+        ("lockgate ls --sweep l", ["lr"]),
+        ("lockgate ls ", []),
         ("lockgate train task=", []),
         ("lockgate train ", []),
     ],

@@ -66,7 +66,7 @@ def test_the_checks_port_is_another_jobs_neither_before_nor_after(port: int) -> 
 
 @pytest.mark.parametrize(
     ("own", "of_all", "fit"),
-    [(50.0, [50.0, 60.0], True), (13.0, [13.0, 60.0], True), (11.0, [11.0, 60.0], False),
+    [(50.0, [50.0, 60.0], True), (7.0, [7.0, 60.0], True), (5.0, [5.0, 60.0], False),
      (1.0, [1.0], True), (0.0, [0.0, 0.0], True)],
 )  # fmt: skip
 def test_a_rank_that_would_hold_up_the_others(own: float, of_all: list[float], fit: bool) -> None:

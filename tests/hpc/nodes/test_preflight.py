@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from conf import ConfigError
+from hpc.jobs.cause.attempt_end import end_attempt
 from hpc.jobs.rank import entry
-from hpc.jobs.rank.exit_codes import REQUEUE, TRAINING_FAILED
+from hpc.jobs.rank.exit_codes import REQUEUE, TOO_OFTEN
 from hpc.jobs.rank.rendezvous import Rank
-from hpc.jobs.run.files import FailureFile, StatusFile, read_run_file
+from hpc.jobs.run.files import StatusFile, write_run_file
 from hpc.jobs.run.folder import Run
 from hpc.nodes import preflight as module
 from hpc.nodes.checks import NodeCheck
@@ -124,16 +125,18 @@ def test_an_error_of_the_checks_themselves_is_not_swallowed(
 
 
 def test_an_attempt_on_an_unfit_node_is_tried_again_until_it_was_tried_enough(run: Run) -> None:
-    assert entry._unfit(run, rank(attempt=2), 2, "node n2 is not fit to train: x") == REQUEUE
-    status = read_run_file(StatusFile, run.status).value
-    assert status is not None and status.state == "requeued"
-    code = entry._unfit(run, rank(attempt=3), 2, "node n2 is not fit to train: x")
-    assert code == TRAINING_FAILED
-    failure = read_run_file(FailureFile, run.failure).value
-    assert failure is not None
-    assert (failure.error.type, failure.error.message) == (
-        "UnfitNode", "node n2 is not fit to train: x",
-    )  # fmt: skip
+    fault = "node n2 is not fit to train: the clock is off"
+    run.logs.mkdir()
+    write_run_file(run.status, StatusFile("running", 1, run.name))
+    assert entry._unfit(run, rank(attempt=1), fault) == REQUEUE
+    end = end_attempt(run, 1, REQUEUE)
+    assert (end.outcome, end.kind, end.rank) == ("requeued", "node", 1)
+    assert end.sentence == "Node n2 is not fit to train: the clock is off."
+    write_run_file(run.status, StatusFile("running", 9, run.name, stalled=8))
+    entry._unfit(run, rank(attempt=9), fault)
+    end = end_attempt(run, 9, REQUEUE)
+    assert (end.outcome, end.exit_code) == ("failed", TOO_OFTEN)
+    assert end.sentence.endswith("Node n2 is not fit to train: the clock is off.")
 
 
 @pytest.mark.parametrize("node", ["", "n1 n2", "../n1", "-n1", "n1;reboot"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conf import repo_root
 from hpc.nodes import survey as module
 from hpc.nodes.checks import NodeCheck
 from hpc.nodes.report import NodeReport
@@ -33,13 +34,15 @@ def test_free_nodes_are_checked_and_the_others_named(monkeypatch: pytest.MonkeyP
         if words[0] == "sinfo":
             return "n1|idle\nn2|mixed\nn3|idle~\nn4|down*\n"
         assert "--nodelist=n1,n2" in words
-        return f"a line of somebody's profile\n{json.dumps(asdict(FIT))}\n{{torn\n"
+        error = "ModuleNotFoundError: No module named 'torch'"
+        return f"a line of somebody's profile\n{json.dumps(asdict(FIT))}\n{{torn\n{error}\n"
 
     monkeypatch.setattr(module, "query", query)
     found = {one.node: one for one in survey("gpu", Path("/runs"), Path("/tmp"), {})}
     assert commands == ["sinfo", "srun"]
     assert found["n1"] == FIT
-    assert found["n2"].faults == ["its checks printed no report"]
+    said = "its checks printed no report: ModuleNotFoundError: No module named 'torch'"
+    assert found["n2"].faults == [said]
     assert (found["n3"].faults, found["n4"].faults) == ([], ["the node is down*"])
 
 
@@ -52,6 +55,7 @@ def test_no_free_node_is_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_job_is_small_and_does_not_wait_for_ever() -> None:
     words = command(["n1", "n2"], "gpu", Path("/runs"), Path("/scratch"))
     assert {"--immediate=60", "--nodes=2", "--ntasks-per-node=1", "--time=3"} <= set(words)
+    assert f"PYTHONPATH={repo_root()}" in words
     assert words[-5:] == ["-m", "hpc.nodes", "/scratch", "/runs", "30"]
 
 

@@ -114,7 +114,7 @@ VALUES = st.none() | st.floats(-1e299, 1e299)
 POINTS = st.lists(st.tuples(st.floats(0, 1e15), VALUES), min_size=1, max_size=6)
 TAGS = re.compile(
     "html|head|meta|title|style|body|h1|h2|p|div|section|table|thead|tbody|tr|th|td|i|b|span|svg|g|"
-    "line|text|polyline|circle|rect|figure|figcaption|dl|dt|dd|ul|li|pre|details|summary|script"
+    "line|text|polyline|polygon|circle|rect|figure|figcaption|dl|dt|dd|ul|li|pre|details|summary|script"
 )
 
 

@@ -76,9 +76,11 @@ def elastic(
     """2 ranks, then 1, then 2 again, each with its ZeRO stage, against 2 ranks throughout."""
     first, second, third = stages
     whole = new_run("whole", *EXACT, *words, f"zero_stage={first}")
-    assert attempt(whole).codes == [0, 0]
+    ended = attempt(whole)
+    assert ended.codes == [0, 0], ended.log
     run = new_run("elastic", *EXACT, *words, ASYNC, f"zero_stage={first}")
-    assert attempt(run, ("stop", "2")).codes == [0, 0]
+    ended = attempt(run, ("stop", "2"))
+    assert ended.codes == [0, 0], ended.log
     assert_same_content(run / FIRST, whole / FIRST)  # written beside the steps, and in a step
 
     change_spec(run, new_run("second", *EXACT, *words, f"zero_stage={second}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from conf import ConfigError, compose
 from hpc.jobs.spec.config import TrainConfig, run_config, train_config
 from hpc.models.transformer import TransformerConfig
 from hpc.models.transformer_network import Transformer
-from hpc.optim.optimizers import optimizer_config
+from hpc.optim import optimizers
+from hpc.optim.optimizers import all_on_gpu, optimizer_config
 from hpc.train.engine import deepspeed_config
 
 
@@ -105,3 +107,18 @@ def test_the_default_is_zero_2() -> None:
     assert all(
         run_config(compose("train", [f"task={task}"])).zero_stage == 2 for task in ("lm", "flights")
     )
+
+
+@pytest.mark.parametrize(("places", "fused"), [("gg", True), ("gc", False), ("cc", False)])
+def test_the_fused_step_is_for_weights_that_are_all_on_a_gpu(places: str, fused: bool) -> None:
+    weights: Any = [SimpleNamespace(is_cuda=place == "g") for place in places]
+    assert all_on_gpu(weights) is fused
+
+
+@pytest.mark.parametrize(("on_gpu", "fused"), [(True, True), (False, None)])
+def test_adamw_is_fused_on_a_gpu_and_torchs_default_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: bool, fused: bool | None
+) -> None:
+    monkeypatch.setattr(optimizers, "all_on_gpu", lambda weights: on_gpu)
+    optimizer = configured("task=lm", "optim=adamw").optim.build(tiny())
+    assert {group["fused"] for group in optimizer.param_groups} == {fused}

@@ -51,10 +51,11 @@ class Engine:
 
 @pytest.fixture(autouse=True)
 def weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def of(engine: Engine) -> dict[str, Tensor]:
-        return {"weight": engine.module.weight.detach().clone()}
+    def of(engine: Engine, *_: object) -> Callable[[World], dict[str, Tensor]]:
+        weight = engine.module.weight.detach().clone()
+        return lambda _: {"weight": weight}
 
-    monkeypatch.setattr(saving, "whole_weights", of)
+    monkeypatch.setattr(saving, "weights_of", of)  # they are DeepSpeed's; see test_elastic
 
 
 def saving_in(home: Path, beside: bool, keep: int = 1) -> Saving:
@@ -115,6 +116,21 @@ def test_the_end_of_an_attempt_waits_for_what_is_being_written(tmp_path: Path) -
         saves.save(Engine(1_000_000), 1, LAYOUT)
         raise ZeroDivisionError
     assert checkpoints.newest() == 1
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_error_that_is_none_of_the_disk_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    def lost(*_: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    saves = saving_in(tmp_path, beside)
+    monkeypatch.setattr(saving, "save_file", lost)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        saves.save(Engine(), 1, LAYOUT)
+        saves.save(Engine(), 2, LAYOUT)  # beside the steps it is raised at the next save
+    assert saves.ended() == []
 
 
 @pytest.fixture

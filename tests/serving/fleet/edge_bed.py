@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from conf import compose
 from conf.site_daemons import EdgeSettings
+from conf.site_placement import ModelPlacement
 from conf.site_schema import Site, site_config
 from serving.artifact.layout import MODEL_PY as RUNTIME_PY
 from serving.artifact.tensors import DTYPES, TensorSpec
@@ -184,15 +185,23 @@ def edge_site(
 
 @contextmanager
 def running_edge(
-    folder: Path, triton_port: int, door_port: int = 0, **settings: int
+    folder: Path,
+    triton_port: int,
+    door_port: int = 0,
+    placement: Mapping[str, ModelPlacement] | None = None,
+    **settings: int,
 ) -> Iterator[EdgeBed]:
     """An edge in front of the Triton on `triton_port` and the door on `door_port`, if there is one;
-    `settings` replace those of the site."""
+    `settings` replace those of the site. With a `placement` there is a host `b` too, which is
+    down."""
     hosts = {"a": ("127.0.0.1", REGION)}
+    if placement:
+        hosts["b"] = ("127.0.0.9", REGION)
     site = edge_site(folder, hosts, triton_port, free_port(), door_port, **settings)
+    site = replace(site, placement=dict(placement or {}))
     edge = site.edges[REGION]
     port, grpc, path = edge.http_port, edge.grpc_port, edge.socket
-    log = EdgeLog({"a": REGION}, (0.3,), CollectorRegistry())
+    log = EdgeLog({"a": REGION}, [REGION], (0.3,), CollectorRegistry())
     log.set_models([SAME, BROKEN, MODEL])
     receiver, thread = listen(log, site.paths.edge_log)
     config = folder / "haproxy.cfg"

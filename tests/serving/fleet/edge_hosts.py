@@ -104,7 +104,7 @@ class HostsBed:
             self.site.edges[REGION].http_port,
             0,
             self.edge,
-            EdgeLog({}, (0.3,), CollectorRegistry()),
+            EdgeLog({}, (), (0.3,), CollectorRegistry()),
         )
 
     def start(self) -> None:

@@ -23,7 +23,7 @@ def log_line(
         "%[var(txn.version),json(utf8s)]": "3", "%[capture.req.method,json(utf8s)]": "POST",
         "%[capture.req.uri,json(utf8s)]": _text(path or f"/v2/models/{model}/infer"),
     }  # fmt: skip
-    text = log_format(region).removeprefix("log-format '").removesuffix("'")
+    text = log_format(region, region).removeprefix("log-format '").removesuffix("'")
     return _FIELD.sub(lambda field: values[field[0]], text).encode() + b"\n"
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from conf.errors import FAILED, INCOMPLETE
-from conf.site_placement import ModelPlacement
 from serving.fleet.capacity.demand import Demand
 from serving.fleet.capacity.region_decision import RegionHosts, counting_doubt, decide_region
 from serving.fleet.capacity.replay import ReplaySettings, course
@@ -126,15 +125,6 @@ def test_a_region_that_cannot_be_read_is_named_and_hides_no_other(site):
     east, west = site.round()
     assert "an edge does not answer: nobody knows whether w0, w1" in west.decision.reason
     assert east.decision.load == pytest.approx(2.0)
-
-
-def test_where_models_have_hosts_of_their_own_nothing_is_decided(site):
-    fleet = replace(site.on.fleet, placement={"toy": ModelPlacement(("e0", "w0"))})
-    site.on = replace(site.on, fleet=fleet)
-    found = site.round()
-    assert [one.decision.load for one in found] == [None, None] and exit_code(found) == FAILED
-    assert "(site.placement)" in scaling_lines(found[0], plan=False)[0]
-    assert (site.taking(), site.taking("us-west")) == (4, 2)
 
 
 def test_a_region_that_cannot_be_scaled_is_named_and_hides_no_other(site):

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -18,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import InferResult, service_pb2
 
+from conf.site_placement import Isolation, ModelPlacement
 from scripts.loadtest import LoadPlan, LoadRequest, Result, start
 from serving.artifact.golden import build_example, differences
 from serving.artifact.tensors import DTYPES
+from serving.fleet.haproxy.edge import DRAIN, READY
 from serving.fleet.haproxy.grpc_edge import BACKEND
 from serving.fleet.haproxy.grpc_status import METHODS, SERVICE
 from serving.fleet.routing import Routing, VersionCounters
@@ -86,6 +89,7 @@ class GrpcBed:
     channel: grpc.Channel
     door: grpc.Channel
     door_port: int
+    triton_port: int = 0
 
     def call(
         self, method: str, body: bytes, *, door: bool = False, gzip: bool = False, **metadata: str
@@ -125,7 +129,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcBed]:
         grpc.insecure_channel(f"127.0.0.1:{door_port}") as door,
     ):
         until(lambda: edge.host().up)
-        yield GrpcBed(edge, channel, door, door_port)
+        yield GrpcBed(edge, channel, door, door_port, port)
 
 
 def until(condition) -> None:
@@ -397,3 +401,27 @@ def test_the_load_test_compares_answers_by_grpc_too(routed: GrpcBed) -> None:
     lost = traffic()
     assert lost.failures == {"grpc NOT_FOUND": 30}
     assert all(one["request_id"] for one in lost.examples_of_failure)
+
+
+@pytest.mark.parametrize("isolation", ["shared", "alone"])
+def test_a_placed_model_is_answered_by_its_hosts_and_by_no_other(
+    bed: GrpcBed, tmp_path: Path, isolation: Isolation
+) -> None:
+    """`same` is placed on the host that is there, `broken` on the one that is down: its Triton has
+    that model too, and must not be asked for it."""
+    placement = {SAME: ModelPlacement(("a",)), BROKEN: ModelPlacement(("b",), isolation)}
+    with (
+        running_edge(tmp_path, bed.triton_port, bed.door_port, placement) as edge,
+        grpc.insecure_channel(f"127.0.0.1:{edge.grpc_port}") as channel,
+    ):
+        until(lambda: edge.host().up and not edge.edge.state("b").up)
+        placed = GrpcBed(edge, channel, bed.door, bed.door_port)
+        for version in (1, 2):
+            edge.edge.route(SAME, Routing(version))
+            reply = placed.infer(request_of(SAME, 1.0))
+            assert (reply.code, reply.version) == (OK, str(version))
+        assert placed.infer(request_of(BROKEN, 1.0)).code is grpc.StatusCode.UNAVAILABLE
+        edge.edge.set("a", DRAIN)
+        assert placed.infer(request_of(SAME, 1.0)).code is grpc.StatusCode.UNAVAILABLE
+        edge.edge.set("a", READY)
+        assert placed.infer(request_of(SAME, 1.0)).code is OK

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from conf.errors import INCOMPLETE
+from conf.page import duration
 from serving.fleet.cli import picker
 from serving.fleet.cli.command import Controls
 from serving.fleet.cli.history import history_lines, history_table, rollout_history
@@ -25,7 +26,7 @@ from serving.fleet.cli.watch import follow_rollout, running_rollout
 from serving.fleet.errors import FleetConfigError
 from serving.fleet.report.journal_tail import JournalTail
 from serving.fleet.report.pages import find_rollout
-from serving.fleet.report.text import ago, duration
+from serving.fleet.report.text import ago
 from serving.fleet.rollout.engine import RolloutConfig
 from serving.fleet.rollout.journal import ROLLOUTS
 from serving.fleet.rollout.records import LedgerEntry

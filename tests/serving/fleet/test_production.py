@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from serving.fleet.rollout.production import point_alias
 
 
@@ -27,3 +29,11 @@ def test_the_alias_is_set_when_it_can_be(monkeypatch):
     monkeypatch.setattr(registry.Registry, "set_alias", lambda self, *what: pointed.append(what))
     assert point_alias("http://here", "toy", 2) == ""
     assert pointed == [("toy", "production", 2)]
+
+
+def test_a_registry_that_hangs_is_a_sentence_and_holds_up_nobody():
+    """It takes the connection and says nothing, ever."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        told = point_alias(f"http://127.0.0.1:{port}", "toy", 2, timeout_s=0.3)
+        assert "toy/2 is in production" in told and "was not set in 0.3 s" in told

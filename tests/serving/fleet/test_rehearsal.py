@@ -27,13 +27,21 @@ def sizes(tmp_path_factory):
 
 
 def test_each_draw_ends_in_a_stated_state(sizes):
-    for healthy, broken, wrong, skipped, rollback in sizes.values():
+    for healthy, broken, wrong, skipped, rollback, placed, placed_back in sizes.values():
         assert (healthy.outcome, healthy.exit_code) == ("done", DONE)
         # The number of a change is drawn, and some are borne: a clean-up is tried again later.
         assert broken.outcome in ("rolled-back", "done")
         assert wrong.outcome == "rolled-back"
         assert skipped.outcome == "done"
         assert rollback.exit_code == INCOMPLETE, rollback
+        assert (placed.outcome, placed.exit_code) == ("done", DONE)
+        assert placed_back.outcome == "done" and placed_back.exit_code == DONE, placed_back
+
+
+def test_a_placed_model_touches_none_of_the_other_hosts(sizes):
+    for drawn in sizes.values():
+        assert [one.strayed for one in drawn] == [0] * len(drawn)
+        assert drawn[5].changes < drawn[0].changes
 
 
 def test_no_client_is_without_an_answer_or_gets_an_unchecked_one(sizes):

@@ -107,8 +107,8 @@ def test_every_daemon_of_the_site_is_a_target(site: Site) -> None:
         config["targets"][0]: config["labels"] for config in found["haproxy"]["static_configs"]
     }
     assert edges == {
-        "127.0.0.1:18404": {"region": "us-east"},
-        "127.0.0.1:18405": {"region": "us-west"},
+        "127.0.0.1:18404": {"region": "us-east", "edge": "us-east"},
+        "127.0.0.1:18405": {"region": "us-west", "edge": "us-west"},
     }
     for job, port in [
         ("slurm", site.ports.slurm_exporter),
@@ -147,7 +147,7 @@ def test_the_request_log_of_an_edge_elsewhere_is_scraped_there(site: Site, tmp_p
     assert "edge_log" not in jobs(site), "an edge of this machine logs to the site's exporter"
     elsewhere = with_remote_edge(site)
     job = jobs(elsewhere)["edge_log"]
-    labels = {"job": "lockgate", "region": "us-east"}
+    labels = {"job": "lockgate", "region": "us-east", "edge": "us-east"}
     assert job["static_configs"] == [{"targets": ["10.0.0.7:19201"], "labels": labels}]
     assert job["sample_limit"] == jobs(site)["lockgate"]["sample_limit"]
     if shutil.which("promtool"):
@@ -158,7 +158,7 @@ def test_the_request_log_of_an_edge_elsewhere_is_scraped_there(site: Site, tmp_p
 
 def test_an_edge_elsewhere_exports_all_of_its_log_and_nothing_else() -> None:
     registry = CollectorRegistry()
-    log = EdgeLog({"": "us-east"}, (0.3,), registry)
+    log = EdgeLog({"": "us-east"}, (), (0.3,), registry)
     log.set_models(["toy"])
     log.versions.count("us-east", "toy", "3", 0.1, failed=False)
     names = {sample.name for family in registry.collect() for sample in family.samples}

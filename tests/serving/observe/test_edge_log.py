@@ -31,12 +31,14 @@ from serving.observe.collectors.edge_log import (
     REASONS,
     EdgeLog,
     failure_reason,
+    line_entry,
     listen,
-    parse_line,
+    parse_entry,
 )
 from tests.serving.fleet.edge_bed import edge_site
 
 HOSTS = {"a": "us-east", "b": "us-west"}
+EDGES = ("us-east", "us-west")
 
 
 def line(**fields: Any) -> bytes:
@@ -49,7 +51,7 @@ def line(**fields: Any) -> bytes:
 
 @pytest.fixture
 def log() -> EdgeLog:
-    made = EdgeLog(HOSTS, (0.1, 0.3, 1.0), CollectorRegistry())
+    made = EdgeLog(HOSTS, EDGES, (0.1, 0.3, 1.0), CollectorRegistry())
     made.set_models(["flights"])
     return made
 
@@ -61,6 +63,12 @@ def value(log: EdgeLog, name: str, **labels: str) -> float | None:
                 if sample.name == name and sample.labels == labels:
                     return sample.value
     return None
+
+
+def received(log: EdgeLog, kind: str) -> float:
+    """Lines of one kind, of every edge and of none."""
+    edges = (*log.edges, OTHER)
+    return sum(value(log, "lockgate_edge_log_lines_total", kind=kind, edge=e) or 0 for e in edges)
 
 
 FLIGHTS = {"region": "us-east", "model": "flights"}
@@ -154,8 +162,8 @@ def test_other_paths_are_no_inference(log: EdgeLog) -> None:
     ):
         log.take(line(path=path))
     log.take(line(path="http://edge:18080/v2/models/flights/infer?x=1"))
-    assert value(log, "lockgate_edge_log_lines_total", kind="other") == 4
-    assert value(log, "lockgate_edge_log_lines_total", kind="infer") == 1
+    assert received(log, "other") == 4
+    assert received(log, "infer") == 1
 
 
 def test_every_series_is_there_before_its_first_event(log: EdgeLog) -> None:
@@ -170,7 +178,7 @@ def test_every_series_is_there_before_its_first_event(log: EdgeLog) -> None:
 
 @given(st.binary(max_size=300))
 def test_no_datagram_is_too_strange(data: bytes) -> None:
-    log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
+    log = EdgeLog(HOSTS, EDGES, (0.3,), CollectorRegistry())
     for datagram in (data, b"{" + data, line()[: len(data)]):
         log.take(datagram)
     kinds = [s.value for f in log.lines.collect() for s in f.samples if s.name.endswith("_total")]
@@ -186,12 +194,20 @@ def test_no_datagram_is_too_strange(data: bytes) -> None:
 )  # fmt: skip
 def test_what_is_not_of_this_log_is_malformed(log: EdgeLog, data: bytes) -> None:
     log.take(data)
-    assert value(log, "lockgate_edge_log_lines_total", kind="malformed") == 1
+    assert received(log, "malformed") == 1
     assert value(log, "lockgate_requests_total", **FLIGHTS) == 0
 
 
+def test_lines_are_counted_by_the_edge_that_wrote_them(log: EdgeLog) -> None:
+    lines = "lockgate_edge_log_lines_total"
+    assert value(log, lines, kind="infer", edge="us-west") == 0, "there before its first line"
+    for edge in ("us-east", "us-east", "us-west", "us-east; drop", ["us-east"], None):
+        log.take(line(edge=edge))
+    assert [value(log, lines, kind="infer", edge=edge) for edge in (*EDGES, "other")] == [2, 1, 3]
+
+
 def test_a_line_about_a_negative_time_counts_as_none() -> None:
-    request = parse_line(line(ta_ms=-1), HOSTS, {"flights"})
+    request = parse_entry(line_entry(line(ta_ms=-1)), HOSTS, {"flights"})
     assert request is not None and request.seconds == 0
 
 
@@ -254,13 +270,13 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, ThreadingHTTPServer, EdgeLog]]:
     triton = ThreadingHTTPServer(("127.0.0.1", 0), Triton)
     triton.daemon_threads = True
     threading.Thread(target=triton.serve_forever, args=(0.02,), daemon=True).start()
-    log = EdgeLog({"a": "us-east"}, (0.3,), CollectorRegistry())
+    log = EdgeLog({"a": "us-east"}, EDGES, (0.3,), CollectorRegistry())
     log.set_models(["flights", "fails", "unknown", "dies"])
     receiver, thread = listen(log, tmp_path / "log.sock")
     with haproxy(tmp_path, triton.server_address[1]) as (port, _):
         until(lambda: ask(port, "/v2/health/live") == 200)
         # The edge looks for the reader of its log once a second.
-        until(lambda: bool(value(log, "lockgate_edge_log_lines_total", kind="other")))
+        until(lambda: bool(received(log, "other")))
         yield port, triton, log
     receiver.close()
     thread.join(timeout=30)
@@ -299,8 +315,8 @@ def test_a_real_edge_is_understood(edge: tuple[int, ThreadingHTTPServer, EdgeLog
     triton.server_close()
     until(lambda: ask(port, "/v2/models/flights/infer", "POST") == 503)
     until(lambda: bool(seen("flights", "no_host")))
-    assert value(log, "lockgate_edge_log_lines_total", kind="malformed") == 0
-    assert value(log, "lockgate_edge_log_lines_total", kind="notice")
+    assert received(log, "malformed") == 0
+    assert received(log, "notice")
 
 
 def test_an_edge_without_a_reader_of_its_log_does_not_spin(tmp_path: Path) -> None:
@@ -319,7 +335,7 @@ def test_lines_of_several_edges_arrive_whole_and_a_closed_reader_leaves_its_sock
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "log.sock"
-    log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
+    log = EdgeLog(HOSTS, EDGES, (0.3,), CollectorRegistry())
     log.set_models(["flights"])
     for number in (1, 2):
         receiver, thread = listen(log, path)
@@ -335,7 +351,7 @@ def test_lines_of_several_edges_arrive_whole_and_a_closed_reader_leaves_its_sock
         receiver.close()
         thread.join(timeout=10)
         assert not thread.is_alive()
-    assert value(log, "lockgate_edge_log_lines_total", kind="notice") == 2
+    assert received(log, "notice") == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
@@ -347,7 +363,7 @@ def test_only_the_group_of_the_folder_can_write_to_it() -> None:
         shutil.chown(folder, "daemon", "bin")
         folder.chmod(0o2710)
         # Made as its owner, as the exporter does: the group comes from the folder.
-        log = EdgeLog(HOSTS, (0.3,), CollectorRegistry())
+        log = EdgeLog(HOSTS, EDGES, (0.3,), CollectorRegistry())
         owner = pwd.getpwnam("daemon")
         os.setegid(owner.pw_gid)
         os.seteuid(owner.pw_uid)
@@ -376,4 +392,6 @@ def test_only_the_group_of_the_folder_can_write_to_it() -> None:
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        listen(EdgeLog(HOSTS, (0.3,), CollectorRegistry()), tmp_path / "missing" / "log.sock")
+        listen(
+            EdgeLog(HOSTS, EDGES, (0.3,), CollectorRegistry()), tmp_path / "missing" / "log.sock"
+        )

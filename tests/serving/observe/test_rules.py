@@ -404,13 +404,31 @@ def test_collectors_that_fail_or_stand_still(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_the_edge_log_is_silent_or_strange(tmp_path: Path) -> None:
-    edge = ('haproxy_frontend_http_requests_total{region="us-east",proxy="infer"}', "0+60x60")
-    lines = 'lockgate_edge_log_lines_total{kind="%s"}'
-    silent = [edge, (lines % "infer", "0x60"), (lines % "malformed", "0x60")]
-    play(tmp_path, silent, [("25m", "EdgeLogSilent", [{}]), ("25m", "EdgeLogMalformed", [])])
-    good = [edge, (lines % "infer", "0+60x60"), (lines % "malformed", "0+1x60")]
-    malformed = [{"kind": "malformed"}]
-    play(tmp_path, good, [("25m", "EdgeLogSilent", []), ("25m", "EdgeLogMalformed", malformed)])
+    def requests(edge: str, values: str, proxy: str = "infer") -> tuple[str, str]:
+        labels = f'{{edge="{edge}",region="us",proxy="{proxy}"}}'
+        return f"haproxy_frontend_http_requests_total{labels}", values
+
+    def lines(edge: str, values: str, kind: str = "infer") -> tuple[str, str]:
+        return f'lockgate_edge_log_lines_total{{kind="{kind}",edge="{edge}"}}', values
+
+    def silent(*edges: str) -> list[dict[str, str]]:
+        return [{"edge": edge, "region": "us"} for edge in edges]
+
+    loud = [requests("a", "0+60x60"), lines("a", "0+60x60")]
+    one = [*loud, requests("b", "0+60x60"), lines("b", "0x60"), requests("c", "0+60x60")]
+    by_grpc = [requests("d", "0x60"), requests("d", "0+60x60", "infer_grpc"), lines("d", "0x60")]
+    idle = [requests("e", "5x60"), lines("e", "0x60")]
+    malformed = [lines("other", "0+1x60", "malformed")]
+    play(
+        tmp_path,
+        [*one, *by_grpc, *idle, *malformed],
+        [
+            ("25m", "EdgeLogSilent", silent("b", "c", "d")),
+            ("25m", "EdgeLogMalformed", [{"kind": "malformed", "edge": "other"}]),
+        ],
+    )
+    quiet = [*loud, *idle, lines("other", "0x60", "malformed")]
+    play(tmp_path, quiet, [("25m", "EdgeLogSilent", []), ("25m", "EdgeLogMalformed", [])])
 
 
 @needs_promtool

@@ -285,6 +285,34 @@ def test_a_partition_that_is_not_there_leaves_nothing_behind(box):
     assert [path.name for path in box.runs.iterdir()] == ["snapshots"]
 
 
+def test_a_sweep_is_one_array_whose_tasks_are_runs_of_their_own(box):
+    words = ["task=standin", "cluster.nodes=1", "cluster.mem_gb=0.2", "cluster.gpus_per_node=0"]
+    line = ["train", "-m", "--json", *words, "task.behaviour=wait", "seed=1,2", "sweep=pair"]
+    sent = box.lockgate(*line)
+    assert sent.returncode == 0, sent.stderr
+    runs = [Run(Path(one["folder"])) for one in json.loads(sent.stdout)]
+    array = job_of(runs[0]).partition("_")[0]
+    assert [job_of(run) for run in runs] == [f"{array}_0", f"{array}_1"]
+    first, second = runs
+    until(lambda: all((run.folder / "seen-0.json").exists() for run in runs), "both at work")
+    # What slurmctld sends before the time limit: the batch script requeues this task alone.
+    slurm("scancel", "--signal=USR2", job_of(first))
+    until(lambda: restarts(job_of(first)) == 1, "the batch script requeued its task")
+    assert restarts(job_of(second)) == 0
+    states = {one["run"]: one["state"] for one in json.loads(box.lockgate("ls", "--json").stdout)}
+    assert states == {first.name: "requeued", second.name: "running"}
+    done = box.lockgate("cancel", second.name, "--json")
+    assert json.loads(done.stdout)["state"] == "cancelled", done.stderr
+    start_again(job_of(first))
+    followed = box.lockgate("logs", first.name, "-f")
+    assert followed.returncode == 0, followed.stdout
+    assert accounting(first) == ("COMPLETED", "0:0")
+    again = box.lockgate(*line)
+    assert [one["outcome"] for one in json.loads(again.stdout)] == ["already in", "ended"]
+    standings = json.loads(box.lockgate("ls", "--sweep", "pair", "--json").stdout)
+    assert standings["best"] == first.name
+
+
 def listed(box: BoxCheckout) -> dict:
     """The newest run as `lockgate ls` has it."""
     done = box.lockgate("ls", "--json")

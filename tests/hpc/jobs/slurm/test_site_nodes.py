@@ -60,6 +60,7 @@ def state_of(node: str) -> str:
     return slurm("sinfo", "--noheader", "--format=%T", f"--nodes={node}").split()[0]
 
 
+@pytest.mark.full
 def test_an_unfit_node_ends_the_attempt_and_the_next_one_is_elsewhere(box):  # noqa: F811
     unfit = ("cluster.nodes=1", "cluster.preflight_s=30", "cluster.scratch=/gone")
     run = box.train(*unfit, "cluster.max_requeues=1")

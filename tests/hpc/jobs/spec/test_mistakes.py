@@ -99,6 +99,25 @@ def test_a_dataset_of_another_kind_is_refused(tmp_path: Path) -> None:
         check_fit(config, check_settings(config), tmp_path)
 
 
+def test_what_fits_is_built_once_for_trials_that_differ_elsewhere(tmp_path, monkeypatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(
+        "hpc.jobs.spec.submit_checks._check_in_child", lambda *_: built.append("once")
+    )
+    passed: set[str] = set()
+    for words in (
+        ["seed=1"],
+        ["seed=2"],
+        ["cluster.nodes=1"],
+        ["optim.lr=1e-4"],
+        ["optim.lr=1e-4"],
+    ):
+        check_fit(compose("train", [FLIGHTS, *words]), None, tmp_path, passed)
+    assert len(built) == 2  # the optimizer was another one
+    check_fit(compose("train", [FLIGHTS]), None, tmp_path)
+    assert len(built) == 3
+
+
 COMMAND = """
 import sys
 from hpc.cli.main import main

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf import ConfigError, compose, options
-from hpc.jobs.spec.sweep import is_sweep, node_list_as_text, trials
+from hpc.jobs.spec.sweep import is_sweep, list_as_text, trials
 
 
 def test_every_combination_in_the_order_it_is_written():
@@ -41,7 +41,7 @@ def test_what_does_not_parse_is_named():
     ],
 )
 def test_a_list_of_nodes_is_one_value(typed, value):
-    text = node_list_as_text(typed)
+    text = list_as_text(typed)
     assert not is_sweep(text)
     config = compose("train", [f"task={options('task')[0]}", text])
     assert OmegaConf.select(config, text.partition("=")[0].lstrip("+")) == value
@@ -50,11 +50,11 @@ def test_a_list_of_nodes_is_one_value(typed, value):
 
 def test_a_sweep_over_nodes_is_refused():
     with pytest.raises(ConfigError, match="a sweep never runs over nodes"):
-        node_list_as_text("cluster.exclude='n1','n2'")
+        list_as_text("cluster.exclude='n1','n2'")
 
 
 @pytest.mark.parametrize(
     "text", ["cluster.exclude=null", "cluster.partition=a,b", "seed=1,2", "~x"]
 )
 def test_other_overrides_stay_as_they_are(text):
-    assert node_list_as_text(text) == text
+    assert list_as_text(text) == text

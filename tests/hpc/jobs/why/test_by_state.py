@@ -24,6 +24,8 @@ from hpc.jobs.run.files import (
 from hpc.jobs.run.folder import Run
 from hpc.jobs.slurm import jobs
 from hpc.jobs.why import ended, wait
+from hpc.nodes.checks import NodeCheck
+from hpc.nodes.report import NodeReport, write_report
 from hpc.train.manifest import seal_checkpoint
 from tests.hpc.jobs.cause.test_first_cause import GLOO, SRUN
 from tests.hpc.jobs.spec.test_job_spec import spec_of
@@ -194,6 +196,22 @@ def test_a_run_whose_node_is_being_brought_up(run, slurm, why, states: str, sent
     found = why()
     assert found["sentence"] == "Its nodes are chosen, and are being made ready."
     assert any("its nodes: sinfo does not answer" in part for part in found["unanswered"])
+
+
+def test_a_run_that_waits_after_an_unfit_node_names_it(run, slurm, why, capsys) -> None:
+    slurm.queue(job())
+    write_run_file(run.status, StatusFile("requeued", 2, ended=iso_now()))
+    full = NodeCheck("scratch", "0 MB free", "/tmp has 0 MB left")
+    for attempt, checks in ((1, [full]), (2, [NodeCheck("scratch", "9 GB free")])):
+        write_report(run, NodeReport("n2", attempt, 1, 0.1, checks))
+    assert main(["why", NAME]) == 0
+    assert "not fit" not in capsys.readouterr().out, "the newest attempt had no such node"
+    write_report(run, NodeReport("n1", 2, 0, 0.1, [full]))
+    run.excluded_nodes.write_text("n1,n2\n")
+    assert main(["why", NAME]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "checks attempt 2: node n1 is not fit to train: /tmp has 0 MB left" in shown
+    assert "left out n1,n2" in shown
 
 
 def checkpoint(run: Run, step: int) -> Path:

@@ -1,0 +1,120 @@
+"""`lockgate resume RUN [key=value ...]`: go on from a run that ended, as a new run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpc.jobs.resume.plan import ResumePlan
+
+DESCRIPTION = """\
+Go on from a run that ended, however it ended: a new run begins with its newest good checkpoint and
+its curve up to there, and with the same code, data and settings. These may change: steps, the
+intervals, keep_checkpoints, cluster.* (time limit, nodes, ...), zero_stage, task.serve.*
+What would change what is learned is refused: lockgate train ... init_from=RUN starts anew with its
+weights.
+"""
+EPILOG = """\
+examples:
+  lockgate resume RUN                              after a crash, a cancel or a time limit
+  lockgate resume RUN cluster.timeout_min=600      with more time
+  lockgate resume RUN steps=20000                  a finished run, further
+  lockgate resume RUN cluster.nodes=1              with fewer ranks, the same global batch
+  lockgate resume RUN --source current             with the code as it stands, mended perhaps
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `lockgate resume ARGV`; returns the exit code. Raises `ConfigError` and `JobError`."""
+    parser = argparse.ArgumentParser(
+        prog="lockgate resume",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="+", metavar="RUN", help="a run's name, its end, or `last`")
+    parser.add_argument(
+        "--source", choices=("run", "current"), default="run",
+        help="the code: the run's own (the default), or as it stands now",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_intermixed_args(list(argv))
+    from hpc.cli.site import run_word, runs_folder
+    from hpc.jobs.resume.plan import resume_plan
+    from hpc.jobs.run.folder import find_run
+    from hpc.jobs.submit import check_sizes, submit
+    from hpc.train.manifest import checkpoint_fault
+
+    word, overrides = run_word(options.words, "resume")
+    of_site = [text for text in overrides if text.partition("=")[0].partition(".")[0] == "site"]
+    run = find_run(runs_folder(of_site), word)
+    changes = [text for text in overrides if text not in of_site]
+    ready = resume_plan(run, changes, options.source, checkpoint_fault)
+    check_sizes([ready.submit])
+    if options.dry_run:
+        shown = _fields(ready) | {
+            "spec": ready.submit.spec.content(),
+            "script": ready.submit.script,
+            "variables": sorted(ready.submit.variables),
+        }
+        print(json.dumps(shown, indent=2) if options.json else _plan_text(ready))
+        return 0
+    sent = submit(ready.submit)
+    if options.json:
+        shown = _fields(ready) | {"job_id": sent.job_id, "folder": str(sent.run.folder)}
+        print(json.dumps(shown, indent=2))
+    else:
+        where = f"job {sent.job_id} on {ready.submit.cluster.kind}"
+        print(f"{sent.run.name}\n  submitted as {where}\n{_text(ready)}")
+        print(f"  follow it: lockgate logs {sent.run.name} -f")
+    return 0
+
+
+def _fields(ready: ResumePlan) -> dict[str, Any]:
+    spec, parent = ready.submit.spec, ready.parent
+    return {
+        "run": ready.submit.run.name,
+        "parent": parent.run,
+        "step": parent.step,
+        "steps": spec.config.steps,
+        "changed": parent.changed,
+        "notes": list(ready.notes),
+        "source": parent.source,
+        "spec_digest": spec.digest,
+        "source_digest": spec.source.digest,
+        "project_digest": spec.project.digest if spec.project else None,
+        "dataset_digest": spec.dataset.digest,
+    }
+
+
+def _text(ready: ResumePlan) -> str:
+    spec, parent, cluster = ready.submit.spec, ready.parent, ready.submit.cluster
+    code = "the same code" if parent.source == "run" else "the code as it stands"
+    lines = [
+        f"goes on from {parent.run} after step {parent.step}, to step {spec.config.steps}",
+        f"{cluster.nodes} x {cluster.tasks_per_node} ranks, {code} ({spec.source.digest[:12]}), "
+        f"data {spec.dataset.name}@{spec.dataset.digest[:12]}",
+        *(
+            f"changed: {key} {_value(old)} -> {_value(new)}"
+            for key, (old, new) in parent.changed.items()
+        ),
+        *ready.notes,
+    ]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _value(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+def _plan_text(ready: ResumePlan) -> str:
+    names = ", ".join(sorted(ready.submit.variables))
+    return (
+        f"{ready.submit.script}\n# environment: {names}\n"
+        f"# spec of {ready.submit.run.name} (nothing was submitted)\n{ready.submit.spec.text()}"
+        + "".join(f"#{line}\n" for line in _text(ready).splitlines())
+    )
