@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpc.train.distributed import World
 from hpc.train.engine import parameter_shape
@@ -63,7 +63,7 @@ def assemble(weights: WeightFragments, world: World) -> dict[str, Tensor]:
     return {**whole, **weights.buffers}
 
 
-def _fragment(parameter: nn.Parameter, world: World) -> Fragment:
+def _fragment(parameter: Any, world: World) -> Fragment:
     from deepspeed.utils import safe_get_local_fp32_param
 
     shape = parameter_shape(parameter)
