@@ -5,4 +5,7 @@ parent's checkpoint (the same files, linked), and with its parent's curve up to 
 at the newest run sees all of it, and the parent's folder stays as it ended. A new run of the old
 name would have to change a spec, or to keep two in one folder, and its log, attempts and time line
 would no longer be those of one spec.
+
+Imports the run's folder, its spec and the submit; nothing of training, and nothing imports it but
+the command.
 """

@@ -1,4 +1,4 @@
-"""What a resumed run has of its parent: the checkpoint's files, and the curve up to its step."""
+"""A resumed run's part of its parent: the checkpoint's files, and the curve up to its step."""
 
 from __future__ import annotations
 

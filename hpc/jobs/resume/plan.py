@@ -23,7 +23,7 @@ from hpc.jobs.run.elastic import fits, read_layout
 from hpc.jobs.run.folder import Run, run_name
 from hpc.jobs.run.states import FINISHED, NOT_SUBMITTED, UNKNOWN, RunState
 from hpc.jobs.spec.ancestry import FILE, Parent
-from hpc.jobs.spec.changes import Refused, changed_settings, differences
+from hpc.jobs.spec.changes import RefusedChange, changed_settings, differences
 from hpc.jobs.spec.command_line import train_words
 from hpc.jobs.spec.config import (
     cluster_config,
@@ -69,7 +69,7 @@ def resume_plan(
     _check_over(run, state)
     checkpoint, notes = _newest_good(run, checkpoint_fault)
     before = spec.content()["config"]
-    refused = Refused(_words(spec), f"{run.name}@{checkpoint.step}")
+    refused = RefusedChange(_words(spec), f"{run.name}@{checkpoint.step}")
     plain = changed_settings(before, overrides, partial(_cluster_option, spec.task), refused)
     notes += _fit_ranks(plain, checkpoint)
     config = OmegaConf.create(plain)

@@ -1,4 +1,4 @@
-"""What a changed number of steps does to the learning rate, in a sentence."""
+"""The effect of a changed number of steps on the learning rate, in a sentence."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ EXTRA = "cluster.additional_parameters."
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedChange:
     """The beginning of a new run's command that a refused change is answered with."""
 
     words: Sequence[str]
@@ -57,7 +57,7 @@ def changed_settings(
     config: Mapping[str, Any],
     overrides: Sequence[str],
     cluster_option: Callable[[str], Mapping[str, Any]],
-    refused: Refused,
+    refused: RefusedChange,
 ) -> dict[str, Any]:
     """`config`, a parent's plain settings, with `overrides` in it.
 
@@ -103,7 +103,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     }
 
 
-def _fixed(key: str, text: str, refused: Refused) -> str:
+def _fixed(key: str, text: str, refused: RefusedChange) -> str:
     if key == MODEL_NAME:
         return (
             f"{text}: {key} is the name under which the model is registered and served; a resumed "

@@ -6,7 +6,7 @@ import pytest
 
 from conf import ConfigError
 from hpc.jobs.errors import UsageError
-from hpc.jobs.spec.changes import Refused, changed_settings, differences, may_change
+from hpc.jobs.spec.changes import RefusedChange, changed_settings, differences, may_change
 
 CONFIG = {
     "seed": 1,
@@ -21,7 +21,7 @@ CONFIG = {
     "cluster": {"kind": "local", "nodes": 1, "timeout_min": 60, "additional_parameters": {}},
     "site": {"mlflow_uri": "http://here"},
 }
-REFUSED = Refused(["lockgate", "train", "task=flights"], "flights-1@40")
+REFUSED = RefusedChange(["lockgate", "train", "task=flights"], "flights-1@40")
 
 
 def changed(*overrides: str) -> dict[str, list]:
