@@ -43,7 +43,7 @@ from serving.artifact.lineage import DatasetRef
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledCode:
     """Code and packages as they stand, read once for all runs of a command."""
 
     code: Code
@@ -80,13 +80,13 @@ class Submitted:
     job_id: str
 
 
-def read_installed() -> Installed:
+def read_installed() -> InstalledCode:
     """Code and packages of this moment."""
-    return Installed(read_code(), tuple(installed_packages()))
+    return InstalledCode(read_code(), tuple(installed_packages()))
 
 
 def plan(
-    config: DictConfig, now: datetime | None = None, installed: Installed | None = None
+    config: DictConfig, now: datetime | None = None, installed: InstalledCode | None = None
 ) -> SubmitPlan:
     """Resolve and freeze a composed training config.
 

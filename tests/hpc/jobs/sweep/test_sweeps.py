@@ -19,7 +19,7 @@ from hpc.jobs.local.backend import LocalBackend
 from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.files import JobFile, StatusFile, TrialFile, read_run_file, write_run_file
 from hpc.jobs.run.folder import Run
-from hpc.jobs.submit import Installed, read_installed
+from hpc.jobs.submit import InstalledCode, read_installed
 from hpc.jobs.sweep.ledger import append_lines, ledger_path, one_writer, read_ledger
 from tests.hpc.jobs.standin import publish_toy
 
@@ -57,7 +57,7 @@ class Scheduler(LocalBackend):
 
 
 @pytest.fixture(scope="module")
-def installed() -> Installed:
+def installed() -> InstalledCode:
     return read_installed()
 
 
