@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hpc.jobs.run.checkpoints import scores
 from hpc.jobs.run.curve import read_curve
-from hpc.jobs.run.elastic import CheckpointMisfit, Layout, ResumePlan, fits
+from hpc.jobs.run.elastic import CheckpointMisfit, Layout, ElasticFit, fits
 from hpc.jobs.spec.config import RunConfig
 from hpc.train import manifest, randomness, universal
 from hpc.train.distributed import World
@@ -46,7 +46,7 @@ class Start:
 
     step: int
     folder: Path | None
-    way: ResumePlan
+    way: ElasticFit
     same_ranks: bool = True
 
 
@@ -98,7 +98,7 @@ class Checkpoints:
         """
         step = world.from_leader(self.newest() if world.leads else 0)
         if step == 0:
-            return Start(0, None, ResumePlan(run.gradient_accumulation_steps, False, ""))
+            return Start(0, None, ElasticFit(run.gradient_accumulation_steps, False, ""))
         folder = self.target(step)
         found = manifest.read_manifest(folder)
         if found.layout is not None:
@@ -107,7 +107,7 @@ class Checkpoints:
             except CheckpointMisfit as error:
                 raise CheckpointError(f"{folder}: {error}.") from None
         elif found.world_size == world.size:
-            way = ResumePlan(run.gradient_accumulation_steps, False, "")
+            way = ElasticFit(run.gradient_accumulation_steps, False, "")
         else:
             raise CheckpointError(
                 f"{folder} was written by {found.world_size} ranks and this job has {world.size}, "

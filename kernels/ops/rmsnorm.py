@@ -94,7 +94,7 @@ def rms_norm_ref(
 
 @triton.jit
 def scaling(weight, OFFSET: tl.constexpr, ACC: tl.constexpr):
-    """What a norm multiplies by, from `weight` as it is stored."""
+    """Factor of a norm from `weight` as it is stored."""
     weight = weight.to(ACC)
     if OFFSET != 0:
         weight += OFFSET

@@ -61,6 +61,7 @@ def measure_submit(task: str, progress: Callable[[str], None]) -> SubmitFigures:
         raise BenchFailed("name a task whose dataset is prepared there, as in --task NAME")
     words = f"task={task} steps=1 cluster.mem_gb=1"
     lockgate = REPO / ".venv" / "bin" / "lockgate"
+    others = _jobs()
     try:
         progress("submit: one run, five times")
         single = [_timed(f"{lockgate} train {words} seed={700 + turn}")[0] for turn in range(5)]
@@ -72,7 +73,7 @@ def measure_submit(task: str, progress: Callable[[str], None]) -> SubmitFigures:
         if answer.count("job") < TRIALS:
             progress(f"submit: the sweep's answer: {answer.strip().splitlines()[-1]}")
     finally:
-        _as_train("scancel --user=train", check=False)
+        _cancel_all_but(others)
     progress(f"submit: a sweep of {TRIALS} by {LAUNCHER}")
     tool = _launcher_sweep(compose("train", [f"task={task}"]).cluster.partition)
     return SubmitFigures(single, sweep, rpcs, *(tool or (None, None)))
@@ -120,6 +121,7 @@ def _launcher_sweep(partition: str) -> tuple[float, int] | None:
         "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={folder}/out",
         "hydra.launcher.cpus_per_task=1", f"+seed={','.join(map(str, range(TRIALS)))}",
     ])  # fmt: skip
+    others = _jobs()
     before, began = _rpcs(), time.perf_counter()
     process = subprocess.Popen(
         [*_AS_TRAIN, "bash", "-c", f"cd {folder} && exec {command}"], cwd=REPO,
@@ -138,8 +140,19 @@ def _launcher_sweep(partition: str) -> tuple[float, int] | None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
-        _as_train("scancel --user=train", check=False)
+        _cancel_all_but(others)
         _as_train(f"rm -rf {folder}", check=False)
+
+
+def _jobs() -> set[str]:
+    """Ids of the jobs in the queue; of an array its own."""
+    return set(_as_train("squeue --noheader --format=%F").split())
+
+
+def _cancel_all_but(others: set[str]) -> None:
+    """Cancel the jobs that came since `others` were in the queue."""
+    if mine := sorted(_jobs() - others):
+        _as_train(f"scancel {' '.join(mine)}", check=False)
 
 
 def _launcher_python() -> Path | None:

@@ -45,7 +45,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class ResumePlan:
+class ElasticFit:
     """The settings with which a job goes on from a checkpoint."""
 
     gradient_accumulation_steps: int
@@ -70,7 +70,7 @@ def layout_from(content: Mapping[str, Any]) -> Layout:
     return Layout(**{**content, "optimizer_state": tuple(content["optimizer_state"])})
 
 
-def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> ResumePlan:
+def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> ElasticFit:
     """The way on from a checkpoint of layout `saved` for a job of `ranks` and `zero_stage`.
 
     The samples of each step stay the same ones in the same order: micro-batches keep their size,
@@ -92,7 +92,7 @@ def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> R
             f"{saved.gradient_accumulation_steps}). Numbers of ranks that can: {able}"
         )
     if (ranks, zero_stage) == (saved.world_size, saved.zero_stage):
-        return ResumePlan(accumulation, False, "")
+        return ElasticFit(accumulation, False, "")
     convert = saved.zero_stage > 0 or zero_stage > 0
     if convert:
         _check_converter(saved, zero_stage)
@@ -102,7 +102,7 @@ def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> R
         f"gradient_accumulation_steps={accumulation}",
     ]
     kept = f"{saved.global_batch} rows or sequences a step, in the same order"
-    return ResumePlan(accumulation, convert, f"{', '.join(changes)}: {kept}")
+    return ElasticFit(accumulation, convert, f"{', '.join(changes)}: {kept}")
 
 
 def divisors(number: int) -> list[int]:
