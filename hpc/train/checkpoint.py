@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hpc.jobs.run.checkpoints import scores
 from hpc.jobs.run.curve import read_curve
-from hpc.jobs.run.elastic import CheckpointMisfit, Layout, ElasticFit, fits
+from hpc.jobs.run.elastic import CheckpointMisfit, ElasticFit, Layout, fits
 from hpc.jobs.spec.config import RunConfig
 from hpc.train import manifest, randomness, universal
 from hpc.train.distributed import World

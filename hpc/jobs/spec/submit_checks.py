@@ -33,7 +33,10 @@ from hpc.jobs.spec.config import (
 )
 from hpc.jobs.spec.request import check_request
 
-BUILT_OF = (*PLUGINS, "precision", "gradient_clipping", "zero_stage")
+BUILT_OF = (
+    *PLUGINS,
+    *("precision", "gradient_clipping", "zero_stage", "activation_checkpointing"),
+)
 """The keys on which it depends whether task, model and optimizer fit."""
 CHECK_TIMEOUT_S = 180
 """A check builds the model without its numbers; importing torch takes most of the time."""

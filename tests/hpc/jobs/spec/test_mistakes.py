@@ -112,7 +112,7 @@ def test_what_fits_is_built_once_for_trials_that_differ_elsewhere(tmp_path, monk
         ["optim.lr=1e-4"],
         ["optim.lr=1e-4"],
     ):
-        check_fit(compose("train", [FLIGHTS, *words]), None, tmp_path, passed)
+        check_fit(compose("train", [FLIGHTS, *words]), None, tmp_path, passed=passed)
     assert len(built) == 2  # the optimizer was another one
     check_fit(compose("train", [FLIGHTS]), None, tmp_path)
     assert len(built) == 3
