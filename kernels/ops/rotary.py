@@ -69,7 +69,8 @@ def rope(
         return rope_ref(q, k, cos, sin, q_weight, k_weight, eps, positions=positions)
     batch, tokens, _, dim = q.shape
     if positions is None:
-        cos, sin = cos[:tokens], sin[:tokens]
+        if cos.shape[0] > tokens:
+            cos, sin = cos[:tokens], sin[:tokens]
     else:  # one sequence of all tokens, each with a row of the tables
         rows = positions.expand(batch, tokens).reshape(-1)
         cos, sin = cos[rows], sin[rows]
@@ -79,7 +80,7 @@ def rope(
         q_weight = k_weight = None
     turned = []
     for x in (q, k):
-        part = x[..., :turns]
+        part = x[..., :turns] if turns < dim else x
         turned.append(part if positions is None else part.reshape(1, -1, *part.shape[2:]))
     turned = rope_op(*promoted(*turned), cos, sin, q_weight, k_weight, eps, False)
     return _whole(turned[0], q), _whole(turned[1], k)
@@ -89,8 +90,8 @@ def _whole(turned: Tensor, x: Tensor) -> Tensor:
     """The heads of x (B, S, H, D) with their first R elements as `turned`, of B·S tokens, has them;
     in x's dtype."""
     turned = turned.to(x.dtype).view(*x.shape[:3], turned.shape[-1])
-    rest = x[..., turned.shape[-1] :]
-    return torch.cat((turned, rest), -1) if rest.shape[-1] else turned
+    turns = turned.shape[-1]
+    return torch.cat((turned, x[..., turns:]), -1) if turns < x.shape[-1] else turned
 
 
 def _check(
