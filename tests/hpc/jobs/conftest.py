@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.jobs.local.process import is_running
 from hpc.jobs.run.folder import Run
 from tests.hpc.jobs.standin import make_checkout, publish_toy
 
@@ -62,10 +63,13 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 
 
 def _end_all(made: Checkout) -> None:
-    """No process outlives its test; a run's processes are one process group."""
+    """No process outlives its test; a run's processes are one process group.
+
+    A run that ended is left alone: its number may be another group's by now.
+    """
     for marker in made.runs.glob("*/job.json"):
         job = json.loads(marker.read_text())
-        if job["kind"] == "local":
+        if job["kind"] == "local" and is_running(int(job["job_id"]), job["process_started"]):
             try:
                 os.killpg(int(job["job_id"]), signal.SIGKILL)
             except ProcessLookupError:
