@@ -98,7 +98,7 @@ def first_cause(evidence: Evidence) -> Cause:
 
 def _of_checks(evidence: Evidence) -> Cause | None:
     """A node that was not fit: nothing was trained yet, so no other cause can be before it."""
-    failure = evidence.failure
+    failure = evidence.watch or evidence.failure
     if failure is None or failure.type != UNFIT_NODE:
         return None
     sentence = f"{failure.message[:1].upper()}{failure.message[1:]}."
@@ -160,15 +160,12 @@ SLURM_ENDS = {
 
 
 def _of_watch(evidence: Evidence) -> Cause | None:
-    """A hang, a stop that came too late or a node that is not fit, as a rank recorded it."""
+    """A hang, or a stop that came too late, as a rank recorded it."""
     watch = evidence.watch
     if watch is not None and watch.type == "Late":
         sentence = f"Rank {watch.rank} ended without saving: {watch.message}."
         advice = "Give it a larger cluster.signal_delay_s, or a shorter step."
         return Cause(LATE, sentence, advice, "failure.json", watch.rank)
-    if watch is not None and watch.type == "UnfitNode":
-        advice = "It is tried again on other nodes, where the cluster has any."
-        return Cause(NODE, watch.message, advice, "failure.json", watch.rank)
     stuck = [log for log in evidence.rank_logs if log.hung_in]
     if not evidence.hang and watch is None and not stuck:
         return None

@@ -19,7 +19,7 @@ from hpc.jobs.cause.evidence import (
 from hpc.jobs.cause.first_cause import Evidence
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.regular_file import open_regular_file
-from hpc.jobs.run.files import FailureFile, StatusFile, read_run_file
+from hpc.jobs.run.files import UNFIT_NODE, FailureFile, StatusFile, read_run_file
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.logs import log_streams
 
@@ -27,7 +27,7 @@ PART_BYTES = 1 << 17
 """Bytes that are read of the beginning or the end of a log."""
 RANKS = 1024
 """Ranks whose logs are read."""
-WATCH = ("Hang", "Late", "UnfitNode")
+WATCH = ("Hang", "Late", UNFIT_NODE)
 """Types of the failures of `hpc.jobs.rank.watchdog`, and of the checks before training."""
 DECIDED = ("RequeuedTooOften", "AttemptEnded")
 """Types of the failures of `hpc.jobs.cause.attempt_end`, which sum up what is read here."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 import pytest
 
 from serving.fleet.routing import Routing, VersionCounters
+from serving.observe.collectors.edge_log import OTHER
 from serving.triton.kserve import HEADER_LENGTH
 from tests.serving.fleet.edge_bed import EdgeBed, running_edge
 
@@ -88,7 +89,7 @@ def paths() -> Counter[str]:
 def test_a_copy_of_each_request_goes_to_the_shadow(bed: EdgeBed) -> None:
     bed.edge.route("toy", Routing(7, shadow=9, shadow_percent=100))
     assert bed.edge.routing("toy") == Routing(7, shadow=9, shadow_percent=100)
-    before, malformed = bed.host().requests, bed.log.lines.labels("malformed")._value.get()
+    before, malformed = bed.host().requests, bed.log.lines.labels("malformed", OTHER)._value.get()
     answers = [bed.post("toy", BODY) for _ in range(5)]
     answers.append(bed.post("toy", FRAMED + b"abc", {HEADER_LENGTH: str(len(FRAMED))}))
     assert {(one.status, one.body.decode()) for one in answers} == {(200, STABLE)}
@@ -100,7 +101,7 @@ def test_a_copy_of_each_request_goes_to_the_shadow(bed: EdgeBed) -> None:
     assert bed.host().requests == before + 6, "a copy is no request of the host"
     assert bed.edge.counters("toy") == {7: VersionCounters(6, 0)}
     until(lambda: bed.edge.shadow_counters("toy") == {9: VersionCounters(6, 0)})
-    assert bed.log.lines.labels("malformed")._value.get() == malformed
+    assert bed.log.lines.labels("malformed", OTHER)._value.get() == malformed
 
 
 def test_what_does_not_ask_the_map_has_no_shadow(bed: EdgeBed) -> None:
