@@ -286,7 +286,7 @@ def test_a_partition_that_is_not_there_leaves_nothing_behind(box):
 
 
 def test_a_sweep_is_one_array_whose_tasks_are_runs_of_their_own(box):
-    words = ["task=standin", "cluster.nodes=1", "cluster.mem_gb=0.2", "cluster.gpus_per_node=0"]
+    words = ["task=standin", "cluster.nodes=1", "cluster.mem_gb=0.6", "cluster.gpus_per_node=0"]
     line = ["train", "-m", "--json", *words, "task.behaviour=wait", "seed=1,2", "sweep=pair"]
     sent = box.lockgate(*line)
     assert sent.returncode == 0, sent.stderr
