@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=150.0, help="a second, by each protocol")
     parser.add_argument("--requests", type=int, default=100_000, help="in all, at least")
     parser.add_argument(
-        "--cores", type=float, default=0.4,
+        "--cores", type=float, default=0.0,
         help="of each serving host in the part load; 0 lets them share all",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the goals as JSON, no table")
