@@ -43,7 +43,7 @@ i { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin
 summary { cursor: pointer; color: var(--soft); }
 pre, code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 """
-"""What pages have in common; a page's own style stands after it and has the colour --open."""
+"""The style that all pages have; a page's own style stands after it and has the colour --open."""
 
 
 def escaped(text: object, letters: int = LONGEST) -> str:

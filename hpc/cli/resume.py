@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from hpc.cli.train import digest_fields, plan_fields, plan_text, print_result, sent_fields
 
 if TYPE_CHECKING:
     from hpc.jobs.resume.plan import ResumePlan
@@ -56,21 +57,17 @@ def main(argv: Sequence[str]) -> int:
     ready = resume_plan(run, changes, options.source, checkpoint_fault)
     check_sizes([ready.submit])
     if options.dry_run:
-        shown = _fields(ready) | {
-            "spec": ready.submit.spec.content(),
-            "script": ready.submit.script,
-            "variables": sorted(ready.submit.variables),
-        }
-        print(json.dumps(shown, indent=2) if options.json else _plan_text(ready))
+        lines = "".join(f"#{line}\n" for line in _text(ready).splitlines())
+        shown = _fields(ready) | plan_fields(ready.submit)
+        print_result(shown, options.json, plan_text(ready.submit) + lines)
         return 0
     sent = submit(ready.submit)
-    if options.json:
-        shown = _fields(ready) | {"job_id": sent.job_id, "folder": str(sent.run.folder)}
-        print(json.dumps(shown, indent=2))
-    else:
-        where = f"job {sent.job_id} on {ready.submit.cluster.kind}"
-        print(f"{sent.run.name}\n  submitted as {where}\n{_text(ready)}")
-        print(f"  follow it: lockgate logs {sent.run.name} -f")
+    where = f"job {sent.job_id} on {ready.submit.cluster.kind}"
+    text = (
+        f"{sent.run.name}\n  submitted as {where}\n{_text(ready)}\n"
+        f"  follow it: lockgate logs {sent.run.name} -f"
+    )
+    print_result(_fields(ready) | sent_fields(ready.submit, sent), options.json, text)
     return 0
 
 
@@ -84,10 +81,7 @@ def _fields(ready: ResumePlan) -> dict[str, Any]:
         "changed": parent.changed,
         "notes": list(ready.notes),
         "source": parent.source,
-        "spec_digest": spec.digest,
-        "source_digest": spec.source.digest,
-        "project_digest": spec.project.digest if spec.project else None,
-        "dataset_digest": spec.dataset.digest,
+        **digest_fields(spec),
     }
 
 
@@ -109,12 +103,3 @@ def _text(ready: ResumePlan) -> str:
 
 def _value(value: object) -> str:
     return "null" if value is None else str(value)
-
-
-def _plan_text(ready: ResumePlan) -> str:
-    names = ", ".join(sorted(ready.submit.variables))
-    return (
-        f"{ready.submit.script}\n# environment: {names}\n"
-        f"# spec of {ready.submit.run.name} (nothing was submitted)\n{ready.submit.spec.text()}"
-        + "".join(f"#{line}\n" for line in _text(ready).splitlines())
-    )

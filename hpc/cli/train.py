@@ -108,7 +108,7 @@ def _submit(config: Any, options: argparse.Namespace) -> int:
         from hpc.jobs.forecast import forecast
 
         expected = forecast([ready], ready.script)
-        text = f"{_plan_text(ready)}{forecast_text(expected)}"
+        text = f"{plan_text(ready)}{forecast_text(expected)}"
         print_result({**plan_fields(ready), **expected.as_dict()}, options.json, text)
         return 0
     sent = submit(ready)
@@ -127,10 +127,17 @@ def sent_fields(ready: Any, sent: Any) -> dict[str, Any]:
         "run": sent.run.name,
         "job_id": sent.job_id,
         "folder": str(sent.run.folder),
-        "spec_digest": ready.spec.digest,
-        "source_digest": ready.spec.source.digest,
-        "project_digest": ready.spec.project.digest if ready.spec.project else None,
-        "dataset_digest": ready.spec.dataset.digest,
+        **digest_fields(ready.spec),
+    }
+
+
+def digest_fields(spec: Any) -> dict[str, Any]:
+    """The digests of a spec and of what it names."""
+    return {
+        "spec_digest": spec.digest,
+        "source_digest": spec.source.digest,
+        "project_digest": spec.project.digest if spec.project else None,
+        "dataset_digest": spec.dataset.digest,
     }
 
 
@@ -161,7 +168,8 @@ def _code(source: Any) -> str:
     return source.digest[:12] + (" with edits that are not committed" if source.dirty else "")
 
 
-def _plan_text(ready: Any) -> str:
+def plan_text(ready: Any) -> str:
+    """A run that would be submitted: its script, the names of its variables, its spec."""
     names = ", ".join(sorted(ready.variables))
     return (
         f"{ready.script}\n# environment: {names}\n"

@@ -47,6 +47,14 @@ def read_lineage(dataset: Path) -> DatasetLineage:
     return DatasetLineage(**json.loads(path.read_text()))
 
 
+def lineage_digest(dataset: Path) -> str | None:
+    """Digest in the lineage of the folder `dataset`; None for a folder without a valid one."""
+    try:
+        return read_lineage(dataset).digest
+    except (OSError, ValueError, TypeError):  # missing (`DataRefused`), torn, or of another version
+        return None
+
+
 def current_dataset(data_root: Path, name: str) -> Path:
     """The folder that `<data_root>/<name>/current` points at, resolved.
 

@@ -18,7 +18,7 @@ from serving.artifact.durable import sync_path
 SCRATCH_FREE_BYTES = 1 << 30
 """Triton's compile cache and a checkpoint of a small model."""
 SHM_FREE_BYTES = 32 << 20
-"""What a loader with worker processes passes through /dev/shm; a container is given 64 MB."""
+"""Room for batches that a loader's processes pass through /dev/shm; a container is given 64 MB."""
 CLOCK_LIMIT_S = 5.0
 """Difference to the clock of the shared storage from which time stamps of ranks mislead."""
 TOGETHER = "all-reduce"

@@ -122,11 +122,11 @@ def _complete_for_all_stages(parts: Path) -> None:
         for folder in folders:
             torch.save(step, folder / "step.pt")
             for name in ("fp32", *MOMENTS):
-                tensor = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=False)
+                tensor = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True)
                 torch.save({"param": tensor}, folder / f"{name}.pt")
         state["ds_version"] = version("deepspeed")
     else:
-        step = torch.load(folders[0] / "step.pt", map_location="cpu", weights_only=False)
+        step = torch.load(folders[0] / "step.pt", map_location="cpu", weights_only=True)
         state[OPTIMIZER_STATE] = {
             "state": {0: {"step": step}},
             "param_groups": state["param_groups"],

@@ -12,7 +12,6 @@ build/bench-venv. Exit code 1 when a measured goal does not hold.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conf import compose
-from scripts.goals import goal_rows
+from scripts.goals import figures_table, goals_table, print_goals
 from scripts.rollout_bench.goals import all_goals
 from scripts.rollout_bench.load import LoadFigures, load_rows, load_values, measure_load
 from scripts.rollout_bench.machines import BenchError
@@ -87,18 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             tables.append(_load_table(asked, given.cores))
         except BenchError as error:
             faults.append(f"load: {error}")
-    for fault in faults:
-        print(f"scripts/bench: not measured: {fault}", file=sys.stderr)
     listed = all_goals(values, bounds, given.requests)
-    if given.json:
-        print(json.dumps([goal.as_json() for goal in listed], indent=2))
-    else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-        tables.append(_table("Goals", ("goal", "value", "holds"), goal_rows(listed)))
-        for table in tables:
-            console.print(table)
-    held = all(goal.holds for goal in listed if goal.value is not None)
-    return 0 if held and not faults else 1
+    return print_goals(listed, [*tables, goals_table(listed)], faults, given.json)
 
 
 def _only_model() -> str:
@@ -120,7 +109,7 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _transfer_table(found: TransferFigures) -> Table:
     title = f"A package of {found.package_bytes / (1 << 20):.0f} MiB; sizes in packages"
-    return _table(
+    return figures_table(
         title, ("hosts", "tool", "sent", "s", "sent again", "s again"), transfer_rows(found)
     )
 
@@ -129,16 +118,7 @@ def _load_table(found: LoadFigures, cores: float) -> Table:
     share = f"{cores:g} cores for each host" if cores else "hosts share all cores"
     title = f"Under load: {len(found.seen)} requests by HTTP and gRPC; {share}"
     columns = ("phase", "s", "requests", "failed", "p99 ms", "longest gap ms")
-    return _table(title, columns, load_rows(found))
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return figures_table(title, columns, load_rows(found))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ wherever a bound is another tool's. Exit code 1 when a measured goal does not ho
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from scripts.goals import goal_rows
+from scripts.goals import figures_table, goals_table, print_goals
 from scripts.train_bench.failure import BenchFailed
 from scripts.train_bench.goals import PART_OF, all_goals
 from scripts.train_bench.stall import measure_stall, stall_rows, stall_values
@@ -59,41 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             if part == "step":
                 steps = measure_steps(given.rounds, progress.print)
                 values |= step_values(steps)
-                tables.append(_table("A step, in turns", STEP_COLUMNS, step_rows(steps)))
+                tables.append(figures_table("A step, in turns", STEP_COLUMNS, step_rows(steps)))
             elif part == "stall":
                 stalls = measure_stall(progress.print)
                 values |= stall_values(stalls)
-                tables.append(_table("A checkpoint", ("saving", "stall ms"), stall_rows(stalls)))
+                tables.append(
+                    figures_table("A checkpoint", ("saving", "stall ms"), stall_rows(stalls))
+                )
             elif part == "submit":
                 sent = measure_submit(given.task, progress.print)
                 found, others = submit_values(sent)
                 values, bounds = values | found, bounds | others
                 title, columns = "From Enter to the prompt", ("command", "s", "RPCs")
-                tables.append(_table(title, columns, submit_rows(sent)))
+                tables.append(figures_table(title, columns, submit_rows(sent)))
             else:
                 raise AssertionError(part)
         except (BenchFailed, subprocess.TimeoutExpired) as error:
             faults.append(f"{part}: {error}")
-    for fault in faults:
-        print(f"scripts/bench: not measured: {fault}", file=sys.stderr)
     listed = all_goals(values, bounds)
-    if given.json:
-        print(json.dumps([goal.as_json() for goal in listed], indent=2))
-    else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-        for table in (_table("Goals", ("goal", "value", "holds"), goal_rows(listed)), *tables):
-            console.print(table)
-    held = all(goal.holds for goal in listed if goal.value is not None)
-    return 0 if held and not faults else 1
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return print_goals(listed, [goals_table(listed), *tables], faults, given.json)
 
 
 if __name__ == "__main__":

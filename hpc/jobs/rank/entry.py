@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from conf import LockgateError, find_project, repo_root
 from conf.modes import share_new_files
-from hpc.data.lineage import read_lineage
+from hpc.data.lineage import lineage_digest
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.rank import status
 from hpc.jobs.rank.exit_codes import (
@@ -185,21 +185,13 @@ def _check(spec: JobSpec, here: Run) -> None:
         raise SpecChanged(
             f"this job uses project {running}, not {snapshot.project} of its snapshot."
         )
-    if _dataset_digest(spec) != spec.dataset.digest:
+    if lineage_digest(spec.dataset.folder) != spec.dataset.digest:
         raise SpecChanged(
             f"dataset {spec.dataset.name} at {spec.dataset.path} is not the one of the spec "
             f"({spec.dataset.digest[:12]}); it was removed or replaced. Submit again."
         )
     if environment_of(installed_packages()) != spec.environment:
         log.info(PACKAGES_CHANGED)
-
-
-def _dataset_digest(spec: JobSpec) -> str | None:
-    """Digest in the lineage of the dataset's folder; None for a folder without a valid one."""
-    try:
-        return read_lineage(spec.dataset.folder).digest
-    except (OSError, ValueError, TypeError):  # missing (`DataRefused`), torn, or of another version
-        return None
 
 
 def _set_environment(spec: JobSpec, rank: Rank) -> None:

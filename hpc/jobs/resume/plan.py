@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from conf import ConfigError, compose
-from hpc.data.lineage import read_lineage
+from hpc.data.lineage import lineage_digest
 from hpc.jobs.backend import find_backend
 from hpc.jobs.errors import DatasetMissing, SpecChanged, UsageError
 from hpc.jobs.queue import run_state
@@ -202,11 +202,7 @@ def _check_steps(run: Run, state: RunState, done: int, steps: int) -> None:
 
 
 def _check_dataset(spec: JobSpec) -> None:
-    try:
-        digest = read_lineage(spec.dataset.folder).digest
-    except (OSError, ValueError, TypeError):  # missing, torn, or of another version
-        digest = None
-    if digest != spec.dataset.digest:
+    if lineage_digest(spec.dataset.folder) != spec.dataset.digest:
         raise DatasetMissing(
             f"the dataset {spec.dataset.name}@{spec.dataset.digest[:12]} is not at "
             f"{spec.dataset.path} any more, and a run goes on with the data that it learned from"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-RESUMED = re.compile(r"^resumed after step (\d{1,15})$", re.MULTILINE)
+from hpc.jobs.run.timeline import RESUMED
+
 NEW = re.compile(r"^a new run$", re.MULTILINE)
 NOT_USED = re.compile(r"^checkpoint (\d{1,15}) is not used: (.{1,300})$", re.MULTILINE)
 
@@ -61,7 +62,7 @@ def progress(checkpoints: Path, last_step: int, fault: Callable[[Path], str | No
 
 def attempt_start(log: str) -> AttemptStart:
     """The start of an attempt in the beginning of rank 0's log."""
-    resumed = RESUMED.search(log)
+    resumed = RESUMED.search(log.encode(errors="replace"))
     step = int(resumed[1]) if resumed else 0 if NEW.search(log) else None
     passed_over = [PassedOver(int(number), fault) for number, fault in NOT_USED.findall(log)]
     return AttemptStart(step, tuple(passed_over))
