@@ -28,8 +28,9 @@ from hpc.jobs.spec.config import (
     run_config,
     with_whole_numbers,
 )
+from hpc.jobs.spec.container_image import frozen_image
 from hpc.jobs.spec.environment import environment_of, installed_packages
-from hpc.jobs.spec.job_spec import JobSpec, frozen
+from hpc.jobs.spec.job_spec import ContainerImage, JobSpec, frozen
 from hpc.jobs.spec.names import check_config_names
 from hpc.jobs.spec.request import check_runs_folder
 from hpc.jobs.spec.resolve import resolve
@@ -50,6 +51,8 @@ class InstalledCode:
     packages: tuple[str, ...]
     fitting: set[str] = field(default_factory=set)
     """Of the runs planned with it, see `hpc.jobs.spec.submit_checks.check_fit`."""
+    images: dict[str, ContainerImage | None] = field(default_factory=dict)
+    """By the words that name them: a sweep digests its image once."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def plan(
         dataset=dataset,
         environment=environment_of(packages),
         initial=initial,
+        container=_image(cluster, installed),
     )
     run = Run(runs / run_name(spec, now or datetime.now(UTC)))
     snapshot = snapshot_of(runs / "snapshots", spec.source, spec.project)
@@ -236,6 +240,15 @@ def _dataset(config: DictConfig) -> DatasetRef:
     except DataRefused as error:
         raise DatasetMissing(str(error)) from error
     return DatasetRef(name=name, digest=lineage.digest, path=str(folder))
+
+
+def _image(cluster: ClusterConfig, installed: InstalledCode) -> ContainerImage | None:
+    key = f"{cluster.container_runtime} {cluster.container} {cluster.container_python} " + " ".join(
+        cluster.container_mounts
+    )
+    if key not in installed.images:
+        installed.images[key] = frozen_image(cluster)
+    return installed.images[key]
 
 
 def _initial_weights(config: DictConfig, runs: Path) -> InitialWeights | None:

@@ -27,6 +27,7 @@ PACKAGE_OF = {
     "/usr/bin/prometheus-node-exporter": "prometheus-node-exporter",
     "/usr/bin/setpriv": "util-linux",
     "/usr/bin/bwrap": "bubblewrap",
+    "/usr/bin/crun": "crun",
     "/usr/bin/sudo": "sudo",
     "/usr/sbin/visudo": "sudo",
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from conf.site_daemons import training_nodes
 from conf.site_schema import Site
-from scripts.box import cloud_nodes, mariadb, munge
+from scripts.box import cloud_nodes, containers, mariadb, munge
 from scripts.box.probe import output_fault, succeeds
 from scripts.box.program import File, Folder, Port, Program, Refusal
 
@@ -221,6 +221,7 @@ def files(site: Site) -> list[File]:
         File(etc(site) / "slurm.conf", slurm_conf(site, machine)),
         File(etc(site) / "gres.conf", gres_conf(site)),
         File(etc(site) / "cgroup.conf", CGROUP_CONF),
+        containers.file(site),
         *cloud_nodes.files(site),
         # slurmdbd insists on this mode and owner.
         File(etc(site) / "slurmdbd.conf", slurmdbd_conf(site, machine), user, user, 0o600),
@@ -238,6 +239,7 @@ def folders(site: Site) -> list[Folder]:
         *(Folder(state(site) / "spool" / node) for node in nodes(site)),
         *cloud_nodes.folders(site),
         Folder(site.paths.run / "slurm", user, user),
+        containers.state_folder(site),
     ]
 
 
@@ -273,6 +275,7 @@ def programs(site: Site) -> list[Program]:
     env = client_env(site)
     conf = {file.path.name: file for file in files(site)}
     shared = (conf["slurm.conf"], conf["gres.conf"], conf["cgroup.conf"])
+    node_files = (*shared, conf["oci.conf"])
     slurm, address = site.users.slurm, this_machine().address
     fixed = fixed_nodes(site)
     return [
@@ -307,7 +310,7 @@ def programs(site: Site) -> list[Program]:
                 # the wish for it, and this machine was booted before.
                 argv=("/usr/sbin/slurmd", "-D", "-N", node, *(() if node in fixed else ("-b",))),
                 env=env,
-                files=shared,
+                files=node_files,
                 ports=(Port(address, site.ports.slurmd_base + k, "site.ports.slurmd_base"),),
                 needs=("slurmctld",),
                 probe=output_fault(

@@ -19,6 +19,7 @@ from conf.modes import share_new_files
 from hpc.data.lineage import lineage_digest
 from hpc.jobs.errors import SpecChanged
 from hpc.jobs.rank import status
+from hpc.jobs.rank.contained import require_container
 from hpc.jobs.rank.exit_codes import (
     HANG,
     LOST_RANK,
@@ -190,7 +191,9 @@ def _check(spec: JobSpec, here: Run) -> None:
             f"dataset {spec.dataset.name} at {spec.dataset.path} is not the one of the spec "
             f"({spec.dataset.digest[:12]}); it was removed or replaced. Submit again."
         )
-    if environment_of(installed_packages()) != spec.environment:
+    if spec.container is not None:  # its packages are the image's, whose digest was checked
+        require_container(spec.container)
+    elif environment_of(installed_packages()) != spec.environment:
         log.info(PACKAGES_CHANGED)
 
 

@@ -16,6 +16,7 @@ from hpc.data.lineage import lineage_digest
 from hpc.jobs.backend import find_backend
 from hpc.jobs.errors import DatasetMissing, SpecChanged, UsageError
 from hpc.jobs.queue import run_state
+from hpc.jobs.resume.image import resumed_image
 from hpc.jobs.resume.inherit import inherit
 from hpc.jobs.resume.rates import rate_sentence
 from hpc.jobs.run.checkpoints import MANIFEST, KeptCheckpoint, kept_checkpoints, manifest_content
@@ -83,6 +84,7 @@ def resume_plan(
     changed = differences(before, resolved)
     variables = job_variables(cluster, where, str(spec.config.site.root))
     check_changed(config, spec.dataset.folder, variables["PYTHONPATH"] if code is None else None)
+    image, image_note = resumed_image(spec.container, cluster, overrides, run.name)
     packages = installed_packages()
     parent = Parent(
         run=run.name,
@@ -99,13 +101,15 @@ def resume_plan(
         project=_sources(spec, code)[1],
         environment=environment_of(packages),
         parent=parent,
+        container=image,
     )
     notes += [
         rate_sentence(
             schedule_config(config), checkpoint.step, int(spec.config.steps), run_settings.steps
         )
     ]
-    if made.environment != spec.environment:
+    notes.append(image_note)
+    if made.environment != spec.environment and image is None:
         notes.append("the installed packages are others than its parent's, see environment.txt")
     return ResumePlan(
         SubmitPlan(

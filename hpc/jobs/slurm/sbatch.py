@@ -13,6 +13,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from hpc.jobs.rank.exit_codes import REQUEUE
 from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.folder import Run
+from hpc.jobs.slurm.container import rank_python, srun_options
 from hpc.jobs.spec.config import ClusterConfig
 from hpc.jobs.spec.sbatch_options import sbatch_options
 
@@ -24,28 +25,28 @@ ATTEMPT = "$((${SLURM_RESTART_COUNT:-0} + 1))"
 
 def executor(cluster: ClusterConfig, run: Run) -> SlurmExecutor:
     """submitit's executor for this run; raises RuntimeError where there is no srun."""
-    made = SlurmExecutor(folder=run.submitit)
+    made = SlurmExecutor(folder=run.submitit, python=shlex.join(rank_python(cluster)))
     made.update_parameters(**parameters(cluster, run))
     return made
 
 
 def script(cluster: ClusterConfig, run: Run) -> str:
     """The text of the batch script that `executor` sends."""
-    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(run.submitit)])
+    command = _rank_command(cluster, run.submitit)
     # Private: submitit has no public function for the text alone, which --dry-run shows.
     return _make_sbatch_string(command=command, folder=run.submitit, **parameters(cluster, run))
 
 
 def array_executor(cluster: ClusterConfig, array: RunArray) -> SlurmExecutor:
     """submitit's executor for an array; raises RuntimeError where there is no srun."""
-    made = SlurmExecutor(folder=array.folder)
+    made = SlurmExecutor(folder=array.folder, python=shlex.join(rank_python(cluster)))
     made.update_parameters(**array_parameters(cluster, array))
     return made
 
 
 def array_script(cluster: ClusterConfig, array: RunArray) -> str:
     """The text of the batch script that `array_executor` sends."""
-    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(array.folder)])
+    command = _rank_command(cluster, array.folder)
     return _make_sbatch_string(
         command=command,
         folder=array.folder,
@@ -63,7 +64,7 @@ def parameters(cluster: ClusterConfig, run: Run) -> dict[str, Any]:
     # https://slurm.schedmd.com/sbatch.html#SECTION_FILENAME-PATTERN
     folder = str(run.submitit)
     logs = f"{folder.replace('%', '%%')}/%j" if "%" in folder else None
-    return _parameters(cluster, run.name, run.folder, logs, ending(run))
+    return _parameters(cluster, run.name, run.folder, logs, beginning(cluster, run), ending(run))
 
 
 def array_parameters(cluster: ClusterConfig, array: RunArray) -> dict[str, Any]:
@@ -73,7 +74,8 @@ def array_parameters(cluster: ClusterConfig, array: RunArray) -> dict[str, Any]:
     """
     logs = f"{str(array.folder).replace('%', '%%')}/%a/submitit/%A_%a"
     own_folder = Run(Path())  # where `setup` goes
-    common = _parameters(cluster, array.name, array.folder, logs, ending(own_folder))
+    begin, end = beginning(cluster, own_folder), ending(own_folder)
+    common = _parameters(cluster, array.name, array.folder, logs, begin, end)
     return {
         **common,
         "setup": ['cd "$SLURM_ARRAY_TASK_ID" || exit 1', *common["setup"]],
@@ -82,7 +84,12 @@ def array_parameters(cluster: ClusterConfig, array: RunArray) -> dict[str, Any]:
 
 
 def _parameters(
-    cluster: ClusterConfig, name: str, folder: Path, logs: str | None, teardown: list[str]
+    cluster: ClusterConfig,
+    name: str,
+    folder: Path,
+    logs: str | None,
+    setup: list[str],
+    teardown: list[str],
 ) -> dict[str, Any]:
     """`logs` is the beginning of the logs' paths as a pattern of Slurm's; None for submitit's."""
     chosen = {
@@ -103,9 +110,10 @@ def _parameters(
             f"--cpus-per-task={cluster.cpus_per_task}",
             # A rank that is gone leaves the others waiting in a collective.
             "--kill-on-bad-exit=1",
+            *srun_options(cluster),
             *(f"--{stream}={path}" for stream, path in _log_patterns(logs, "%t").items()),
         ],
-        "setup": [f'echo "lockgate: attempt {ATTEMPT} starts" >&2'],
+        "setup": setup,
         "teardown": teardown,
         "additional_parameters": {
             "chdir": str(folder),
@@ -121,6 +129,20 @@ def _log_patterns(logs: str | None, task: str) -> dict[str, str]:
     if logs is None:
         return {}
     return {"output": f"{logs}_{task}_log.out", "error": f"{logs}_{task}_log.err"}
+
+
+def _rank_command(cluster: ClusterConfig, folder: Path) -> str:
+    """The command of a rank as submitit puts it behind srun."""
+    return shlex.join([*rank_python(cluster), "-u", "-m", "submitit.core._submit", str(folder)])
+
+
+def beginning(cluster: ClusterConfig, run: Run) -> list[str]:
+    """Lines before srun: the attempt's heading in the log, and the check of its container image."""
+    lines = [f'echo "lockgate: attempt {ATTEMPT} starts" >&2']
+    if cluster.container is not None:
+        check = [sys.executable, "-m", "hpc.jobs.cause.container_check", str(run.folder)]
+        lines.append(f'{shlex.join(check)} "{ATTEMPT}" || exit $?')
+    return lines
 
 
 def ending(run: Run) -> list[str]:

@@ -10,7 +10,7 @@ beside its code. Making them imports no torch, unless a target is not Lockgate's
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig
@@ -36,6 +36,7 @@ LARGEST_SIGNAL_DELAY_S = 65535
 """Bound of sbatch --signal."""
 PLUGINS = ("task", "model", "optim")
 """The keys whose values name what is made of them."""
+CONTAINER_RUNTIMES = ("oci", "pyxis", "apptainer")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class ClusterConfig:
     additional_parameters: dict[str, Any]
     sweep_parallel: int | None = None
     preflight_s: int = 0
+    container: str | None = None
+    container_runtime: str = "oci"
+    container_python: str | None = None
+    container_mounts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         counts = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "max_requeues")
@@ -68,6 +73,7 @@ class ClusterConfig:
         _at_least(self, 0, "gpus_per_node", "signal_delay_s", "max_requeues", "preflight_s")
         _at_most(self, LARGEST_COUNT, *counts, "timeout_min")
         _at_most(self, LARGEST_SIGNAL_DELAY_S, "signal_delay_s")
+        _one_of("container_runtime", self.container_runtime, CONTAINER_RUNTIMES)
         if self.sweep_parallel is not None:
             _at_least(self, 1, "sweep_parallel")
         if self.mem_gb is not None and not 1 <= self.mem_gb * 1024 <= LARGEST_COUNT:

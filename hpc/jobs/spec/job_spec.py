@@ -24,8 +24,9 @@ from serving.artifact.digest import bytes_sha256, canonical_json
 from serving.artifact.durable import replace_file
 from serving.artifact.lineage import DatasetRef
 
-FORMAT, WITH_ANCESTRY = 2, 3
-"""Of a spec; the second has a parent or initial weights, and code that reads only 2 refuses it."""
+FORMAT, WITH_ANCESTRY, WITH_CONTAINER = 2, 3, 4
+"""Of a spec; the second has a parent or initial weights, the third a container image. Code that
+reads only the lower ones refuses it."""
 LIMIT_BYTES = 1 << 18
 """Size of a spec; the safe loader of YAML takes seconds for more."""
 HEADING = "# Frozen at submit. The job refuses this file if its digest has moved.\n"
@@ -50,6 +51,18 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class ContainerImage:
+    """The container image in which a run's ranks work."""
+
+    image: str
+    """As in cluster.container."""
+    runtime: str
+    """As in cluster.container_runtime."""
+    digest: str
+    """sha256 of the file, of the folder's entries, or of the registry's manifest."""
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """One run, resolved. `config` is the composed training config, read-only."""
 
@@ -63,6 +76,8 @@ class JobSpec:
     """Of a run that `lockgate resume` made."""
     initial: InitialWeights | None = None
     """Of a run with init_from."""
+    container: ContainerImage | None = None
+    """Of a run with cluster.container."""
 
     @cached_property
     def digest(self) -> str:
@@ -78,20 +93,21 @@ class JobSpec:
 
     def content(self) -> dict[str, Any]:
         """The spec as plain values, secrets as references."""
-        ancestry = {
-            key: asdict(one)
-            for key, one in (("parent", self.parent), ("initial", self.initial))
-            if one is not None
-        }
+        optional = (
+            *(("parent", self.parent), ("initial", self.initial)),
+            ("container", self.container),
+        )
+        more = {key: asdict(one) for key, one in optional if one is not None}
+        with_more = WITH_CONTAINER if self.container else WITH_ANCESTRY
         return {
-            "format": WITH_ANCESTRY if ancestry else FORMAT,
+            "format": with_more if more else FORMAT,
             "task": self.task,
             "config": OmegaConf.to_container(self.config, resolve=False),
             "source": asdict(self.source),
             "project": asdict(self.project) if self.project else None,
             "dataset": asdict(self.dataset),
             "environment": asdict(self.environment),
-            **ancestry,
+            **more,
         }
 
     def text(self) -> str:
@@ -139,10 +155,10 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
         content = document["spec"]
         recorded = document["digest"]
         actual = _digest(content)
-        if content["format"] not in (FORMAT, WITH_ANCESTRY):
+        if content["format"] not in (FORMAT, WITH_ANCESTRY, WITH_CONTAINER):
             raise SpecChanged(
-                f"{path}: spec format {content['format']}, this code reads {FORMAT} and "
-                f"{WITH_ANCESTRY}."
+                f"{path}: spec format {content['format']}, this code reads {FORMAT} to "
+                f"{WITH_CONTAINER}."
             )
         spec = _from_content(content)
     except FileNotFoundError as error:
@@ -173,6 +189,7 @@ def _from_content(content: dict[str, Any]) -> JobSpec:
         environment=Environment(**content["environment"]),
         parent=Parent(**content["parent"]) if "parent" in content else None,
         initial=InitialWeights(**content["initial"]) if "initial" in content else None,
+        container=ContainerImage(**content["container"]) if "container" in content else None,
     )
 
 

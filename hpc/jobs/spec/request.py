@@ -10,6 +10,7 @@ import re
 from conf.errors import ConfigError
 from conf.names import shown
 from hpc.jobs.spec.config import ClusterConfig, RunConfig
+from hpc.jobs.spec.container_image import check_container
 from hpc.jobs.spec.sbatch_options import MEMORY, asks_for_gpus, check_line, sbatch_options
 
 NODE_LIST = re.compile(
@@ -65,6 +66,7 @@ def _checked_options(cluster: ClusterConfig) -> dict[str, str | int | float | bo
             f"exclude={cluster.exclude!r}: must be a list of nodes as Slurm writes it, such as "
             "n1,n2 or n[1-3,7]; null excludes none"
         )
+    check_container(cluster)
     options = sbatch_options(cluster.additional_parameters)
     for name in options:
         if name.startswith(MEMORY) and cluster.mem_gb is not None:

@@ -16,6 +16,7 @@ OWN = {
     "account": "set cluster.account",
     "array": "a sweep is lockgate train -m key=a,b",
     "chdir": LOGS,
+    "container": "set cluster.container, which the ranks alone work in",
     "cpus-per-task": "set cluster.cpus_per_task",
     "error": LOGS,
     "exclude": "set cluster.exclude",
