@@ -35,11 +35,13 @@ def drive(driver: SweepDriver, as_json: bool) -> int:
             write_objective(driver.runs, driver.name, objective)
             with _shown(as_json) as show:
                 while True:
+                    begin = time.monotonic()
                     view = driver.advance()
                     show(view)
                     if view.done:
                         break
-                    time.sleep(driver.sweeper.poll_s)
+                    # A login node is others' too: of many trials the pauses are longer.
+                    time.sleep(max(driver.sweeper.poll_s, time.monotonic() - begin))
     except KeyboardInterrupt:
         print(f"\nlockgate: {left_text(driver, view)}", file=sys.stderr)
         return INTERRUPTED

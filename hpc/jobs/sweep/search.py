@@ -16,7 +16,7 @@ from hpc.jobs.spec.names import check_config_names
 from hpc.jobs.spec.sending import SendingConfig, sending_config
 from hpc.jobs.spec.sweep import check_in_common, is_sweep
 from hpc.jobs.spec.sweeper import SweeperConfig
-from hpc.jobs.spec.trial_configs import compose_trials
+from hpc.jobs.spec.trial_configs import TrialConfigs
 from hpc.jobs.submit import InstalledCode, check_sizes, plan, read_installed, waiting_for
 from hpc.jobs.sweep.sampler import PastTrial, next_points
 from hpc.jobs.sweep.standings import SweepStandings, TrialStanding
@@ -28,12 +28,16 @@ PARALLEL = 4
 
 @dataclass(frozen=True)
 class Search:
-    """The axes of a line, what all its trials have in common, and the code that they run."""
+    """The axes of a line, what all its trials have in common, and the code that they run.
+
+    Configs and code are read once: what is edited during a search changes nothing in it.
+    """
 
     axes: tuple[Axis, ...]
     common: tuple[str, ...]
     """The overrides that are no axis."""
     sweeper: SweeperConfig
+    configs: TrialConfigs
     installed: InstalledCode = field(default_factory=read_installed)
 
     def trials(self, points: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -44,7 +48,7 @@ class Search:
         if not points:
             return []
         combinations = [[*self.common, *words_of(self.axes, point)] for point in points]
-        configs = compose_trials(combinations)
+        configs = [self.configs.of(words) for words in combinations]
         for config, words in zip(configs, combinations, strict=True):
             check_config_names(config, words)
         now = datetime.now(UTC)
@@ -105,7 +109,10 @@ def make_search(overrides: Sequence[str], sweeper: SweeperConfig) -> Search:
     """The search of a line. Raises `ConfigError` for overrides that are none."""
     check_in_common(overrides)
     common = [text for text in overrides if not is_sweep(text)]
-    return Search(tuple(axes_of(overrides)), tuple(common), sweeper)
+    axes = axes_of(overrides)
+    (point,) = next_points(axes, [], sweeper.sampler, sweeper.seed, 1)
+    configs = TrialConfigs([*common, *words_of(axes, point)])
+    return Search(tuple(axes), tuple(common), sweeper, configs)
 
 
 def search_name(typed: str | None, search: Search, first: Trial) -> str:
