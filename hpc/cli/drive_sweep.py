@@ -15,7 +15,7 @@ from conf.names import printable
 from hpc.cli.sweep_table import best_text, sweep_header, sweep_rows
 from hpc.jobs.run.states import FINISHED
 from hpc.jobs.run.swept_values import values_text
-from hpc.jobs.sweep.driver import SweepDriver, SweepView
+from hpc.jobs.sweep.driver import SweepDriver, SweepView, standings_so_far
 from hpc.jobs.sweep.standings import ObjectiveFile, write_objective
 
 MOST_ROWS = 25
@@ -43,22 +43,23 @@ def drive(driver: SweepDriver, as_json: bool) -> int:
                     # A login node is others' too: of many trials the pauses are longer.
                     time.sleep(max(driver.sweeper.poll_s, time.monotonic() - begin))
     except KeyboardInterrupt:
-        print(f"\nlockgate: {left_text(driver, view)}", file=sys.stderr)
+        print(f"\nlockgate: {left_text(driver)}", file=sys.stderr)
         return INTERRUPTED
     except LockgateError:
         if view is not None:
-            print(f"lockgate: {left_text(driver, view)}", file=sys.stderr)
+            print(f"lockgate: {left_text(driver)}", file=sys.stderr)
         raise
     print(json.dumps(view.standings.as_dict(), indent=2) if as_json else end_text(view))
     return DONE if any(one.state_word == FINISHED for one in view.standings.trials) else FAILED
 
 
-def left_text(driver: SweepDriver, view: SweepView | None) -> str:
+def left_text(driver: SweepDriver) -> str:
     """The trials that a command leaves behind where it ends now, and what to type."""
-    going = len(view.going) if view else 0
+    found = standings_so_far(driver.runs, driver.name)  # some went out after the last view
+    going = sum(bool(one.state and not one.state.over) for one in found.trials)
     left = f"{going} of its trials go on by themselves" if going else "none of its trials runs"
     less = "no more are sent" if driver.search else "none is stopped early"
-    best = f"; {best_text(view.standings)}" if view and best_text(view.standings) else ""
+    best = f"; {text}" if (text := best_text(found)) else ""
     return (
         f"the sweep {driver.name} is no longer driven: {left}, and {less}{best}. The same line "
         f"goes on with it; see: lockgate ls --sweep {driver.name}"

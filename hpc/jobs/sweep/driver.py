@@ -67,11 +67,6 @@ class SweepView:
     notes: tuple[str, ...] = ()
     """Sentences of this moment alone."""
 
-    @property
-    def going(self) -> list[TrialStanding]:
-        """The trials that wait or run."""
-        return [one for one in self.standings.trials if one.state and not one.state.over]
-
 
 @dataclass
 class SweepDriver:
@@ -127,6 +122,8 @@ class SweepDriver:
         """End the trials that are worse than the median; returns why one of them could not be."""
         metric = found.metric
         if self.sweeper.stop != MEDIAN or metric is None:
+            return []
+        if self.sweeper.metric not in (None, metric):  # no trial has logged it yet
             return []
         points = self._points.setdefault(
             metric, FileReader(lambda path: metric_points(path, metric))

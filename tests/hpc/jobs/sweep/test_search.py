@@ -11,7 +11,11 @@ from conf.errors import FAILED, INTERRUPTED
 from hpc.cli.main import main
 from hpc.jobs.backend import BACKENDS
 from hpc.jobs.run.files import StatusFile, TrialFile, read_run_file, write_run_file
+from hpc.jobs.run.folder import Run
+from hpc.jobs.spec.sweeper import SweeperConfig
+from hpc.jobs.sweep.driver import SweepDriver
 from hpc.jobs.sweep.ledger import ledger_path, newest_lines, read_ledger
+from hpc.jobs.sweep.standings import ObjectiveFile, write_objective
 from tests.hpc.jobs.sweep.test_sweeps import LINE, Scheduler
 
 SEARCH = [*LINE, "sweeper=optuna", "sweeper.poll_s=0.1", "optim.lr=tag(log,interval(1e-5,1e-2))"]
@@ -43,11 +47,16 @@ class Finishing(Scheduler):
         return job
 
 
+def use(backend: Scheduler, monkeypatch) -> None:
+    """Make `backend` that of cluster=local."""
+    monkeypatch.setattr("hpc.jobs.backend.BACKENDS", {**BACKENDS, "local": backend})
+    monkeypatch.setattr("hpc.jobs.queue.BACKENDS", {**BACKENDS, "local": backend})
+
+
 @pytest.fixture()
 def finishing(monkeypatch) -> Finishing:
     made = Finishing()
-    monkeypatch.setattr("hpc.jobs.backend.BACKENDS", {**BACKENDS, "local": made})
-    monkeypatch.setattr("hpc.jobs.queue.BACKENDS", {**BACKENDS, "local": made})
+    use(made, monkeypatch)
     monkeypatch.setattr("hpc.jobs.local.backend.job_is_alive", lambda _: False)
     return made
 
@@ -59,28 +68,28 @@ def values(site: Path, name: str) -> list[float]:
 
 
 def test_a_search_goes_on_after_ctrl_c_with_what_it_would_have_sent(site, finishing, capsys):
-    assert main([*SEARCH, "sweep=whole", "sweeper.trials=5", "--json"]) == 0
+    assert main([*SEARCH, "sweep=whole", "sweeper.trials=4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     states = [one["state"] for one in found["trials"]]
-    assert sorted(set(states)) == ["failed", "finished"] and len(states) == 5
+    assert sorted(set(states)) == ["failed", "finished"] and len(states) == 4
     best = min(one["values"]["optim.lr"] for one in found["trials"] if one["state"] == "finished")
     assert found["trials"][0]["values"]["optim.lr"] == best  # the loss is the learning rate
     assert found["best"] == found["trials"][0]["run"]
 
-    finishing.interrupt_at = len(finishing.single) + 2
-    assert main([*SEARCH, "sweep=parts", "sweeper.trials=4", "--json"]) == INTERRUPTED
+    finishing.interrupt_at = len(finishing.single) + 1
+    assert main([*SEARCH, "sweep=parts", "sweeper.trials=3", "--json"]) == INTERRUPTED
     err = capsys.readouterr().err
     assert "no longer driven: none of its trials runs, and no more are sent" in err
     assert "The same line goes on with it; see: lockgate ls --sweep parts" in err
     finishing.interrupt_at = None
-    assert main([*SEARCH, "sweep=parts", "sweeper.trials=4"]) == 0
+    assert main([*SEARCH, "sweep=parts", "sweeper.trials=3"]) == 0
     out = capsys.readouterr().out
-    assert "trial 4 of 4" in out and "\nbest: " in out and "(E: loss is nan" in out
+    assert "trial 3 of 3" in out and "\nbest: " in out and "(E: loss is nan" in out
 
     sent = len(finishing.single)
-    assert main([*SEARCH, "sweep=parts", "sweeper.trials=4", "--json"]) == 0
+    assert main([*SEARCH, "sweep=parts", "sweeper.trials=3", "--json"]) == 0
     assert len(finishing.single) == sent  # nothing is missing
-    assert main([*SEARCH, "sweep=parts", "sweeper.trials=5", "--json"]) == 0
+    assert main([*SEARCH, "sweep=parts", "sweeper.trials=4", "--json"]) == 0
     assert len(finishing.single) == sent + 1
     assert values(site, "parts") == values(site, "whole")
     capsys.readouterr()
@@ -103,7 +112,7 @@ def test_a_metric_that_no_trial_has_names_the_nearest(site, finishing, capsys):
 
 
 def test_a_typed_direction_ranks_in_ls_too(site, finishing, capsys):
-    line = [*SEARCH[:-1], "optim.lr=interval(1e-3,1e-2)", "sweep=d", "sweeper.trials=3"]
+    line = [*SEARCH[:-1], "optim.lr=interval(1e-3,1e-2)", "sweep=d", "sweeper.trials=2"]
     assert main([*line, "sweeper.direction=maximize"]) == 0
     capsys.readouterr()
     assert main(["ls", "--sweep", "d", "--json"]) == 0
@@ -164,3 +173,25 @@ def test_a_mistake_names_what_to_type(site, capsys, words, said):
 def test_a_sweeper_without_m_is_refused(site, capsys):
     assert main(["train", *LINE[2:], "sweeper=optuna"]) == 2
     assert "wants -m" in capsys.readouterr().err
+
+
+def test_only_by_the_metric_of_the_line_is_a_trial_ended(site, capsys, monkeypatch):
+    use(Scheduler(), monkeypatch)
+    monkeypatch.setattr("hpc.jobs.local.backend.job_is_alive", lambda _: True)
+    assert main([*LINE, "seed=1,2,3", "sweep=w", "--json"]) == 0
+    for number, one in enumerate(json.loads(capsys.readouterr().out)):
+        run = Run(site / "runs" / one["run"])
+        line = {"step": 500, "loss": number, "validation_auc": number}
+        run.metrics.write_text(json.dumps(line) + "\n")
+        write_run_file(run.status, StatusFile("running", 1))
+    ended: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        "hpc.jobs.sweep.driver.cancel", lambda run, _, why: ended.append((run.name, why))
+    )
+    for metric, value in (("validation_f1", None), ("loss", "2"), ("validation_auc", "0")):
+        ended.clear()
+        config = SweeperConfig(stop="median", metric=metric, startup_trials=2)
+        write_objective(site / "runs", "w", ObjectiveFile(metric))
+        SweepDriver(site / "runs", "w", config, None).advance()
+        said = [why.partition(" at ")[0] for _, why in ended]
+        assert said == ([f"stopped early: best {metric} {value}"] if value else [])
