@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from hpc.data.lineage import FILE, DatasetLineage
-from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source
 from serving.artifact.lineage import DatasetRef
 
 REPO = Path(__file__).resolve().parents[3]
@@ -77,7 +77,7 @@ def new_run(tmp_path: Path, text_dataset: Path) -> Callable[..., Path]:
         config = OmegaConf.to_container(compose("train", [*TINY, *overrides]), resolve=True)
         spec = JobSpec(
             task="lm",
-            config=frozen(config),
+            plain=config,
             source=Source("0" * 64, None, False),
             project=None,
             dataset=DatasetRef("toytext", "0" * 64, str(text_dataset)),
