@@ -51,7 +51,7 @@ import triton
 from rich.console import Console
 from rich.table import Table
 
-from kernels.analysis import liger
+from kernels.analysis import liger, quack
 from kernels.analysis.case import LigerLaunch, Workload
 from kernels.analysis.cases import BENCH_CASES, LIGER, WORKLOADS
 from kernels.analysis.compiler_facts import compiler_facts
@@ -69,7 +69,6 @@ VARIATIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "ignored": tuple({"ignored": count} for count in (0, 1, 16, ROWS - 1)),
     "smoothing": tuple({"smoothing": share} for share in (0.0, 0.1, 0.2, 0.3, 0.4)),
 }
-QUACK = "quack is not beside: TODO"
 COLUMNS = {
     "op": "op", "arch": "arch", "size": "size", "library": "library", "registers": "regs",
     "spills": "spills", "shared": "shared", "hot_loads": "loads", "hot_stores": "stores",
@@ -124,7 +123,7 @@ def report_row(
 
 
 def job_rows(op: str, arch: str) -> list[dict[str, Any]]:
-    """The rows of one job: at each size an operator's own beside Liger's."""
+    """The rows of one job: at each size an operator's own beside Liger's and quack's."""
     peer = liger.installed_version()
     found = []
     with liger.device_of(arch, PROCESSORS[arch]) if peer else nullcontext():
@@ -134,7 +133,9 @@ def job_rows(op: str, arch: str) -> list[dict[str, Any]]:
             if peer and op in LIGER:
                 library = {"library": liger.NAME, "version": peer}
                 found.append(report_row(library, op, arch, size, LIGER[op]))
-    return found
+    found += quack.quack_rows(op, arch)
+    order = {size: place for place, size in enumerate(WORKLOADS[op].sizes)}
+    return sorted(found, key=lambda entry: order[entry["size"]])
 
 
 @contextmanager
@@ -204,7 +205,12 @@ def report_rows(arches: tuple[str, ...], ops: tuple[str, ...]) -> list[dict[str,
                 op, arch = results[result]
                 found[op, arch] = result.result()
                 done("compiled", f"{op} {arch}: {outcome(found[op, arch])}")
-            left = Counter((e["op"], e["arch"]) for one in found.values() for e in one)
+            left = Counter(
+                (entry["op"], entry["arch"])
+                for some in found.values()
+                for entry in some
+                if entry["library"] != quack.NAME
+            )
             for entry in counted():
                 moved[row_key(entry)] = entry
                 job = entry["op"], entry["arch"]
@@ -216,7 +222,10 @@ def report_rows(arches: tuple[str, ...], ops: tuple[str, ...]) -> list[dict[str,
                 process.terminate()  # or leaving the pool would wait for all jobs
             raise
     entries = [entry for job in jobs for entry in found[job]]
-    return [entry if "error" in entry else {**entry, **moved[row_key(entry)]} for entry in entries]
+    return [
+        entry if "error" in entry else {**entry, **moved.get(row_key(entry), {})}
+        for entry in entries
+    ]
 
 
 def outcome(entries: list[dict[str, Any]]) -> str:
@@ -267,7 +276,11 @@ def report_run(seconds: float) -> ReportRun:
     if peer := liger.installed_version():
         versions[liger.NAME] = peer
     written = datetime.now(UTC).isoformat(timespec="seconds")
-    return ReportRun(written, seconds, os.cpu_count() or 1, versions, (QUACK,))
+    other = quack.installed_quack()
+    if other:
+        versions[quack.NAME] = other
+    note = quack.quack_note(other)
+    return ReportRun(written, seconds, os.cpu_count() or 1, versions, (note,))
 
 
 def main(argv: list[str] | None = None) -> int:
