@@ -1,7 +1,7 @@
 """The report as one HTML page: whole in itself, light and dark, read without a script. Pure."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ HEADS = ("registers", "spills", "bytes", "binaries")
 
 @dataclass(frozen=True)
 class ReportRun:
-    """What a report was made with, and the time that it took."""
+    """The circumstances of a report: versions, machine, and the time that it took."""
 
     written: str
     """ISO time in UTC."""
@@ -77,8 +77,9 @@ LEGEND = (
     "registers: of a thread, the most of the launcher's kernels. spills: instructions that reach "
     "local memory (of AMD, vector registers that were spilled). bytes: those that were moved over "
     "the least that must move, counted in the interpreter, without what all rows share. "
-    "binaries: of one operator and size over numbers of rows, batches, ignored targets and "
-    "label smoothings."
+    "binaries: of one operator and size over numbers of rows, batches, ignored targets and label "
+    "smoothings; of AMD, Triton makes a second one for tensors of 2 GiB and more. A dash: the "
+    "library has nothing there, or it was not counted."
 )
 
 
@@ -86,12 +87,14 @@ def _title(ours: Sequence[Row]) -> str:
     spilled = sum(bool(row.get("spills")) for row in ours)
     failed = sum("error" in row for row in ours)
     binaries = max((row.get("binaries", 0) for row in ours), default=0)
+    needing = {row["arch"] for row in ours if row.get("binaries") == binaries > 1}
+    where = f" ({', '.join(sorted(needing))})" if needing else ""
     ratio = max((row.get("bytes_ratio", 0) for row in ours), default=0)
     broken = f", {failed} failed" if failed else ""
     return (
         f"{len(ours)} rows of Lockgate's kernels: {spilled} spill, at most {binaries} "
-        f"{'binary' if binaries == 1 else 'binaries'} of a row, at most {ratio:.2f} of the least "
-        f"bytes{broken}"
+        f"{'binary' if binaries == 1 else 'binaries'} of a row{where}, at most {ratio:.2f} "
+        f"of the least bytes{broken}"
     )
 
 
@@ -108,8 +111,7 @@ def _summary(rows: Sequence[Row], arches: Sequence[str], libraries: Sequence[str
             body += _table_row(
                 [arch, library],
                 [len(some), sum(map(bool, spills)), sum(spills),
-                 max((one.get("bytes_ratio", 0) for one in some), default=0),
-                 max((one.get("binaries", 0) for one in some), default=0),
+                 _most(some, "bytes_ratio"), _most(some, "binaries"),
                  sum("error" in one for one in some)],
             )  # fmt: skip
     return _table(_heads(heads, texts=2), body)
@@ -122,16 +124,17 @@ def _architecture(rows: Sequence[Row], arch: str, libraries: Sequence[str]) -> I
     groups = "<tr><th></th><th></th>" + "".join(
         f'<th class="group" colspan="{len(HEADS)}">{_text(one)}</th>' for one in beside
     )
-    heads = groups + '<th></th></tr><tr><th>operator</th><th class="number">size</th>'
+    heads = groups + '</tr><tr><th>operator</th><th class="number">size</th>'
     heads += "".join(f'<th class="number">{head}</th>' for head in HEADS) * len(beside)
     body = "".join(
         f'<tr><td class="first">{_text(op)}</td><td class="number">{size:,}</td>'
         + "".join(_cells(some.get((op, size, one)), one) for one in beside)
-        + f"<td>{_text(_note([some[key] for key in some if key[:2] == (op, size)]))}</td></tr>"
+        + "</tr>"
         for op, size in names
     )
     yield f"<h2>{_text(arch)}</h2>"
-    yield _table(heads + "<th></th></tr>", body)
+    yield _table(heads + "</tr>", body)
+    yield _failures(some.values())
 
 
 def _cells(row: Row | None, library: str) -> str:
@@ -146,12 +149,23 @@ def _cells(row: Row | None, library: str) -> str:
     return cells
 
 
-def _note(rows: Sequence[Row]) -> str:
-    found = [(one["library"], one.get("error") or one.get("bytes_error")) for one in rows]
-    return "; ".join(f"{library}: {error}" for library, error in found if error)
+def _failures(rows: Iterable[Row]) -> str:
+    """The launchers that failed, by what they failed with."""
+    found: dict[str, list[str]] = {}
+    for one in rows:
+        if text := one.get("error") or one.get("bytes_error"):
+            found.setdefault(f"{one['library']}: {text}", []).append(f"{one['op']} {one['size']:,}")
+    items = "".join(
+        f"<li>{_text(', '.join(names))}: {_text(text)}</li>" for text, names in found.items()
+    )
+    return f'<ul class="soft">{items}</ul>' if items else ""
 
 
-def _table_row(texts: Sequence[str], numbers: Sequence[float]) -> str:
+def _most(rows: Sequence[Row], name: str) -> float | None:
+    return max((one[name] for one in rows if name in one), default=None)
+
+
+def _table_row(texts: Sequence[str], numbers: Sequence[float | None]) -> str:
     cells = "".join(f'<td class="first">{_text(one)}</td>' for one in texts)
     cells += "".join(f'<td class="number">{_number(one)}</td>' for one in numbers)
     return f"<tr>{cells}</tr>"

@@ -49,8 +49,7 @@ def quack_note(installed: str | None) -> str:
         return f"quack is not beside: {installed} is installed, and {VERSION} is what can be read."
     return (
         f"quack {installed} is beside us on NVIDIA's architectures, in {len(OPS)} operators. It is "
-        "no Triton, so its bytes cannot be counted in the interpreter; its rotation and gates are "
-        "parts of its matrix products."
+        "no Triton, so its bytes cannot be counted in the interpreter."
     )
 
 

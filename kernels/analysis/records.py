@@ -23,6 +23,7 @@ from torch import Tensor
 from kernels.analysis.case import BenchCase
 from kernels.analysis.page import OURS, ReportRun
 from kernels.analysis.reference_code import reference_code
+from kernels.backend import KernelError
 
 ROWS = 4096
 MARK = 1009  # rows by which the variable axis is found in a shape
@@ -92,9 +93,16 @@ def recorded_operator(op: str, case: BenchCase, size: int) -> RecordedOperator:
     return RecordedOperator(op, size, kind, definition, targets)
 
 
-def recorded_operators(cases: dict[str, BenchCase]) -> list[RecordedOperator]:
-    """The records of all cases at all of their sizes. Raises as `recorded_operator`."""
-    return [recorded_operator(op, case, size) for op, case in cases.items() for size in case.sizes]
+def recorded_operators(cases: dict[str, BenchCase]) -> tuple[list[RecordedOperator], list[str]]:
+    """The records of all cases at all of their sizes, and a sentence for each that has none."""
+    found: list[RecordedOperator] = []
+    problems = []
+    for op, case in cases.items():
+        try:
+            found += [recorded_operator(op, case, size) for size in case.sizes]
+        except KernelError as error:
+            problems.append(f"no record of {op}: {error}")
+    return found, problems
 
 
 def write_records(

@@ -3,8 +3,9 @@
 import ast
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from kernels.backend import KernelError
 
@@ -39,7 +40,7 @@ def _imports_first(text: str) -> tuple[int, str]:
     return order, text
 
 
-def _is_ours(function: Callable[..., Any]) -> bool:
+def _is_ours(function: object) -> TypeGuard[FunctionType]:
     return isinstance(function, FunctionType) and function.__module__.split(".")[0] == "kernels"
 
 
@@ -74,8 +75,8 @@ def _add_used(function: FunctionType, parts: dict[str, str]) -> None:
 
 def _definition(function: FunctionType) -> ast.FunctionDef | ast.Lambda:
     """The syntax of `function`, a lambda found by where its code stands in the line."""
-    source = inspect.getsource(inspect.getmodule(function))  # type: ignore[arg-type]
     code = function.__code__
+    source = Path(code.co_filename).read_text(encoding="utf-8")
     places = [place for place in code.co_positions() if place[0] and place[2]]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef) and node.name == function.__name__:

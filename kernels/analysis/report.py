@@ -27,7 +27,8 @@ Where a launcher fails there is `error` instead, where only its bytes could not 
 Liger's cross entropy makes loss and gradient in one kernel: it stands beside linear_cross_entropy.
 Liger has nothing of the kind of cross_entropy_fwd and _bwd, rope_norm_fwd and _bwd.
 
-Exit: 0; 1 when a launcher of this package failed; 2 for wrong arguments; 130 when interrupted.
+Exit: 0; 1 when a launcher of this package failed, or an operator lacks a form (forms.py); 2 for
+wrong arguments; 130 when interrupted.
 """
 
 import argparse
@@ -56,6 +57,7 @@ from kernels.analysis.case import LigerLaunch, Workload
 from kernels.analysis.cases import BENCH_CASES, LIGER, WORKLOADS
 from kernels.analysis.compiler_facts import compiler_facts
 from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.forms import missing_forms
 from kernels.analysis.page import OURS, ReportRun, report_page
 from kernels.analysis.progress import progress
 from kernels.analysis.records import recorded_operators, write_records
@@ -301,7 +303,10 @@ def main(argv: list[str] | None = None) -> int:
     beside = f"beside liger-kernel {peer}" if peer else "alone: liger-kernel is not installed"
     if arguments.html and not arguments.html.parent.is_dir():
         parser.error(f"--html {arguments.html}: there is no folder {arguments.html.parent}")
-    operators = recorded_operators(BENCH_CASES) if arguments.records else []
+    operators, problems = recorded_operators(BENCH_CASES) if arguments.records else ([], [])
+    missing = missing_forms()
+    for problem in (*problems, *missing):
+        sys.stderr.write(f"kernels.analysis.report: {problem}\n")
     sys.stderr.write(f"kernels.analysis.report: compiling, {beside}\n")
     sys.stderr.flush()
     start = time.monotonic()
@@ -321,7 +326,8 @@ def main(argv: list[str] | None = None) -> int:
         write_table(found)
     sys.stderr.write(f"kernels.analysis.report: {len(found)} rows in {run.seconds:.0f} s\n")
     ours = (entry for entry in found if entry["library"] == OURS)
-    return int(any({"error", "bytes_error"} & entry.keys() for entry in ours))
+    failed = any({"error", "bytes_error"} & entry.keys() for entry in ours)
+    return int(failed or bool(missing))
 
 
 if __name__ == "__main__":

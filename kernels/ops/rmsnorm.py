@@ -33,7 +33,7 @@ from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, row_stride
 from kernels.launch.reduction import column_sum
-from kernels.launch.registers import widened_by_shift
+from kernels.launch.registers import opaque_zero, widened_by_shift
 
 __all__ = ["rms_norm"]
 
@@ -163,7 +163,7 @@ def rms_norm_bwd_kernel(
     pid = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < n
-    zero = n >> 31
+    zero = opaque_zero(n)
     dweight = tl.zeros((BLOCK,), ACC)
     end = tl.minimum((pid + 1) * span, m)
     for first in range(pid * span, end, ROWS):

@@ -32,7 +32,7 @@ class OperatorCount:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """What served it on this rank."""
+        """The backends that served it on this rank, or that nobody did."""
         served = {
             TRITON: self.triton + self.traced_triton,
             TORCH: self.reference + self.traced_reference,
