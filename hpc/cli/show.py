@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
     if overview.curve.metrics:
         print()
         _print_metrics(overview)
+    if overview.operators:
+        print()
+        _print_operators(overview)
     print()
     print_table([*_left(overview), *_digests(overview)])
     # Not in a table, which would break the line that is to be copied.
@@ -158,6 +161,11 @@ def _print_metrics(overview: RunOverview) -> None:
         for name, one in overview.curve.metrics.items()
     ]
     print_table(rows, ("metric", "last", "step", "best", "step"))
+
+
+def _print_operators(overview: RunOverview) -> None:
+    rows = [(one.operator, one.backend, one.calls_text, one.reason) for one in overview.operators]
+    print_table(rows, ("operator", "backend", "calls", "reason"))
 
 
 def _left(overview: RunOverview) -> Rows:

@@ -28,6 +28,7 @@ from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
 from hpc.train.initial_weights import check_inherited, load_initial_weights
 from hpc.train.loader import loaded
+from hpc.train.operators import write_operators
 from hpc.train.polling import StopHeard, polled
 from hpc.train.report import RunReport, reporting
 from hpc.train.saving import Saving, saving
@@ -82,8 +83,13 @@ def train(
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
                 report.columns = StepColumns(account, model, world, config.cluster)
-            job = Job(spec, config, model, rates, world, saves, report, stop, watch, account)
-            outcome = _steps(job, done)
+            job = Job(
+                spec, config, model, rates, world, saves, report, stop, watch, account, Run(run_dir)
+            )  # fmt: skip
+            try:
+                outcome = _steps(job, done)
+            finally:
+                write_operators(job.folder, world.rank, model.global_steps)
             if outcome == "finished":
                 outcome = _finish(job, run_dir / "candidate")
             if report:
@@ -107,6 +113,7 @@ class Job:
     stop: Callable[[], bool]
     watch: Watch
     account: StepAccount
+    folder: Run
 
     def stopping(self) -> bool:
         """True on every rank once any of them has a stop signal; collective."""
@@ -134,7 +141,7 @@ def _steps(job: Job, done: int) -> str:
     batches = loaded(source, run.prefetch_batches, pinned=world.device.type == "cuda")
     account, micro_steps = job.account, run.gradient_accumulation_steps
     job.model.train()
-    left_out = 0
+    left_out, first = 0, done + 1
     if _owes_evaluation(job, done) and _evaluate(job, done):
         return "stopped"  # the checkpoint of this step is there
     while done < run.steps:
@@ -170,6 +177,9 @@ def _steps(job: Job, done: int) -> str:
                 job.saves.finish()
             if report:
                 report.log_stall(done, time.perf_counter() - began)
+            write_operators(job.folder, world.rank, done)
+        elif done == first:
+            write_operators(job.folder, world.rank, done)
         if report:
             report.log_saves(job.saves.ended())
         if stopping:

@@ -11,6 +11,7 @@ from hpc.jobs.run.checkpoints import KeptCheckpoint, best_checkpoint, kept_check
 from hpc.jobs.run.curve import RunCurve, read_curve
 from hpc.jobs.run.files import read_record, read_run_file
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.operators import OperatorRow, operator_rows, read_operators
 from hpc.jobs.run.states import RunState
 from hpc.jobs.run.timeline import RunTimeline, read_timeline
 from hpc.jobs.spec.job_spec import JobSpec
@@ -30,6 +31,7 @@ class RunOverview:
     curve: RunCurve
     checkpoints: tuple[KeptCheckpoint, ...]
     candidate: Candidate | None
+    operators: tuple[OperatorRow, ...]
     problems: tuple[str, ...]
     """A sentence per file that is there and could not be used."""
 
@@ -70,6 +72,7 @@ class RunOverview:
             "checkpoints": [_checkpoint(one) for one in self.checkpoints],
             "best_checkpoint": _checkpoint(self.best) if self.best else None,
             "candidate": _candidate(self),
+            "operators": [asdict(one) for one in self.operators],
         }
 
 
@@ -78,7 +81,8 @@ def run_overview(run: Run, state: RunState) -> RunOverview:
     record = read_record(run)
     curve = read_curve(run.metrics)
     candidate = read_run_file(Candidate, run.folder / "candidate" / CANDIDATE_FILE)
-    problems = [*record.problems, curve.problem, candidate.problem]
+    ranks, unread = read_operators(run)
+    problems = [*record.problems, curve.problem, candidate.problem, *unread]
     try:
         spec = run.spec
     except SpecChanged as error:
@@ -92,6 +96,7 @@ def run_overview(run: Run, state: RunState) -> RunOverview:
         curve=curve,
         checkpoints=kept_checkpoints(run),
         candidate=candidate.value,
+        operators=tuple(operator_rows(ranks)),
         problems=tuple(one for one in problems if one),
     )
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import kernels
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.arguments import check_device, check_dimensions, check_tensors, expect
 from kernels.launch.derivatives import refuse_forward_mode, wants_gradient
@@ -144,4 +145,4 @@ class LinearCrossEntropy(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor, **options) -> Tensor:
         """hidden (..., N), targets (...); options as in `kernels.linear_cross_entropy`."""
-        return linear_cross_entropy(hidden, self.weight, targets, bias=self.bias, **options)
+        return kernels.linear_cross_entropy(hidden, self.weight, targets, bias=self.bias, **options)
