@@ -96,12 +96,16 @@ def attempt() -> Callable[..., Ended]:
     """attempt(run, *arguments of rank 0, then of rank 1): one attempt of its ranks, to its end."""
 
     def start(
-        run: Path, first: Sequence[str] = (), second: Sequence[str] = (), ranks: int = 2
+        run: Path,
+        first: Sequence[str] = (),
+        second: Sequence[str] = (),
+        ranks: int = 2,
+        program: str = "rank.py",
     ) -> Ended:
         port = _free_port()
         started = [
             subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("rank.py")), str(run), *arguments],
+                [sys.executable, str(Path(__file__).with_name(program)), str(run), *arguments],
                 env={
                     **os.environ,
                     "PYTHONPATH": str(REPO),
