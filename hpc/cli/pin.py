@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     from hpc.jobs.run.pins import pin_checkpoint, pinned_steps, unpin_checkpoint
 
     names = [word.rpartition("@") for word in options.words if "=" not in word]
-    steps = [step for name, at, step in names if at]
+    steps = [step for _, at, step in names if at]
     if any(not STEP.fullmatch(step) for step in steps):
         raise ConfigError(f"a step is a number, as in lockgate pin {names[0][0] or 'RUN'}@100")
     plain = [word if "=" in word else word.split("@")[0] for word in options.words]

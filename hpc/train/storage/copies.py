@@ -38,7 +38,7 @@ POLL_SECONDS = 0.2
 """Between two looks of rank 0 for the other ranks' notes."""
 
 
-class Abandoned(Exception):
+class CopyAbandoned(Exception):
     """The attempt ends, and this copy with it."""
 
 
@@ -138,7 +138,7 @@ class Copies:
     def _run(self, steps: Sequence[int], newest: int) -> None:
         try:
             self.turn(steps, newest)
-        except Abandoned:
+        except CopyAbandoned:
             return
         except Exception as error:
             self._leave_faults(steps, error)
@@ -250,7 +250,7 @@ class Copies:
 
     def _check_wanted(self) -> None:
         if self._abandoned:
-            raise Abandoned
+            raise CopyAbandoned
 
     def _leave_note(self, step: int, seal: str, fault: str | None, damaged: bool = False) -> None:
         path = self._note_path(step, self.rank)

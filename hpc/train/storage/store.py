@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -70,8 +69,7 @@ class FolderStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
+            sync_path(partial)
             partial.replace(target)
             sync_path(target.parent)
 

@@ -12,7 +12,7 @@ from hpc.jobs.run.elastic import Layout
 from hpc.train import manifest
 from hpc.train.checkpoint import Checkpoints
 from hpc.train.retention import Retention
-from hpc.train.storage.copies import Abandoned, Copies
+from hpc.train.storage.copies import Copies, CopyAbandoned
 from hpc.train.storage.store import FolderStore, StoreFault
 
 LAYOUT = Layout(2, 1, 2, 1, ("exp_avg", "exp_avg_sq", "step"))
@@ -123,7 +123,7 @@ class Life:
         for one in reversed(self.ranks):
             try:
                 one.turn(steps, self.step)
-            except Abandoned:
+            except CopyAbandoned:
                 continue
 
     def whole_here(self) -> set[int]:
