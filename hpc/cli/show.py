@@ -173,8 +173,14 @@ def _left(overview: RunOverview) -> Rows:
     curve, best = overview.curve, overview.best
     if curve.step_seconds is not None:
         rows.append(("step time", f"{curve.step_seconds:.4g} s (median)"))
-    kept = ", ".join(str(one.step) for one in overview.checkpoints)
+    kept = ", ".join(
+        f"{one.step} (pinned)" if one.step in overview.pinned else str(one.step)
+        for one in overview.checkpoints
+    )
     rows.append(("checkpoints", f"of steps {kept}" if kept else "none"))
+    if store := overview.settings.get("checkpoint_store"):
+        copied = ", ".join(map(str, overview.stored))
+        rows.append(("in the store", f"{f'of steps {copied}' if copied else 'none'}  ({store})"))
     if best and (name := curve.main_metric):
         value = curve.evaluations[best.step][name]
         rows.append(("best", f"step {best.step}, {name} {value:.6g}: {best.folder}"))

@@ -105,10 +105,14 @@ def attempt() -> Callable[..., Ended]:
     """attempt(run, *arguments of rank 0, then of rank 1): one attempt of its ranks, to its end."""
 
     def start(
-        run: Path, first: Sequence[str] = (), second: Sequence[str] = (), ranks: int = 2
+        run: Path,
+        first: Sequence[str] = (),
+        second: Sequence[str] = (),
+        ranks: int = 2,
+        program: str = "rank.py",
     ) -> Ended:
         words = [[str(run), *arguments] for arguments in (first, second)[:ranks]]
-        return run_ranks("rank.py", words)
+        return run_ranks(program, words)
 
     return start
 
