@@ -1,4 +1,4 @@
-"""Cases of kernels/ops/loss/divergence.py, the row kernel of linear_kl and linear_jsd, and of
+"""Cases of kernels/ops/loss/divergence_row.py, the row kernel of linear_kl and linear_jsd, and of
 linear_dpo, which has no kernel of its own."""
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from kernels.analysis.case import (
 from kernels.analysis.liger import liger_module
 from kernels.launch import token_chunks
 from kernels.launch.config import ANY
-from kernels.ops.loss.divergence import Divergence, divergence_ref, value_and_gradient
+from kernels.ops.loss.divergence_row import Divergence, divergence_ref, value_and_gradient
 from kernels.ops.loss.linear_dpo import linear_dpo_ref
 
 WIDTH = 4096  # hidden size before an output layer

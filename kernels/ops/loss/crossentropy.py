@@ -222,9 +222,10 @@ def cross_entropy_bwd_kernel(
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
     write_row(
-        LOGITS, DLOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride_d, n, first_class, classes,
-        target, target != ignore_index, tl.load(LSE + row), tl.load(G + row * g_stride).to(ACC),
-        smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+        LOGITS, DLOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride_d, n, first_class, classes, target,
+        kept=target != ignore_index, lse=tl.load(LSE + row),
+        g=tl.load(G + row * g_stride).to(ACC), smoothing=smoothing, z_loss=z_loss, softcap=softcap,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC, VEC=VEC, BLOCK=BLOCK,
     )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def linear_cross_entropy(
     if shift:
         targets = shifted(targets, ignore_index)
     rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
-    options = (ignore_index, label_smoothing, z_loss, softcap)
+    model, options = (rows, weight, bias, flat), (ignore_index, label_smoothing, z_loss, softcap)
     needs = (
         wants_gradient(hidden), wants_gradient(weight), bias is not None and wants_gradient(bias)
     )  # fmt: skip
@@ -126,17 +126,17 @@ def linear_cross_entropy(
             raise KernelError("linear_cross_entropy: a split vocabulary needs a mean or a sum")
         wanted = [needed and recorded for needed in needs]
         loss, *_, lse, correct = vocab_parallel_op(
-            rows, weight, bias, flat, class_weight, *options, reduction == "mean", *wanted,
-            on_triton, statistics, group.group_name,
+            *model, class_weight, *options, reduction == "mean", *wanted, on_triton=on_triton,
+            statistics=statistics, group_name=group.group_name,
         )  # fmt: skip
     elif recorded and reduction in ("mean", "sum") and any(needs):
         loss, *_, lse, correct = linear_cross_entropy_op(
-            rows, weight, bias, flat, class_weight, *options, reduction == "mean", *needs,
-            on_triton, statistics,
+            *model, class_weight, *options, reduction == "mean", *needs, on_triton=on_triton,
+            statistics=statistics,
         )  # fmt: skip
     elif on_triton or not recorded:
         losses, lse, correct = linear_losses_op(
-            rows, weight, bias, flat, class_weight, *options, on_triton, statistics
+            *model, class_weight, *options, on_triton=on_triton, statistics=statistics
         )
         losses = losses.view(targets.shape)
         loss = reduced(losses, targets, ignore_index, class_weight, reduction)

@@ -48,9 +48,9 @@ def sequence_log_prob(
 
     The arguments are those of `kernels.linear_cross_entropy`. Raises KernelError as it does.
     """
-    return _log_prob(
-        "sequence_log_prob", hidden, weight, targets, bias, ignore_index, softcap, shift
-    )
+    op, criterion = "sequence_log_prob", Criterion(ignore_index, softcap=softcap)
+    check_answers(op, hidden, weight, targets, bias, criterion, shift)
+    return _log_prob(op, hidden, weight, targets, bias, criterion, shift)
 
 
 def linear_dpo(
@@ -75,28 +75,29 @@ def linear_dpo(
     that a preference is the wrong way round, at most 1/2.
     Raises KernelError for arguments that do not fit.
     """
-    op = "linear_dpo"
+    op, criterion = "linear_dpo", Criterion(ignore_index, softcap=softcap)
     check_number(op, "beta", beta)
     check_number(op, "label_smoothing", label_smoothing, most=0.5)
-    log_prob = _log_prob(op, hidden, weight, targets, bias, ignore_index, softcap, shift)
-    check_pairs(op, log_prob, reference, reduction)
+    check_answers(op, hidden, weight, targets, bias, criterion, shift)
+    check_pairs(op, hidden, reference, reduction)
+    log_prob = _log_prob(op, hidden, weight, targets, bias, criterion, shift)
     return preference_loss(log_prob, reference, beta, label_smoothing, reduction)
 
 
-def check_pairs(op: str, log_prob: Tensor, reference: Tensor | None, reduction: str) -> None:
-    """Raise KernelError unless these are pairs of answers."""
-    if log_prob.numel() % 2:
+def check_pairs(op: str, hidden: Tensor, reference: Tensor | None, reduction: str) -> None:
+    """Raise KernelError unless hidden (2B, T, N) and reference (2B,) are of pairs of answers."""
+    if hidden.shape[0] % 2:
         raise KernelError(
-            f"{op}: {log_prob.numel()} answers are no pairs; pass the chosen ones and then as many "
+            f"{op}: {hidden.shape[0]} answers are no pairs; pass the chosen ones and then as many "
             "rejected ones"
         )
     if reduction not in ("mean", "sum", "none"):
         raise KernelError(f"{op}: reduction={reduction!r}; choose mean, sum or none")
     if reference is not None:
         check_tensors(op, reference=reference)
-        expect(op, "reference", reference, log_prob.shape)
+        expect(op, "reference", reference, hidden.shape[:1])
         check_constants(op, reference=reference)
-        check_device(op, hidden=log_prob, reference=reference)
+        check_device(op, hidden=hidden, reference=reference)
 
 
 def preference_loss(
@@ -135,37 +136,45 @@ def linear_dpo_ref(
     return preference_loss(-losses.sum(-1), reference, beta, label_smoothing, reduction)
 
 
-def _log_prob(
+def check_answers(
     op: str,
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
-    ignore_index: int,
-    softcap: float | None,
+    criterion: Criterion,
     shift: bool,
-) -> Tensor:
-    """`sequence_log_prob`, whose refusals name `op`."""
+) -> None:
+    """Raise KernelError unless these are answers (B, T) and an output layer."""
     check_tensors(op, hidden=hidden, weight=weight, bias=bias)
     check_dimensions(op, "hidden", hidden, "B, T, N")
     check_dimensions(op, "weight", weight, "V, N")
     expect(op, "weight", weight, (weight.shape[0], hidden.shape[-1]))
     if bias is not None:
         expect(op, "bias", bias, weight.shape[:1])
-    check_arguments(
-        op, weight.shape[0], targets, hidden.shape[:-1], None,
-        Criterion(ignore_index, softcap=softcap), shift, "none",
-    )  # fmt: skip
+    check_arguments(op, weight.shape[0], targets, hidden.shape[:-1], None, criterion, shift, "none")
     check_device(op, hidden=hidden, targets=targets)
+
+
+def _log_prob(
+    op: str,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    criterion: Criterion,
+    shift: bool,
+) -> Tensor:
+    """`sequence_log_prob` of checked arguments, whose other refusals name `op`."""
     refuse_forward_mode(op, hidden, weight, bias, instead=PLAIN)
     kind = hidden.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         hidden = hidden.to(torch.get_autocast_dtype(kind))
     if shift:
-        targets = shifted(targets, ignore_index)
-    rows = hidden.reshape(targets.numel(), hidden.shape[-1])
+        targets = shifted(targets, criterion.ignore_index)
     losses, *_ = linear_losses_op(
-        rows, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype),
-        targets.reshape(-1), None, ignore_index, 0.0, 0.0, softcap, wants_triton(hidden), False,
+        hidden.reshape(targets.numel(), hidden.shape[-1]), weight.to(hidden.dtype),
+        None if bias is None else bias.to(hidden.dtype), targets.reshape(-1), None,
+        *criterion.options, on_triton=wants_triton(hidden), statistics=False,
     )  # fmt: skip
     return -losses.view(targets.shape).sum(-1)

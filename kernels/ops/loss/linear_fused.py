@@ -111,9 +111,13 @@ def linear_cross_entropy_kernel(
     p_scale = tl.where(kept, p_scale / total, 0.0)
     hit = tl.zeros((BLOCK // VEC,), ACC)
     summed = tl.zeros((BLOCK // VEC,), ACC)
+    # 0, which the compiler of Triton 3.9 cannot know, so that it does not keep the row widened from
+    # the first pass on: where a later one sees through it, tests/kernels/compile/test_facts.py
+    # counts spills in this kernel
+    zero = n >> 31
     for part in tl.static_range(TILES):
         cols = part * BLOCK + tile
-        x = capped(widened(kept_row[part], n >> 31, ACC), softcap, HAS_SOFTCAP)
+        x = capped(widened(kept_row[part], zero, ACC), softcap, HAS_SOFTCAP)
         d = row_gradient(
             x, tl.exp(x - base), cols, 1.0, place, target_weight, p_scale, smooth, softcap,
             HAS_SOFTCAP,
@@ -173,8 +177,9 @@ def linear_cross_entropy_streamed_kernel(
     # every warp has read the columns at the row's edges for itself before one of them writes there
     tl.debug_barrier()
     write_row(
-        LOGITS, LOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride, n, 0, n, target, kept, lse,
-        tl.load(G).to(ACC), smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+        LOGITS, LOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride, n, 0, n, target, kept=kept,
+        lse=lse, g=tl.load(G).to(ACC), smoothing=smoothing, z_loss=z_loss, softcap=softcap,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC, VEC=VEC, BLOCK=BLOCK,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Generalised Jensen-Shannon divergence of a student and a teacher through their output layers.
 Agarwal et al., On-Policy Distillation of Language Models (GKD), arXiv:2306.13649, with its two ends
-as TRL and Liger-Kernel have them. Formulas, memory and bytes: kernels/ops/loss/divergence.py.
+as TRL and Liger-Kernel have them. Formulas and bytes: kernels/ops/loss/divergence_row.py.
 """
 
 from typing import Literal
@@ -8,14 +8,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.ops.loss.divergence import (
-    Divergence,
-    Kind,
-    divergence_op,
-    divergence_ref,
-    kept_mean,
-    linear_divergence,
-)
+from kernels.ops.loss.divergence import divergence_op, kept_mean, linear_divergence
+from kernels.ops.loss.divergence_row import Divergence, Kind, divergence_ref
 
 __all__ = ["linear_jsd"]
 

@@ -1,7 +1,7 @@
 """Kullback-Leibler divergence of a student from a teacher through their output layers, for
 distillation. Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531; the
-reverse direction: Gu et al., MiniLLM, arXiv:2306.08543. Formulas, memory and bytes:
-kernels/ops/loss/divergence.py.
+reverse direction: Gu et al., MiniLLM, arXiv:2306.08543. Formulas and bytes:
+kernels/ops/loss/divergence_row.py; memory: divergence.py.
 """
 
 from typing import Literal
@@ -9,13 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.ops.loss.divergence import (
-    Divergence,
-    divergence_op,
-    divergence_ref,
-    kept_mean,
-    linear_divergence,
-)
+from kernels.ops.loss.divergence import divergence_op, kept_mean, linear_divergence
+from kernels.ops.loss.divergence_row import Divergence, divergence_ref
 
 __all__ = ["linear_kl"]
 

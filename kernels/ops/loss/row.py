@@ -252,11 +252,12 @@ def write_row(
         cols = last - back + tl.arange(0, BLOCK)
         _write_tile(
             LOGITS + aligned, DLOGITS + aligned_d, vectors, cols, cols // VEC * VEC < whole, kept,
-            local - head, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT, HAS_SOFTCAP,
-            ACC,
+            local - head, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT=HAS_WEIGHT,
+            HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC,
         )  # fmt: skip
     cols, mask = edge_columns(head, whole, n, VEC)
     _write_tile(
         LOGITS + row * stride, DLOGITS + row * stride_d, WEIGHT + first_class, cols, mask, kept,
-        local, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC,
+        local, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT=HAS_WEIGHT,
+        HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC,
     )  # fmt: skip

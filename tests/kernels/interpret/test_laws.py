@@ -236,9 +236,11 @@ OPERATORS = [
 
 
 def cases():
-    """A few examples, one where each is compiled; the wide run is `full`."""
+    """A few examples, one where each is compiled or shares its kernel with another's; the wide run
+    is `full`."""
     for asked, name in product(ASKED, OPERATORS):
         few, many = (1, 6) if asked is compiled else (3, 40)
+        few = 1 if name in ("linear_kl", "linear_jsd", "linear_dpo") else few
         yield pytest.param(asked, name, few, id=f"{asked.__name__}-{name}-{few}")
         yield pytest.param(
             asked, name, many, id=f"{asked.__name__}-{name}-{many}", marks=pytest.mark.full

@@ -5,7 +5,8 @@ import torch
 
 from kernels.launch import token_chunks
 from kernels.ops.loss.criterion import Criterion
-from kernels.ops.loss.divergence import Divergence, fused_divergence
+from kernels.ops.loss.divergence import fused_divergence
+from kernels.ops.loss.divergence_row import Divergence
 from kernels.ops.loss.linear_fused import fused_loss
 from kernels.ops.loss.linear_losses import gradients_by_chunk, losses_by_chunk
 from kernels.ops.loss.saved_gradients import scaled
