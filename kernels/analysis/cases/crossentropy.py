@@ -57,11 +57,12 @@ def _backward(weighted, softcap):
 
 def loss_workload(kernel, launcher, minimum, *, excluded_args, narrow=0, weighted=(False, True),
                   varies=VARIES, account=lambda size: {}, statistics=True):  # fmt: skip
-    """A loss with and without a softcap and, by `weighted`, class weights; and with all of them and
-    `statistics`, if the launcher has those."""
-    plain, *variants = (launcher(w, cap) for w in weighted for cap in (None, 30.0))
+    """A loss with and without a softcap and, by `weighted`, class weights; with
+    `statistics`, if the launcher has those, where it has the rest."""
+    options = [(w, cap) for w in weighted for cap in (None, 30.0)]
     if statistics:
-        variants.append(launcher(weighted[-1], 30.0, True))
+        options[-1] = (*options[-1], True)
+    plain, *variants = (launcher(*chosen) for chosen in options)
     return Workload(
         kernel, VOCABULARY, plain, minimum, excluded_args, narrow, tuple(variants), varies, account
     )

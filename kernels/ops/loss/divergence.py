@@ -37,6 +37,9 @@ from kernels.ops.loss.saved_gradients import (
     register_scaling,
 )
 
+# The largest derivative by a logit over the temperature: at most 1, but that of the reverse KL is
+# as large as half the logarithm of a chance that it has lost.
+STEEPEST = {"forward": 1.0, "reverse": 16.0, "jsd": 1.0}
 # What plain torch has in their place.
 PLAIN = "F.linear and F.kl_div in "
 
@@ -64,7 +67,9 @@ def fused_divergence(
     g = torch.ones((), dtype=losses.dtype, device=hidden.device)
     if mean:
         g = g / kept.sum().clamp(min=1)
-    magnified = magnification(hidden, g, None)
+    magnified = magnification(
+        hidden, g * (STEEPEST[divergence.kind] / divergence.temperature), None
+    )
     scale, sums = g * magnified, GradientSums(hidden, weight, needs, magnified)
     chunk_loss = value_and_gradient if on_triton else value_and_gradient_ref
 

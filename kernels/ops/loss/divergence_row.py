@@ -33,7 +33,7 @@ Kind = Literal["forward", "reverse", "jsd"]
 
 @dataclass(frozen=True)
 class Divergence:
-    """Which of the formulas above; beta is read by jsd alone."""
+    """One of the formulas above; beta is read by jsd alone."""
 
     kind: Kind
     temperature: float = 1.0

@@ -11,9 +11,10 @@ Peak memory beyond the inputs, N hidden, V vocabulary, M tokens, V' = V padded t
     forward     C·V'·e (buffer) + M·N·e (dh) + 4·V·N (dW) + 4·M (losses)
     its end     M·N·e + 4·V·N + V·N (half of dW in bf16)
     backward    2·M·N·e (dh, twice) + 2·V·N (dW in bf16; 4 in fp16) + V·N·e (as the weight) + slice
-In bf16, with M and C at most V/2 and N, that is less than 3·V·N·e, dh in it: 2.57 at 8192 tokens of
-4096 and 128,256 classes. In fp16 the backward is at 3·V·N·e, dh and the slice apart: dW has to stay
-in fp32 (kernels/ops/loss/saved_gradients.py), and is two of the three.
+In bf16 that is at most 3·V·N·e, dh in it, where C/N + M/V ≤ 1 and M ≤ V/2, the slice apart: 2.56
+at 8192 tokens of 4096 and 128,256 classes. In fp16 the backward is at 3·V·N·e, dh and the slice
+apart, 3.14 there: dW has to stay in fp32 (kernels/ops/loss/saved_gradients.py), which is two, and
+the result lies beside it.
 Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M; a bias
 adds MVe. With class weights or statistics, and where a row does not fit the registers that can
 share a program (above 32768 classes on sm_80, whose register file is 256 KiB), logits are read a

@@ -113,11 +113,6 @@ WHOLE = {
         lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, reduction="none", **FEW),
         (2, 3), (7, 3),
     ),
-    "linear_kl": (lambda h, w: kernels.linear_kl(h, w, *TEACHER, temperature=2.0), (2, 3), (7, 3)),
-    "linear_kl reversed": (
-        lambda h, w, b: kernels.linear_kl(h, w, *TEACHER, bias=b, reverse=True),
-        (2, 3), (7, 3), (7,),
-    ),
     "linear_jsd": (
         lambda h, w, b: kernels.linear_jsd(h, w, *TEACHER, bias=b, beta=0.25),
         (2, 3), (7, 3), (7,),

@@ -1,4 +1,4 @@
-"""What the losses return beside the loss: lse and the correct targets, on both paths."""
+"""Results of the losses beside the loss, lse and the correct targets, on both paths."""
 
 from itertools import product
 
