@@ -20,7 +20,7 @@ from conf.names import nearest
 from conf.plugin import is_own, make_plugin, targets
 from conf.schema import TARGET, from_config, plain_values
 from hpc.jobs.spec.deepspeed_keys import deepspeed_settings
-from hpc.jobs.spec.sending import SENDING_KEYS
+from hpc.jobs.spec.sending import NOT_FROZEN
 from hpc.models.build import check_model
 from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
@@ -200,7 +200,7 @@ def cluster_config(config: DictConfig) -> ClusterConfig:
 def run_config(config: DictConfig) -> RunConfig:
     """The top-level keys of a composed training config; raises `ConfigError` naming the key."""
     names = [one.name for one in fields(RunConfig)]
-    known = [*names, *PLUGINS, *SENDING_KEYS, "site", "cluster"]
+    known = [*names, *PLUGINS, *NOT_FROZEN, "site", "cluster"]
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key}: there is no such key in train. {nearest(key, known)}")
