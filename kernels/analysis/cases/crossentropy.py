@@ -59,7 +59,7 @@ def loss_workload(kernel, launcher, minimum, *, excluded_args, narrow=0, weighte
                   varies=VARIES, account=lambda size: {}, statistics=True):  # fmt: skip
     """A loss with and without a softcap and, by `weighted`, class weights; with
     `statistics`, if the launcher has those, where it has the rest."""
-    options = [(w, cap) for w in weighted for cap in (None, 30.0)]
+    options: list[tuple] = [(w, cap) for w in weighted for cap in (None, 30.0)]
     if statistics:
         options[-1] = (*options[-1], True)
     plain, *variants = (launcher(*chosen) for chosen in options)
