@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -9,7 +10,7 @@ from typing import Any, TypeGuard
 
 from kernels.backend import KernelError
 
-PLAIN = (int, float, bool, str, tuple, type(None))
+PLAIN = (int, bool, str, tuple, type(None))
 
 
 def reference_code(function: Callable[..., Any], arguments: tuple[str, ...]) -> str:
@@ -36,8 +37,9 @@ def reference_code(function: Callable[..., Any], arguments: tuple[str, ...]) -> 
 
 
 def _imports_first(text: str) -> tuple[int, str]:
-    order = 0 if text.startswith(("import ", "from ")) else 2 if text.startswith("def ") else 1
-    return order, text
+    if text.startswith(("import ", "from ")):
+        return 0, text
+    return (3 if text.startswith("def ") else 2 if text.startswith(("@", "class ")) else 1), text
 
 
 def _is_ours(function: object) -> TypeGuard[FunctionType]:
@@ -55,16 +57,36 @@ def _add_function(function: FunctionType, parts: dict[str, str]) -> None:
 def _add_used(function: FunctionType, parts: dict[str, str]) -> None:
     """Everything that the code of `function` names, but for builtins and its own arguments."""
     used = inspect.getclosurevars(function)
-    for name, value in {**used.globals, **used.nonlocals}.items():
+    _add_values({**used.globals, **used.nonlocals}, parts, function)
+
+
+def _add_class(kind: type, parts: dict[str, str]) -> None:
+    """A class of ours, such as the options of a loss, with what its body names."""
+    module = sys.modules[kind.__module__]
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    node = next(
+        one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == kind.__name__
+    )
+    parts[kind.__name__] = ast.unparse(node)
+    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    _add_values({name: vars(module)[name] for name in names if name in vars(module)}, parts, kind)
+
+
+def _add_values(values: dict[str, Any], parts: dict[str, str], function: Any) -> None:
+    for name, value in values.items():
         if name in parts:
             continue
         if isinstance(value, ModuleType):
             parts[name] = f"import {value.__name__} as {name}"
         elif _is_ours(value):
             _add_function(value, parts)
+        elif isinstance(value, float):  # an infinity has no literal
+            parts[name] = f"{name} = float({repr(value)!r})"
         elif isinstance(value, PLAIN):
             parts[name] = f"{name} = {value!r}"
-        elif getattr(value, "__module__", "").split(".")[0] == "torch":
+        elif isinstance(value, type) and value.__module__.split(".")[0] == "kernels":
+            _add_class(value, parts)
+        elif hasattr(value, "__qualname__") and not value.__module__.startswith("kernels"):
             parts[name] = f"from {value.__module__} import {value.__qualname__} as {name}"
         else:
             raise KernelError(
