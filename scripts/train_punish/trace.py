@@ -109,13 +109,9 @@ def _attempts(looks: Sequence[Look]) -> list[_Attempt]:
             continue
         if look.attempt == found[-1].number:  # it may pass over checkpoints that are damaged
             found[-1].began_after = look.began_after
-        # Until a new attempt has rewound the curve, the lines there are those of the last one.
-        owner = found[-1]
-        if look.step_at <= owner.seen_at:
-            if len(found) == 1:
-                continue
-            owner = found[-2]
-        if look.step and (not owner.steps or owner.steps[-1][0] < look.step_at):
+        # Until a new attempt has rewound the curve, the lines there are an older one's.
+        owner = next((one for one in reversed(found) if one.seen_at < look.step_at), None)
+        if owner and look.step and (not owner.steps or owner.steps[-1][0] < look.step_at):
             owner.steps.append((look.step_at, look.step))
     return found
 
