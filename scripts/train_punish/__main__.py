@@ -15,7 +15,6 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from rich.console import Console
@@ -27,7 +26,6 @@ from hpc.jobs.run.folder import Run
 from scripts.goals import figures_table, goals_table, print_goals
 from scripts.train_punish import runs
 from scripts.train_punish.drawn_faults import KINDS, drawn_faults, duration_s, fault_kinds
-from scripts.train_punish.failure import PunisherFailed
 from scripts.train_punish.punish import Progress, Punished, punished, undisturbed
 from scripts.train_punish.trace import cost_rows, costs
 from scripts.train_punish.verdict import verdict
@@ -106,9 +104,7 @@ def _shown(console: Console, watched: Callable[[Progress], T]) -> T:
 def _leave(site: Site, sent: Sequence[Run]) -> None:
     """Cancel what still runs, and name what stays."""
     for run in sent:
-        if runs.job_state(site, run) in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED"):
-            with suppress(PunisherFailed):
-                runs.cancel(site, run)
+        runs.cancel_active(site, run)
     if sent:
         names = " ".join(run.name for run in sent)
         print(f"scripts/punish: it leaves the runs {names}", file=sys.stderr)

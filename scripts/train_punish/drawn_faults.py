@@ -22,7 +22,7 @@ class DrawnFault:
 
     kind: str
     at_s: float
-    """Seconds after the beginning."""
+    """Seconds after the first step."""
     down_s: float
     """Seconds until it is healed; of no meaning for a killed rank."""
     choice: float

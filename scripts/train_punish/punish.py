@@ -60,7 +60,17 @@ class _Broken:
                 progress(f"healed: {kind} ({what})")
 
     def heal_all(self, progress: Progress) -> None:
-        self.heal_due(float("inf"), progress)
+        """Heal what is broken; one that cannot be healed keeps no other from it."""
+        failed: list[str] = []
+        for kind, (what, _) in self.now.items():
+            try:
+                HEAL[kind](self.target, what)
+                progress(f"healed: {kind} ({what})")
+            except (PunisherFailed, OSError) as error:
+                failed.append(f"{kind} ({what}): {error}")
+        self.now.clear()
+        if failed:
+            raise PunisherFailed(f"not healed: {'; '.join(failed)}")
 
 
 def undisturbed(site: Site, run: Run, limit_s: float, status: Progress) -> Punished:
@@ -77,7 +87,10 @@ def punished(
     site: Site, run: Run, plan: Sequence[DrawnFault], limit_s: float,
     progress: Progress, status: Progress,
 ) -> Punished:  # fmt: skip
-    """Release the held `run` and injure it by `plan`, then wait up to `limit_s` for its end."""
+    """Release the held `run` and injure it by `plan`, then wait up to `limit_s` for its end.
+
+    The plan's clock begins with the run's first step.
+    """
     broken = _Broken(Target(site, runs.job_id(run), run.folder / "checkpoints"))
     looks: list[Look] = []
     injected: list[Injected] = []
@@ -90,7 +103,8 @@ def punished(
 
         def each_time(look: Look) -> bool:
             broken.heal_due(look.at, progress)
-            left[:] = _inject_due(left, look, began, broken, injected, progress)
+            if first := next((one.at for one in looks if one.step), None):
+                left[:] = _inject_due(left, look, first, broken, injected, progress)
             return not left
 
         state = _watch(site, run, plan[-1].at_s + limit_s if plan else limit_s, looks, status,
@@ -101,6 +115,7 @@ def punished(
                   for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
         try:
             broken.heal_all(progress)
+            runs.cancel_active(site, run)
             keep_and_unmount(broken.target.checkpoints)
         finally:
             for number, handler in before.items():
@@ -109,7 +124,7 @@ def punished(
 
 
 def _inject_due(
-    left: Sequence[DrawnFault], look: Look, began: float, broken: _Broken,
+    left: Sequence[DrawnFault], look: Look, first: float, broken: _Broken,
     injected: list[Injected], progress: Progress,
 ) -> list[DrawnFault]:  # fmt: skip
     """Inject the faults whose time has come; returns those that are left.
@@ -119,7 +134,7 @@ def _inject_due(
     """
     later = []
     for fault in left:
-        if began + fault.at_s > look.at or fault.kind in broken.now:
+        if first + fault.at_s > look.at or fault.kind in broken.now:
             later.append(fault)
             continue
         at = time.time()
@@ -132,7 +147,7 @@ def _inject_due(
         injected.append(Injected(fault.kind, what, at))
         seconds = f" for {fault.down_s:.0f} s" if fault.kind in HEAL else ""
         progress(
-            f"{at - began:6.1f} s  {fault.kind}: {what}{seconds} "
+            f"{at - first:6.1f} s  {fault.kind}: {what}{seconds} "
             f"(step {look.step}, attempt {look.attempt})"
         )
     return later

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from conf.site_schema import Site
@@ -29,6 +30,7 @@ SETTINGS = (
 HELD = "+cluster.additional_parameters.hold=true"
 COMMAND_LIMIT_S = 300
 TAIL_BYTES = 1 << 13
+ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUE_HOLD")
 ENDED = ("finished", "failed", "cancelled", "stopped")
 
 
@@ -71,9 +73,14 @@ def release(site: Site, run: Run) -> None:
     _slurm(site, "scontrol", "release", job_id(run))
 
 
-def cancel(site: Site, run: Run) -> None:
-    """Cancel a run by `lockgate cancel`."""
-    _as_train(site, False, "-m", "hpc.cli.main", "cancel", run.name)
+def cancel_active(site: Site, run: Run) -> None:
+    """Cancel a run by `lockgate cancel` where its job still waits or runs.
+
+    One that finished is left alone: its job is about to end.
+    """
+    if look_at(run)[1] != "finished" and job_state(site, run) in ACTIVE:
+        with suppress(PunisherFailed):  # it has just ended
+            _as_train(site, False, "-m", "hpc.cli.main", "cancel", run.name)
 
 
 def job_id(run: Run) -> str:

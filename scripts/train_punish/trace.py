@@ -76,8 +76,8 @@ def costs(looks: Sequence[Look], faults: Sequence[Injected]) -> list[Cost]:
     found = []
     for place, fault in enumerate(faults):
         mine = ends.get(place, [])
-        after = mine[-1][1].seen_at if mine else fault.at
-        again = [at for one in attempts for at, _ in one.steps if at > after]
+        since = mine[-1][1].seen_at if mine else fault.at
+        again = [at for one in attempts for at, _ in one.steps if at > since]
         lost = sum(before.reached - new.began_after for before, new in mine)
         waited = min(again) - fault.at if again else None
         found.append(Cost(fault, len(mine), waited, lost))
@@ -87,7 +87,7 @@ def costs(looks: Sequence[Look], faults: Sequence[Injected]) -> list[Cost]:
 def cost_rows(kinds: Sequence[str], found: Sequence[Cost]) -> list[tuple[str, ...]]:
     """Rows of a table: kind, injected, comebacks, seconds until it trained again (median and
     longest), steps lost (sum and most)."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for kind in kinds:
         mine = [cost for cost in found if cost.fault.kind == kind]
         waits = [cost.trained_again_s for cost in mine if cost.trained_again_s is not None]
@@ -124,4 +124,5 @@ def _due_to(faults: Sequence[Injected], before: _Attempt, after: _Attempt) -> in
         if before.seen_at <= fault.at < after.seen_at and fault.kind in ENDING
     ]
     earlier = [place for place, fault in enumerate(faults) if fault.at < after.seen_at]
-    return (since or earlier or [None])[-1]
+    due = since or earlier
+    return due[-1] if due else None

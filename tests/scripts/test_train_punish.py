@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 from itertools import pairwise
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.box.identity import REPO
-from scripts.train_punish import comparison
+from scripts.train_punish import comparison, faults
 from scripts.train_punish.drawn_faults import (
     DOWN_S,
     KINDS,
@@ -175,6 +176,37 @@ def test_a_point_of_mlflow_that_was_rewound_or_is_missing_is_found() -> None:
         "points: loss 1; x; y and 1 more"
     ]
     assert comparison.difference_lines("points", []) == []
+
+
+def can_mount(folder: Path) -> bool:
+    made = subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], capture_output=True)
+    return made.returncode == 0 and not subprocess.run(["umount", folder]).returncode
+
+
+def test_a_full_disk_is_full_is_emptied_and_what_the_run_wrote_stays(site, tmp_path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    if os.geteuid() != 0 or not can_mount(checkpoints):
+        pytest.skip("no file system can be mounted here")
+    target = faults.Target(site, "1", checkpoints)
+    assert faults.fill_disk(target, 0.0) is None, "a folder of the machine's own disk is left alone"
+    faults.mount_small_disk(checkpoints, "root")
+    try:
+        (checkpoints / "00000025").mkdir()
+        (checkpoints / "00000025" / "weights").write_text("first")
+        what = faults.fill_disk(target, 0.0)
+        with pytest.raises(OSError, match="No space left"):
+            (checkpoints / "00000025" / "second").write_bytes(bytes(1 << 16))
+        faults.empty_disk(target, str(what))
+        (checkpoints / "latest").write_text("00000025")
+        assert faults.fill_disk(target, 0.0) == what
+    finally:
+        faults.keep_and_unmount(checkpoints)
+    assert not checkpoints.is_mount()
+    assert (checkpoints / "00000025" / "weights").read_text() == "first"
+    assert (checkpoints / "latest").read_text() == "00000025"
+    assert not (checkpoints / faults.FILLER).exists()
+    assert [path.name for path in tmp_path.iterdir() if "kept" in path.name] == []
 
 
 def write_tensors(path: Path, values: dict[str, list[float]]) -> Path:
