@@ -11,6 +11,8 @@ KINDS = ("rank", "node", "slurmctld", "mlflow", "disk")
 """All kinds of faults; each has a function in `scripts.train_punish.faults`."""
 DOWN_S = (3.0, 12.0)
 """Shortest and longest time for which a daemon is down, or a disk full."""
+NODE_DOWN_S = (25.0, 40.0)
+"""That of a node, which boots in between."""
 DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|m|h)?", re.ASCII)
 UNIT_S = {"s": 1, "m": 60, "h": 3600}
 LONGEST_S = 24 * 3600
@@ -44,7 +46,9 @@ def drawn_faults(
     while at_s < for_s:
         if not round_left:
             round_left = draw.sample(list(kinds), len(kinds))
-        fault = DrawnFault(round_left.pop(), at_s, draw.uniform(*DOWN_S), draw.random())
+        kind = round_left.pop()
+        down_s = draw.uniform(*(NODE_DOWN_S if kind == "node" else DOWN_S))
+        fault = DrawnFault(kind, at_s, down_s, draw.random())
         found.append(fault)
         at_s += draw.expovariate(1 / mean_s)
     return tuple(found)

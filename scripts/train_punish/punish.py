@@ -27,6 +27,12 @@ GIVEN_UP = ("FAILED", "CANCELLED", "COMPLETED", "TIMEOUT", "NODE_FAIL", "BOOT_FA
             "OUT_OF_MEMORY")  # fmt: skip
 """Slurm's words for a job that does not start again by itself."""
 
+SETTLED_S = 25.0
+"""Slurm finds a job whose batch script went with its node when that node registers again, but for
+20 s after the job's start and after its own: then only 20 pings later, which are half an hour. A
+node that boots takes longer. So it does here, and slurmctld and a node do not fail at one time."""
+APART = {"slurmctld": "node", "node": "slurmctld"}
+
 Progress = Callable[[str], None]
 
 
@@ -51,12 +57,20 @@ class _Broken:
 
     target: Target
     now: dict[str, tuple[str, float]] = field(default_factory=dict)
+    healed: dict[str, float] = field(default_factory=dict)
+    """Kind -> time at which it was last healed."""
+
+    def settled(self, kind: str, at: float) -> bool:
+        """False while what must not fail together with `kind` is broken, or was until just now."""
+        other = APART.get(kind, "")
+        return other not in self.now and at >= self.healed.get(other, 0.0) + SETTLED_S
 
     def heal_due(self, at: float, progress: Progress) -> None:
         for kind, (what, until) in list(self.now.items()):
             if until <= at:
                 HEAL[kind](self.target, what)
                 del self.now[kind]
+                self.healed[kind] = time.time()
                 progress(f"healed: {kind} ({what})")
 
     def heal_all(self, progress: Progress) -> None:
@@ -130,11 +144,12 @@ def _inject_due(
     """Inject the faults whose time has come; returns those that are left.
 
     One that hits nothing yet, as when a rank is to be killed while the job waits, is tried again;
-    and so is one of a kind that is still broken.
+    and so is one of a kind that is still broken, or that has to wait for another.
     """
     later = []
     for fault in left:
-        if first + fault.at_s > look.at or fault.kind in broken.now:
+        due = first + fault.at_s <= look.at and fault.kind not in broken.now
+        if not due or not broken.settled(fault.kind, look.at):
             later.append(fault)
             continue
         at = time.time()

@@ -18,6 +18,7 @@ from scripts.train_punish import comparison, faults
 from scripts.train_punish.drawn_faults import (
     DOWN_S,
     KINDS,
+    NODE_DOWN_S,
     drawn_faults,
     duration_s,
     fault_kinds,
@@ -34,7 +35,9 @@ def test_a_plan_is_its_seeds_and_has_each_kind_in_each_round(seed, kinds) -> Non
     assert plan == drawn_faults(kinds, 20.0, 600.0, seed)
     times = [fault.at_s for fault in plan]
     assert times == sorted(times) and all(0 < at < 600 for at in times)
-    assert all(DOWN_S[0] <= fault.down_s <= DOWN_S[1] for fault in plan)
+    for fault in plan:
+        shortest, longest = NODE_DOWN_S if fault.kind == "node" else DOWN_S
+        assert shortest <= fault.down_s <= longest
     for start in range(0, len(plan) - len(kinds) + 1, len(kinds)):
         assert {fault.kind for fault in plan[start : start + len(kinds)]} == set(kinds)
 
