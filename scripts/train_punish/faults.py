@@ -29,6 +29,8 @@ FILLER = ".filler"
 DISK_MIB = 64
 CHUNK = bytes(1 << 20)
 PATIENCE_S = 30
+SETTLED_S = 22.0
+"""BatchStartTimeout and the shorter of MessageTimeout and 10 s, and a little more."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,22 @@ def kill_mlflow(target: Target, choice: float) -> str:
     return "mlflow"
 
 
+def start_slurmctld(target: Target, name: str) -> None:
+    """Bring slurmctld back, as a site's unit should: nodes register once more when it has settled.
+
+    It saves its state some seconds after a change. Killed within them it has forgotten a requeue,
+    takes the job for running, and overlooks for `SETTLED_S` that its batch script is gone; the next
+    registration by itself is 20 pings later, which are half an hour.
+    """
+    _start_daemon(target.site, name)
+    command = f"sleep {SETTLED_S:.0f}; exec scontrol reconfigure"
+    environment = {**os.environ, **slurm.client_env(target.site)}
+    subprocess.Popen(
+        ["sh", "-c", command], env=environment, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 def start_daemon(target: Target, name: str) -> None:
     """Bring back a daemon of the box by its name there."""
     _start_daemon(target.site, name)
@@ -132,7 +150,7 @@ INJECT: Mapping[str, Inject] = {
 }
 HEAL: Mapping[str, Heal] = {
     "node": start_node,
-    "slurmctld": start_daemon,
+    "slurmctld": start_slurmctld,
     "mlflow": start_daemon,
     "disk": empty_disk,
 }

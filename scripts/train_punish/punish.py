@@ -27,10 +27,10 @@ GIVEN_UP = ("FAILED", "CANCELLED", "COMPLETED", "TIMEOUT", "NODE_FAIL", "BOOT_FA
             "OUT_OF_MEMORY")  # fmt: skip
 """Slurm's words for a job that does not start again by itself."""
 
-SETTLED_S = 25.0
+APART_S = 25.0
 """Slurm finds a job whose batch script went with its node when that node registers again, but for
-20 s after the job's start and after its own: then only 20 pings later, which are half an hour. A
-node that boots takes longer. So it does here, and slurmctld and a node do not fail at one time."""
+20 s after the job's start and after its own. A node that boots takes longer, and so it does here;
+slurmctld and a node do not fail at one time."""
 APART = {"slurmctld": "node", "node": "slurmctld"}
 
 Progress = Callable[[str], None]
@@ -63,7 +63,7 @@ class _Broken:
     def settled(self, kind: str, at: float) -> bool:
         """False while what must not fail together with `kind` is broken, or was until just now."""
         other = APART.get(kind, "")
-        return other not in self.now and at >= self.healed.get(other, 0.0) + SETTLED_S
+        return other not in self.now and at >= self.healed.get(other, 0.0) + APART_S
 
     def heal_due(self, at: float, progress: Progress) -> None:
         for kind, (what, until) in list(self.now.items()):
