@@ -34,7 +34,7 @@ SETTLED_S = 22.0
 
 
 @dataclass(frozen=True)
-class Target:
+class PunishedJob:
     """The site and the job that are punished."""
 
     site: Site
@@ -43,13 +43,13 @@ class Target:
     """The run's folder of checkpoints, a file system of its own where the disk is to be filled."""
 
 
-Inject = Callable[[Target, float], str | None]
+Inject = Callable[[PunishedJob, float], str | None]
 """Injects, by a number in [0, 1) that chooses. Returns what was hit, in the words that heal it;
 None where nothing is there to be hit yet."""
-Heal = Callable[[Target, str], None]
+Heal = Callable[[PunishedJob, str], None]
 
 
-def kill_rank(target: Target, choice: float) -> str | None:
+def kill_rank(target: PunishedJob, choice: float) -> str | None:
     """kill -9 of one rank; None while no rank runs."""
     ranks = sorted(
         (int(variables[b"SLURM_PROCID"]), process.pid, process)
@@ -64,7 +64,7 @@ def kill_rank(target: Target, choice: float) -> str | None:
     return f"rank {rank}, pid {pid}"
 
 
-def kill_node(target: Target, choice: float) -> str | None:
+def kill_node(target: PunishedJob, choice: float) -> str | None:
     """kill -9 of a node's slurmd and of all that runs there for the job; None while it waits."""
     found = _job_processes(target)
     nodes = sorted({variables[b"SLURMD_NODENAME"].decode() for _, variables in found
@@ -84,24 +84,24 @@ def kill_node(target: Target, choice: float) -> str | None:
     return node
 
 
-def start_node(target: Target, node: str) -> None:
+def start_node(target: PunishedJob, node: str) -> None:
     """Bring a node's slurmd back."""
     _start_daemon(target.site, f"slurmd-{node}")
 
 
-def kill_slurmctld(target: Target, choice: float) -> str:
+def kill_slurmctld(target: PunishedJob, choice: float) -> str:
     """kill -9 of slurmctld."""
     _kill_daemon(target.site, "slurmctld")
     return "slurmctld"
 
 
-def kill_mlflow(target: Target, choice: float) -> str:
+def kill_mlflow(target: PunishedJob, choice: float) -> str:
     """kill -9 of the MLflow server."""
     _kill_daemon(target.site, "mlflow")
     return "mlflow"
 
 
-def start_slurmctld(target: Target, name: str) -> None:
+def start_slurmctld(target: PunishedJob, name: str) -> None:
     """Bring slurmctld back, as a site's unit should: nodes register once more when it has settled.
 
     It saves its state some seconds after a change. Killed within them it has forgotten a requeue,
@@ -117,12 +117,12 @@ def start_slurmctld(target: Target, name: str) -> None:
     )  # fmt: skip
 
 
-def start_daemon(target: Target, name: str) -> None:
+def start_daemon(target: PunishedJob, name: str) -> None:
     """Bring back a daemon of the box by its name there."""
     _start_daemon(target.site, name)
 
 
-def fill_disk(target: Target, choice: float) -> str | None:
+def fill_disk(target: PunishedJob, choice: float) -> str | None:
     """Fill the file system of the run's checkpoints; None before the run has it."""
     if not target.checkpoints.is_mount():
         return None
@@ -136,7 +136,7 @@ def fill_disk(target: Target, choice: float) -> str | None:
     return f"{DISK_MIB} MiB of checkpoints"
 
 
-def empty_disk(target: Target, what: str) -> None:
+def empty_disk(target: PunishedJob, what: str) -> None:
     """Remove the filler."""
     (target.checkpoints / FILLER).unlink(missing_ok=True)
 
@@ -184,7 +184,7 @@ def keep_and_unmount(folder: Path) -> None:
     kept.rename(folder)
 
 
-def _job_processes(target: Target) -> list[tuple[psutil.Process, dict[bytes, bytes]]]:
+def _job_processes(target: PunishedJob) -> list[tuple[psutil.Process, dict[bytes, bytes]]]:
     """The processes of the job, each with its environment."""
     found = []
     for process in psutil.process_iter():

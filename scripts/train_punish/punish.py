@@ -15,7 +15,7 @@ from scripts.train_punish.failure import PunisherFailed
 from scripts.train_punish.faults import (
     HEAL,
     INJECT,
-    Target,
+    PunishedJob,
     keep_and_unmount,
     mount_small_disk,
 )
@@ -38,7 +38,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Punished:
-    """What happened to a run."""
+    """The end of a run, its faults, and how it was seen on the way."""
 
     run: Run
     state: str
@@ -55,7 +55,7 @@ class Punished:
 class _Broken:
     """What is broken now: kind -> (fault as it was hit, time at which it is healed)."""
 
-    target: Target
+    target: PunishedJob
     now: dict[str, tuple[str, float]] = field(default_factory=dict)
     healed: dict[str, float] = field(default_factory=dict)
     """Kind -> time at which it was last healed."""
@@ -105,7 +105,7 @@ def punished(
 
     The plan's clock begins with the run's first step.
     """
-    broken = _Broken(Target(site, runs.job_id(run), run.folder / "checkpoints"))
+    broken = _Broken(PunishedJob(site, runs.job_id(run), run.folder / "checkpoints"))
     looks: list[Look] = []
     injected: list[Injected] = []
     left = list(plan)

@@ -191,7 +191,7 @@ def test_a_full_disk_is_full_is_emptied_and_what_the_run_wrote_stays(site, tmp_p
     checkpoints.mkdir()
     if os.geteuid() != 0 or not can_mount(checkpoints):
         pytest.skip("no file system can be mounted here")
-    target = faults.Target(site, "1", checkpoints)
+    target = faults.PunishedJob(site, "1", checkpoints)
     assert faults.fill_disk(target, 0.0) is None, "a folder of the machine's own disk is left alone"
     faults.mount_small_disk(checkpoints, "root")
     try:
