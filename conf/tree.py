@@ -143,11 +143,14 @@ def _has_site(primary: str) -> bool:
 def _explain(primary: str, overrides: list[str], error: Exception) -> str:
     reason = str(error).strip().splitlines()[0]
     valid = [*groups(), *_keys_of(primary, overrides)]
+    parsed = []
     for text in overrides:
         try:
-            override = OverridesParser.create().parse_override(text)
+            parsed.append((OverridesParser.create().parse_override(text), text))
         except HydraException:
             return unparsed(text)
+    # Groups first: with a choice that is not there, no key of a chosen file is there either.
+    for override, text in sorted(parsed, key=lambda one: one[0].key_or_group not in groups()):
         key = override.key_or_group
         if key in groups():
             choice, choices = override.value(), options(key)

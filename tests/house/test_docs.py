@@ -68,6 +68,14 @@ TESTED = {
         "tests/hpc/jobs/sweep/test_sweeps.py::test_a_sweep_is_one_array_and_its_trials_have_their_place"
         "_in_it"
     ),
+    "lockgate train -m sweeper=optuna": (
+        "tests/hpc/jobs/sweep/test_search.py::"
+        "test_a_search_goes_on_after_ctrl_c_with_what_it_would_have_sent"
+    ),
+    "lockgate train -m sweeper.stop=median": (
+        "tests/hpc/jobs/sweep/test_local_driver.py::"
+        "test_a_grid_that_is_watched_ends_its_worst_trial"
+    ),
     "lockgate ls --sweep lr": (
         "tests/hpc/jobs/sweep/test_standings.py::"
         "test_trials_come_by_the_held_out_loss_and_the_best_finished_one_is_named"
@@ -186,7 +194,7 @@ def exists(text: str) -> bool:
     if words[0] == "lockgate" and len(words) > 1:
         return words[1] in VERBS
     if words[0] == "fab" and len(words) > 1:
-        return words[1] in fab_tasks() or words[1].startswith("-")
+        return words[1].replace("-", "_") in fab_tasks() or words[1].startswith("-")
     if words[:2] == ["python", "-m"]:
         return find_spec(words[2]) is not None
     path = re.match(r"(?:conf|hpc|kernels|serving|scripts|docs|tests)/[\w./-]*\w(?=$|[ /:])", text)

@@ -20,7 +20,8 @@ from conf.names import nearest
 from conf.plugin import is_own, make_plugin, targets
 from conf.schema import TARGET, from_config, plain_values
 from hpc.jobs.spec.deepspeed_keys import deepspeed_settings
-from hpc.jobs.spec.sending import SENDING_KEYS
+from hpc.jobs.spec.sending import NOT_FROZEN
+from hpc.jobs.spec.store_address import check_store_address
 from hpc.models.build import check_model
 from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
@@ -117,6 +118,7 @@ class RunConfig:
     keep_every: int
     keep_best: int
     init_from: str | None = None
+    checkpoint_store: str | None = None
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
@@ -138,6 +140,8 @@ class RunConfig:
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
         _at_least(self, 0, "prefetch_batches")
         _at_most(self, MOST_PREFETCHED, "prefetch_batches")
+        if self.checkpoint_store is not None:
+            check_store_address(self.checkpoint_store)
         deepspeed_settings(self.deepspeed, self.zero_stage)
 
 
@@ -200,7 +204,7 @@ def cluster_config(config: DictConfig) -> ClusterConfig:
 def run_config(config: DictConfig) -> RunConfig:
     """The top-level keys of a composed training config; raises `ConfigError` naming the key."""
     names = [one.name for one in fields(RunConfig)]
-    known = [*names, *PLUGINS, *SENDING_KEYS, "site", "cluster"]
+    known = [*names, *PLUGINS, *NOT_FROZEN, "site", "cluster"]
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key}: there is no such key in train. {nearest(key, known)}")

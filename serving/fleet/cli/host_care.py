@@ -1,4 +1,4 @@
-"""`fab logs`, `verify`, `exec-check` and `gc`: a host by its own verbs, out of every rollout's way."""
+"""`fab logs`, `verify`, `exec-check` and `gc`: a host by its own verbs, beside every rollout."""
 
 from __future__ import annotations
 
