@@ -66,7 +66,7 @@ def verdict(
         Goal(WEIGHTS_DIFFER, 0, values.get(WEIGHTS_DIFFER)),
         Goal(CURVE_DIFFERS, 0, values.get(CURVE_DIFFERS)),
         Goal(MLFLOW_DIFFERS, 0, values.get(MLFLOW_DIFFERS)),
-        Goal(STEPS_LOST, CHECKPOINT_INTERVAL, max(lost, default=0.0)),
+        Goal(STEPS_LOST, CHECKPOINT_INTERVAL, max(lost) if lost else None),
     ], lines
 
 
