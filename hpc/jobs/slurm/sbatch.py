@@ -150,7 +150,14 @@ def ending(run: Run) -> list[str]:
     ]
 
 
-UNREACHABLE = ("nable to contact", "onnection", "imed out", "failure", "were transmitted")
+UNREACHABLE = (
+    "nable to contact",
+    "onnection",
+    "imed out",
+    "failure",
+    "were transmitted",
+    "nexpected message",
+)
 """Parts of scontrol's words where slurmctld was not reached; see slurm_errno.c."""
 
 

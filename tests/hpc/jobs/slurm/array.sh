@@ -33,7 +33,7 @@ if [ "$code" -eq 75 ]; then
 trap '' TERM
 until answer=$(scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" 2>&1); do
 echo "$answer" >&2
-case "$answer" in *'nable to contact'*|*onnection*|*'imed out'*|*failure*|*'were transmitted'*) sleep 5 ;; *) break ;; esac
+case "$answer" in *'nable to contact'*|*onnection*|*'imed out'*|*failure*|*'were transmitted'*|*'nexpected message'*) sleep 5 ;; *) break ;; esac
 done
 if [ -e nodes/exclude ]; then scontrol update "JobId=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" "ExcNodeList=$(cat nodes/exclude)"; fi
 fi

@@ -165,6 +165,7 @@ def test_without_the_program_the_ranks_code_counts(tmp_path, srun, left, ends_wi
         ("slurm_requeue error: Socket timed out on send/recv operation", 3),
         ("slurm_requeue error: Zero Bytes were transmitted or received", 3),
         ("slurm_requeue error: Communication connection failure", 3),
+        ("Unexpected message received for job 12", 3),  # seen while slurmctld came back
         ("slurm_requeue error: Job is pending execution", 1),  # an operator was faster
         ("slurm_requeue error: Access/permission denied", 1),
     ],
