@@ -45,6 +45,10 @@ STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_
 RESUME = "tests/hpc/jobs/resume/test_resume.py::test_a_run_goes_on_from_one_that_ended"
 TESTED = {
     "lockgate resume RUN": RESUME,
+    "scripts/punish train": (
+        "tests/site/test_punish.py::"
+        "test_a_run_is_bit_equal_although_a_rank_slurmctld_and_mlflow_were_killed"
+    ),
     "lockgate train task=flights init_from=RUN@400": (
         "tests/hpc/jobs/run/test_init_from.py::test_a_run_and_its_step_are_frozen_by_path_and_digest"
     ),
