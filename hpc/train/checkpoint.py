@@ -25,7 +25,7 @@ from hpc.jobs.run.checkpoints import scores
 from hpc.jobs.run.curve import read_curve
 from hpc.jobs.run.elastic import CheckpointMisfit, ElasticFit, Layout, fits
 from hpc.jobs.run.pins import pinned_steps
-from hpc.jobs.run.stored import confirmed_steps
+from hpc.jobs.run.stored import confirmed_steps, notes_folder
 from hpc.jobs.spec.config import RunConfig
 from hpc.train import manifest, randomness, universal
 from hpc.train.distributed import World
@@ -239,6 +239,8 @@ class Checkpoints:
             if fault is None:
                 sync_tree(staging)
                 self._put_in_place(staging, step)
+            else:  # its notes would have it taken for a good one once this step is there again
+                shutil.rmtree(notes_folder(self.folder, step), ignore_errors=True)
         except StoreFault as error:
             fault = str(error)
         except OSError as error:
