@@ -94,6 +94,8 @@ class Checkpoints:
     def publish(self, staging: Path, step: int, layout: Layout) -> None:
         """Seal what all ranks have written, give it its name, and point to it. Raises OSError."""
         manifest.seal_checkpoint(staging, step, layout.world_size, self.spec_digest, layout)
+        # Written anew it is copied anew: the store's copy of this step may be bad, too.
+        shutil.rmtree(notes_folder(self.folder, step), ignore_errors=True)
         self._put_in_place(staging, step)
 
     def _put_in_place(self, staging: Path, step: int) -> None:
@@ -239,8 +241,6 @@ class Checkpoints:
             if fault is None:
                 sync_tree(staging)
                 self._put_in_place(staging, step)
-            else:  # its notes would have it taken for a good one once this step is there again
-                shutil.rmtree(notes_folder(self.folder, step), ignore_errors=True)
         except StoreFault as error:
             fault = str(error)
         except OSError as error:
