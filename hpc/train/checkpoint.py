@@ -95,7 +95,8 @@ class Checkpoints:
         """Seal what all ranks have written, give it its name, and point to it. Raises OSError."""
         manifest.seal_checkpoint(staging, step, layout.world_size, self.spec_digest, layout)
         # Written anew it is copied anew: the store's copy of this step may be bad, too.
-        shutil.rmtree(notes_folder(self.folder, step), ignore_errors=True)
+        if (notes := notes_folder(self.folder, step)).exists():
+            shutil.rmtree(notes)
         self._put_in_place(staging, step)
 
     def _put_in_place(self, staging: Path, step: int) -> None:
