@@ -25,7 +25,7 @@ from hpc.jobs.run.checkpoints import scores
 from hpc.jobs.run.curve import read_curve
 from hpc.jobs.run.elastic import CheckpointMisfit, ElasticFit, Layout, fits
 from hpc.jobs.run.pins import pinned_steps
-from hpc.jobs.run.stored import confirmed_steps
+from hpc.jobs.run.stored import confirmed_steps, notes_folder
 from hpc.jobs.spec.config import RunConfig
 from hpc.train import manifest, randomness, universal
 from hpc.train.distributed import World
@@ -94,6 +94,9 @@ class Checkpoints:
     def publish(self, staging: Path, step: int, layout: Layout) -> None:
         """Seal what all ranks have written, give it its name, and point to it. Raises OSError."""
         manifest.seal_checkpoint(staging, step, layout.world_size, self.spec_digest, layout)
+        # Written anew it is copied anew: the store's copy of this step may be bad, too.
+        if (notes := notes_folder(self.folder, step)).exists():
+            shutil.rmtree(notes)
         self._put_in_place(staging, step)
 
     def _put_in_place(self, staging: Path, step: int) -> None:
