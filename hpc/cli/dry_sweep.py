@@ -34,9 +34,10 @@ def show_sweep(
         one_for_all = script.startswith("#!")
         first_script = first_script or (script if one_for_all else group[0].plan.script)
         size = f"{cluster.nodes} x {cluster.tasks_per_node} ranks on {cluster.kind}"
-        each = f", {cluster.gpus_per_node} GPUs a node" if cluster.gpus_per_node else ""
-        sizes.append((f"{len(group)} trials of {size}{each}", expected))
-    print_result(shown, as_json, first_script + _text(sweep, axes, sizes, total))
+        gpus = cluster.gpus_per_node
+        each = f", {gpus} GPU{'s' * (gpus != 1)} a node" if gpus else ""
+        sizes.append((f"{len(group)} trial{'s' * (len(group) != 1)} of {size}{each}", expected))
+    print_result(shown, as_json, f"{first_script.rstrip()}\n{_text(sweep, axes, sizes, total)}")
     return 0
 
 

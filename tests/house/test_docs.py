@@ -190,7 +190,7 @@ def exists(text: str) -> bool:
     if words[0] == "lockgate" and len(words) > 1:
         return words[1] in VERBS
     if words[0] == "fab" and len(words) > 1:
-        return words[1] in fab_tasks() or words[1].startswith("-")
+        return words[1].replace("-", "_") in fab_tasks() or words[1].startswith("-")
     if words[:2] == ["python", "-m"]:
         return find_spec(words[2]) is not None
     path = re.match(r"(?:conf|hpc|kernels|serving|scripts|docs|tests)/[\w./-]*\w(?=$|[ /:])", text)

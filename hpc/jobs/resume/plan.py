@@ -38,7 +38,7 @@ from hpc.jobs.spec.config import (
     with_whole_numbers,
 )
 from hpc.jobs.spec.environment import environment_of, installed_packages
-from hpc.jobs.spec.job_spec import JobSpec, frozen
+from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.newer_keys import newer_keys, with_keys, without_keys
 from hpc.jobs.spec.resolve import resolve
 from hpc.jobs.spec.snapshot import Code, check_snapshot, read_code, snapshot_of
@@ -109,7 +109,7 @@ def resume_plan(
     )
     made = replace(
         spec,
-        config=frozen(resolved),
+        plain=resolved,
         source=_sources(spec, code)[0],
         project=_sources(spec, code)[1],
         environment=environment_of(packages),

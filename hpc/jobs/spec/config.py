@@ -21,6 +21,7 @@ from conf.plugin import is_own, make_plugin, targets
 from conf.schema import TARGET, from_config, plain_values
 from hpc.jobs.spec.deepspeed_keys import deepspeed_settings
 from hpc.jobs.spec.sending import NOT_FROZEN
+from hpc.jobs.spec.store_address import check_store_address
 from hpc.models.build import check_model
 from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
@@ -119,6 +120,7 @@ class RunConfig:
     keep_every: int = 0
     keep_best: int = 0
     init_from: str | None = None
+    checkpoint_store: str | None = None
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
@@ -140,6 +142,8 @@ class RunConfig:
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
         _at_least(self, 0, "prefetch_batches")
         _at_most(self, MOST_PREFETCHED, "prefetch_batches")
+        if self.checkpoint_store is not None:
+            check_store_address(self.checkpoint_store)
         deepspeed_settings(self.deepspeed, self.zero_stage)
 
 

@@ -6,6 +6,8 @@ environment, but neither the time nor the run's name: the same work has the same
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,10 +53,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One run, resolved. `config` is the composed training config, read-only."""
+    """One run, resolved. `plain` is the composed training config as plain values."""
 
     task: str
-    config: DictConfig
+    plain: Mapping[str, Any]
     source: Source
     project: Source | None  # null for a run of Lockgate's own
     dataset: DatasetRef
@@ -63,6 +65,17 @@ class JobSpec:
     """Of a run that `lockgate resume` made."""
     initial: InitialWeights | None = None
     """Of a run with init_from."""
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """`plain` as a config that can only be read, by keys that exist.
+
+        Made when it is used: of a sweep's trials nobody uses it before the job does.
+        """
+        node = OmegaConf.create(dict(self.plain))
+        OmegaConf.set_struct(node, True)
+        OmegaConf.set_readonly(node, True)
+        return node
 
     @cached_property
     def digest(self) -> str:
@@ -86,7 +99,7 @@ class JobSpec:
         return {
             "format": WITH_ANCESTRY if ancestry else FORMAT,
             "task": self.task,
-            "config": OmegaConf.to_container(self.config, resolve=False),
+            "config": copy.deepcopy(dict(self.plain)),
             "source": asdict(self.source),
             "project": asdict(self.project) if self.project else None,
             "dataset": asdict(self.dataset),
@@ -168,9 +181,9 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
 def _from_content(content: dict[str, Any]) -> JobSpec:
     if not isinstance(content["task"], str):
         raise TypeError("spec.task is no text")
-    return JobSpec(
+    spec = JobSpec(
         task=content["task"],
-        config=frozen(content["config"]),
+        plain=content["config"],
         source=Source(**content["source"]),
         project=Source(**content["project"]) if content["project"] else None,
         dataset=DatasetRef(**content["dataset"]),
@@ -178,14 +191,8 @@ def _from_content(content: dict[str, Any]) -> JobSpec:
         parent=Parent(**content["parent"]) if "parent" in content else None,
         initial=InitialWeights(**content["initial"]) if "initial" in content else None,
     )
-
-
-def frozen(config: dict[str, Any]) -> DictConfig:
-    """Plain values as a config that can only be read, by keys that exist."""
-    node = OmegaConf.create(config)
-    OmegaConf.set_struct(node, True)
-    OmegaConf.set_readonly(node, True)
-    return node
+    spec.config  # noqa: B018  # what is no config fails here, where the file is known
+    return spec
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import pytest
 from conf import LockgateError
 from hpc.jobs.resume.plan import resume_plan
 from hpc.jobs.run.folder import Run
-from hpc.jobs.spec.job_spec import frozen
 from hpc.train.manifest import FILE, checkpoint_fault, read_manifest, seal_checkpoint
 
 OLDER_THAN = (
@@ -91,11 +91,11 @@ def test_a_run_of_before_some_keys_goes_on(checkout):
     parent = checkout.train()
     assert checkout.wait(parent).returncode == 0
     spec = parent.spec
-    plain = spec.content()["config"]
+    plain = deepcopy(spec.content()["config"])
     for key in OLDER_THAN:
         group, _, name = key.rpartition(".")
         del (plain[group] if group else plain)[name]
-    replace(spec, config=frozen(plain)).write(parent.spec_path)
+    replace(spec, plain=plain).write(parent.spec_path)
     leave_checkpoint(Run(parent.folder), 3)
 
     # Its own code may refuse a key that it does not have, so none is added.

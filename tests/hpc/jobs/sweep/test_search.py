@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,8 @@ def test_a_sweep_in_a_file_with_its_ranges(site, finishing, capsys, tmp_path, mo
         "params:\n  optim.lr: tag(log, interval(1e-4, 1e-2))\n  seed: 1,2,3\n"
     )
     monkeypatch.chdir(project)
+    monkeypatch.setenv("LOCKGATE_PROJECT", str(project))  # what `main` sets ends with the test
+    monkeypatch.setattr("sys.path", [*sys.path])
     assert main([*LINE, "sweeper=mine", "seed=7", "sweep=f", "--json"]) == 0
     trials = json.loads(capsys.readouterr().out)["trials"]
     assert [list(one["values"]) for one in trials] == [["optim.lr"]] * 3  # the line's seed wins

@@ -287,6 +287,7 @@ def test_a_dry_run_shows_the_array_and_writes_nothing(site, scheduler, capsys):
     text = capsys.readouterr().out
     assert text.count("#SBATCH --array=0-2%2\n") == 1
     assert "3 trials (nothing was submitted)\n#   seed = 1, 2, 3 (3 values)\n" in text
+    assert text.count("\n# sweep ") == 1  # a line of its own after the script
     assert text.count("\n#   ") == 1  # folded: neither each trial nor the spec is there
     assert "# asks for at most 6 GPU-hours\n" in text
     assert not (site / "runs").exists()
