@@ -9,8 +9,8 @@ beside its code. Making them imports no torch, unless a target is not Lockgate's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig
@@ -60,6 +60,7 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    # As in RunConfig: the values that do as was done before these keys.
     sweep_parallel: int | None = None
     preflight_s: int = 0
 
@@ -105,18 +106,19 @@ class RunConfig:
     precision: str
     zero_stage: int
     kernels: str
-    compile: bool
-    activation_checkpointing: bool
-    prefetch_batches: int
-    deepspeed: dict[str, Any]
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
-    checkpoint_async: bool
-    hang_timeout_s: float | None
     keep_checkpoints: int
-    keep_every: int
-    keep_best: int
+    # Specs of older runs lack these: a default is the value that does as was done before the key.
+    compile: bool = False
+    activation_checkpointing: bool = False
+    prefetch_batches: int = 0
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    checkpoint_async: bool = False
+    hang_timeout_s: float | None = None
+    keep_every: int = 0
+    keep_best: int = 0
     init_from: str | None = None
     checkpoint_store: str | None = None
 
@@ -215,8 +217,16 @@ def run_config(config: DictConfig) -> RunConfig:
 def with_whole_numbers(
     plain: Mapping[str, Any], run: RunConfig, cluster: ClusterConfig
 ) -> dict[str, Any]:
-    """`plain` with the ints of its typed form: steps=1e3 and steps=1000 are one spec."""
-    return {**plain, **_ints(run), "cluster": {**plain["cluster"], **_ints(cluster)}}
+    """`plain` with the ints of its typed form: steps=1e3 and steps=1000 are one spec.
+
+    A key that it lacks stays out: the code of an older run would refuse it.
+    """
+    of_cluster = plain["cluster"]
+    return {
+        **plain,
+        **_ints(run, plain),
+        "cluster": {**of_cluster, **_ints(cluster, of_cluster)},
+    }
 
 
 def schedule_config(config: DictConfig) -> Schedule:
@@ -255,8 +265,10 @@ def _at_most(config: object, most: int, *names: str) -> None:
             raise ValueError(f"{name}={getattr(config, name)}: must be at most {most}")
 
 
-def _ints(config: object) -> dict[str, int]:
-    return {name: value for name, value in vars(config).items() if type(value) is int}
+def _ints(config: object, names: Container[str]) -> dict[str, int]:
+    return {
+        name: value for name, value in vars(config).items() if type(value) is int and name in names
+    }
 
 
 def _one_of(name: str, value: object, valid: Iterable[object]) -> None:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from conf import ConfigError
-from conf.overrides import quoted, unparsed
+from conf.overrides import quoted, text_quoted, unparsed
 
 WHOLE_LISTS = {
     "cluster.exclude": "a sweep never runs over nodes; name one list, as in n1,n2",
@@ -54,12 +54,13 @@ def swept_keys(overrides: Sequence[str]) -> list[str]:
 def list_as_text(override: str) -> str:
     """An override of a list of nodes or runs, quoted, so that `n1,n2` and `n[1-3]` are one value.
 
-    Raises `ConfigError` for a sweep over such lists; every other override is returned as it is.
+    Raises `ConfigError` for a sweep over such lists. A path or a name that wants quotes gets them,
+    and every other override is returned as it is.
     """
     key, _, value = override.partition("=")
     place = key.lstrip("+")
     if place not in WHOLE_LISTS or value == "null":
-        return override
+        return text_quoted(override)
     text = quoted(override) or override
     if is_sweep(text):
         raise ConfigError(f"{override}: {WHOLE_LISTS[place]}")
