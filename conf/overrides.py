@@ -2,14 +2,28 @@
 
 A value with `=`, a space or a letter beyond ASCII in it is a text that wants quotes, see
 https://hydra.cc/docs/advanced/override_grammar/basic/#quoted-values
+The quotes are put there where the value can be nothing but a text: a path or a name, as in
+`ckpt/epoch=9-step=1.pt`.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+
+PLAIN_TEXT = re.compile(r"[\w./@%+=-]+")
+"""A value without a letter that Hydra's grammar or a shell gives a meaning, but for its `=`."""
+
+
+def text_quoted(text: str) -> str:
+    """`text`, its value in quotes where only they are missing to a path or a name."""
+    _, _, value = text.partition("=")
+    if not PLAIN_TEXT.fullmatch(value) or _parses(text):
+        return text
+    return quoted(text) or text
 
 
 def unparsed(text: str) -> str:
@@ -38,3 +52,11 @@ def quoted(text: str) -> str | None:
     except HydraException:
         return None
     return made if override.value() == value else None
+
+
+def _parses(text: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException:
+        return False
+    return True

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import ConfigError
 from conf.names import nearest
-from conf.overrides import unparsed
+from conf.overrides import text_quoted, unparsed
 from conf.project import Project, find_project
 
 TREE = Path(__file__).resolve().parent
@@ -67,7 +67,7 @@ def compose(primary: str, overrides: Sequence[str] = ()) -> DictConfig:
     key that does not exist raises. Raises `ConfigError` for an override that does not parse, or
     names a key, a group or an option that is not there, and for a config file that is broken.
     """
-    texts = list(overrides)
+    texts = [text_quoted(text) for text in overrides]
     site = _project_site(primary, texts)
     Plugins.instance().register(ProjectSearchPath)  # a second time changes nothing
     GlobalHydra.instance().clear()
@@ -143,11 +143,14 @@ def _has_site(primary: str) -> bool:
 def _explain(primary: str, overrides: list[str], error: Exception) -> str:
     reason = str(error).strip().splitlines()[0]
     valid = [*groups(), *_keys_of(primary, overrides)]
+    parsed = []
     for text in overrides:
         try:
-            override = OverridesParser.create().parse_override(text)
+            parsed.append((OverridesParser.create().parse_override(text), text))
         except HydraException:
             return unparsed(text)
+    # Groups first: with a choice that is not there, no key of a chosen file is there either.
+    for override, text in sorted(parsed, key=lambda one: one[0].key_or_group not in groups()):
         key = override.key_or_group
         if key in groups():
             choice, choices = override.value(), options(key)

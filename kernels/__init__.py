@@ -10,19 +10,25 @@ nothing of the other planes.
 """
 
 from importlib import import_module
+from inspect import isfunction
 from typing import Any
 
 from kernels.backend import KernelError, current, use
+from kernels.calls import OperatorCalls, operator_calls
+from kernels.counted import counted
 from kernels.registry import operator_modules
 
-__all__ = ["KernelError", "current", "use"]
+__all__ = ["KernelError", "OperatorCalls", "current", "operator_calls", "use"]
 
 
 def __getattr__(name: str) -> Any:
     modules = operator_modules()
     if name not in modules:
         raise AttributeError(f"module 'kernels' has no attribute {name!r}; it has {__dir__()}")
-    value = globals()[name] = getattr(import_module(modules[name]), name)
+    value = getattr(import_module(modules[name]), name)
+    if isfunction(value):
+        value = counted(name, value)
+    globals()[name] = value
     return value
 
 

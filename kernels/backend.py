@@ -2,6 +2,7 @@
 
 import os
 
+import torch
 from torch import Tensor
 
 # The Triton whose private parts kernels.analysis.{fake_driver,interpreter} are written for.
@@ -45,13 +46,25 @@ def wants_triton(tensor: Tensor) -> bool:
 
     Raises KernelError when Triton was demanded for a CPU tensor outside the interpreter.
     """
+    return triton_serves(tensor.device.type)
+
+
+def triton_serves(device: str) -> bool:
+    """The same for tensors of a type of device, as in torch.device.type."""
     if _mode == "torch":
         return False
     if _mode == "auto":
-        return tensor.is_cuda
-    if tensor.device.type == "cpu" and not interpreting():
+        return device == "cuda"
+    if device == "cpu" and not interpreting():
         raise KernelError(
             "kernels=triton cannot run on CPU tensors; use kernels=auto, or set TRITON_INTERPRET=1 "
             "before Triton is imported to interpret the kernels (slow, for tests)"
         )
     return True
+
+
+def reference_reason(device: str) -> str:
+    """The reason why plain torch serves tensors of a type of device, where Triton does not."""
+    if _mode == "torch":
+        return "kernels=torch"
+    return f"tensors on the {device}" if torch.cuda.is_available() else "no GPU"

@@ -12,7 +12,18 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-RUN_VERBS = ("show", "compare", "logs", "report", "why", "cancel", "resume", "export", "mlflow")
+RUN_VERBS = (
+    "show",
+    "compare",
+    "logs",
+    "report",
+    "why",
+    "cancel",
+    "resume",
+    "pin",
+    "export",
+    "mlflow",
+)
 """Verbs that take the name of a run; `release` takes run=RUN."""
 
 EPILOG = """\

@@ -49,32 +49,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _sweep(runs: Path, options: argparse.Namespace) -> int:
     """Print the trials of one sweep, the best first, and name the best."""
+    from hpc.cli.sweep_table import best_text, sweep_header, sweep_rows
     from hpc.cli.table import print_table
-    from hpc.jobs.run.swept_values import values_text
     from hpc.jobs.sweep.standings import sweep_standings
 
     found = sweep_standings(runs, options.sweep, options.by)
     if options.json:
         print(json.dumps(found.as_dict(), indent=2))
         return 0
-    rows = [
-        [
-            one.state.run if one.state else "-",
-            values_text(one.values) or "-",
-            one.state_word,
-            f"{one.state.step}/{one.state.steps}" if one.state else "-",
-            "" if one.value is None else f"{one.value:.6g}",
-            one.state.detail if one.state else "",
-        ]
-        for one in found.trials
-    ]
-    print_table(rows, ["run", "values", "state", "step", found.metric or "metric", ""])
-    if (best := found.best) and best.state:
-        so_far = "" if best.state_word == "finished" else " so far"
-        print(
-            f"best{so_far}: {best.state.run}  {values_text(best.values)}  "
-            f"{found.metric} {best.value:.6g}"
-        )
+    print_table(sweep_rows(found), sweep_header(found))
+    if best := best_text(found):
+        print(best)
     return 0
 
 

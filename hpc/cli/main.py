@@ -22,6 +22,7 @@ VERBS = {
     "report": ("write runs as one HTML page", "hpc.cli.report:main"),
     "why": ("show what a run waits for, or why it ended", "hpc.cli.why:main"),
     "cancel": ("end a run and wait until it is gone", "hpc.cli.cancel:main"),
+    "pin": ("keep a checkpoint of a run, whatever its retention", "hpc.cli.pin:main"),
     "export": ("make a finished run's candidate again", "hpc.cli.export:main"),
     "mlflow": ("bring runs that ended into MLflow as they are", "hpc.cli.mlflow:main"),
     "release": ("validate, sign and register a run's candidate", "hpc.cli.release:main"),

@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_intermixed_args(list(argv))
     from hpc.cli.site import run_word, runs_folder
+    from hpc.jobs.queue import run_state
     from hpc.jobs.resume.plan import resume_plan
     from hpc.jobs.run.folder import find_run
     from hpc.jobs.submit import check_sizes, submit
@@ -54,6 +55,10 @@ def main(argv: Sequence[str]) -> int:
     of_site = [text for text in overrides if text.partition("=")[0].partition(".")[0] == "site"]
     run = find_run(runs_folder(of_site), word)
     changes = [text for text in overrides if text not in of_site]
+    if run.spec.config.get("checkpoint_store") and run_state(run).over and not options.dry_run:
+        from hpc.train.storage.restore import restore_newest  # imports torch
+
+        restore_newest(run)
     ready = resume_plan(run, changes, options.source, checkpoint_fault)
     check_sizes([ready.submit])
     if options.dry_run:

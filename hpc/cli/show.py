@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
     if overview.curve.metrics:
         print()
         _print_metrics(overview)
+    if overview.operators:
+        print()
+        _print_operators(overview)
     print()
     print_table([*_left(overview), *_digests(overview)])
     # Not in a table, which would break the line that is to be copied.
@@ -160,13 +163,24 @@ def _print_metrics(overview: RunOverview) -> None:
     print_table(rows, ("metric", "last", "step", "best", "step"))
 
 
+def _print_operators(overview: RunOverview) -> None:
+    rows = [(one.operator, one.backend, one.calls_text, one.reason) for one in overview.operators]
+    print_table(rows, ("operator", "backend", "calls", "reason"))
+
+
 def _left(overview: RunOverview) -> Rows:
     rows = []
     curve, best = overview.curve, overview.best
     if curve.step_seconds is not None:
         rows.append(("step time", f"{curve.step_seconds:.4g} s (median)"))
-    kept = ", ".join(str(one.step) for one in overview.checkpoints)
+    kept = ", ".join(
+        f"{one.step} (pinned)" if one.step in overview.pinned else str(one.step)
+        for one in overview.checkpoints
+    )
     rows.append(("checkpoints", f"of steps {kept}" if kept else "none"))
+    if store := overview.settings.get("checkpoint_store"):
+        copied = ", ".join(map(str, overview.stored))
+        rows.append(("in the store", f"{f'of steps {copied}' if copied else 'none'}  ({store})"))
     if best and (name := curve.main_metric):
         value = curve.evaluations[best.step][name]
         rows.append(("best", f"step {best.step}, {name} {value:.6g}: {best.folder}"))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf import ConfigError
+
+if TYPE_CHECKING:
+    from hpc.jobs.spec.sweeper import SweeperConfig
 
 DESCRIPTION = """\
 Submit a training run. Overrides are in Hydra's grammar: task=NAME optim.lr=3e-4 cluster=local
@@ -20,6 +23,8 @@ examples, each of a NAME in conf/task:
   lockgate train task=NAME cluster=local          ranks as processes on this machine, no Slurm
   lockgate train -m task=NAME optim.lr=1e-3,3e-4 seed=1,2        four runs, one job array
   lockgate train -m sweep=lr task=NAME optim.lr=1e-3,3e-4,1e-4   again: only what is missing
+  lockgate train -m task=NAME seed=1,2,3,4,5,6 sweeper.stop=median   ends the worse trials early
+  lockgate train -m task=NAME sweeper=optuna sweeper.trials=40 'optim.lr=interval(1e-5,1e-2)'
   lockgate train task=NAME after=RUN begin=now+2hours            on Slurm, when RUN has finished
   lockgate train task=NAME --dry-run              the batch script and the spec, nothing sent
   lockgate train task=NAME --cfg job              every key that can be overridden
@@ -33,17 +38,28 @@ def main(argv: Sequence[str]) -> int:
     """Run `lockgate train ARGV`; returns the exit code. Raises `ConfigError` and `JobError`."""
     options = _parser().parse_intermixed_args(list(argv))
     from hpc.jobs.spec.names import check_config_names, check_typed_names
-    from hpc.jobs.spec.sweep import is_sweep, list_as_text, swept_keys, trials
+    from hpc.jobs.spec.sweep import first_trial, is_sweep, list_as_text, swept_keys, trials
+    from hpc.jobs.spec.sweeper import SweeperConfig, names_sweeper
     from hpc.jobs.spec.trial_configs import compose_trials
 
     check_typed_names(options.overrides)
     overrides = [list_as_text(text) for text in options.overrides]
+    sweeper = _sweeper(overrides) if names_sweeper(overrides) else SweeperConfig()
     if not options.multirun:
         for text in overrides:
             if is_sweep(text):
                 raise ConfigError(
                     f"{text} names several values; a sweep wants -m{_or_quotes(text)}"
                 )
+        if sweeper != SweeperConfig():
+            raise ConfigError("a line with a sweeper is a sweep, which wants -m")
+    overrides += sweeper.axes_beside(overrides)
+    if sweeper.samples and options.multirun and not options.cfg:
+        from hpc.cli.train_search import submit_search
+
+        return submit_search(overrides, sweeper, options)
+    if sweeper.samples:
+        overrides = first_trial(overrides)
     combinations = trials(overrides)
     configs = compose_trials(combinations)
     for config, trial in zip(configs, combinations, strict=True):
@@ -53,8 +69,18 @@ def main(argv: Sequence[str]) -> int:
     if options.multirun:
         from hpc.cli.train_sweep import submit_sweep
 
-        return submit_sweep(configs, combinations, swept_keys(overrides), options)
+        return submit_sweep(configs, combinations, swept_keys(overrides), sweeper, options)
     return _submit(configs[0], options)
+
+
+def _sweeper(overrides: Sequence[str]) -> SweeperConfig:
+    """The sweeper that a line names, see `conf/sweeper`."""
+    from conf import compose
+    from hpc.jobs.spec.sweep import check_in_common, first_trial
+    from hpc.jobs.spec.sweeper import sweeper_config
+
+    check_in_common(overrides)
+    return sweeper_config(compose("train", first_trial(overrides)))
 
 
 def _or_quotes(override: str) -> str:

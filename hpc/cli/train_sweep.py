@@ -6,31 +6,39 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.errors import INCOMPLETE, LockgateError
 from hpc.cli.table import aligned
-from hpc.cli.train import plan_fields, print_result
+from hpc.cli.train import print_result
+
+if TYPE_CHECKING:
+    from hpc.jobs.spec.sweeper import SweeperConfig
 
 MOST_SHOWN = 60
 """Trials that are listed one a line; of more there are counts."""
+MOST_VALUES = 8
+"""Values of one key that are named in a dry run."""
 
 
 def submit_sweep(
     configs: Sequence[Any],
     combinations: Sequence[Sequence[str]],
     keys: Sequence[str],
+    sweeper: SweeperConfig,
     options: argparse.Namespace,
 ) -> int:
     """Send what is missing of a sweep; returns the exit code.
 
-    `combinations` are the overrides of each config, `keys` the swept ones among them. Raises
-    `ConfigError` and `JobError` where nothing was sent.
+    `combinations` are the overrides of each config, `keys` the swept ones among them. Where
+    trials are stopped early, the command stays to the end. Raises `ConfigError` and `JobError`
+    where nothing was sent.
     """
     from hpc.jobs.spec.sending import sending_config
     from hpc.jobs.submit import check_sizes, plan, read_installed, waiting_for
     from hpc.jobs.sweep.ledger import ledger_path, newest_lines, read_ledger
-    from hpc.jobs.sweep.submission import SweepSubmission, send_missing
+    from hpc.jobs.sweep.standings import ObjectiveFile, write_objective
+    from hpc.jobs.sweep.submission import SweepSubmission, send_missing, summary
     from hpc.jobs.sweep.trials import Trial, sweep_name, trial_values
 
     sending, installed, now = sending_config(configs[0]), read_installed(), datetime.now(UTC)
@@ -51,7 +59,9 @@ def submit_sweep(
     )
     sweep = SweepSubmission(sweep_name(sending.sweep, trials), trials)
     if options.dry_run:
-        return _dry_run(sweep, options)
+        from hpc.cli.dry_sweep import show_sweep
+
+        return show_sweep(sweep, axis_texts(trials), options.json)
     try:
         send_missing(sweep, runs, options.retry_failed)
     except LockgateError as error:
@@ -63,6 +73,13 @@ def submit_sweep(
         if sweep.outcomes:
             _print(sweep, options)
         raise
+    if sweeper.watches:
+        from hpc.cli.drive_sweep import drive
+        from hpc.jobs.sweep.driver import SweepDriver
+
+        print(summary(sweep), file=sys.stderr, flush=True)
+        return drive(SweepDriver(runs, sweep.name, sweeper, None), options.json)
+    write_objective(runs, sweep.name, ObjectiveFile(sweeper.metric, sweeper.direction))
     _print(sweep, options)
     return 0
 
@@ -142,29 +159,11 @@ def _fields(name: str, one: Any) -> dict[str, Any]:
     }
 
 
-def _dry_run(sweep: Any, options: argparse.Namespace) -> int:
-    from hpc.cli.dry_run import forecast_text
-    from hpc.jobs.backend import find_backend
-    from hpc.jobs.forecast import forecast
-    from hpc.jobs.run.swept_values import values_text
-    from hpc.jobs.sweep.submission import array_of, shapes
-
-    shown, texts = [], []
-    for group in shapes(sweep.trials):
-        array, cluster = array_of(sweep.name, group), group[0].plan.cluster
-        digests = [one.plan.spec.digest for one in group]
-        script = group[0].plan.script
-        if len(group) > 1:
-            script = find_backend(cluster.kind).array_script(cluster, array, digests)
-        expected = forecast([one.plan for one in group], script)
-        for one in group:
-            fields = {**plan_fields(one.plan), **expected.as_dict(), "script": script}
-            shown.append({**fields, "sweep": sweep.name, "values": one.values})
-        names = [f"#   {values_text(one.values)}" for one in group]
-        texts.append(
-            f"{script}\n# sweep {sweep.name}, {len(group)} trials (nothing was submitted)\n"
-            + "\n".join(names)
-            + f"\n# spec of the first of them\n{group[0].plan.spec.text()}{forecast_text(expected)}"
-        )
-    print_result(shown, options.json, "\n".join(texts))
-    return 0
+def axis_texts(trials: Sequence[Any]) -> list[str]:
+    """`optim.lr = 0.001, 0.0003 (2 values)` for each swept key of a grid."""
+    lines = []
+    for key in trials[0].values:
+        values = list(dict.fromkeys(str(one.values.get(key)) for one in trials))
+        shown = ", ".join(values[:MOST_VALUES]) + (", ..." if len(values) > MOST_VALUES else "")
+        lines.append(f"{key} = {shown} ({len(values)} value{'s' * (len(values) != 1)})")
+    return lines

@@ -7,7 +7,7 @@ import time
 from hpc.jobs.backend import find_backend
 from hpc.jobs.errors import JobError
 from hpc.jobs.queue import RunState, run_state
-from hpc.jobs.run.files import read_record
+from hpc.jobs.run.files import read_record, write_cancelled
 from hpc.jobs.run.folder import Run
 
 POLL_S = 0.5
@@ -17,9 +17,10 @@ class CancelTimeout(JobError):
     """The job is still there a while after it was cancelled."""
 
 
-def cancel(run: Run, timeout_s: float) -> tuple[bool, RunState]:
+def cancel(run: Run, timeout_s: float, early_stop: str = "") -> tuple[bool, RunState]:
     """End the run's job; returns whether there was something to end, and the state after.
 
+    `early_stop` is why its sweep ends it, for the run's folder.
     The ranks get SIGTERM and may save. Raises `CancelTimeout` after `timeout_s` seconds, and
     `SchedulerUnavailable` when Slurm does not answer; both can simply be tried again. Raises
     `ConfigError` for a run of a scheduler without a backend here.
@@ -29,6 +30,8 @@ def cancel(run: Run, timeout_s: float) -> tuple[bool, RunState]:
         return False, before
     record = read_record(run)
     find_backend(str(record.kind)).cancel(record, timeout_s)
+    if early_stop:
+        write_cancelled(run, early_stop)
     return True, _wait_until_over(run, timeout_s)
 
 

@@ -13,7 +13,7 @@ from hpc.jobs.backend import BACKENDS
 from hpc.jobs.run.files import RunRecord
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.reading import RunReading, read_runs
-from hpc.jobs.run.states import NOT_SUBMITTED, UNKNOWN, RunState, Standing
+from hpc.jobs.run.states import CANCELLED, NOT_SUBMITTED, UNKNOWN, RunState, Standing
 
 
 def run_states(runs: Sequence[Run]) -> list[RunState]:
@@ -47,11 +47,14 @@ def _run_state(reading: RunReading, standing: Standing) -> RunState:
     record = reading.record
     job, status = record.job, record.status
     origin = f"({reading.origin})" if reading.origin else ""
+    detail = standing.detail
+    if standing.state == CANCELLED and record.early_stop:
+        detail = record.early_stop
     return RunState(
         run=record.run.name,
         task=reading.task,
         state=standing.state,
-        detail="; ".join(part for part in (standing.detail, origin, *reading.problems) if part),
+        detail="; ".join(part for part in (detail, origin, *reading.problems) if part),
         source=standing.source,
         job_id=job.job_id if job else standing.job_id,
         attempt=status.attempt if status else 0,

@@ -30,7 +30,7 @@ from hpc.jobs.spec.config import (
 )
 from hpc.jobs.spec.container_image import frozen_image
 from hpc.jobs.spec.environment import environment_of, installed_packages
-from hpc.jobs.spec.job_spec import ContainerImage, JobSpec, frozen
+from hpc.jobs.spec.job_spec import ContainerImage, JobSpec
 from hpc.jobs.spec.names import check_config_names
 from hpc.jobs.spec.request import check_runs_folder
 from hpc.jobs.spec.resolve import resolve
@@ -112,7 +112,7 @@ def plan(
         plain["init_from"] = initial.words
     spec = JobSpec(
         task=str(config.task.name),
-        config=frozen(with_whole_numbers(plain, run_config(config), cluster)),
+        plain=with_whole_numbers(plain, run_config(config), cluster),
         source=code.checkout.source,
         project=code.project.source if code.project else None,
         dataset=dataset,
@@ -217,7 +217,7 @@ def _all_or_nothing(
 def ready_backend(ready: SubmitPlan) -> Backend:
     """The backend of `ready`, which is up and takes jobs of this user. Raises a `JobError`."""
     backend = find_backend(ready.cluster.kind)
-    backend.require_ready(ready.variables, str(ready.spec.config.site.users.train))
+    backend.require_ready(ready.variables, str(ready.spec.plain["site"]["users"]["train"]))
     return backend
 
 

@@ -18,7 +18,7 @@ from hpc.report.reported_run import ReportedRun
 from hpc.report.sentences import title_sentence, waste_notes
 from hpc.report.step_split import split_svg, step_split
 from hpc.report.style import SORT_SCRIPT, STYLE
-from hpc.report.tables import facts, lanes, runs_table, shares_bar, span_table
+from hpc.report.tables import facts, lanes, operators_table, runs_table, shares_bar, span_table
 from hpc.report.text import plural
 from hpc.report.timeline import run_spans
 
@@ -58,6 +58,7 @@ def _page(
         *(_one_spans(runs[0]) if not several else ()),
         "</section>",
         *(_step_split(runs[0], columns) if not several else ()),
+        *(_operators(runs[0]) if not several else ()),
         "<section><h2>Over the steps</h2>",
         *_curve_legend(runs, kinds),
         chart_figures(charts, columns) if charts else '<p class="soft">nothing was logged yet</p>',
@@ -179,6 +180,11 @@ def _step_split(run: ReportedRun, columns: int) -> Iterator[str]:
         drawn = split_svg(split, last, columns, run.resumed_steps)
         yield f'<div class="charts"><figure>{caption}{drawn}</figure></div>'
     yield "</section>"
+
+
+def _operators(run: ReportedRun) -> Iterator[str]:
+    if run.operators:
+        yield f"<section><h2>Operators</h2>{operators_table(run.operators)}</section>"
 
 
 def _waste(runs: Sequence[ReportedRun], notes: ReportNotes) -> Iterator[str]:

@@ -10,6 +10,7 @@ from hpc.jobs.errors import SpecChanged
 from hpc.jobs.queue import run_states
 from hpc.jobs.run.files import RunRecord, read_record
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.operators import OperatorRow, operator_rows, read_operators
 from hpc.jobs.run.states import RunState
 from hpc.jobs.run.timeline import read_timeline
 from hpc.jobs.spec.job_spec import JobSpec
@@ -30,6 +31,7 @@ class ReportedRun:
     metrics: LoggedMetrics
     times: RunTimes
     record: RunRecord
+    operators: Sequence[OperatorRow] = ()
 
     @property
     def name(self) -> str:
@@ -54,4 +56,5 @@ def _reported(run: Run, state: RunState) -> ReportedRun:
         spec, config = None, {}
     metrics, record = logged_metrics(run.metrics), read_record(run)
     times = run_times(read_timeline(record))
-    return ReportedRun(state, run.folder, spec, config, metrics, times, record)
+    operators = operator_rows(read_operators(run)[0])
+    return ReportedRun(state, run.folder, spec, config, metrics, times, record, operators)

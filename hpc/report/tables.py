@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from conf.page import duration, escaped
+from hpc.jobs.run.operators import OperatorRow
 from hpc.report.comparison import MISSING, RankingMetric, parameter_text, parameter_value
 from hpc.report.logged_metrics import finite
 from hpc.report.reported_run import ReportedRun
@@ -12,6 +13,7 @@ from hpc.report.text import number_text
 from hpc.report.timeline import KINDS, WITHIN_TRAINING, TimeSpan
 
 MOST_LANES, MOST_OPEN_LANES = 60, 10
+MOST_OPERATORS = 100
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
@@ -89,6 +91,18 @@ def shares_bar(parts: Sequence[tuple[str, float]]) -> str:
         f'<div class="lanes"><svg height="22" role="img" aria-label="parts of a step">'
         f'{"".join(bars)}</svg></div><p class="legend">{"".join(legend)}</p>'
     )
+
+
+def operators_table(rows: Sequence[OperatorRow]) -> str:
+    """A row per operator of the kernels: what served it, how often, and why not Triton."""
+    body = "".join(
+        f"<tr><td>{escaped(one.operator, 60)}</td><td>{escaped(one.backend, 80)}</td>"
+        f'<td class="number">{escaped(one.calls_text)}</td><td>{escaped(one.reason)}</td></tr>'
+        for one in rows[:MOST_OPERATORS]
+    )
+    head = '<th>operator</th><th>backend</th><th class="number">calls</th><th>reason</th>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def runs_table(

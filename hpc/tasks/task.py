@@ -50,7 +50,9 @@ class Task(Protocol):
         """Endless batches of `micro_batches.size` rows of CPU tensors for its rank.
 
         Item i is decided by `micro_batches` alone, so an iterator that starts at step n goes on
-        exactly where another stopped after n items.
+        exactly where another stopped after n items. Or a loader with a state of its own,
+        torchdata's `state_dict` and `load_state_dict`: it may end, and is then begun again, and
+        its state is saved and restored with each checkpoint, for as many ranks as before.
         """
         ...
 

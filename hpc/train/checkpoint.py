@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,17 @@ from torch import Tensor
 from hpc.jobs.run.checkpoints import scores
 from hpc.jobs.run.curve import read_curve
 from hpc.jobs.run.elastic import CheckpointMisfit, ElasticFit, Layout, fits
+from hpc.jobs.run.pins import pinned_steps
+from hpc.jobs.run.stored import confirmed_steps, notes_folder
 from hpc.jobs.spec.config import RunConfig
 from hpc.train import manifest, randomness, universal
 from hpc.train.distributed import World
 from hpc.train.engine import base_optimizer, whole_weights
 from hpc.train.errors import CheckpointError
-from hpc.train.retention import Retention, pinned_steps, removable
-from serving.artifact.durable import replace_file, sync_path
+from hpc.train.retention import Retention, removable
+from hpc.train.storage.fetch import fetch_checkpoint, stored_steps
+from hpc.train.storage.store import CheckpointStore, StoreFault
+from serving.artifact.durable import replace_file, sync_path, sync_tree
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,13 @@ class Checkpoints:
     spec_digest: str
     protected: frozenset[int] = frozenset()
     """Steps whose checkpoints stay: what this attempt began from."""
+    store: CheckpointStore | None = None
+    """Holds copies of them under `folder`'s run; None for no store."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run that they are of."""
+        return self.folder.parent.name
 
     def target(self, step: int) -> Path:
         """The folder of the checkpoint of a step, whether it is there or not."""
@@ -83,6 +94,12 @@ class Checkpoints:
     def publish(self, staging: Path, step: int, layout: Layout) -> None:
         """Seal what all ranks have written, give it its name, and point to it. Raises OSError."""
         manifest.seal_checkpoint(staging, step, layout.world_size, self.spec_digest, layout)
+        # Written anew it is copied anew: the store's copy of this step may be bad, too.
+        if (notes := notes_folder(self.folder, step)).exists():
+            shutil.rmtree(notes)
+        self._put_in_place(staging, step)
+
+    def _put_in_place(self, staging: Path, step: int) -> None:
         target = self.target(step)
         if target.exists():  # it did not verify, so the run came to this step a second time
             self._remove(target)
@@ -176,26 +193,98 @@ class Checkpoints:
             )
 
     def newest(self) -> int:
-        """The step of the newest checkpoint that verifies, 0 for none; logs others' faults."""
-        for folder in sorted(self._all(), reverse=True):
-            fault = manifest.checkpoint_fault(folder)
-            if fault is None:
-                return int(folder.name)
-            log.warning("checkpoint %s is not used: %s", folder.name, fault)
+        """The step of the newest checkpoint that verifies, 0 for none; logs others' faults.
+
+        One that only the store has whole is taken from there into `folder`. Raises
+        `CheckpointError` where that cannot be, and the run would lose all of its steps.
+        """
+        here, stored = set(self.steps()), self._stored_steps()
+        for step in sorted(here | (stored or set()), reverse=True):
+            if step in here:
+                fault = manifest.checkpoint_fault(self.target(step))
+                if fault is None:
+                    return step
+                log.warning("checkpoint %08d is not used: %s", step, fault)
+            if stored and step in stored and self._take_from_store(step):
+                return step
+        if stored is None and (copied := confirmed_steps(self.folder)):
+            raise CheckpointError(
+                f"the checkpoint of step {copied[-1]} is in the store {self._address}, which is "
+                f"away, and {self.folder} has none that is whole. Resume when the store is back: "
+                "the run would begin again from nothing."
+            )
         return 0
 
-    def retire(self, newest: int) -> None:
+    @property
+    def _address(self) -> str:
+        return self.store.address if self.store else ""
+
+    def _stored_steps(self) -> set[int] | None:
+        """The steps in the store, whole or not; None for a store that is away."""
+        if self.store is None:
+            return set()
+        try:
+            return stored_steps(self.store, self.run)
+        except StoreFault as error:
+            log.warning(
+                "checkpoint store %s is away: %s. The run goes on from what is in %s",
+                *(self._address, error, self.folder),
+            )
+            return None
+
+    def _take_from_store(self, step: int) -> bool:
+        """Put the store's copy of a checkpoint into `folder`; False, and logged, without one."""
+        assert self.store is not None
+        staging = self.staging(step)
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            fault = fetch_checkpoint(self.store, self.run, step, staging)
+            if fault is None:
+                sync_tree(staging)
+                self._put_in_place(staging, step)
+        except StoreFault as error:
+            fault = str(error)
+        except OSError as error:
+            raise CheckpointError(
+                f"the checkpoint of step {step} is in the store {self._address} and cannot be "
+                f"written to {self.folder}: {error.strerror}. Make room, and resume the run."
+            ) from error
+        if fault is None:
+            log.info("checkpoint %08d was taken from %s", step, self._address)
+            return True
+        shutil.rmtree(staging, ignore_errors=True)
+        log.warning("checkpoint %08d in %s is not used: %s", step, self._address, fault)
+        return False
+
+    def retire(self, newest: int, copied: int | None = None) -> None:
         """Remove what need not stay, now that the checkpoint of step `newest` is durable.
 
-        What cannot be removed stays, with a line in the log.
+        With a store, `copied` is the newest that it has whole: what is newer than that stays. What
+        cannot be removed stays, with a line in the log.
         """
         try:
-            steps = [int(folder.name) for folder in self._all()]
-            protected = {*self.protected, *pinned_steps(self.folder)}
-            for step in removable(steps, newest, self.retention, self._scores(), protected):
-                self._remove(self.target(step))
+            for step in self.removable_of(self.steps(), newest):
+                if copied is None or step > newest or step <= copied:
+                    self._remove(self.target(step))
         except OSError as error:
             log.warning("older checkpoints could not be removed: %s", error)
+
+    def removable_of(self, steps: Collection[int], newest: int) -> list[int]:
+        """The steps that need not stay, of `steps`, once that of `newest` is durable.
+
+        Raises OSError where it cannot be seen what is pinned.
+        """
+        protected = {*self.protected, *pinned_steps(self.folder)}
+        return removable(steps, newest, self.retention, self._scores(), protected)
+
+    def staying(self, newest: int) -> set[int]:
+        """The steps of the checkpoints in `folder` that stay, up to `newest`. Raises OSError."""
+        here = self.steps()
+        return {step for step in here if step <= newest} - set(self.removable_of(here, newest))
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints in `folder`, good or not."""
+        return [int(folder.name) for folder in self._all()]
 
     def _scores(self) -> Mapping[int, float]:
         """The value of the run's main metric by evaluated step, the highest being the best."""

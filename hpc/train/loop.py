@@ -27,18 +27,27 @@ from hpc.train.engine import whole_weights
 from hpc.train.errors import Diverged
 from hpc.train.export import evaluate_and_export
 from hpc.train.initial_weights import check_inherited, load_initial_weights
-from hpc.train.loader import loaded
+from hpc.train.operators import write_operators
 from hpc.train.polling import StopHeard, polled
 from hpc.train.report import RunReport, reporting
 from hpc.train.saving import Saving, saving
+from hpc.train.stateful_batches import (
+    StatefulBatches,
+    saved_state,
+    state_of,
+    training_batches,
+)
 from hpc.train.step import optimizer_step
 from hpc.train.step_account import COMMUNICATION, StepAccount, step_account
 from hpc.train.step_columns import StepColumns
+from hpc.train.storage.store import open_checkpoint_store
 from hpc.train.watch import Unwatched, Watch
 
 # DeepSpeed leaves out an update with gradients that are no numbers, and notes it only in its log: a
 # lost model would train on to the end of the run. So many in a row are no accident.
 MAX_LEFT_OUT = 3
+# An attempt that is stopped has little time left: what is not in the store then is copied later.
+STORE_WAIT_SECONDS = {"finished": 600.0, "stopped": 10.0}
 
 
 def train(
@@ -57,7 +66,12 @@ def train(
     kernels.use(run.kernels)
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
-        checkpoints = Checkpoints(run_dir / "checkpoints", retention(run), spec.digest)
+        checkpoints = Checkpoints(
+            run_dir / "checkpoints",
+            retention(run),
+            spec.digest,
+            store=open_checkpoint_store(run.checkpoint_store) if run.checkpoint_store else None,
+        )
         start = checkpoints.start(run, world)
         checkpoints = replace(checkpoints, protected=frozenset({start.step}))
         run = replace(run, gradient_accumulation_steps=start.way.gradient_accumulation_steps)
@@ -82,10 +96,16 @@ def train(
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
                 report.columns = StepColumns(account, model, world, config.cluster)
-            job = Job(spec, config, model, rates, world, saves, report, stop, watch, account)
-            outcome = _steps(job, done)
+            job = Job(
+                spec, config, model, rates, world, saves, report, stop, watch, account, Run(run_dir)
+            )  # fmt: skip
+            try:
+                outcome = _steps(job, done, saved_state(start.folder, world.rank))
+            finally:
+                write_operators(job.folder, world.rank, model.global_steps)
             if outcome == "finished":
                 outcome = _finish(job, run_dir / "candidate")
+            saves.hand_over(STORE_WAIT_SECONDS[outcome], watch)
             if report:
                 # A stop by SIGTERM is for good; the signal before a limit is not.
                 for_good = stop() and not getattr(stop, "requeue", True)
@@ -107,6 +127,7 @@ class Job:
     stop: Callable[[], bool]
     watch: Watch
     account: StepAccount
+    folder: Run
 
     def stopping(self) -> bool:
         """True on every rank once any of them has a stop signal; collective."""
@@ -125,16 +146,24 @@ class Job:
         return self.spec.dataset.folder
 
 
-def _steps(job: Job, done: int) -> str:
-    """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective."""
+def _steps(job: Job, done: int, loader_state: bytes | None) -> str:
+    """Steps `done` + 1 to `run.steps`, the last one followed by a checkpoint; collective.
+
+    `loader_state` is what the checkpoint of step `done` holds of this rank's loader.
+    """
     run, world, report = job.run, job.world, job.report
     start_step = done * run.gradient_accumulation_steps
     order = MicroBatches(run.micro_batch_size, world.rank, world.size, run.seed, start_step)
-    source = job.task.batches(job.dataset, "train", order)
-    batches = loaded(source, run.prefetch_batches, pinned=world.device.type == "cuda")
+    on_gpu = world.device.type == "cuda"
+    batches = training_batches(
+        lambda: job.task.batches(job.dataset, "train", order),
+        loader_state,
+        run.prefetch_batches,
+        pinned=on_gpu,
+    )
     account, micro_steps = job.account, run.gradient_accumulation_steps
     job.model.train()
-    left_out = 0
+    left_out, first = 0, done + 1
     if _owes_evaluation(job, done) and _evaluate(job, done):
         return "stopped"  # the checkpoint of this step is there
     while done < run.steps:
@@ -164,12 +193,17 @@ def _steps(job: Job, done: int) -> str:
         if stopping or _due(done, run.checkpoint_interval) or done == run.steps:
             began = time.perf_counter()
             job.watch.enter("checkpoint")
-            job.saves.save(job.model, done, engine.layout_of(job.model, run, world))
+            layout = engine.layout_of(job.model, run, world)
+            layout = replace(layout, stateful_loader=isinstance(batches, StatefulBatches))
+            job.saves.save(job.model, done, layout, state_of(batches))
             stopping = stopping or job.stopping()
             if stopping or done == run.steps:
                 job.saves.finish()
             if report:
                 report.log_stall(done, time.perf_counter() - began)
+            write_operators(job.folder, world.rank, done)
+        elif done == first:
+            write_operators(job.folder, world.rank, done)
         if report:
             report.log_saves(job.saves.ended())
         if stopping:

@@ -14,6 +14,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from hpc.jobs.run.files import TargetFile, write_run_file
+from hpc.jobs.run.operators import REFUSED, TORCH, TRITON
+from kernels import OperatorCalls
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,12 @@ class TrainMetrics:
             "Checkpoints that could not be written, as on a full disk; the older ones stay.",
             registry=self.registry,
         )
+        self.operators = Gauge(
+            "lockgate_train_operator_calls",
+            "Calls of a kernels operator on rank 0, by what served it.",
+            ["operator", "backend"],
+            registry=self.registry,
+        )
         self._saved = time.time()
         self._gauge(
             "checkpoint_age_seconds", "Seconds since the last checkpoint, or since the start."
@@ -83,6 +91,13 @@ class TrainMetrics:
                 self.measured[name].set(value)
             else:
                 self.parts.labels(name.removesuffix("_seconds")).set(value)
+
+    def set_operators(self, calls: Mapping[str, OperatorCalls]) -> None:
+        """Set the calls of each operator; those inside of a compiled graph are not among them."""
+        for name, one in calls.items():
+            self.operators.labels(name, TRITON).set(one.triton)
+            self.operators.labels(name, TORCH).set(one.reference)
+            self.operators.labels(name, REFUSED).set(one.refused)
 
     def mark_checkpoint(self) -> None:
         """Restart the age of the newest checkpoint."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +47,23 @@ def random_state() -> str:
     return json.dumps(content)
 
 
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put the generators back, at the end, to where they are now."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
 def restore_random_state(path: Path) -> None:
     """Continue from the file of `write_random_state`."""
-    content = json.loads(path.read_text())
+    _restore(path.read_text())
+
+
+def _restore(text: str) -> None:
+    content = json.loads(text)
     version, internal, gauss = content["python"]
     random.setstate((version, tuple(internal), gauss))
     state = content["numpy"]

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kernels
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.lost_neighbour import is_lost_neighbour
 from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import TrainMetrics, served
+from hpc.train.operators import served_sentence
 from hpc.train.saving import Saved
 from hpc.train.step_columns import StepColumns
 from hpc.train.tracking import Tracking
@@ -44,6 +46,7 @@ class RunReport:
     tracking: Tracking
     outcome: str = field(default="failed", init=False)
     columns: StepColumns | None = field(default=None, init=False)
+    _served: str = field(default="", init=False)
     _since: float = field(default_factory=time.perf_counter, init=False)
     _seen: float = field(default=0.0, init=False)
     _steps_since: int = field(default=0, init=False)
@@ -81,7 +84,16 @@ class RunReport:
             f"step {step}/{self.steps}  loss {loss:.4f}  lr {rate:.3g}  "
             f"{speed:,.0f} {self.unit}/s  {_minutes(left)} left",
         )
+        self._log_operators()
         self._restart_clock()
+
+    def _log_operators(self) -> None:
+        """Show the calls of this rank's operators; log what serves them when that changes."""
+        self.shown.set_operators(kernels.operator_calls())
+        served = served_sentence()
+        if served != self._served:
+            self._served = served
+            log.info("operators: %s", served)
 
     def _restart_clock(self) -> None:
         """Reset the throughput counters, which leaves out the time of evaluating and saving."""

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-PINNED = "pinned"
-"""File beside the checkpoints: steps that are never removed, one a line; `#` begins a comment."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +39,3 @@ def removable(
         scored = sorted((step for step in earlier if step in scores), key=lambda s: (scores[s], s))
         stay |= set(scored[-retention.best :])
     return [*later, *(step for step in earlier if step not in stay)]
-
-
-def pinned_steps(checkpoints: Path) -> set[int]:
-    """The steps in the `pinned` file of a run's folder of checkpoints; a line of none is no step.
-
-    A file that is there and cannot be read raises OSError: what it protects must not go.
-    """
-    try:
-        lines = (checkpoints / PINNED).read_text().splitlines()
-    except FileNotFoundError:
-        return set()
-    words = [line.partition("#")[0].strip() for line in lines]
-    return {int(word) for word in words if word.isascii() and word.isdigit()}

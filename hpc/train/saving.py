@@ -31,6 +31,9 @@ from hpc.train.engine import whole_weights
 from hpc.train.errors import CheckpointError
 from hpc.train.fragments import assemble, take_fragments
 from hpc.train.state import WRITE_FAULTS, StateFiles, take_state
+from hpc.train.stateful_batches import loader_file
+from hpc.train.storage.copies import Copies
+from hpc.train.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class _Content:
     staging: Path
     state: StateFiles
     random_state: str
+    loader_state: bytes | None
     weights: Callable[[World], dict[str, Tensor]]
     """Gives rank 0 the whole weights; a collective call of the ranks in its argument."""
     began: float
@@ -70,13 +74,19 @@ class Saving:
     """The ranks' threads; None where the steps wait until a checkpoint is durable."""
     durable_step: int
     """Of the newest durable checkpoint."""
+    copies: Copies | None = None
+    """This rank's copies in the run's checkpoint store; None without one."""
     _ended: list[Saved] = field(default_factory=list, init=False)
     _last: Saved | None = field(default=None, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
     _error: Exception | None = field(default=None, init=False)
 
-    def save(self, engine: Any, step: int, layout: Layout) -> None:
+    def save(
+        self, engine: Any, step: int, layout: Layout, loader_state: bytes | None = None
+    ) -> None:
         """Save the state after `step` steps; waits for the save before, if it is not done yet.
+
+        `loader_state` is that of this rank's data loader, where it has one.
 
         A fault of the disk is in `ended`; any other error of this save or the one before is raised.
         """
@@ -86,7 +96,7 @@ class Saving:
         staging = self.checkpoints.staging(step)
         if self.beside is None:
             self.checkpoints.prepare(staging, self.world)
-        content = self._content(engine, step, layout, staging, began)
+        content = self._content(engine, step, layout, staging, loader_state, began)
         if self.beside is None:
             self._write(content, self.world)
             self._raise_error()
@@ -114,6 +124,41 @@ class Saving:
                 f"step {self.durable_step}. Make room, and resume the run."
             )
 
+    def hand_over(self, seconds: float, watch: Watch) -> None:
+        """Copy to the store what is missing there, once more, and wait so long for it.
+
+        What is not copied by then is whole in the run's folder, and is copied when the run goes on.
+        """
+        self.wait()
+        if self.copies is None:
+            return
+        deadline = time.monotonic() + seconds
+        for _ in range(2):  # what was offered, and then what is missing still
+            self.copies.wait(deadline, lambda: watch.enter("checkpoint"))
+            self._offer_copies(self.world)
+        self.copies.wait(deadline, lambda: watch.enter("checkpoint"))
+        if not self.world.leads:
+            return
+        self.checkpoints.retire(self.durable_step, self.copies.confirmed_step)
+        if missing := self.copies.missing(self.durable_step):
+            log.warning(
+                "checkpoints of steps %s are not in the store %s; they are in %s, and are copied "
+                "when the run goes on",
+                ", ".join(map(str, missing)),
+                *(self.copies.store.address, self.checkpoints.folder),
+            )
+
+    def _offer_copies(self, world: World) -> None:
+        """Have every rank copy what the store lacks, unless one is busy; a collective call."""
+        copies = self.copies
+        if copies is None or world.total([float(copies.busy)])[0]:
+            return
+        missing = _missing(copies, self.durable_step) if world.leads else []
+        count = world.from_leader(len(missing))
+        steps = [world.from_leader(missing[at] if world.leads else 0) for at in range(count)]
+        if steps:
+            copies.offer(steps, self.durable_step)
+
     def wait(self) -> None:
         """Wait until nothing is being written, well or not."""
         if self._thread is not None:
@@ -126,7 +171,13 @@ class Saving:
             raise error
 
     def _content(
-        self, engine: Any, step: int, layout: Layout, staging: Path, began: float
+        self,
+        engine: Any,
+        step: int,
+        layout: Layout,
+        staging: Path,
+        loader_state: bytes | None,
+        began: float,
     ) -> _Content:
         later = self.beside is not None
         return _Content(
@@ -135,6 +186,7 @@ class Saving:
             staging=staging,
             state=take_state(engine, staging, PARTS, later),
             random_state=randomness.random_state(),
+            loader_state=loader_state,
             weights=weights_of(engine, self.world, later),
             began=began,
         )
@@ -147,8 +199,6 @@ class Saving:
         except Exception as error:  # noqa: BLE001  a lost rank, say; the steps raise it
             self._error = error
             return
-        if fault is None:
-            self.durable_step = content.step
         self._last = Saved(content.step, target, fault, time.perf_counter() - content.began)
         self._ended.append(self._last)
 
@@ -162,6 +212,8 @@ class Saving:
         try:
             content.state.write()
             (staging / random_file(world.rank)).write_text(content.random_state)
+            if content.loader_state is not None:
+                (staging / loader_file(world.rank)).write_bytes(content.loader_state)
             if world.leads:
                 save_file(weights, staging / WEIGHTS)
         except WRITE_FAULTS as error:
@@ -174,8 +226,12 @@ class Saving:
         failed = world.total([float(fault is not None)])[0] > 0
         if failed and world.leads:
             shutil.rmtree(staging, ignore_errors=True)
-        if not failed and world.leads:
-            checkpoints.retire(content.step)
+        if not failed:
+            self.durable_step = content.step
+            if world.leads:
+                copied = self.copies.confirmed_step if self.copies else None
+                checkpoints.retire(content.step, copied)
+            self._offer_copies(world)
         return _words(fault) if failed else None
 
 
@@ -188,11 +244,28 @@ def saving(
     What is being written when the attempt ends, in an error too, is written to its end.
     """
     beside = world.second_group() if asynchronous else None
-    made = Saving(checkpoints, world, beside, start_step)
+    copies = None
+    if checkpoints.store is not None:
+        copies = Copies(checkpoints, checkpoints.store, world.rank, world.size)
+        copies.forget_faults()
+    made = Saving(checkpoints, world, beside, start_step, copies)
     try:
+        if start_step:
+            made._offer_copies(world)
         yield made
     finally:
         made.wait()
+        if copies is not None:
+            copies.abandon()
+
+
+def _missing(copies: Copies, newest: int) -> list[int]:
+    """See `Copies.missing`; none, and logged, where the run's folder cannot be read."""
+    try:
+        return copies.missing(newest)
+    except OSError as error:
+        log.warning("checkpoints could not be copied: %s", error)
+        return []
 
 
 def weights_of(engine: Any, world: World, later: bool) -> Callable[[World], dict[str, Tensor]]:

@@ -3,9 +3,9 @@
 them.
 
 The report runs this in a process of its own, because a process that interprets cannot compile. It
-writes a JSON list of rows: library, op, arch, size, bytes_ratio (bytes that the kernels loaded and
-stored over the formula's minimum, in bf16), issued_ratio (the same with the vectors that all rows
-share and the partial sums), or bytes_error where a launcher cannot be interpreted.
+writes a line of JSON for each row: library, op, arch, size, bytes_ratio (bytes that the kernels
+loaded and stored over the formula's minimum, in bf16), issued_ratio (the same with the vectors that
+all rows share and the partial sums), or bytes_error where a launcher cannot be interpreted.
 The part that a launcher leaves to torch (matrix products, Liger's sums of partial results) is not
 counted, for either library.
 """
@@ -47,7 +47,7 @@ def bytes_ratio(work: Workload, size: int, launcher: Workload | LigerLaunch) -> 
 
 
 def bytes_rows(
-    ops: Sequence[str], arches: Sequence[str] = config.NVIDIA
+    ops: Sequence[str], arches: Sequence[str] = config.ARCHES
 ) -> Iterator[dict[str, Any]]:
     """A row per architecture, operator, size and library."""
     beside = LIGER if liger.installed_version() else {}
@@ -69,13 +69,13 @@ def bytes_rows(
 def main() -> None:
     """Write the rows."""
     parser = argparse.ArgumentParser(prog="python -m kernels.analysis.bytes", description=__doc__)
-    parser.add_argument("--arch", choices=config.NVIDIA, action="append")
+    parser.add_argument("--arch", choices=config.ARCHES, action="append")
     parser.add_argument("--op", choices=sorted(WORKLOADS), action="append")
     wanted = parser.parse_args()
     install()
-    json.dump(
-        list(bytes_rows(wanted.op or list(WORKLOADS), wanted.arch or config.NVIDIA)), sys.stdout
-    )
+    for row in bytes_rows(wanted.op or list(WORKLOADS), wanted.arch or config.ARCHES):
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

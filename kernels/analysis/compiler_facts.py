@@ -59,13 +59,18 @@ def compiler_facts(kernel: Any) -> CompilerFacts:
     key = kernel.metadata.hash
     if key not in _known:
         text = kernel.asm.get("amdgcn")
-        _known[key] = _hip_facts(kernel, text) if text else _cuda_facts(kernel)
+        _known[key] = (
+            _hip_facts(kernel, text)
+            if text
+            else cubin_facts(kernel.asm["cubin"], kernel.metadata.shared)
+        )
     return _known[key]
 
 
-def _cuda_facts(kernel: Any) -> CompilerFacts:
+def cubin_facts(cubin: bytes, shared: int) -> CompilerFacts:
+    """The facts of a CUDA binary; `shared` is not in it. Raises as `compiler_facts`."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+        file.write(cubin)
         file.flush()
         usage = _tool("cuobjdump", "-res-usage", file.name)
         sass = _tool("nvdisasm", "-c", file.name)
@@ -77,7 +82,7 @@ def _cuda_facts(kernel: Any) -> CompilerFacts:
     return CompilerFacts(
         registers=int(registers[1]),
         spills=sum(name.startswith(("STL", "LDL")) for name in names),
-        shared=kernel.metadata.shared,
+        shared=shared,
         loads=_widths("LDG", names),
         stores=_widths("STG", names),
         hot_loads=_widths("LDG", hot),

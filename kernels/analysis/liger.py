@@ -1,8 +1,9 @@
 """Liger-Kernel's own code beside ours: its launchers' device, and its kernels in the interpreter.
 
 Its host code runs as it is shipped. It asks torch for the device, and there is none, so
-`device_of` puts in its place what it would find: the architecture's family (SwiGLU and the cross
-entropy choose their launch by it) and, for the norms' backward, the number of multiprocessors.
+`device_of` puts in its place what it would find: the vendor and the architecture's family (SwiGLU
+and the cross entropy choose their launch by them) and, for the norms' backward, the number of
+multiprocessors.
 `interpretable` gives the interpreter what Liger's kernels need of it and ours do not.
 """
 
@@ -21,10 +22,11 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from kernels.analysis.interpreter import round_to_bf16, widen_bf16
+from kernels.launch.config import NVIDIA
 
 NAME = "liger-kernel"
 # Results of liger_kernel.utils.infer_device_arch by architecture.
-FAMILY = {"sm_80": "ampere_ada", "sm_90": "hopper", "sm_100": "blackwell"}
+FAMILY = {"sm_80": "ampere_ada", "sm_90": "hopper", "sm_100": "blackwell", "gfx942": "cdna3"}
 NORM_CASTING = 0  # "llama", the default of Liger's norms
 
 
@@ -63,6 +65,9 @@ def device_of(arch: str, processors: int = 1) -> Iterator[None]:
             module = liger_module(name)
             family = mock.patch.object(module, "infer_device_arch", lambda: FAMILY[arch])
             stack.enter_context(family)
+        for name in ("utils", "cross_entropy", "fused_linear_cross_entropy"):
+            vendor = mock.patch.object(liger_module(name), "is_hip", lambda: arch not in NVIDIA)
+            stack.enter_context(vendor)
         yield
 
 

@@ -1,6 +1,8 @@
 """Report of every operator as compiled, at every shipped size, in bf16, beside Liger-Kernel:
-`python -m kernels.analysis.report [--json] [--arch ARCH] [--op OP]`. No GPU is needed, and times
-are not part of it. Progress goes to stderr, the report to stdout.
+`python -m kernels.analysis.report [--json] [--html FILE] [--records DIR] [--arch ARCH] [--op OP]`.
+No GPU is needed, and times are not part of it. Progress goes to stderr, the report to stdout, and
+with --html as a page to FILE. --records writes each operator and its workloads to DIR in the file
+form of FlashInfer-Bench, see kernels/analysis/records.py.
 
 A row: library (Liger's version beside it), op, arch, size (of a row: hidden, head or vocabulary),
   registers     of a thread, the most of the launcher's kernels
@@ -25,7 +27,8 @@ Where a launcher fails there is `error` instead, where only its bytes could not 
 Liger's cross entropy makes loss and gradient in one kernel: it stands beside linear_cross_entropy.
 Liger has nothing of the kind of cross_entropy_fwd and _bwd, rope_norm_fwd and _bwd.
 
-Exit: 0; 1 when a launcher of this package failed; 2 for wrong arguments; 130 when interrupted.
+Exit: 0; 1 when a launcher of this package failed, or an operator lacks a form (forms.py); 2 for
+wrong arguments; 130 when interrupted.
 """
 
 import argparse
@@ -38,21 +41,28 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
+import triton
 from rich.console import Console
 from rich.table import Table
 
-from kernels.analysis import liger
+from kernels.analysis import liger, quack
 from kernels.analysis.case import LigerLaunch, Workload
-from kernels.analysis.cases import LIGER, WORKLOADS
+from kernels.analysis.cases import BENCH_CASES, LIGER, WORKLOADS
 from kernels.analysis.compiler_facts import compiler_facts
 from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.forms import missing_forms
+from kernels.analysis.page import OURS, ReportRun, report_page
+from kernels.analysis.progress import progress
+from kernels.analysis.records import recorded_operators, write_records
 from kernels.analysis.tune import PROCESSORS
-from kernels.launch.config import NVIDIA
+from kernels.launch.config import ARCHES
 
 ROWS = 4096
 VARIATIONS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -115,17 +125,19 @@ def report_row(
 
 
 def job_rows(op: str, arch: str) -> list[dict[str, Any]]:
-    """The rows of one job: at each size an operator's own beside Liger's."""
+    """The rows of one job: at each size an operator's own beside Liger's and quack's."""
     peer = liger.installed_version()
     found = []
     with liger.device_of(arch, PROCESSORS[arch]) if peer else nullcontext():
         for size in WORKLOADS[op].sizes:
-            row = report_row({"library": "lockgate"}, op, arch, size, WORKLOADS[op])
+            row = report_row({"library": OURS}, op, arch, size, WORKLOADS[op])
             found.append({**row, **WORKLOADS[op].account(size)})
             if peer and op in LIGER:
                 library = {"library": liger.NAME, "version": peer}
                 found.append(report_row(library, op, arch, size, LIGER[op]))
-    return found
+    found += quack.quack_rows(op, arch)
+    order = {size: place for place, size in enumerate(WORKLOADS[op].sizes)}
+    return sorted(found, key=lambda entry: order[entry["size"]])
 
 
 @contextmanager
@@ -150,19 +162,19 @@ def block_sigint() -> Iterator[None]:
 @contextmanager
 def counting(
     arches: tuple[str, ...], ops: tuple[str, ...]
-) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Count bytes in a process that interprets; the value is called to wait for its rows."""
+) -> Iterator[Callable[[], Iterator[dict[str, Any]]]]:
+    """Count bytes in a process that interprets; the value yields its rows as they come."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "kernels.analysis.bytes"]
     command += [f"--arch={arch}" for arch in arches] + [f"--op={op}" for op in ops]
     with block_sigint():
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
-    def counted() -> list[dict[str, Any]]:
-        text, _ = process.communicate()
-        if process.returncode:
+    def counted() -> Iterator[dict[str, Any]]:
+        assert process.stdout is not None
+        yield from map(json.loads, process.stdout)
+        if process.wait():
             raise SystemExit("kernels.analysis.report: bytes could not be counted; see above")
-        return json.loads(text)
 
     try:
         yield counted
@@ -178,24 +190,58 @@ def _begin() -> None:
 def report_rows(arches: tuple[str, ...], ops: tuple[str, ...]) -> list[dict[str, Any]]:
     """Every row, in order of operator, architecture, size and library."""
     jobs = [(op, arch) for op in ops for arch in arches]
-    found: list[dict[str, Any]] = []
-    start = time.monotonic()
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    moved: dict[tuple[Any, ...], dict[str, Any]] = {}
     spawn = multiprocessing.get_context("spawn")
     workers = min(os.cpu_count() or 1, len(jobs))
-    with counting(arches, ops) as counted, ProcessPoolExecutor(workers, spawn, _begin) as pool:
+    totals = {"compiled": len(jobs), "counted": len(jobs)}
+    with (
+        counting(arches, ops) as counted,
+        ProcessPoolExecutor(workers, spawn, _begin) as pool,
+        progress(totals) as done,
+    ):
         try:
             with block_sigint():
-                results = [pool.submit(job_rows, *job) for job in jobs]
-            for number, ((op, arch), result) in enumerate(zip(jobs, results, strict=True), 1):
-                found += result.result()
-                took = time.monotonic() - start
-                sys.stderr.write(f"{number}/{len(jobs)} {op} {arch}, {took:.0f} s\n")
-            moved = {row_key(entry): entry for entry in counted()}
+                results = {pool.submit(job_rows, *job): job for job in jobs}
+            for result in as_completed(results):
+                op, arch = results[result]
+                found[op, arch] = result.result()
+                done("compiled", f"{op} {arch}: {outcome(found[op, arch])}")
+            left = Counter(
+                (entry["op"], entry["arch"])
+                for some in found.values()
+                for entry in some
+                if entry["library"] != quack.NAME
+            )
+            for entry in counted():
+                moved[row_key(entry)] = entry
+                job = entry["op"], entry["arch"]
+                left[job] -= 1
+                if left[job] == 0:
+                    done("counted", f"{job[0]} {job[1]}")
         except BaseException:
             for process in multiprocessing.active_children():
                 process.terminate()  # or leaving the pool would wait for all jobs
             raise
-    return [entry if "error" in entry else {**entry, **moved[row_key(entry)]} for entry in found]
+    entries = [entry for job in jobs for entry in found[job]]
+    return [
+        entry if "error" in entry else {**entry, **moved.get(row_key(entry), {})}
+        for entry in entries
+    ]
+
+
+def outcome(entries: list[dict[str, Any]]) -> str:
+    """The compiler's verdict on the rows of a job, by library: `3 rows, 0 spills, 1 binary`."""
+    texts = []
+    for library in dict.fromkeys(entry["library"] for entry in entries):
+        some = [entry for entry in entries if entry["library"] == library]
+        failed = sum("error" in entry for entry in some)
+        spills = sum(entry.get("spills", 0) for entry in some)
+        most = max(entry.get("binaries", 0) for entry in some)
+        text = f"{len(some)} rows, {spills} spills, {most} {'binary' if most == 1 else 'binaries'}"
+        text += f", {failed} failed" if failed else ""
+        texts.append(text if library == OURS else f"{library} {text}")
+    return "; ".join(texts)
 
 
 def row_key(entry: dict[str, Any]) -> tuple[Any, ...]:
@@ -226,6 +272,19 @@ def write_table(found: list[dict[str, Any]]) -> None:
     Console(markup=False, highlight=False, width=1000).print(table)
 
 
+def report_run(seconds: float) -> ReportRun:
+    """The circumstances of a report that took `seconds`."""
+    versions = {"Triton": triton.__version__, "torch": torch.__version__}
+    if peer := liger.installed_version():
+        versions[liger.NAME] = peer
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    other = quack.installed_quack()
+    if other:
+        versions[quack.NAME] = other
+    note = quack.quack_note(other)
+    return ReportRun(written, seconds, os.cpu_count() or 1, versions, (note,))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -233,24 +292,42 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a JSON list of rows")
-    parser.add_argument("--arch", choices=NVIDIA, action="append")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the page, whole in itself")
+    parser.add_argument(
+        "--records", type=Path, metavar="DIR", help="definitions and workloads for FlashInfer-Bench"
+    )
+    parser.add_argument("--arch", choices=ARCHES, action="append")
     parser.add_argument("--op", choices=sorted(WORKLOADS), action="append")
     arguments = parser.parse_args(argv)
     peer = liger.installed_version()
     beside = f"beside liger-kernel {peer}" if peer else "alone: liger-kernel is not installed"
+    if arguments.html and not arguments.html.parent.is_dir():
+        parser.error(f"--html {arguments.html}: there is no folder {arguments.html.parent}")
+    operators, problems = recorded_operators(BENCH_CASES) if arguments.records else ([], [])
+    missing = missing_forms()
+    for problem in (*problems, *missing):
+        sys.stderr.write(f"kernels.analysis.report: {problem}\n")
     sys.stderr.write(f"kernels.analysis.report: compiling, {beside}\n")
     sys.stderr.flush()
+    start = time.monotonic()
     try:
-        found = report_rows(tuple(arguments.arch or NVIDIA), tuple(arguments.op or WORKLOADS))
+        found = report_rows(tuple(arguments.arch or ARCHES), tuple(arguments.op or WORKLOADS))
     except KeyboardInterrupt:
         sys.stderr.write("kernels.analysis.report: interrupted\n")
         return 130
+    run = report_run(time.monotonic() - start)
+    if arguments.html:
+        arguments.html.write_text(report_page(found, run), encoding="utf-8")
+    if arguments.records:
+        write_records(arguments.records, operators, found, run)
     if arguments.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:
         write_table(found)
-    ours = (entry for entry in found if entry["library"] == "lockgate")
-    return int(any({"error", "bytes_error"} & entry.keys() for entry in ours))
+    sys.stderr.write(f"kernels.analysis.report: {len(found)} rows in {run.seconds:.0f} s\n")
+    ours = (entry for entry in found if entry["library"] == OURS)
+    failed = any({"error", "bytes_error"} & entry.keys() for entry in ours)
+    return int(failed or bool(missing))
 
 
 if __name__ == "__main__":

@@ -429,4 +429,12 @@ TABLE = {
     ("column_sum", "sm_100", "fp32", ANY): LaunchConfig(block=128, rows=32, programs=0, warps=4, ctas=1, reads=1, why="a tile of 32 partial sums, 16 elements a thread"),
     ("column_sum", "gfx942", "bf16", ANY): LaunchConfig(block=128, rows=32, programs=0, warps=4, ctas=1, reads=1, why="a tile of 32 partial sums, 16 elements a thread"),
     ("column_sum", "gfx942", "fp32", ANY): LaunchConfig(block=128, rows=32, programs=0, warps=4, ctas=1, reads=1, why="a tile of 32 partial sums, 16 elements a thread"),
+    ("linear_divergence", "sm_80", "bf16", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=8, ctas=1, reads=2, why="0 spills, 64 registers, 4 blocks a multiprocessor"),
+    ("linear_divergence", "sm_80", "fp32", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=8, ctas=1, reads=2, why="0 spills, 74 registers, 3 blocks a multiprocessor"),
+    ("linear_divergence", "sm_90", "bf16", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=8, ctas=1, reads=2, why="0 spills, 64 registers, 4 blocks a multiprocessor"),
+    ("linear_divergence", "sm_90", "fp32", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=8, ctas=1, reads=2, why="0 spills, 80 registers, 3 blocks a multiprocessor"),
+    ("linear_divergence", "sm_100", "bf16", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=8, ctas=1, reads=2, why="0 spills, 79 registers, 3 blocks a multiprocessor"),
+    ("linear_divergence", "sm_100", "fp32", ANY): LaunchConfig(block=8192, rows=1, programs=0, warps=16, ctas=1, reads=2, why="0 spills, 97 registers, 1 blocks a multiprocessor; not 8 warps x 1 of 4096: 6 spills"),
+    ("linear_divergence", "gfx942", "bf16", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=4, ctas=1, reads=2, why="0 spills, 91 registers, 5 blocks a multiprocessor"),
+    ("linear_divergence", "gfx942", "fp32", ANY): LaunchConfig(block=4096, rows=1, programs=0, warps=4, ctas=1, reads=2, why="0 spills, 76 registers, 6 blocks a multiprocessor"),
 }

@@ -31,6 +31,7 @@ from kernels.ops.rmsnorm import (
     rms_norm_ref,
     scaling,
     vector,
+    weighting,
 )
 
 __all__ = ["add_rms_norm"]
@@ -130,8 +131,8 @@ def forward(
         cfg = launch_config("add_rms_norm_fwd", stream, n)
         add_rms_norm_fwd_kernel[(triton.cdiv(m, cfg.rows),)](
             rows, r_rows, vector(weight, rows), y, stream, rstd, m, n, row_stride(rows),
-            row_stride(r_rows), eps, weight is not None, offset, accumulator_type(stream),
-            cfg.rows, cfg.block, **cfg.options,
+            row_stride(r_rows), eps, **weighting(weight, offset), ACC=accumulator_type(stream),
+            ROWS=cfg.rows, BLOCK=cfg.block, **cfg.options,
         )  # fmt: skip
     return y, stream, rstd
 

@@ -13,6 +13,7 @@ dy are read a second time right after the first, from cache.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -32,7 +33,7 @@ from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, row_stride
 from kernels.launch.reduction import column_sum
-from kernels.launch.registers import widened_by_shift
+from kernels.launch.registers import opaque_zero, widened_by_shift
 
 __all__ = ["rms_norm"]
 
@@ -129,6 +130,14 @@ def rms_norm_fwd_kernel(
     tl.store(Y + row[:, None] * n + cols[None, :], y.to(Y.dtype.element_ty), mask)
 
 
+class RowStrides(NamedTuple):
+    """Elements from one row to the next of the backward's inputs."""
+
+    dy: int
+    x: int
+    dstream: int
+
+
 @triton.jit(do_not_specialize=["m", "span"])
 def rms_norm_bwd_kernel(
     DY,  # (m, n)
@@ -140,9 +149,7 @@ def rms_norm_bwd_kernel(
     DWEIGHT,  # (programs, n): partial sums
     m,
     n,
-    stride_dy,
-    stride_x,
-    stride_ds,
+    strides,  # RowStrides
     span,  # rows of one program
     HAS_DSTREAM: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
@@ -156,14 +163,14 @@ def rms_norm_bwd_kernel(
     pid = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < n
-    zero = n >> 31
+    zero = opaque_zero(n)
     dweight = tl.zeros((BLOCK,), ACC)
     end = tl.minimum((pid + 1) * span, m)
     for first in range(pid * span, end, ROWS):
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
         mask = (row < end)[:, None] & inside[None, :]
-        x = tl.load(X + row[:, None] * stride_x + cols[None, :], mask, other=0.0)
-        dy = tl.load(DY + row[:, None] * stride_dy + cols[None, :], mask, other=0.0)
+        x = tl.load(X + row[:, None] * strides.x + cols[None, :], mask, other=0.0)
+        dy = tl.load(DY + row[:, None] * strides.dy + cols[None, :], mask, other=0.0)
         shared = WEIGHT + row[:, None] * 0 + cols[None, :]  # as wide a load as those of x
         rstd = tl.load(RSTD + row, row < end, other=0.0)[:, None]
         terms = x.to(ACC) * dy.to(ACC)
@@ -178,7 +185,7 @@ def rms_norm_bwd_kernel(
             dx = dy * scaling(weight, OFFSET, ACC)
         dx = (dx - x_hat * mean) * rstd
         if HAS_DSTREAM:
-            dx += tl.load(DSTREAM + row[:, None] * stride_ds + cols[None, :], mask, other=0.0)
+            dx += tl.load(DSTREAM + row[:, None] * strides.dstream + cols[None, :], mask, other=0.0)
         tl.store(DX + row[:, None] * n + cols[None, :], dx.to(DX.dtype.element_ty), mask)
         if HAS_WEIGHT:
             dweight += tl.sum(dy * x_hat, 0)
@@ -197,9 +204,7 @@ def rms_norm_wide_bwd_kernel(
     DWEIGHT,  # (programs, n)
     m,
     n,
-    stride_dy,
-    stride_x,
-    stride_ds,
+    strides,  # RowStrides
     span,
     HAS_DSTREAM: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
@@ -215,7 +220,7 @@ def rms_norm_wide_bwd_kernel(
     dweight = (tl.zeros((BLOCK,), ACC),) * TILES
     for number in range(pid * span, tl.minimum((pid + 1) * span, m)):
         row = number + tl.full((), 0, tl.int64)  # the interpreter counts in Python's integers
-        x_row, dy_row = X + row * stride_x, DY + row * stride_dy
+        x_row, dy_row = X + row * strides.x, DY + row * strides.dy
         total = tl.zeros((BLOCK,), ACC)
         for first in range(0, n, BLOCK):
             cols = first + tile
@@ -240,7 +245,7 @@ def rms_norm_wide_bwd_kernel(
                 dx = dy * scaling(tl.load(WEIGHT + cols, inside, other=0.0), OFFSET, ACC)
             dx = (dx - x_hat * mean) * rstd
             if HAS_DSTREAM:
-                dx += tl.load(DSTREAM + row * stride_ds + cols, inside, other=0.0)
+                dx += tl.load(DSTREAM + row * strides.dstream + cols, inside, other=0.0)
             tl.store(DX + row * n + cols, dx.to(DX.dtype.element_ty), inside)
             if HAS_WEIGHT:
                 sums = sums + (dweight[part] + dy * x_hat,)  # type: ignore[assignment]  # noqa: RUF005
@@ -263,10 +268,16 @@ def forward(
     if m and n:
         cfg = launch_config("rms_norm_fwd", x, n)
         rms_norm_fwd_kernel[(triton.cdiv(m, cfg.rows),)](
-            rows, vector(weight, rows), y, rstd, m, n, row_stride(rows), eps, weight is not None,
-            offset, accumulator_type(x), cfg.rows, cfg.block, **cfg.options,
+            rows, vector(weight, rows), y, rstd, m, n, row_stride(rows), eps,
+            **weighting(weight, offset), ACC=accumulator_type(x), ROWS=cfg.rows, BLOCK=cfg.block,
+            **cfg.options,
         )  # fmt: skip
     return y, rstd
+
+
+def weighting(weight: Tensor | None, offset: float) -> dict[str, Any]:
+    """Arguments of every norm's kernels by their names: whether there is a weight, its offset."""
+    return {"HAS_WEIGHT": weight is not None, "OFFSET": offset}
 
 
 def vector(weight: Tensor | None, instead: Tensor) -> Tensor:
@@ -298,16 +309,17 @@ def backward(
     programs = triton.cdiv(m, span)
     sums = 0 if weight is None else programs
     partial = x.new_empty(sums, n, dtype=statistics_dtype(x))
-    given = (
-        dy_rows, rows, vector(weight, rows), rstd, ds_rows, dx, partial, m, n,
-        row_stride(dy_rows), row_stride(rows), row_stride(ds_rows), span, dstream is not None,
-        weight is not None, offset, accumulator_type(x),
-    )  # fmt: skip
+    tensors = dy_rows, rows, vector(weight, rows), rstd, ds_rows, dx, partial
+    strides = RowStrides(row_stride(dy_rows), row_stride(rows), row_stride(ds_rows))
+    given = {
+        "m": m, "n": n, "strides": strides, "span": span, "HAS_DSTREAM": dstream is not None,
+        **weighting(weight, offset), "ACC": accumulator_type(x), "BLOCK": cfg.block, **cfg.options,
+    }  # fmt: skip
     if cfg.reads == 1:
-        rms_norm_bwd_kernel[(programs,)](*given, cfg.rows, cfg.block, **cfg.options)
+        rms_norm_bwd_kernel[(programs,)](*tensors, ROWS=cfg.rows, **given)
     else:
         tiles = triton.cdiv(n, cfg.block)
-        rms_norm_wide_bwd_kernel[(programs,)](*given, tiles, cfg.block, **cfg.options)
+        rms_norm_wide_bwd_kernel[(programs,)](*tensors, TILES=tiles, **given)
     return dx, x.new_empty(0) if weight is None else column_sum(partial, weight.dtype)
 
 

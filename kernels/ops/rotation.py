@@ -1,5 +1,7 @@
 """Kernels and torch ops of RoPE, with and without QK-norm: formulas in kernels/ops/rotary.py."""
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -14,43 +16,78 @@ from kernels.launch.reduction import column_sum
 HEADS = 8
 
 
+class HeadStrides(NamedTuple):
+    """Elements from one sequence, token and head of (B, S, H, D) to the next."""
+
+    batch: int
+    token: int
+    head: int
+
+
 @triton.jit
 def _place(tokens, heads, HEADS: tl.constexpr, ROWS: tl.constexpr):
-    """(sequence, its tokens (ROWS, 1), first and last head) of a program of `_grid`."""
+    """(sequence, its tokens (ROWS, 1)), first and last head of a program of `_grid`."""
     tiles = tl.cdiv(tokens, ROWS)
     batch = (tl.program_id(0) // tiles).to(tl.int64)
     token = (tl.program_id(0) % tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(1) * HEADS
-    return batch, token[:, None], first, tl.minimum(first + HEADS, heads)
+    return (batch, token[:, None]), first, tl.minimum(first + HEADS, heads)
+
+
+@triton.jit
+def _angles(COS, SIN, token, tokens, ACC: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr):
+    """(cos, sin, elements that there are) of tokens (ROWS, 1), each (ROWS, BLOCK)."""
+    cols = tl.arange(0, BLOCK)
+    mask = (token < tokens) & (cols < HALF)[None, :]
+    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    return cos, sin, mask
+
+
+@triton.jit
+def _token(X, place, strides):
+    """Pointers to the first head of each token of a place."""
+    return X + place[0] * strides.batch + place[1] * strides.token
+
+
+@triton.jit
+def _own_token(Y, place, tokens, heads, HALF: tl.constexpr):
+    """The same in a contiguous tensor."""
+    return Y + (place[0] * tokens + place[1]) * heads * (2 * HALF)
+
+
+@triton.jit
+def _halves(WEIGHT, ACC: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr):
+    """A weight's two halves, each (1, BLOCK)."""
+    cols = tl.arange(0, BLOCK)
+    first = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
+    second = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
+    return first, second
 
 
 @triton.jit
 def _turn_heads(
-    X,
+    X,  # (tokens, 1): pointers to the tokens' first heads
     Y,
     WEIGHT,
     first,
     last,
-    at_x,  # (tokens, 1): offset of each token in X
-    at_y,
-    stride_h,
-    cos,  # (tokens, half)
-    sin,
+    stride,  # from one head of X to the next
+    angles,  # of _angles
     eps,
-    mask,
     NORM: tl.constexpr,
     ACC: tl.constexpr,
     HALF: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     cols = tl.arange(0, BLOCK)
+    cos, sin, mask = angles
     if NORM:
-        w1 = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-        w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
+        w1, w2 = _halves(WEIGHT, ACC, HALF, BLOCK)
     for number in range(first, last):
         head = number + tl.full((), 0, tl.int64)  # heads may lie far apart
-        x = X + at_x + head * stride_h + cols[None, :]
-        y = Y + at_y + head * (2 * HALF) + cols[None, :]
+        x = X + head * stride + cols[None, :]
+        y = Y + head * (2 * HALF) + cols[None, :]
         x1 = tl.load(x, mask, other=0.0).to(ACC)
         x2 = tl.load(x + HALF, mask, other=0.0).to(ACC)
         if NORM:
@@ -74,12 +111,8 @@ def rope_kernel(
     tokens,
     q_heads,
     k_heads,
-    q_stride_b,
-    q_stride_s,
-    q_stride_h,
-    k_stride_b,
-    k_stride_s,
-    k_stride_h,
+    q_strides,  # HeadStrides
+    k_strides,
     eps,
     INVERSE: tl.constexpr,
     NORM: tl.constexpr,
@@ -89,58 +122,51 @@ def rope_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
-    cols = tl.arange(0, BLOCK)
-    mask = (token < tokens) & (cols < HALF)[None, :]
-    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
+    place, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
+    cos, sin, mask = _angles(COS, SIN, place[1], tokens, ACC, HALF, BLOCK)
     if INVERSE:
         sin = -sin
-    at = batch * tokens + token
+    angles = cos, sin, mask
+    q, k = _token(Q, place, q_strides), _token(K, place, k_strides)
+    q_out = _own_token(Q_OUT, place, tokens, q_heads, HALF)
+    k_out = _own_token(K_OUT, place, tokens, k_heads, HALF)
     _turn_heads(
-        Q, Q_OUT, Q_WEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
-        batch * q_stride_b + token * q_stride_s, at * q_heads * (2 * HALF), q_stride_h,
-        cos, sin, eps, mask, NORM, ACC, HALF, BLOCK,
+        q, q_out, Q_WEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads), q_strides.head,
+        angles, eps, NORM, ACC, HALF, BLOCK,
     )  # fmt: skip
     _turn_heads(
-        K, K_OUT, K_WEIGHT, tl.maximum(first - q_heads, 0), tl.maximum(last - q_heads, 0),
-        batch * k_stride_b + token * k_stride_s, at * k_heads * (2 * HALF), k_stride_h,
-        cos, sin, eps, mask, NORM, ACC, HALF, BLOCK,
+        k, k_out, K_WEIGHT, tl.maximum(first - q_heads, 0), tl.maximum(last - q_heads, 0),
+        k_strides.head, angles, eps, NORM, ACC, HALF, BLOCK,
     )  # fmt: skip
 
 
 @triton.jit
 def _turn_heads_back(
-    DY,
+    DY,  # (tokens, 1): pointers to the tokens' first heads
     X,
     WEIGHT,
     DX,
     DWEIGHT,
     first,
     last,
-    at_dy,
-    at_x,
-    at_dx,
-    stride_dy,
+    stride_dy,  # from one head to the next
     stride_x,
-    cos,
-    sin,
+    angles,  # of _angles
     eps,
-    mask,
     ACC: tl.constexpr,
     HALF: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     cols = tl.arange(0, BLOCK)
-    w1 = tl.load(WEIGHT + cols, cols < HALF, other=0.0).to(ACC)[None, :]
-    w2 = tl.load(WEIGHT + HALF + cols, cols < HALF, other=0.0).to(ACC)[None, :]
+    cos, sin, mask = angles
+    w1, w2 = _halves(WEIGHT, ACC, HALF, BLOCK)
     dw1 = tl.zeros((BLOCK,), ACC)
     dw2 = tl.zeros((BLOCK,), ACC)
     for number in range(first, last):
         head = number + tl.full((), 0, tl.int64)
-        x = X + at_x + head * stride_x + cols[None, :]
-        dy = DY + at_dy + head * stride_dy + cols[None, :]
-        dx = DX + at_dx + head * (2 * HALF) + cols[None, :]
+        x = X + head * stride_x + cols[None, :]
+        dy = DY + head * stride_dy + cols[None, :]
+        dx = DX + head * (2 * HALF) + cols[None, :]
         x1 = tl.load(x, mask, other=0.0).to(ACC)
         x2 = tl.load(x + HALF, mask, other=0.0).to(ACC)
         dy1 = tl.load(dy, mask, other=0.0).to(ACC)
@@ -175,18 +201,10 @@ def rope_norm_bwd_kernel(
     tokens,
     q_heads,
     k_heads,
-    dq_stride_b,
-    dq_stride_s,
-    dq_stride_h,
-    dk_stride_b,
-    dk_stride_s,
-    dk_stride_h,
-    q_stride_b,
-    q_stride_s,
-    q_stride_h,
-    k_stride_b,
-    k_stride_s,
-    k_stride_h,
+    dq_strides,  # HeadStrides
+    dk_strides,
+    q_strides,
+    k_strides,
     eps,
     ACC: tl.constexpr,
     HALF: tl.constexpr,
@@ -194,24 +212,23 @@ def rope_norm_bwd_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    batch, token, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
-    cols = tl.arange(0, BLOCK)
-    mask = (token < tokens) & (cols < HALF)[None, :]
-    cos = tl.load(COS + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    sin = tl.load(SIN + token * HALF + cols[None, :], mask, other=0.0).to(ACC)
-    at = batch * tokens + token
+    place, first, last = _place(tokens, q_heads + k_heads, HEADS, ROWS)
+    angles = _angles(COS, SIN, place[1], tokens, ACC, HALF, BLOCK)
     program = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
     DWEIGHT += program * (4 * HALF)
+    dq, dk = (
+        _own_token(DQ, place, tokens, q_heads, HALF),
+        _own_token(DK, place, tokens, k_heads, HALF),
+    )
     _turn_heads_back(
-        DQ_OUT, Q, Q_WEIGHT, DQ, DWEIGHT, tl.minimum(first, q_heads), tl.minimum(last, q_heads),
-        batch * dq_stride_b + token * dq_stride_s, batch * q_stride_b + token * q_stride_s,
-        at * q_heads * (2 * HALF), dq_stride_h, q_stride_h, cos, sin, eps, mask, ACC, HALF, BLOCK,
+        _token(DQ_OUT, place, dq_strides), _token(Q, place, q_strides), Q_WEIGHT, dq, DWEIGHT,
+        tl.minimum(first, q_heads), tl.minimum(last, q_heads), dq_strides.head, q_strides.head,
+        angles, eps, ACC, HALF, BLOCK,
     )  # fmt: skip
     _turn_heads_back(
-        DK_OUT, K, K_WEIGHT, DK, DWEIGHT + 2 * HALF, tl.maximum(first - q_heads, 0),
-        tl.maximum(last - q_heads, 0), batch * dk_stride_b + token * dk_stride_s,
-        batch * k_stride_b + token * k_stride_s, at * k_heads * (2 * HALF), dk_stride_h,
-        k_stride_h, cos, sin, eps, mask, ACC, HALF, BLOCK,
+        _token(DK_OUT, place, dk_strides), _token(K, place, k_strides), K_WEIGHT, dk,
+        DWEIGHT + 2 * HALF, tl.maximum(first - q_heads, 0), tl.maximum(last - q_heads, 0),
+        dk_strides.head, k_strides.head, angles, eps, ACC, HALF, BLOCK,
     )  # fmt: skip
 
 
@@ -227,10 +244,22 @@ def _grid(q: Tensor, k: Tensor, cfg: LaunchConfig) -> tuple[int, int]:
     return batch * triton.cdiv(tokens, cfg.rows), triton.cdiv(heads + k.shape[2], HEADS)
 
 
-def _strides(x: Tensor) -> tuple[int, ...]:
-    """Strides of batch, token and head; 0 for a dimension that is 1 long, whose stride may be
-    anything and would otherwise cost another binary."""
-    return tuple(s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True))
+def _strides(x: Tensor) -> HeadStrides:
+    """Strides of (B, S, H, D); 0 for a dimension that is 1 long, whose stride may be anything and
+    would otherwise cost another binary."""
+    return HeadStrides(
+        *(s if size > 1 else 0 for s, size in zip(x.stride()[:3], x.shape[:3], strict=True))
+    )
+
+
+def _sizes(q: Tensor, k: Tensor, cfg: LaunchConfig) -> dict[str, Any]:
+    """Arguments that both kernels have by their names."""
+    _, tokens, q_heads, dim = q.shape
+    return {
+        "tokens": tokens, "q_heads": q_heads, "k_heads": k.shape[2], "q_strides": _strides(q),
+        "k_strides": _strides(k), "ACC": accumulator_type(q), "HALF": dim // 2, "HEADS": HEADS,
+        "ROWS": cfg.rows, "BLOCK": cfg.block, **cfg.options,
+    }  # fmt: skip
 
 
 def forward(
@@ -247,16 +276,13 @@ def forward(
     q, k, cos, sin = _heads(q), _heads(k), cos.contiguous(), sin.contiguous()
     q_out = torch.empty_like(q, memory_format=torch.contiguous_format)
     k_out = torch.empty_like(k, memory_format=torch.contiguous_format)
-    batch, tokens, q_heads, dim = q.shape
+    batch, tokens, _, dim = q.shape
     if batch and tokens and dim:
         cfg = launch_config("rope", q, dim)
-        norm = q_weight is not None
         rope_kernel[_grid(q, k, cfg)](
             q, k, cos, sin, q if q_weight is None else q_weight.contiguous(),
-            k if k_weight is None else k_weight.contiguous(), q_out, k_out, tokens,
-            q_heads, k.shape[2], *_strides(q), *_strides(k),
-            eps, inverse, norm, accumulator_type(q), dim // 2, HEADS, cfg.rows,
-            cfg.block, **cfg.options,
+            k if k_weight is None else k_weight.contiguous(), q_out, k_out, eps=eps,
+            INVERSE=inverse, NORM=q_weight is not None, **_sizes(q, k, cfg),
         )  # fmt: skip
     return q_out, k_out
 
@@ -277,7 +303,7 @@ def backward(
     dq_out, dk_out, q, k = _heads(dq_out), _heads(dk_out), _heads(q), _heads(k)
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
     dk = torch.empty_like(k, memory_format=torch.contiguous_format)
-    batch, tokens, q_heads, dim = q.shape
+    batch, tokens, _, dim = q.shape
     if not (batch and tokens and dim):
         return dq, dk, q.new_zeros(2, dim, dtype=statistics_dtype(q))
     cfg = launch_config("rope_norm_bwd", q, dim)
@@ -285,9 +311,8 @@ def backward(
     partial = q.new_empty(grid[0] * grid[1], 2 * dim, dtype=statistics_dtype(q))
     rope_norm_bwd_kernel[grid](
         dq_out, dk_out, q, k, cos.contiguous(), sin.contiguous(), q_weight.contiguous(),
-        k_weight.contiguous(), dq, dk, partial, tokens, q_heads, k.shape[2],
-        *_strides(dq_out), *_strides(dk_out), *_strides(q), *_strides(k), eps,
-        accumulator_type(q), dim // 2, HEADS, cfg.rows, cfg.block, **cfg.options,
+        k_weight.contiguous(), dq, dk, partial, eps=eps, dq_strides=_strides(dq_out),
+        dk_strides=_strides(dk_out), **_sizes(q, k, cfg),
     )  # fmt: skip
     return dq, dk, column_sum(partial, partial.dtype).view(2, dim)
 

@@ -10,7 +10,7 @@ from conf.site_schema import Site, SiteEdge
 from scripts.box.probe import http_ok
 from scripts.box.program import File, Folder, Port, Program
 from serving.fleet.haproxy.edge_config import haproxy_cfg, validator_at
-from serving.fleet.haproxy.request_rules import VALIDATOR
+from serving.fleet.haproxy.request_rules import BUFFER_ENVIRONMENT, VALIDATOR
 from serving.fleet.haproxy.server_states import FIRST_FILES
 
 
@@ -63,6 +63,7 @@ def programs(site: Site) -> list[Program]:
                 name=f"haproxy-{name}",
                 argv=("/usr/sbin/haproxy", "-db", "-f", str(config.path)),
                 user=site.users.haproxy,
+                env=BUFFER_ENVIRONMENT,
                 files=(config, *validator),
                 ports=(
                     Port(address, edge.http_port, f"{key}.http_port"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conf.site_checks import host_port
 from conf.site_schema import Site
-from scripts.box import keys, supervisor
+from scripts.box import keys, restart_program, supervisor
 from scripts.box.files import ensure_files, hand_over
 from scripts.box.identity import REPO
 from scripts.box.probe import greets, http_ok, is_socket, listens, sends_a_line
@@ -234,8 +234,8 @@ def code_files(site: Site, host: str) -> list[File]:
         grpc_target=server.grpc_target,
         verify_socket=watch_socket(site, host),
         verify_interval_s=site.triton.verify_interval_s,
-        restart=[f"{site.serving_env}/bin/supervisorctl", "-c", str(etc / "supervisord.conf"),
-                 "restart", "triton"],
+        restart=[f"{site.serving_env}/bin/python", "-I", "-B", str(etc / "restart.py"),
+                 str(supervisor.host_socket(home(site, host))), "triton"],
         triton=server.argv(),
         http=(server.address, site.ports.triton_http),
         agent=(server.address, site.ports.host_agent),
@@ -246,7 +246,8 @@ def code_files(site: Site, host: str) -> list[File]:
         max_instances=site.triton.max_instances,
     )  # fmt: skip
     code = [File(etc / "host" / name, text) for name, text in host_files().items()]
-    return [*code, File(etc / "host.json", settings)]
+    restart = File(etc / "restart.py", Path(restart_program.__file__).read_text())
+    return [*code, restart, File(etc / "host.json", settings)]
 
 
 def triton_log(site: Site, host: str) -> Path:

@@ -32,6 +32,8 @@ STEADY_S = 20.0
 SETTLE_S = 3.0
 LIMIT_S = 1500.0
 _COMMAND_S = 900
+YIELDING = ("nice", "-n", "19")
+"""Words before fab's: the control host is a machine of its own, and takes no host's cycles."""
 STEADY, ROLLBACK, CHANGE, RESTART = "steady", "rollback", "version change", "rolling restart"
 
 
@@ -78,7 +80,7 @@ def measure_load(
     with processor_shares(site, cores) if cores else nullcontext() as shares:
         running = [start(plan) for plan in plans]
         try:
-            fab = partial(_fab, shares.join(CONTROL) if shares else ())
+            fab = partial(_fab, shares.join(CONTROL) if shares else YIELDING)
             phases, production = _phases(running, model, list(site.hosts), fab, show)
             deadline = time.monotonic() + LIMIT_S
             while sum(map(Running.sent, running)) < requests and time.monotonic() < deadline:

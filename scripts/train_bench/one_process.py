@@ -1,9 +1,9 @@
-"""`python -m scripts.train_bench.one_process RUN ROUNDS [beside]`: our loop, and others beside it.
+"""`python -m scripts.train_bench.one_process RUN ROUNDS [LOOP ...]`: our loop, others beside it.
 
-Our `train` runs as in a job of one rank, ROUNDS steps and some to warm up. With `beside` its stop
-callback, called once in each step, runs one step of each other loop; so the loops take turns within
-a process and whatever else the machine does meets all of them. Prints JSON: seconds of wall time
-and of CPU time of each loop's steps.
+Our `train` runs as in a job of one rank, ROUNDS steps and some to warm up. Its stop callback,
+called once in each step, runs one step of each LOOP, a name of `loops.LOOPS`; so the loops take
+turns within a process and whatever else the machine does meets all of them. Prints JSON: seconds of
+wall time and of CPU time of each loop's steps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Turns:
 
 def main() -> int:
     """Run the loops in turns; see the module."""
-    folder, rounds, beside = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["beside"]
+    folder, rounds, others = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     answer = os.dup(1)
     os.dup2(2, 1)  # what the loops print is not our output
     from hpc.jobs.spec.config import train_config
@@ -72,8 +72,7 @@ def main() -> int:
 
     spec = read_spec(folder / "spec.yaml")
     config, dataset = train_config(spec.config), spec.dataset.folder
-    others = LOOPS if beside else {}
-    turns = Turns({name: make(config, dataset) for name, make in others.items()}, rounds)
+    turns = Turns({name: LOOPS[name](config, dataset) for name in others}, rounds)
     train(spec, folder, turns)
     os.write(answer, json.dumps(turns.figures()).encode())
     os._exit(0)  # a loop in a thread still waits for its turn

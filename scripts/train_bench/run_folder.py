@@ -13,7 +13,7 @@ from conf import compose
 from conf.schema import TARGET
 from conf.tree import option_files
 from hpc.data.lineage import FILE, DatasetLineage
-from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source
 from hpc.tasks.text import TextTask
 from serving.artifact.lineage import DatasetRef
 
@@ -37,7 +37,7 @@ def toy_run(folder: Path, steps: int, *overrides: str) -> Path:
     assert isinstance(plain, dict)  # a config is a mapping at its top
     spec = JobSpec(
         task=task,
-        config=frozen({str(key): value for key, value in plain.items()}),
+        plain={str(key): value for key, value in plain.items()},
         source=Source("0" * 64, None, False),
         project=None,
         dataset=DatasetRef("toytext", "0" * 64, str(dataset)),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from scripts.box.identity import REPO
 from scripts.train_bench.failure import BenchFailed
@@ -21,12 +22,17 @@ from scripts.train_bench.run_folder import toy_run
 ACCELERATE = "accelerate==1.15.0"
 LIMIT_S = 1500
 OURS = "Lockgate"
+STAGES = {2: ("bare DeepSpeed",), 0: ("bare PyTorch", "Hugging Face Trainer")}
+"""Loops beside ours, by the ZeRO stage of both: a loop without DeepSpeed partitions nothing, and is
+compared with one that does not either. 2 is the default of a run."""
+_GOALS = {"bare DeepSpeed": DEEPSPEED, "bare PyTorch": TORCH}
 
 
 @dataclass(frozen=True)
 class StepFigures:
     """Seconds of each step of each loop, in turns; loops that could not run, with the reason."""
 
+    zero_stage: int
     wall: Mapping[str, Sequence[float]]
     cpu: Mapping[str, Sequence[float]]
     missing: Mapping[str, str]
@@ -40,38 +46,53 @@ class StepFigures:
         return median(ours / theirs for ours, theirs in pairs)
 
 
-def measure_steps(rounds: int, progress: Callable[[str], None]) -> StepFigures:
-    """`rounds` steps of each loop in turns, with one thread, on a CPU and in fp32.
+def measure_steps(rounds: int, progress: Callable[[str], None]) -> list[StepFigures]:
+    """`rounds` steps of each loop in turns, with one thread, on a CPU and in fp32, by ZeRO stage.
 
     Raises `BenchFailed` where our loop or a bare one cannot run.
     """
-    progress(f"step: {rounds} rounds of each loop in turns")
+    made = []
     with tempfile.TemporaryDirectory(prefix="lockgate-bench-") as folder:
-        run = toy_run(Path(folder), steps=10**6)
-        done = subprocess.run(
-            [sys.executable, "-m", "scripts.train_bench.one_process", str(run), str(rounds),
-             "beside"],
-            cwd=REPO, env=one_rank(_accelerate(Path(folder))), capture_output=True, text=True,
-            timeout=LIMIT_S, check=False,
-        )  # fmt: skip
+        installed = _accelerate(Path(folder))
+        for stage, others in STAGES.items():
+            progress(f"step: {rounds} rounds at ZeRO stage {stage}, beside {', '.join(others)}")
+            run_in = Path(folder) / str(stage)
+            run_in.mkdir()
+            run = toy_run(run_in, 10**6, f"zero_stage={stage}")
+            found = _measured(run, rounds, others, installed)
+            made.append(StepFigures(stage, found["wall"], found["cpu"], found["missing"]))
+    return made
+
+
+def _measured(run: Path, rounds: int, others: Sequence[str], installed: Path) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.train_bench.one_process", str(run), str(rounds), *others],
+        cwd=REPO, env=one_rank(installed), capture_output=True, text=True, timeout=LIMIT_S,
+        check=False,
+    )  # fmt: skip
     try:
-        found = json.loads(done.stdout)
+        return json.loads(done.stdout)
     except ValueError:
         lines = done.stderr.strip().splitlines()
         raise BenchFailed(lines[-1] if lines else f"exit code {done.returncode}") from None
-    return StepFigures(found["wall"], found["cpu"], found["missing"])
 
 
-def step_values(found: StepFigures) -> dict[str, float]:
+def step_values(found: Sequence[StepFigures]) -> dict[str, float]:
     """The goals' values by name: ratios of wall time."""
     return {
-        DEEPSPEED: found.ratio("bare DeepSpeed", found.wall),
-        TORCH: found.ratio("bare PyTorch", found.wall),
+        goal: one.ratio(name, one.wall)
+        for one in found
+        for name, goal in _GOALS.items()
+        if name in one.wall
     }
 
 
-def step_rows(found: StepFigures) -> list[tuple[str, ...]]:
-    """Rows of a table: loop, median wall and CPU seconds, ours over it in both."""
+def step_rows(found: Sequence[StepFigures]) -> list[tuple[str, ...]]:
+    """Rows of a table: loop, median wall and CPU milliseconds, ours over it in both."""
+    return [row for one in found for row in _rows(one)]
+
+
+def _rows(found: StepFigures) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in found.wall:
         wall, cpu = median(found.wall[name]), median(found.cpu[name])
@@ -80,7 +101,8 @@ def step_rows(found: StepFigures) -> list[tuple[str, ...]]:
             if name == OURS
             else (f"{found.ratio(name, found.wall):.3f}", f"{found.ratio(name, found.cpu):.3f}")
         )
-        rows.append((name, f"{wall * 1000:.1f}", f"{cpu * 1000:.1f}", *ratios))
+        named = f"{name}, ZeRO-{found.zero_stage}" if name == OURS else name
+        rows.append((named, f"{wall * 1000:.1f}", f"{cpu * 1000:.1f}", *ratios))
     rows += [(name, "not measured:", reason, "", "") for name, reason in found.missing.items()]
     return rows
 

@@ -24,7 +24,7 @@ from serving.host.home import HostHome
 from serving.host.offers import offer_package
 from serving.host.peers import read_peer
 from serving.host.requests import HostRequest
-from serving.host.running import States, lost_process, read_running
+from serving.host.running import States, lost_process, read_running, resident_bytes
 from serving.host.verification import model_faults, model_names, verify_host, with_changes
 from serving.triton.server import TritonError
 
@@ -89,6 +89,11 @@ def _facts(home: HostHome, request: HostRequest) -> Content:
             for name in names
         },
     }
+
+
+def _memory(home: HostHome, request: HostRequest) -> Content:
+    """Read often while a canary is watched: each reading costs the host as little as it can."""
+    return {"memory_bytes": resident_bytes(home)}
 
 
 def _by_text(states: States) -> Content:
@@ -296,6 +301,7 @@ def _of_version(request: HostRequest) -> tuple[str, int]:
 
 _ACTS: dict[str, Callable[[HostHome, HostRequest], Content]] = {
     "facts": _facts,
+    "memory": _memory,
     "verify": _verify,
     "probe": _probe,
     "prepare": _prepare,

@@ -26,8 +26,8 @@ from serving.host.start import prepare_start, start_triton
 from serving.host.watch import watch
 
 ANSWER = "lockgate-answer"
-_NICE = 5
-"""Of a command, beside Triton's 0: what it copies and verifies yields to clients' requests, a third
+_NICE = 10
+"""Of a command, beside Triton's 0: what it copies and verifies yields to clients' requests, a tenth
 of a busy processor is left to it."""
 
 

@@ -96,6 +96,7 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "facts": Verb((_model_or_all,), changes=False, alone=False),
+    "memory": Verb((), changes=False, alone=False),
     "probe": Verb((_model, _version), changes=False, alone=False),
     "verify": Verb((_model_or_all,), changes=False),
     "prepare": Verb((_model, _version)),

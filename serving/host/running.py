@@ -63,6 +63,16 @@ def read_running(home: HostHome) -> RunningTriton:
         return RunningTriton(memory_bytes=memory, fault=str(error))
 
 
+def resident_bytes(home: HostHome) -> int | None:
+    """The memory of Triton and its stubs, None where no process listens at its control socket.
+
+    Without a question to Triton, whose client takes longer to import than this takes. Raises
+    OSError.
+    """
+    pid = server_pid(home)
+    return None if pid is None else tree_bytes(pid)
+
+
 def server_pid(home: HostHome) -> int | None:
     """The process that listens at Triton's control socket, None where there is none.
 

@@ -45,6 +45,10 @@ STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_
 RESUME = "tests/hpc/jobs/resume/test_resume.py::test_a_run_goes_on_from_one_that_ended"
 TESTED = {
     "lockgate resume RUN": RESUME,
+    "scripts/punish train": (
+        "tests/site/test_punish.py::"
+        "test_a_run_is_bit_equal_although_a_rank_slurmctld_and_mlflow_were_killed"
+    ),
     "lockgate train task=flights init_from=RUN@400": (
         "tests/hpc/jobs/run/test_init_from.py::test_a_run_and_its_step_are_frozen_by_path_and_digest"
     ),
@@ -63,6 +67,14 @@ TESTED = {
     "lockgate train -m sweep=lr": (
         "tests/hpc/jobs/sweep/test_sweeps.py::test_a_sweep_is_one_array_and_its_trials_have_their_place"
         "_in_it"
+    ),
+    "lockgate train -m sweeper=optuna": (
+        "tests/hpc/jobs/sweep/test_search.py::"
+        "test_a_search_goes_on_after_ctrl_c_with_what_it_would_have_sent"
+    ),
+    "lockgate train -m sweeper.stop=median": (
+        "tests/hpc/jobs/sweep/test_local_driver.py::"
+        "test_a_grid_that_is_watched_ends_its_worst_trial"
     ),
     "lockgate ls --sweep lr": (
         "tests/hpc/jobs/sweep/test_standings.py::"
@@ -182,7 +194,7 @@ def exists(text: str) -> bool:
     if words[0] == "lockgate" and len(words) > 1:
         return words[1] in VERBS
     if words[0] == "fab" and len(words) > 1:
-        return words[1] in fab_tasks() or words[1].startswith("-")
+        return words[1].replace("-", "_") in fab_tasks() or words[1].startswith("-")
     if words[:2] == ["python", "-m"]:
         return find_spec(words[2]) is not None
     path = re.match(r"(?:conf|hpc|kernels|serving|scripts|docs|tests)/[\w./-]*\w(?=$|[ /:])", text)

@@ -12,6 +12,9 @@ from kernels.ops.addnorm import add_rms_norm_ref
 from kernels.ops.gated import geglu_ref, swiglu_ref
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
+from kernels.ops.loss.linear_dpo import linear_dpo_ref
+from kernels.ops.loss.linear_jsd import linear_jsd_ref
+from kernels.ops.loss.linear_kl import linear_kl_ref
 from kernels.ops.rmsnorm import rms_norm_ref
 from kernels.ops.rotary import rope_ref
 
@@ -59,6 +62,29 @@ def linear_call(**options) -> Call:
     )
 
 
+TEACHER = (
+    torch.linspace(-1, 1, 12).double().view(4, 3),
+    torch.linspace(1, -1, 21).double().view(7, 3),
+)
+ANSWERS, REFERENCE = torch.tensor([[4, 2], [-100, 0], [6, 6], [1, -100]]), torch.linspace(-9, -5, 4)
+
+
+def distillation_call(ours: Callable, spec: Callable, **options) -> Call:
+    return Call(
+        lambda h, w: ours(h, w, *TEACHER, **options),
+        lambda h, w: spec(h, w, *TEACHER, **options),
+        ((4, 5), (7, 5)),
+    )
+
+
+def preference_call(**options) -> Call:
+    return Call(
+        lambda h, w: kernels.linear_dpo(h, w, ANSWERS, REFERENCE, **options),
+        lambda h, w: linear_dpo_ref(h, w, ANSWERS, REFERENCE, **options),
+        ((4, 2, 5), (7, 5)),
+    )
+
+
 CALLS = {
     "rms_norm": Call(kernels.rms_norm, rms_norm_ref, ((3, 8), (8,))),
     "add_rms_norm": Call(kernels.add_rms_norm, add_rms_norm_ref, ((3, 8), (3, 8), (8,))),
@@ -71,6 +97,9 @@ CALLS = {
     "linear_cross_entropy": linear_call(),
     "linear sum": linear_call(reduction="sum", **EVERYTHING),
     "linear of each": linear_call(reduction="none"),
+    "linear_kl": distillation_call(kernels.linear_kl, linear_kl_ref),
+    "linear_jsd": distillation_call(kernels.linear_jsd, linear_jsd_ref, beta=0.25),
+    "linear_dpo": preference_call(),
 }
 
 

@@ -59,6 +59,23 @@ def of_type(kind: torch.dtype) -> dict[str, tuple[Callable, str]]:
     }
 
 
+def divergences(arguments: dict, words: str) -> dict[str, tuple[Callable, str]]:
+    """One bad argument of either divergence."""
+    label = " ".join(f"{name}={value}" for name, value in arguments.items())[:60]
+    good = {"teacher": t(5, 4), "teacher_weight": t(8, 4), **arguments}
+    return {
+        f"{name} {label}": (
+            lambda name=name: getattr(kernels, name)(t(5, 3), t(8, 3), **good),
+            words,
+        )
+        for name in ("linear_kl", "linear_jsd")
+    }
+
+
+def preferences(answers: int = 4, reference=None, **options):
+    return kernels.linear_dpo(t(answers, 2, 3), t(8, 3), long(answers, 2), reference, **options)
+
+
 REFUSED: dict[str, tuple[Callable, str]] = {
     **of_type(torch.int64), **of_type(torch.float8_e4m3fn), **of_type(torch.complex64),
     "a list": (lambda: kernels.rms_norm([1.0], t(1)), "x is list, not a tensor"),
@@ -143,6 +160,29 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     **losses({"softcap": -1.0}, "of at least 0"),
     **losses({"ignore_index": None}, "ignore_index=None is not a target"),
     **losses({"reduction": "median"}, "choose mean, sum or none"),
+    **divergences({"teacher": t(3, 4)}, r"teacher is \[3, 4\]"),
+    **divergences({"teacher_weight": t(7, 4)}, r"teacher_weight is \[7, 4\].* not \[8, 4\]"),
+    **divergences({"teacher": wanted(5, 4)}, r"pass teacher\.detach\(\)"),
+    **divergences({"teacher_weight": wanted(8, 4)}, r"pass teacher_weight\.detach\(\)"),
+    **divergences({"teacher_bias": t(7)}, r"teacher_bias is \[7\]"),
+    **divergences({"kept": t(5)}, r"kept is .* not \[5\] torch.bool"),
+    **divergences({"kept": [True] * 5}, "kept is list, not a tensor"),
+    **divergences({"temperature": 0.0}, "temperature=0 leaves no distribution"),
+    **divergences({"temperature": -1.0}, "of at least 0"),
+    **divergences({"reduction": "none"}, "choose mean or sum"),
+    "a beta beyond 1": (
+        lambda: kernels.linear_jsd(t(5, 3), t(8, 3), t(5, 3), t(8, 3), beta=1.5), "from 0 to 1"
+    ),
+    "answers that are no pairs": (lambda: preferences(3), "3 answers are no pairs"),
+    "a reference of few answers": (lambda: preferences(reference=t(2)), r"reference is \[2\]"),
+    "a reference that is learned": (
+        lambda: preferences(reference=wanted(4)), r"pass reference\.detach\(\)"
+    ),
+    "a negative beta": (lambda: preferences(beta=-0.1), "of at least 0"),
+    "preferences mostly wrong": (lambda: preferences(label_smoothing=0.6), "from 0 to 0.5"),
+    "answers without tokens": (
+        lambda: kernels.sequence_log_prob(t(4, 3), t(8, 3), long(4)), r"not \(B, T, N\)"
+    ),
 }  # fmt: skip
 
 # What a kernel is too narrow for; plain torch is not.

@@ -161,6 +161,7 @@ defaults:
 }
 
 
+@pytest.mark.full
 def test_a_table_is_served_without_a_line_of_python(box, folder) -> None:
     from sklearn.datasets import load_diabetes
 

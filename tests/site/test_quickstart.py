@@ -27,7 +27,6 @@ REPO = Path(__file__).resolve().parents[2]
 KILL_AFTER = (
     r"lockgate train task=flights",
     r" s  us\S+ +load ",
-    r"number flights/",
 )
 
 

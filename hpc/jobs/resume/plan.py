@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +25,13 @@ from hpc.jobs.run.elastic import fits, read_layout
 from hpc.jobs.run.folder import Run, run_name
 from hpc.jobs.run.states import FINISHED, NOT_SUBMITTED, UNKNOWN, RunState
 from hpc.jobs.spec.ancestry import FILE, Parent
-from hpc.jobs.spec.changes import RefusedChange, changed_settings, differences
-from hpc.jobs.spec.command_line import train_words
+from hpc.jobs.spec.changes import (
+    RefusedChange,
+    changed_settings,
+    differences,
+    parsed_change,
+)
+from hpc.jobs.spec.command_line import hydra_value, train_words
 from hpc.jobs.spec.config import (
     cluster_config,
     run_config,
@@ -33,7 +39,8 @@ from hpc.jobs.spec.config import (
     with_whole_numbers,
 )
 from hpc.jobs.spec.environment import environment_of, installed_packages
-from hpc.jobs.spec.job_spec import JobSpec, frozen
+from hpc.jobs.spec.job_spec import JobSpec
+from hpc.jobs.spec.newer_keys import newer_keys, with_keys, without_keys
 from hpc.jobs.spec.resolve import resolve
 from hpc.jobs.spec.snapshot import Code, check_snapshot, read_code, snapshot_of
 from hpc.jobs.spec.submit_checks import check_changed
@@ -70,9 +77,17 @@ def resume_plan(
     _check_over(run, state)
     checkpoint, notes = _newest_good(run, checkpoint_fault)
     before = spec.content()["config"]
+    newer = newer_keys(before)
     refused = RefusedChange(_words(spec), f"{run.name}@{checkpoint.step}")
-    plain = changed_settings(before, overrides, partial(_cluster_option, spec.task), refused)
-    notes += _fit_ranks(plain, checkpoint)
+    plain = changed_settings(
+        with_keys(before, newer), overrides, partial(_cluster_option, spec.task), refused
+    )
+    if source == OWN:
+        _check_older_code(run, overrides, newer)
+        plain = without_keys(plain, newer)
+    else:
+        before = with_keys(before, newer)
+    notes += [*_newer_sentence(run, source, newer), *_fit_ranks(plain, checkpoint)]
     config = OmegaConf.create(plain)
     run_settings, cluster = run_config(config), cluster_config(config)
     find_backend(cluster.kind)
@@ -96,7 +111,7 @@ def resume_plan(
     )
     made = replace(
         spec,
-        config=frozen(resolved),
+        plain=resolved,
         source=_sources(spec, code)[0],
         project=_sources(spec, code)[1],
         environment=environment_of(packages),
@@ -189,6 +204,31 @@ def _fit_ranks(plain: dict[str, Any], checkpoint: KeptCheckpoint) -> list[str]:
     way = fits(layout, cluster.ranks, run.zero_stage, run.micro_batch_size)
     plain["gradient_accumulation_steps"] = way.gradient_accumulation_steps
     return [way.sentence]
+
+
+def _check_older_code(run: Run, overrides: Sequence[str], newer: Collection[str]) -> None:
+    """Raise `UsageError` for a change of a key that the run's own code does not have."""
+    for text in overrides:
+        key = parsed_change(text).get_key_element().lstrip("+")
+        if key in newer:
+            raise UsageError(
+                f"{text}: {run.name} is of code that is older than {key} and goes on without it. "
+                f"To set it, go on with the code as it stands now: {_with_current(run, text)}"
+            )
+
+
+def _with_current(run: Run, override: str) -> str:
+    return shlex.join(["lockgate", "resume", run.name, override, "--source", CURRENT])
+
+
+def _newer_sentence(run: Run, source: str, newer: Mapping[str, object]) -> list[str]:
+    """A note with the keys that are newer than the run's spec; none where there are none."""
+    if not newer:
+        return []
+    if source == OWN:
+        return [f"older than these keys, it goes on without them: {', '.join(newer)}"]
+    values = ", ".join(f"{key}={hydra_value(value)}" for key, value in newer.items())
+    return [f"its spec is older than these keys, which get what was done before them: {values}"]
 
 
 def _check_steps(run: Run, state: RunState, done: int, steps: int) -> None:

@@ -37,6 +37,8 @@ class Layout:
     gradient_accumulation_steps: int
     optimizer_state: tuple[str, ...]
     """Names of what the optimizer holds for each weight, sorted."""
+    stateful_loader: bool = False
+    """True where each rank's data loader has a state of its own in the checkpoint."""
 
     @property
     def global_batch(self) -> int:
@@ -81,6 +83,12 @@ def fits(saved: Layout, ranks: int, zero_stage: int, micro_batch_size: int) -> E
             f"the checkpoint was written with micro_batch_size={saved.micro_batch_size} and this "
             f"job has {micro_batch_size}: the samples of its steps would be others. Keep "
             f"micro_batch_size={saved.micro_batch_size}; the number of ranks may change"
+        )
+    if saved.stateful_loader and ranks != saved.world_size:
+        raise CheckpointMisfit(
+            f"the checkpoint holds the state of the task's data loader for each of "
+            f"{saved.world_size} ranks, and {ranks} ranks cannot share it. Go on with "
+            f"{saved.world_size}: cluster.nodes x cluster.tasks_per_node"
         )
     micro_batches = saved.gradient_accumulation_steps * saved.world_size
     accumulation, rest = divmod(micro_batches, ranks)

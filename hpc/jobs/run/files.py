@@ -149,13 +149,15 @@ class AttemptEndFile:
 
 @dataclass(frozen=True)
 class CancelFile:
-    """cancelled.json, written by `lockgate cancel`."""
+    """cancelled.json, written by `lockgate cancel`, and by a sweep that ends a trial early."""
 
     by: str
     """User name."""
     at: str
     """ISO time."""
     state: Literal["cancelled"] = "cancelled"
+    early_stop: str = ""
+    """Why its sweep ended it, in words for people; empty for every other cancel."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class RunRecord:
     """A sentence per file that is there and could not be used."""
     trial: TrialFile | None = None
     """None for a run that is part of no sweep."""
+    early_stop: str = ""
+    """Why its sweep ended it; empty for a run that no sweep ended."""
 
     @property
     def job_name(self) -> str:
@@ -261,9 +265,9 @@ def write_run_file(path: Path, content: Any) -> None:
     replace_file(path, json.dumps(asdict(content), indent=2, sort_keys=True) + "\n")
 
 
-def write_cancelled(run: Run) -> None:
+def write_cancelled(run: Run, early_stop: str = "") -> None:
     """Record in the run's folder that this user cancels it now."""
-    write_run_file(run.cancelled, CancelFile(by=user_name(), at=utc_now()))
+    write_run_file(run.cancelled, CancelFile(by=user_name(), at=utc_now(), early_stop=early_stop))
 
 
 def read_run_file(kind: type[T], path: Path) -> Reading[T]:
@@ -322,6 +326,7 @@ def read_record(run: Run) -> RunRecord:
         cancelled=cancel.value is not None or cancel.problem is not None,
         problems=problems,
         trial=trial.value,
+        early_stop=cancel.value.early_stop if cancel.value else "",
     )
 
 

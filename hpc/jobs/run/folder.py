@@ -88,6 +88,11 @@ class Run:
         return self.nodes / "exclude"
 
     @property
+    def operators(self) -> Path:
+        """`OperatorsFile` of each rank, by its number; see hpc.jobs.run.operators."""
+        return self.folder / "operators"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per logged step."""
         return self.folder / "metrics.jsonl"

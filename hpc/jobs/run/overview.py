@@ -11,7 +11,10 @@ from hpc.jobs.run.checkpoints import KeptCheckpoint, best_checkpoint, kept_check
 from hpc.jobs.run.curve import RunCurve, read_curve
 from hpc.jobs.run.files import read_record, read_run_file
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.operators import OperatorRow, operator_rows, read_operators
+from hpc.jobs.run.pins import PINNED, pinned_steps
 from hpc.jobs.run.states import RunState
+from hpc.jobs.run.stored import confirmed_steps
 from hpc.jobs.run.timeline import RunTimeline, read_timeline
 from hpc.jobs.spec.job_spec import JobSpec
 from hpc.jobs.spec.settings import flat_settings
@@ -30,8 +33,13 @@ class RunOverview:
     curve: RunCurve
     checkpoints: tuple[KeptCheckpoint, ...]
     candidate: Candidate | None
+    operators: tuple[OperatorRow, ...]
     problems: tuple[str, ...]
     """A sentence per file that is there and could not be used."""
+    pinned: frozenset[int] = frozenset()
+    """Steps of checkpoints that retention never removes."""
+    stored: tuple[int, ...] = ()
+    """Steps of which a whole copy was confirmed in the run's checkpoint store."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,8 +76,11 @@ class RunOverview:
             ],
             "step_seconds": self.curve.step_seconds,
             "checkpoints": [_checkpoint(one) for one in self.checkpoints],
+            "pinned": sorted(self.pinned),
+            "stored": list(self.stored),
             "best_checkpoint": _checkpoint(self.best) if self.best else None,
             "candidate": _candidate(self),
+            "operators": [asdict(one) for one in self.operators],
         }
 
 
@@ -78,7 +89,13 @@ def run_overview(run: Run, state: RunState) -> RunOverview:
     record = read_record(run)
     curve = read_curve(run.metrics)
     candidate = read_run_file(Candidate, run.folder / "candidate" / CANDIDATE_FILE)
-    problems = [*record.problems, curve.problem, candidate.problem]
+    ranks, unread = read_operators(run)
+    problems = [*record.problems, curve.problem, candidate.problem, *unread]
+    try:
+        pinned = frozenset(pinned_steps(run.folder / "checkpoints"))
+    except OSError as error:
+        pinned = frozenset()
+        problems.append(f"{PINNED} cannot be read: {error.strerror}")
     try:
         spec = run.spec
     except SpecChanged as error:
@@ -92,7 +109,10 @@ def run_overview(run: Run, state: RunState) -> RunOverview:
         curve=curve,
         checkpoints=kept_checkpoints(run),
         candidate=candidate.value,
+        operators=tuple(operator_rows(ranks)),
         problems=tuple(one for one in problems if one),
+        pinned=pinned,
+        stored=confirmed_steps(run.folder / "checkpoints"),
     )
 
 

@@ -163,10 +163,33 @@ def ending(run: Run) -> list[str]:
         f'if [ "$code" -eq {REQUEUE} ]; then',
         # scontrol requeue ends this shell with SIGTERM; what follows needs a moment, and takes it.
         "trap '' TERM",
-        f'scontrol requeue "{JOB_ID}"',
+        *_requeue(JOB_ID),
         # Nodes that failed their checks. Slurm takes the list only of a job that waits again.
         f"if [ -e {excluded} ]; then "
         f'scontrol update "JobId={JOB_ID}" "ExcNodeList=$(cat {excluded})"; fi',
         "fi",
         'exit "$code"',
+    ]
+
+
+UNREACHABLE = (
+    "nable to contact",
+    "onnection",
+    "imed out",
+    "failure",
+    "were transmitted",
+    "nexpected message",
+)
+"""Parts of scontrol's words where slurmctld was not reached; see slurm_errno.c."""
+
+
+def _requeue(job_id: str) -> list[str]:
+    """Lines that requeue a job. While slurmctld is down or restarts, a job that ended here would be
+    lost: it waits, to its time limit at most. Any other complaint is final."""
+    patterns = "|".join(f"*{shlex.quote(part)}*" for part in UNREACHABLE)
+    return [
+        f'until answer=$(scontrol requeue "{job_id}" 2>&1); do',
+        'echo "$answer" >&2',
+        f'case "$answer" in {patterns}) sleep 5 ;; *) break ;; esac',
+        "done",
     ]

@@ -26,7 +26,7 @@ from hpc.jobs.spec.sweep import list_as_text
 FREE = (
     *("steps", "log_interval", "eval_interval", "checkpoint_interval", "keep_checkpoints"),
     *("keep_every", "keep_best", "checkpoint_async", "hang_timeout_s", "prefetch_batches"),
-    "zero_stage",
+    *("zero_stage", "checkpoint_store"),
 )
 """Keys of the top that may change; for zero_stage see hpc.jobs.run.elastic."""
 FREE_BELOW = ("cluster", "task.serve")

@@ -9,7 +9,7 @@ beside its code. Making them imports no torch, unless a target is not Lockgate's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,7 +20,8 @@ from conf.names import nearest
 from conf.plugin import is_own, make_plugin, targets
 from conf.schema import TARGET, from_config, plain_values
 from hpc.jobs.spec.deepspeed_keys import deepspeed_settings
-from hpc.jobs.spec.sending import SENDING_KEYS
+from hpc.jobs.spec.sending import NOT_FROZEN
+from hpc.jobs.spec.store_address import check_store_address
 from hpc.models.build import check_model
 from hpc.optim.optimizers import OptimizerConfig, optimizer_config
 from hpc.optim.schedule import Schedule
@@ -60,6 +61,7 @@ class ClusterConfig:
     scratch: str
     pass_environment: list[str]
     additional_parameters: dict[str, Any]
+    # As in RunConfig: the values that do as was done before these keys.
     sweep_parallel: int | None = None
     preflight_s: int = 0
     container: str | None = None
@@ -110,19 +112,21 @@ class RunConfig:
     precision: str
     zero_stage: int
     kernels: str
-    compile: bool
-    activation_checkpointing: bool
-    prefetch_batches: int
-    deepspeed: dict[str, Any]
     log_interval: int
     eval_interval: int
     checkpoint_interval: int
-    checkpoint_async: bool
-    hang_timeout_s: float | None
     keep_checkpoints: int
-    keep_every: int
-    keep_best: int
+    # Specs of older runs lack these: a default is the value that does as was done before the key.
+    compile: bool = False
+    activation_checkpointing: bool = False
+    prefetch_batches: int = 0
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    checkpoint_async: bool = False
+    hang_timeout_s: float | None = None
+    keep_every: int = 0
+    keep_best: int = 0
     init_from: str | None = None
+    checkpoint_store: str | None = None
 
     def __post_init__(self) -> None:
         intervals = ("eval_interval", "checkpoint_interval")
@@ -144,6 +148,8 @@ class RunConfig:
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
         _at_least(self, 0, "prefetch_batches")
         _at_most(self, MOST_PREFETCHED, "prefetch_batches")
+        if self.checkpoint_store is not None:
+            check_store_address(self.checkpoint_store)
         deepspeed_settings(self.deepspeed, self.zero_stage)
 
 
@@ -206,7 +212,7 @@ def cluster_config(config: DictConfig) -> ClusterConfig:
 def run_config(config: DictConfig) -> RunConfig:
     """The top-level keys of a composed training config; raises `ConfigError` naming the key."""
     names = [one.name for one in fields(RunConfig)]
-    known = [*names, *PLUGINS, *SENDING_KEYS, "site", "cluster"]
+    known = [*names, *PLUGINS, *NOT_FROZEN, "site", "cluster"]
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key}: there is no such key in train. {nearest(key, known)}")
@@ -217,8 +223,16 @@ def run_config(config: DictConfig) -> RunConfig:
 def with_whole_numbers(
     plain: Mapping[str, Any], run: RunConfig, cluster: ClusterConfig
 ) -> dict[str, Any]:
-    """`plain` with the ints of its typed form: steps=1e3 and steps=1000 are one spec."""
-    return {**plain, **_ints(run), "cluster": {**plain["cluster"], **_ints(cluster)}}
+    """`plain` with the ints of its typed form: steps=1e3 and steps=1000 are one spec.
+
+    A key that it lacks stays out: the code of an older run would refuse it.
+    """
+    of_cluster = plain["cluster"]
+    return {
+        **plain,
+        **_ints(run, plain),
+        "cluster": {**of_cluster, **_ints(cluster, of_cluster)},
+    }
 
 
 def schedule_config(config: DictConfig) -> Schedule:
@@ -257,8 +271,10 @@ def _at_most(config: object, most: int, *names: str) -> None:
             raise ValueError(f"{name}={getattr(config, name)}: must be at most {most}")
 
 
-def _ints(config: object) -> dict[str, int]:
-    return {name: value for name, value in vars(config).items() if type(value) is int}
+def _ints(config: object, names: Container[str]) -> dict[str, int]:
+    return {
+        name: value for name, value in vars(config).items() if type(value) is int and name in names
+    }
 
 
 def _one_of(name: str, value: object, valid: Iterable[object]) -> None:

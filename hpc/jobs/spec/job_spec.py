@@ -6,6 +6,8 @@ environment, but neither the time nor the run's name: the same work has the same
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,10 +66,10 @@ class ContainerImage:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One run, resolved. `config` is the composed training config, read-only."""
+    """One run, resolved. `plain` is the composed training config as plain values."""
 
     task: str
-    config: DictConfig
+    plain: Mapping[str, Any]
     source: Source
     project: Source | None  # null for a run of Lockgate's own
     dataset: DatasetRef
@@ -78,6 +80,17 @@ class JobSpec:
     """Of a run with init_from."""
     container: ContainerImage | None = None
     """Of a run with cluster.container."""
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """`plain` as a config that can only be read, by keys that exist.
+
+        Made when it is used: of a sweep's trials nobody uses it before the job does.
+        """
+        node = OmegaConf.create(dict(self.plain))
+        OmegaConf.set_struct(node, True)
+        OmegaConf.set_readonly(node, True)
+        return node
 
     @cached_property
     def digest(self) -> str:
@@ -102,7 +115,7 @@ class JobSpec:
         return {
             "format": with_more if more else FORMAT,
             "task": self.task,
-            "config": OmegaConf.to_container(self.config, resolve=False),
+            "config": copy.deepcopy(dict(self.plain)),
             "source": asdict(self.source),
             "project": asdict(self.project) if self.project else None,
             "dataset": asdict(self.dataset),
@@ -114,7 +127,7 @@ class JobSpec:
         """The content of spec.yaml."""
         document = {"digest": self.digest, "spec": self.content()}
         # Escaped to ASCII: YAML folds line breaks that only Unicode has, such as U+0085.
-        return HEADING + yaml.safe_dump(document, sort_keys=True)
+        return HEADING + yaml.dump(document, Dumper=_Dumper, sort_keys=True)
 
     def write(self, path: Path) -> None:
         """Write the spec, readable by all and writable by nobody. Raises `ConfigError`."""
@@ -125,6 +138,10 @@ class JobSpec:
                 "most: what is larger belongs into a file of the project or into the dataset"
             )
         replace_file(path, text, mode=0o444)
+
+
+# libyaml's, ten times as fast, where PyYAML was built with it: a sweep writes many specs.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -180,9 +197,9 @@ def read_spec(path: Path, digest: str | None = None) -> JobSpec:
 def _from_content(content: dict[str, Any]) -> JobSpec:
     if not isinstance(content["task"], str):
         raise TypeError("spec.task is no text")
-    return JobSpec(
+    spec = JobSpec(
         task=content["task"],
-        config=frozen(content["config"]),
+        plain=content["config"],
         source=Source(**content["source"]),
         project=Source(**content["project"]) if content["project"] else None,
         dataset=DatasetRef(**content["dataset"]),
@@ -191,14 +208,8 @@ def _from_content(content: dict[str, Any]) -> JobSpec:
         initial=InitialWeights(**content["initial"]) if "initial" in content else None,
         container=ContainerImage(**content["container"]) if "container" in content else None,
     )
-
-
-def frozen(config: dict[str, Any]) -> DictConfig:
-    """Plain values as a config that can only be read, by keys that exist."""
-    node = OmegaConf.create(config)
-    OmegaConf.set_struct(node, True)
-    OmegaConf.set_readonly(node, True)
-    return node
+    spec.config  # noqa: B018  # what is no config fails here, where the file is known
+    return spec
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from conf.names import shown
 from hpc.jobs.spec.config import ClusterConfig, RunConfig
 from hpc.jobs.spec.container_image import check_container
 from hpc.jobs.spec.sbatch_options import MEMORY, asks_for_gpus, check_line, sbatch_options
+from hpc.jobs.spec.store_address import check_store_package
 
 NODE_LIST = re.compile(
     r"[A-Za-z0-9_.-]+(\[[0-9,-]+\][A-Za-z0-9_.-]*)*"
@@ -35,6 +36,8 @@ def check_request(run: RunConfig, cluster: ClusterConfig) -> None:
             "to save, and would not come back. Leave it time, as in cluster.signal_delay_s=90, or "
             "give the run one attempt: cluster.max_requeues=0"
         )
+    if run.checkpoint_store is not None:
+        check_store_package(run.checkpoint_store)
     with_gpus = cluster.gpus_per_node > 0 or asks_for_gpus(options)
     if run.kernels == "triton" and not with_gpus and INTERPRETED not in cluster.pass_environment:
         raise ConfigError(

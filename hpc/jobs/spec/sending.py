@@ -42,6 +42,7 @@ class SendingConfig:
 
 
 SENDING_KEYS = tuple(one.name for one in fields(SendingConfig))
+NOT_FROZEN = (*SENDING_KEYS, "sweeper")
 
 
 def sending_config(config: Mapping[str, Any]) -> SendingConfig:
@@ -53,8 +54,8 @@ def sending_config(config: Mapping[str, Any]) -> SendingConfig:
 
 
 def without_sending(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain config without these keys, as it is frozen."""
-    return {key: value for key, value in plain.items() if key not in SENDING_KEYS}
+    """A plain config without these keys and without the sweeper, as it is frozen."""
+    return {key: value for key, value in plain.items() if key not in NOT_FROZEN}
 
 
 def check_begin(text: str) -> None:

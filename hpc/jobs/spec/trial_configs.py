@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -26,18 +27,38 @@ def compose_trials(trials: Sequence[Sequence[str]]) -> list[DictConfig]:
 
     Raises `ConfigError` as `conf.compose` does.
     """
-    first = compose("train", trials[0])
-    made = [first]
-    model = _with_resolved_site(first) if len(trials) > 1 else first
-    known = groups() if len(trials) > 1 else []
-    for trial in trials[1:]:
-        changed = [text for text, other in zip(trial, trials[0], strict=True) if text != other]
+    configs = TrialConfigs(trials[0])
+    return [configs.of(trial) for trial in trials]
+
+
+class TrialConfigs:
+    """The configs of trials beside a first one, whose overrides are `first`.
+
+    Config files are read once for all trials whose plain values alone differ, however much later.
+    Raises `ConfigError` as `conf.compose` does.
+    """
+
+    def __init__(self, first: Sequence[str]) -> None:
+        self._words = list(first)
+        self._config = compose("train", first)
+
+    def of(self, trial: Sequence[str]) -> DictConfig:
+        """The config of a trial: a list of overrides as long as the first one's, alike in order."""
+        changed = [text for text, other in zip(trial, self._words, strict=True) if text != other]
+        if not changed:
+            return self._config
         overrides = [OverridesParser.create().parse_override(text) for text in changed]
-        if all(_is_plain(one, trial, known) for one in overrides):
-            made.append(_with_values(model, overrides))
-        else:
-            made.append(compose("train", trial))
-    return made
+        if all(_is_plain(one, trial, self._groups) for one in overrides):
+            return _with_values(self._model, overrides)
+        return compose("train", trial)
+
+    @cached_property
+    def _model(self) -> DictConfig:
+        return _with_resolved_site(self._config)
+
+    @cached_property
+    def _groups(self) -> list[str]:
+        return groups()
 
 
 def _is_plain(override: Override, trial: Sequence[str], known: Sequence[str]) -> bool:

@@ -28,15 +28,20 @@ from hpc.jobs.sweep.ledger import (
     one_writer,
     read_ledger,
 )
+from hpc.jobs.sweep.standings import was_stopped_early
 from hpc.jobs.sweep.trials import Trial, trial_settings
 
 SUBMITTED, ALREADY_IN, ENDED, NOT_SENT = "submitted", "already in", "ended", "not sent"
+EARLY = "stopped early"
 SHOWN_KEYS = 3
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """The fate of one trial of a line: submitted now, in already, ended before, or not sent."""
+    """The fate of one trial of a line: submitted now, in already, ended before, or not sent.
+
+    One that its sweep has stopped early has ended for good, and is not sent again.
+    """
 
     trial: Trial
     outcome: str
@@ -85,11 +90,15 @@ def send_missing(sweep: SweepSubmission, runs: Path, retry_failed: bool) -> None
         for trial in sweep.trials:
             line = lines.get(trial.settings)
             state = states.get(line.run) if line else None
-            if state is None or _is_gone(runs, state) or (retry_failed and _has_failed(state)):
+            if state is None or _is_gone(runs, state):
                 missing.append(trial)
                 continue
-            outcome = ENDED if _has_failed(state) else ALREADY_IN
-            run = Run(runs / state.run)
+            run, outcome = Run(runs / state.run), ALREADY_IN
+            if _has_failed(state):
+                outcome = EARLY if was_stopped_early(run) else ENDED
+            if outcome == ENDED and retry_failed:
+                missing.append(trial)
+                continue
             sweep.outcomes[trial.settings] = TrialOutcome(
                 trial, outcome, run, state.job_id, state.state
             )
@@ -248,7 +257,7 @@ def summary(sweep: SweepSubmission) -> str:
     """One sentence on all trials of a line."""
     parts = [
         f"{number} {words}"
-        for words in (SUBMITTED, ALREADY_IN, ENDED, NOT_SENT)
+        for words in (SUBMITTED, ALREADY_IN, EARLY, ENDED, NOT_SENT)
         if (number := sweep.count(words))
     ]
     return f"sweep {sweep.name}: {', '.join(parts) or 'no trials'}"

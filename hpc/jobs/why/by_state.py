@@ -79,13 +79,14 @@ def sentence(record: RunRecord, state: RunState) -> str:
     node = f" on {record.status.node}" if record.status and record.status.node else ""
     cancel = read_run_file(CancelFile, record.run.cancelled).value
     by = f" by {cancel.by} at {cancel.at}" if cancel else ", by scancel or an administrator"
+    early = f": {record.early_stop}" if record.early_stop else ""
     sentences = {
         RUNNING: f"It runs{node}: attempt {state.attempt or 1}, {step}.",
         ENDING: f"Its job ends now, {step}.",
         REQUEUED: f"It ended {step}, and starts again by itself.",
         QUEUED: f"It waits: {state.detail or 'no reason given'}.",
         FINISHED: f"It finished after {state.step} steps; nothing is wrong.",
-        CANCELLED: f"It was cancelled{by}, {step}.",
+        CANCELLED: f"It was cancelled{by}, {step}{early}.",
         STOPPED: f"Its processes were told to end (job {job}), and saved {step}.",
         NOT_SUBMITTED: f"It was never submitted: {state.detail}.",
     }

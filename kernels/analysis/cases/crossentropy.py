@@ -30,12 +30,14 @@ def random_class_weight(v, dtype, device, wanted):
     return random_tensor(wide, device, v).abs() + 0.5 if wanted else None
 
 
-def _forward(weighted, softcap):
+def _forward(weighted, softcap, statistics=False):
     def run(m, v, dtype, device, ignored=None, smoothing=0.1):
         logits = random_tensor(dtype, device, m, v)
         targets = random_targets(m, v, device, ignored)
         weight = random_class_weight(v, dtype, device, weighted)
-        return crossentropy.forward(logits, targets, weight, -100, smoothing, 1e-4, softcap)
+        return crossentropy.forward(
+            logits, targets, weight, -100, smoothing, 1e-4, softcap, statistics
+        )
 
     return run
 
@@ -54,9 +56,13 @@ def _backward(weighted, softcap):
 
 
 def loss_workload(kernel, launcher, minimum, *, excluded_args, narrow=0, weighted=(False, True),
-                  varies=VARIES, account=lambda size: {}):  # fmt: skip
-    """A loss with and without a softcap and, by `weighted`, class weights."""
-    plain, *variants = (launcher(w, cap) for w in weighted for cap in (None, 30.0))
+                  varies=VARIES, account=lambda size: {}, statistics=True):  # fmt: skip
+    """A loss with and without a softcap and, by `weighted`, class weights; with
+    `statistics`, if the launcher has those, where it has the rest."""
+    options: list[tuple] = [(w, cap) for w in weighted for cap in (None, 30.0)]
+    if statistics:
+        options[-1] = (*options[-1], True)
+    plain, *variants = (launcher(*chosen) for chosen in options)
     return Workload(
         kernel, VOCABULARY, plain, minimum, excluded_args, narrow, tuple(variants), varies, account
     )
@@ -73,7 +79,7 @@ FORWARD = loss_workload(
 )  # fmt: skip
 BACKWARD = loss_workload(
     "cross_entropy_bwd", _backward, lambda m, v, e: 2 * m * v * e + 16 * m,
-    excluded_args=("WEIGHT", "WEIGHT_SUM"),
+    excluded_args=("WEIGHT", "WEIGHT_SUM"), statistics=False,
 )  # fmt: skip
 
 CASES = OperatorCases(

@@ -22,22 +22,23 @@ from kernels.analysis.liger import liger_function, liger_module
 from kernels.launch import token_chunks
 from kernels.launch.config import ANY
 from kernels.ops.loss.criterion import Criterion
-from kernels.ops.loss.linear_fused import loss_and_gradient
+from kernels.ops.loss.linear_fused import empty_statistics, loss_and_gradient
 from kernels.ops.loss.row import class_table
 
 WIDTH = 4096  # hidden size before an output layer
 ROWS_IN_REGISTERS = (1024, 4096, 16384, 32768, 65536, 131072, 262144)
 
 
-def _row_kernel(weighted, softcap):
+def _row_kernel(weighted, softcap, statistics=False):
     def run(m, v, dtype, device, ignored=None, smoothing=0.1):
         logits = token_chunks.buffer(random_tensor(dtype, device, 1, 1), m, v)
         losses = random_tensor(torch.float32, device, m)
         g = torch.ones((), device=device)
         criterion = Criterion(-100, smoothing, 1e-4, softcap)
         classes = class_table(random_class_weight(v, dtype, device, weighted), logits)
+        found = empty_statistics(logits, statistics) if statistics else None
         return loss_and_gradient(
-            logits, random_targets(m, v, device, ignored), classes, criterion, g, losses
+            logits, random_targets(m, v, device, ignored), classes, criterion, g, losses, found
         )
 
     return run
@@ -79,6 +80,7 @@ CASES = OperatorCases(
         "linear_cross_entropy": loss_workload(
             "linear_cross_entropy", _row_kernel, _min_bytes,
             excluded_args=("G",), narrow=3, weighted=(False,), account=_chunk_account,
+            statistics=False,
         ),
         "linear_cross_entropy_weighted": loss_workload(
             "linear_cross_entropy_streamed", _row_kernel, _min_bytes,

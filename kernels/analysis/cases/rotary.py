@@ -99,8 +99,8 @@ CASES = OperatorCases(
     workloads={"rope": ROPE, "rope_norm_fwd": NORM_FORWARD, "rope_norm_bwd": NORM_BACKWARD},
     bench={
         "rope": BenchCase(
-            HEAD, _bench_inputs(0), 2, lambda *inputs: kernels.rope(*inputs), rope_ref,
-            _liger_bench, (ROPE, ROPE),
+            HEAD, _bench_inputs(0), 2, lambda q, k, cos, sin: kernels.rope(q, k, cos, sin),
+            rope_ref, _liger_bench, (ROPE, ROPE),
         ),
         "rope_norm": BenchCase(
             HEAD, _bench_inputs(2), 4,

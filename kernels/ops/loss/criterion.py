@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +14,33 @@ from kernels.launch.arguments import check_constants, check_number, expect
 Reduction = Literal["mean", "sum", "none"]
 
 
+class LossOptions(TypedDict, total=False):
+    """Keywords of `kernels.cross_entropy`."""
+
+    ignore_index: int
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    class_weight: Tensor | None
+    shift: bool
+    reduction: Reduction
+
+
+class LossStatistics(NamedTuple):
+    """A loss and what its kernel finds on the way, for curves: constants, without a gradient.
+
+    loss: as without statistics. lse: (...), log Σ exp of the logits after a softcap, 0 where the
+    target is ignored; the z-loss is z·lse². correct: (...) bool, where the target is the argmax of
+    the logits, which takes the first of several; False where it is ignored, beside a NaN and in a
+    row of -inf alone.
+    Accuracy is correct.sum() over the number of targets that are not ignored.
+    """
+
+    loss: Tensor
+    lse: Tensor
+    correct: Tensor
+
+
 @dataclass(frozen=True)
 class Criterion:
     """Options of a loss that change its value per token, as in `kernels.cross_entropy`."""
@@ -21,6 +49,11 @@ class Criterion:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     softcap: float | None = None
+
+    @property
+    def options(self) -> tuple[int, float, float, float | None]:
+        """In the order that a torch op takes them, which has no argument of this type."""
+        return self.ignore_index, self.label_smoothing, self.z_loss, self.softcap
 
 
 def check_arguments(
@@ -54,6 +87,14 @@ def check_arguments(
         check_constants(op, class_weight=class_weight)
     if targets.numel() and not classes:
         raise KernelError(f"{op}: there are targets but no classes")
+
+
+def is_top(logits: Tensor, targets: Tensor, kept: Tensor) -> Tensor:
+    """`LossStatistics.correct` (...) of logits (..., V)."""
+    if not logits.shape[-1]:
+        return torch.zeros_like(kept)
+    largest, place = logits.detach().max(-1)
+    return kept & (place == targets) & (largest > -inf)
 
 
 def shifted(targets: Tensor, ignore_index: int) -> Tensor:

@@ -13,6 +13,8 @@ Bytes, M rows of V logits of e bytes: forward MVe + 16M (target, loss, lse), bac
 2MVe + 16M; an ignored row is not read at all.
 """
 
+from typing import Any, Literal, Unpack, overload
+
 import torch
 import triton
 import triton.language as tl
@@ -24,10 +26,35 @@ from kernels.launch.config import launch_config
 from kernels.launch.derivatives import differentiable_once, refuse_forward_mode
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import as_rows, row_stride, vector_length
-from kernels.ops.loss.criterion import Criterion, Reduction, check_arguments, reduced, shifted
+from kernels.ops.loss.criterion import (
+    Criterion,
+    LossOptions,
+    LossStatistics,
+    Reduction,
+    check_arguments,
+    is_top,
+    reduced,
+    shifted,
+)
 from kernels.ops.loss.row import class_table, read_row, token_loss, write_row
 
 __all__ = ["cross_entropy"]
+
+
+@overload
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    statistics: Literal[False] = False,
+    **options: Unpack[LossOptions],
+) -> Tensor: ...
+
+
+@overload
+def cross_entropy(
+    logits: Tensor, targets: Tensor, *, statistics: Literal[True], **options: Unpack[LossOptions]
+) -> LossStatistics: ...
 
 
 def cross_entropy(
@@ -41,13 +68,16 @@ def cross_entropy(
     class_weight: Tensor | None = None,
     shift: bool = False,
     reduction: Reduction = "mean",
-) -> Tensor:
+    statistics: bool = False,
+) -> Tensor | LossStatistics:
     """Cross entropy of `logits` (..., V) against `targets` (...), in fp32 whatever the logits are.
 
     shift: position i predicts the target of position i+1 along the last dimension of targets; the
     last position predicts nothing. "mean" divides by the sum of the targets' class weights (their
     number without class_weight) and is 0, not NaN, when every target is ignored. A target outside
     the vocabulary raises on the CPU and makes the loss NaN in a kernel, which reads nothing wild.
+    statistics: return a `LossStatistics`, the loss beside lse and the correct targets, which cost
+    M(e + 5) bytes more than the loss, and have no gradient.
     Raises KernelError for arguments that do not fit the logits.
     """
     check_tensors("cross_entropy", logits=logits, class_weight=class_weight)
@@ -63,14 +93,15 @@ def cross_entropy(
         return cross_entropy_ref(
             logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing,
             z_loss=z_loss, softcap=softcap, class_weight=class_weight, shift=shift,
-            reduction=reduction,
+            reduction=reduction, statistics=statistics,
         )  # fmt: skip
     if shift:
         targets = shifted(targets, ignore_index)
-    losses, _ = cross_entropy_op(
-        logits, targets, class_weight, ignore_index, label_smoothing, z_loss, softcap
+    losses, lse, correct = cross_entropy_op(
+        logits, targets, class_weight, ignore_index, label_smoothing, z_loss, softcap, statistics
     )
-    return reduced(losses, targets, ignore_index, class_weight, reduction)
+    loss = reduced(losses, targets, ignore_index, class_weight, reduction)
+    return LossStatistics(loss, lse.view(targets.shape), correct) if statistics else loss
 
 
 def cross_entropy_ref(
@@ -84,7 +115,8 @@ def cross_entropy_ref(
     class_weight: Tensor | None = None,
     shift: bool = False,
     reduction: Reduction = "mean",
-) -> Tensor:
+    statistics: bool = False,
+) -> Any:
     """The specification in plain torch."""
     if shift:
         targets = shifted(targets, ignore_index)
@@ -104,7 +136,10 @@ def cross_entropy_ref(
     if z_loss:
         losses = losses + z_loss * lse.square()
     losses = losses.where(kept, 0.0)
-    return reduced(losses, targets, ignore_index, class_weight, reduction)
+    loss = reduced(losses, targets, ignore_index, class_weight, reduction)
+    if not statistics:
+        return loss
+    return LossStatistics(loss, lse.detach().where(kept, 0.0), is_top(x, targets, kept))
 
 
 @triton.jit(do_not_specialize=["stride", "n", "ignore_index", "first_class", "classes"])
@@ -115,6 +150,7 @@ def cross_entropy_fwd_kernel(
     WEIGHT_SUM,  # (), or nothing
     LOSSES,  # (m,); with PARTS: x at the target
     LSE,  # (m,)
+    CORRECT,  # (m,) with STATISTICS: 1 where the target has the first of the largest logits
     SUMS,  # (m,) with PARTS: Σ ω·x
     stride,
     n,  # columns here
@@ -126,6 +162,7 @@ def cross_entropy_fwd_kernel(
     softcap,
     HAS_WEIGHT: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    STATISTICS: tl.constexpr,
     PARTS: tl.constexpr,  # leave the loss to the caller, who holds the other shards
     ACC: tl.constexpr,
     VEC: tl.constexpr,
@@ -134,11 +171,14 @@ def cross_entropy_fwd_kernel(
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
     kept = target != ignore_index
-    lse, hit, weighted_sum = read_row(
+    lse, hit, weighted_sum, correct = read_row(
         LOGITS, WEIGHT, row, stride, tl.where(kept, n, 0), first_class, classes, target, softcap,
-        HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, STATISTICS=STATISTICS, ACC=ACC, VEC=VEC,
+        BLOCK=BLOCK,
     )  # fmt: skip
     tl.store(LSE + row, tl.where(kept, lse, 0.0))
+    if STATISTICS:
+        tl.store(CORRECT + row, correct.to(tl.uint8))
     if PARTS:
         tl.store(LOSSES + row, hit)
         tl.store(SUMS + row, weighted_sum)
@@ -182,9 +222,10 @@ def cross_entropy_bwd_kernel(
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
     write_row(
-        LOGITS, DLOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride_d, n, first_class, classes,
-        target, target != ignore_index, tl.load(LSE + row), tl.load(G + row * g_stride).to(ACC),
-        smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+        LOGITS, DLOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride_d, n, first_class, classes, target,
+        kept=target != ignore_index, lse=tl.load(LSE + row),
+        g=tl.load(G + row * g_stride).to(ACC), smoothing=smoothing, z_loss=z_loss, softcap=softcap,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC, VEC=VEC, BLOCK=BLOCK,
     )  # fmt: skip
 
 
@@ -211,22 +252,28 @@ def forward(
     label_smoothing: float,
     z_loss: float,
     softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Launch the forward; returns per-token losses (...) and lse (M,)."""
+    statistics: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the forward; returns per-token losses (...), lse (M,) and the correct targets (...),
+    of no elements without statistics."""
     rows = logit_rows(logits)
     m, n = rows.shape
     losses = logits.new_empty(targets.shape, dtype=statistics_dtype(logits))
     lse = losses.new_empty(m)
+    correct = logits.new_empty(targets.shape if statistics else 0, dtype=torch.bool)
     if m and n:
         cfg = launch_config("cross_entropy_fwd", logits, n)
-        classes = class_table(class_weight, logits)
+        weight, weight_sum = class_table(class_weight, logits) or (rows, rows)
         cross_entropy_fwd_kernel[(m,)](
-            rows, targets.contiguous(), *(classes or (rows, rows)), losses, lse, lse,
-            row_stride(rows), n, ignore_index, 0, n, label_smoothing, z_loss, softcap or 1.0,
-            class_weight is not None, softcap is not None, False, accumulator_type(logits),
-            vector_length(logits), cfg.block, **cfg.options,
+            LOGITS=rows, TARGETS=targets.contiguous(), WEIGHT=weight, WEIGHT_SUM=weight_sum,
+            LOSSES=losses, LSE=lse, CORRECT=correct.view(torch.uint8) if statistics else lse,
+            SUMS=lse, stride=row_stride(rows), n=n, ignore_index=ignore_index, first_class=0,
+            classes=n, smoothing=label_smoothing, z_loss=z_loss, softcap=softcap or 1.0,
+            HAS_WEIGHT=class_weight is not None, HAS_SOFTCAP=softcap is not None,
+            STATISTICS=statistics, PARTS=False, ACC=accumulator_type(logits),
+            VEC=vector_length(logits), BLOCK=cfg.block, **cfg.options,
         )  # fmt: skip
-    return losses, lse
+    return losses, lse, correct
 
 
 def backward(
@@ -247,13 +294,16 @@ def backward(
     m, n = rows.shape
     if m and n:
         cfg = launch_config("cross_entropy_bwd", logits, n)
-        classes = class_table(class_weight, logits)
+        weight, weight_sum = class_table(class_weight, logits) or (rows, rows)
         g = dlosses.flatten() if dlosses.dim() != 1 else dlosses
         cross_entropy_bwd_kernel[(m,)](
-            rows, targets.contiguous(), *(classes or (rows, rows)), lse, g, dlogits,
-            row_stride(rows), row_stride(as_rows(dlogits)), n, ignore_index, 0, n, g.stride(0),
-            label_smoothing, z_loss, softcap or 1.0, class_weight is not None, softcap is not None,
-            accumulator_type(logits), vector_length(logits), cfg.block, **cfg.options,
+            LOGITS=rows, TARGETS=targets.contiguous(), WEIGHT=weight, WEIGHT_SUM=weight_sum,
+            LSE=lse, G=g, DLOGITS=dlogits, stride=row_stride(rows),
+            stride_d=row_stride(as_rows(dlogits)), n=n, ignore_index=ignore_index, first_class=0,
+            classes=n, g_stride=g.stride(0), smoothing=label_smoothing, z_loss=z_loss,
+            softcap=softcap or 1.0, HAS_WEIGHT=class_weight is not None,
+            HAS_SOFTCAP=softcap is not None, ACC=accumulator_type(logits),
+            VEC=vector_length(logits), BLOCK=cfg.block, **cfg.options,
         )  # fmt: skip
     return dlogits
 
@@ -267,15 +317,19 @@ def cross_entropy_op(
     label_smoothing: float,
     z_loss: float,
     softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The torch op of `cross_entropy` before its reduction; returns (losses, lse)."""
-    return forward(logits, targets, class_weight, ignore_index, label_smoothing, z_loss, softcap)
+    statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The torch op of `cross_entropy` before its reduction; as `forward` returns."""
+    return forward(
+        logits, targets, class_weight, ignore_index, label_smoothing, z_loss, softcap, statistics
+    )
 
 
 @cross_entropy_op.register_fake
-def _(logits, targets, class_weight, ignore_index, label_smoothing, z_loss, softcap):
+def _(logits, targets, class_weight, ignore_index, label_smoothing, z_loss, softcap, statistics):
     losses = logits.new_empty(targets.shape, dtype=statistics_dtype(logits))
-    return losses, losses.new_empty(targets.numel())
+    correct = logits.new_empty(targets.shape if statistics else 0, dtype=torch.bool)
+    return losses, losses.new_empty(targets.numel()), correct
 
 
 @torch.library.custom_op("lockgate::cross_entropy_backward", mutates_args=())
@@ -305,14 +359,16 @@ differentiable_once(cross_entropy_backward_op, "cross_entropy")
 
 
 def _setup_context(ctx, inputs, output):
-    logits, targets, class_weight, *ctx.options = inputs
-    ctx.save_for_backward(logits, targets, output[1], class_weight)
-    ctx.mark_non_differentiable(output[1])
+    logits, targets, class_weight, *options, _ = inputs
+    _, lse, correct = output
+    ctx.options = options
+    ctx.save_for_backward(logits, targets, lse, class_weight)
+    ctx.mark_non_differentiable(lse, correct)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, dlosses, _):
-    nothing = (None,) * 6
+def _backward(ctx, dlosses, *_):
+    nothing = (None,) * 7
     if dlosses is None:
         return None, *nothing
     return cross_entropy_backward_op(dlosses, *ctx.saved_tensors, *ctx.options), *nothing

@@ -6,15 +6,26 @@ reduction and group: kernels/ops/loss/linear_fused.py ("mean", "sum"), linear_lo
 vocab_parallel.py (a vocabulary split over ranks). Formulas: kernels/ops/loss/crossentropy.py.
 """
 
+from typing import Any, Literal, Unpack, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import kernels
 from kernels.backend import KernelError, wants_triton
 from kernels.launch.arguments import check_device, check_dimensions, check_tensors, expect
 from kernels.launch.derivatives import refuse_forward_mode, wants_gradient
 from kernels.launch.dtypes import statistics_dtype
-from kernels.ops.loss.criterion import Criterion, Reduction, check_arguments, reduced, shifted
+from kernels.ops.loss.criterion import (
+    Criterion,
+    LossOptions,
+    LossStatistics,
+    Reduction,
+    check_arguments,
+    reduced,
+    shifted,
+)
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.loss.linear_fused import linear_cross_entropy_op
 from kernels.ops.loss.linear_losses import linear_losses_op
@@ -22,6 +33,35 @@ from kernels.ops.loss.saved_gradients import PLAIN
 from kernels.ops.loss.vocab_parallel import vocab_parallel_op
 
 __all__ = ["LinearCrossEntropy", "linear_cross_entropy"]
+
+
+class LinearOptions(LossOptions, total=False):
+    """Keywords of `kernels.linear_cross_entropy`."""
+
+    bias: Tensor | None
+    group: "torch.distributed.ProcessGroup | None"
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    statistics: Literal[False] = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor: ...
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    statistics: Literal[True],
+    **options: Unpack[LinearOptions],
+) -> LossStatistics: ...
 
 
 def linear_cross_entropy(
@@ -38,7 +78,8 @@ def linear_cross_entropy(
     shift: bool = False,
     reduction: Reduction = "mean",
     group: "torch.distributed.ProcessGroup | None" = None,
-) -> Tensor:
+    statistics: bool = False,
+) -> Tensor | LossStatistics:
     """Cross entropy of hidden (..., N) through the output layer weight (V, N), bias (V,), in fp32.
 
     targets: (...). Under autocast all factors are cast as F.linear would cast them. With `group`
@@ -46,7 +87,8 @@ def linear_cross_entropy(
     hidden and targets are the same on all of them, and so are the loss and hidden's gradient. The
     other arguments are those of `kernels.cross_entropy`. A row whose target is ignored has no
     gradient, whatever it holds; a NaN in it still reaches that column of the weight's, through
-    0 · NaN.
+    0 · NaN. statistics: return a `LossStatistics`, the same on all ranks; with a group a chunk's
+    logits are read once more for it.
     Raises KernelError for arguments that do not fit, and for "none" with a group.
     """
     op = "linear_cross_entropy"
@@ -75,33 +117,39 @@ def linear_cross_entropy(
     if shift:
         targets = shifted(targets, ignore_index)
     rows, flat = hidden.reshape(targets.numel(), hidden.shape[-1]), targets.reshape(-1)
-    options = (ignore_index, label_smoothing, z_loss, softcap)
-    fused = torch.is_grad_enabled() and reduction in ("mean", "sum")
+    model, options = (rows, weight, bias, flat), (ignore_index, label_smoothing, z_loss, softcap)
     needs = (
         wants_gradient(hidden), wants_gradient(weight), bias is not None and wants_gradient(bias)
     )  # fmt: skip
-    on_triton = wants_triton(hidden)
+    on_triton, recorded = wants_triton(hidden), torch.is_grad_enabled()
     if group is not None:
         if reduction not in ("mean", "sum"):
             raise KernelError("linear_cross_entropy: a split vocabulary needs a mean or a sum")
-        wanted = [needed and torch.is_grad_enabled() for needed in needs]
-        return vocab_parallel_op(
-            rows, weight, bias, flat, class_weight, *options, reduction == "mean", *wanted,
-            on_triton, group.group_name,
-        )[0]  # fmt: skip
-    if fused and any(needs):
-        return linear_cross_entropy_op(
-            rows, weight, bias, flat, class_weight, *options, reduction == "mean", *needs, on_triton
-        )[0]
-    if on_triton or not torch.is_grad_enabled():
-        losses, _ = linear_losses_op(rows, weight, bias, flat, class_weight, *options, on_triton)
+        wanted = [needed and recorded for needed in needs]
+        loss, *_, lse, correct = vocab_parallel_op(
+            *model, class_weight, *options, reduction == "mean", *wanted, on_triton=on_triton,
+            statistics=statistics, group_name=group.group_name,
+        )  # fmt: skip
+    elif recorded and reduction in ("mean", "sum") and any(needs):
+        loss, *_, lse, correct = linear_cross_entropy_op(
+            *model, class_weight, *options, reduction == "mean", *needs, on_triton=on_triton,
+            statistics=statistics,
+        )  # fmt: skip
+    elif on_triton or not recorded:
+        losses, lse, correct = linear_losses_op(
+            *model, class_weight, *options, on_triton=on_triton, statistics=statistics
+        )
         losses = losses.view(targets.shape)
-        return reduced(losses, targets, ignore_index, class_weight, reduction)
-    return linear_cross_entropy_ref(
-        hidden, weight, targets, bias=bias, ignore_index=ignore_index,
-        label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
-        class_weight=class_weight, reduction=reduction,
-    )  # fmt: skip
+        loss = reduced(losses, targets, ignore_index, class_weight, reduction)
+    else:
+        return linear_cross_entropy_ref(
+            hidden, weight, targets, bias=bias, ignore_index=ignore_index,
+            label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
+            class_weight=class_weight, reduction=reduction, statistics=statistics,
+        )  # fmt: skip
+    if not statistics:
+        return loss
+    return LossStatistics(loss, lse.view(targets.shape), correct.view(targets.shape))
 
 
 def linear_cross_entropy_ref(
@@ -117,12 +165,13 @@ def linear_cross_entropy_ref(
     class_weight: Tensor | None = None,
     shift: bool = False,
     reduction: Reduction = "mean",
-) -> Tensor:
+    statistics: bool = False,
+) -> Any:
     """The specification in plain torch: all logits at once."""
     return cross_entropy_ref(
         F.linear(hidden, weight, bias), targets, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
-        class_weight=class_weight, shift=shift, reduction=reduction,
+        class_weight=class_weight, shift=shift, reduction=reduction, statistics=statistics,
     )  # fmt: skip
 
 
@@ -142,6 +191,6 @@ class LinearCrossEntropy(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocabulary, hidden_size, dtype=dtype))
         nn.init.normal_(self.weight, std=hidden_size**-0.5)
 
-    def forward(self, hidden: Tensor, targets: Tensor, **options) -> Tensor:
+    def forward(self, hidden: Tensor, targets: Tensor, **options) -> Tensor | LossStatistics:
         """hidden (..., N), targets (...); options as in `kernels.linear_cross_entropy`."""
-        return linear_cross_entropy(hidden, self.weight, targets, bias=self.bias, **options)
+        return kernels.linear_cross_entropy(hidden, self.weight, targets, bias=self.bias, **options)

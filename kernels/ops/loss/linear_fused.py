@@ -6,17 +6,29 @@ dh = dlogits · W, dW += dlogitsᵀ · h and db += Σ dlogits in fp32. With "mea
 are known up to the scalar that arrives in the backward, so the forward makes them and the backward
 only scales.
 
-Peak memory beyond the inputs, N hidden, V vocabulary, M tokens, V' = V padded to 64:
+Peak memory beyond the inputs, N hidden, V vocabulary, M tokens, V' = V padded to 64, a slice of
+32 MiB:
     forward     C·V'·e (buffer) + M·N·e (dh) + 4·V·N (dW) + 4·M (losses)
-    backward    2·M·N·e (dh, twice) + 4·V·N (dW) + V·N·e (dW as the weight is) + a slice
-With 16-bit types that is 3·V·N·e, dh apart, in the backward, and less in the forward from N = C on.
+    its end     M·N·e + 4·V·N + V·N (half of dW in bf16)
+    backward    2·M·N·e (dh, twice) + 2·V·N (dW in bf16; 4 in fp16) + V·N·e (as the weight) + slice
+In bf16 that is at most 3·V·N·e, dh in it, where C/N + M/V ≤ 1 and M ≤ V/2, the slice apart: 2.56
+at 8192 tokens of 4096 and 128,256 classes. In fp16 the backward is at 3·V·N·e, dh and the slice
+apart, 3.14 there: dW has to stay in fp32 (kernels/ops/loss/saved_gradients.py), which is two, and
+the result lies beside it.
 Bytes for n chunks: n(2VNe + 8VN) + 5MVe + 3MNe + 16M, of which the row kernel 2MVe + 12M; a bias
-adds MVe. With class weights, and where a row does not fit the registers that can share a program
-(above 32768 classes on sm_80, whose register file is 256 KiB), logits are read a second time, from
-cache.
+adds MVe. With class weights or statistics, and where a row does not fit the registers that can
+share a program (above 32768 classes on sm_80, whose register file is 256 KiB), logits are read a
+second time, from cache.
 
-dh is kept as the hidden states are, M·N·e: a gradient of the loss that is no power of two (1/3 of
-three micro-steps) rounds it once more.
+dh and dW are kept as the hidden states are: a gradient of the loss that is no power of two (1/3 of
+three micro-steps) rounds them once more.
+
+A row in the registers of one program, BLOCK = 16, VEC = 8, TILES = 2, of n = 27 in a padded buffer:
+
+    tile 0    |x x x x x x x x|x x x x x x x x|    loaded once, kept as it came (16 bits)
+    tile 1    |x x x x x x x x|x x x 0 0 0 0 0|    0: padding, in the last vector, -inf to the sums
+    pass 1    widen, cap, online maximum and sum of each lane (one lane a vector) -> lse
+    pass 2    widen anew from the kept bits -> x at the target, Σ x, and the gradient, in place
 """
 
 import torch
@@ -29,7 +41,7 @@ from kernels.launch.config import largest_size, launch_config
 from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import vector_length
 from kernels.launch.registers import by_vector, widened
-from kernels.ops.loss.criterion import Criterion, denominator
+from kernels.ops.loss.criterion import Criterion, denominator, is_top
 from kernels.ops.loss.row import (
     capped,
     class_table,
@@ -41,9 +53,15 @@ from kernels.ops.loss.row import (
     token_loss,
     write_row,
 )
-from kernels.ops.loss.saved_gradients import magnification, scaling_backward, scaling_context
+from kernels.ops.loss.saved_gradients import (
+    GradientSums,
+    KeptGradients,
+    kept_dtype,
+    magnification,
+    register_scaling,
+)
 
-# Classes of a row in registers; above, and with class weights, it is read twice.
+# Classes of a row in registers; above, with class weights and statistics, it is read twice.
 LARGEST = largest_size("linear_cross_entropy")
 
 
@@ -94,9 +112,13 @@ def linear_cross_entropy_kernel(
     p_scale = tl.where(kept, p_scale / total, 0.0)
     hit = tl.zeros((BLOCK // VEC,), ACC)
     summed = tl.zeros((BLOCK // VEC,), ACC)
+    # 0, which the compiler of Triton 3.9 cannot know, so that it does not keep the row widened from
+    # the first pass on: where a later one sees through it, tests/kernels/compile/test_facts.py
+    # counts spills in this kernel
+    zero = n >> 31
     for part in tl.static_range(TILES):
         cols = part * BLOCK + tile
-        x = capped(widened(kept_row[part], n >> 31, ACC), softcap, HAS_SOFTCAP)
+        x = capped(widened(kept_row[part], zero, ACC), softcap, HAS_SOFTCAP)
         d = row_gradient(
             x, tl.exp(x - base), cols, 1.0, place, target_weight, p_scale, smooth, softcap,
             HAS_SOFTCAP,
@@ -120,6 +142,8 @@ def linear_cross_entropy_streamed_kernel(
     WEIGHT_SUM,  # (), or nothing
     G,  # (): the gradient of every loss
     LOSSES,  # (m,)
+    LSE,  # (m,) with STATISTICS
+    CORRECT,  # (m,) with STATISTICS
     stride,
     n,
     ignore_index,
@@ -128,19 +152,25 @@ def linear_cross_entropy_streamed_kernel(
     softcap,
     HAS_WEIGHT: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    STATISTICS: tl.constexpr,
     ACC: tl.constexpr,
     VEC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The same where the registers that share a program cannot hold a row, or a row of class
-    weights beside it: each row is read a second time right after the first, from cache."""
+    """The same where the registers that share a program cannot hold a row, or not what it is
+    compared with beside it (class weights; for STATISTICS the target's logit and the columns before
+    it): each row is read a second time right after the first, from cache."""
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(TARGETS + row)
     kept = target != ignore_index
-    lse, hit, weighted_sum = read_row(
+    lse, hit, weighted_sum, correct = read_row(
         LOGITS, WEIGHT, row, stride, tl.where(kept, n, 0), 0, n, target, softcap,
-        HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, STATISTICS=STATISTICS, ACC=ACC, VEC=VEC,
+        BLOCK=BLOCK,
     )  # fmt: skip
+    if STATISTICS:
+        tl.store(LSE + row, tl.where(kept, lse, 0.0))
+        tl.store(CORRECT + row, correct.to(tl.uint8))
     loss = token_loss(
         lse, hit, weighted_sum, target, WEIGHT, WEIGHT_SUM, n, smoothing, z_loss, HAS_WEIGHT, ACC
     )
@@ -148,8 +178,9 @@ def linear_cross_entropy_streamed_kernel(
     # every warp has read the columns at the row's edges for itself before one of them writes there
     tl.debug_barrier()
     write_row(
-        LOGITS, LOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride, n, 0, n, target, kept, lse,
-        tl.load(G).to(ACC), smoothing, z_loss, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC, BLOCK,
+        LOGITS, LOGITS, WEIGHT, WEIGHT_SUM, row, stride, stride, n, 0, n, target, kept=kept,
+        lse=lse, g=tl.load(G).to(ACC), smoothing=smoothing, z_loss=z_loss, softcap=softcap,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC, VEC=VEC, BLOCK=BLOCK,
     )  # fmt: skip
 
 
@@ -160,26 +191,32 @@ def loss_and_gradient(
     criterion: Criterion,
     g: Tensor,
     losses: Tensor,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """One chunk: `losses` (C,) from `logits` (C, V) of `token_chunks.buffer`, overwritten with
-    g·dlogits. `classes` is the `class_table`, one for all chunks."""
+    g·dlogits. `classes` is the `class_table`, one for all chunks; `statistics`, where wanted, are
+    written too: lse (C,) and correct (C,)."""
     rows, n = logits.shape
-    layout = logits.stride(0), n, criterion.ignore_index
-    options = criterion.label_smoothing, criterion.z_loss, criterion.softcap or 1.0
-    has_softcap = criterion.softcap is not None
-    types = accumulator_type(logits), vector_length(logits)
-    whole = classes is None and n <= LARGEST
-    kernel = "linear_cross_entropy" + ("" if whole else "_streamed")
-    cfg = launch_config(kernel, logits, n)
+    arguments = {
+        "LOGITS": logits, "TARGETS": targets, "G": g, "LOSSES": losses,
+        "stride": logits.stride(0), "n": n, "ignore_index": criterion.ignore_index,
+        "smoothing": criterion.label_smoothing, "z_loss": criterion.z_loss,
+        "softcap": criterion.softcap or 1.0, "HAS_SOFTCAP": criterion.softcap is not None,
+        "ACC": accumulator_type(logits), "VEC": vector_length(logits),
+    }  # fmt: skip
+    whole = classes is None and statistics is None and n <= LARGEST
+    cfg = launch_config("linear_cross_entropy" + ("" if whole else "_streamed"), logits, n)
+    arguments |= {"BLOCK": cfg.block, **cfg.options}
     if cfg.reads == 1:
-        linear_cross_entropy_kernel[(rows,)](
-            logits, targets, g, losses, *layout, *options, has_softcap, *types, cfg.block,
-            triton.cdiv(n, cfg.block), **cfg.options,
-        )  # fmt: skip
+        tiles = triton.cdiv(n, cfg.block)
+        linear_cross_entropy_kernel[(rows,)](**arguments, TILES=tiles)
         return
+    weight, weight_sum = classes or (logits, logits)
+    lse, correct = statistics or (losses, losses)
     linear_cross_entropy_streamed_kernel[(rows,)](
-        logits, targets, *(classes or (logits, logits)), g, losses, *layout, *options,
-        classes is not None, has_softcap, *types, cfg.block, **cfg.options,
+        **arguments, WEIGHT=weight, WEIGHT_SUM=weight_sum, LSE=lse,
+        CORRECT=correct if statistics is None else correct.view(torch.uint8),
+        HAS_WEIGHT=classes is not None, STATISTICS=statistics is not None,
     )  # fmt: skip
 
 
@@ -190,8 +227,10 @@ def loss_and_gradient_ref(
     criterion: Criterion,
     g: Tensor,
     losses: Tensor,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    """The same in torch ops, for CPU training: log-softmax once, everything else in place."""
+    """The same in torch ops, for CPU training: log-softmax once, everything else in place. g: (),
+    or (C,) of each token."""
     smoothing, cap = criterion.label_smoothing, criterion.softcap
     kept = targets != criterion.ignore_index
     index = targets.where(kept, 0).unsqueeze(1)
@@ -201,8 +240,12 @@ def loss_and_gradient_ref(
         x = torch.tanh(x / cap)
         slope = 1 - x.square()
         x = x * cap
+    if statistics is not None:
+        statistics[1].copy_(is_top(x, targets, kept))
     log_p = torch.log_softmax(x, 1)
     lse = (x[:, :1] - log_p[:, :1]).squeeze(1)
+    if statistics is not None:
+        statistics[0].copy_(lse.where(kept, 0.0))
     scale = torch.ones_like(lse) if class_weight is None else class_weight[index.squeeze(1)]
     scale = scale * (1 - smoothing)
     loss = -scale * log_p.gather(1, index).squeeze(1) + criterion.z_loss * lse.square()
@@ -231,37 +274,43 @@ def fused_loss(
     mean: bool,
     needs: tuple[bool, bool, bool],
     on_triton: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Walk the chunks; returns the loss, dh (M, N), dW (V, N) and db (V,) in the wide type, each
-    empty when it is not needed, and the power of two that all three are too large by."""
-    need_hidden, need_weight, need_bias = needs
-    m = hidden.shape[0]
-    wide_dtype = statistics_dtype(hidden)
+    statistics: bool = False,
+) -> tuple[Tensor, KeptGradients, Tensor, Tensor]:
+    """Walk the chunks; returns the loss, the gradients of (hidden, weight, bias) that `needs`
+    names, lse (M,) and correct (M,), both of no elements without statistics."""
+    m, wide_dtype = hidden.shape[0], statistics_dtype(hidden)
     losses = hidden.new_empty(m, dtype=wide_dtype)
-    dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    dhidden = dhidden if need_hidden else hidden.new_empty(0)
-    dweight = hidden.new_zeros(weight.shape if need_weight else (0,), dtype=wide_dtype)
-    dbias = hidden.new_zeros(weight.shape[0] if need_bias else 0, dtype=wide_dtype)
+    lse, correct = empty_statistics(hidden, statistics)
     g = torch.ones((), dtype=wide_dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, criterion.ignore_index, class_weight)
     magnified = magnification(hidden, g, class_weight)
     scale = g * magnified
     classes = class_table(class_weight, hidden) if on_triton else None
-    for part, logits in token_chunks.logits(hidden, weight, bias):
-        if on_triton:
-            loss_and_gradient(logits, targets[part], classes, criterion, scale, losses[part])
-        else:
-            loss_and_gradient_ref(
-                logits, targets[part], class_weight, criterion, scale, losses[part]
-            )
-        if need_hidden:
-            torch.mm(logits, weight, out=dhidden[part])
-        if need_weight:
-            token_chunks.accumulate(dweight, logits, hidden[part])
-        if need_bias:
-            dbias += logits.sum(0, dtype=wide_dtype)
-    return losses.sum() * g, dhidden, dweight, dbias, magnified
+    sums = GradientSums(hidden, weight, needs, magnified)
+
+    def walk() -> None:  # a function, for the buffer of the logits to end with it
+        for part, logits in token_chunks.logits(hidden, weight, bias):
+            found = (lse[part], correct[part]) if statistics else None
+            chunk = logits, targets[part]
+            if on_triton:
+                loss_and_gradient(*chunk, classes, criterion, scale, losses[part], found)
+            else:
+                loss_and_gradient_ref(*chunk, class_weight, criterion, scale, losses[part], found)
+            sums.add(part, logits)
+
+    walk()
+    return losses.sum() * g, sums.kept(), lse, correct
+
+
+def empty_statistics(hidden: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+    """lse (M,) and correct (M,) of hidden (M, N), or nothing."""
+    m = hidden.shape[0] if wanted else 0
+    lse = hidden.new_empty(m, dtype=statistics_dtype(hidden))
+    return lse, hidden.new_empty(m, dtype=torch.bool)
+
+
+FusedResults = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op("lockgate::linear_cross_entropy", mutates_args=())
@@ -280,35 +329,33 @@ def linear_cross_entropy_op(
     need_weight: bool,
     need_bias: bool,
     on_triton: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The torch op of `linear_cross_entropy` for a mean or a sum; as `fused_loss` returns."""
+    statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The torch op of `linear_cross_entropy` for a mean or a sum; returns the loss,
+    `KeptGradients`, lse and correct."""
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
     needs = need_hidden, need_weight, need_bias
-    return fused_loss(
-        hidden, weight, bias, targets, class_weight, criterion, mean, needs, on_triton
+    loss, gradients, lse, correct = fused_loss(
+        hidden, weight, bias, targets, class_weight, criterion, mean, needs, on_triton, statistics
     )
+    return loss, *gradients, lse, correct
 
 
 @linear_cross_entropy_op.register_fake
 def _(
-    hidden, weight, bias, targets, class_weight, ig, ls, z, cap, mean, need_h, need_w, need_b, on
-):
-    return empty_results(hidden, weight, need_h, need_w, need_b)
+    hidden, weight, bias, targets, class_weight, ig, ls, z, cap, mean, need_h, need_w, need_b, on,
+    statistics,
+):  # fmt: skip
+    return empty_results(hidden, weight, (need_h, need_w, need_b), statistics)
 
 
 def empty_results(
-    hidden: Tensor, weight: Tensor, need_hidden: bool, need_weight: bool, need_bias: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    hidden: Tensor, weight: Tensor, needs: tuple[bool, bool, bool], statistics: bool
+) -> FusedResults:
     """Tensors of the shapes and types that the ops of a mean or a sum return."""
-    wide_dtype = statistics_dtype(hidden)
-    dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    return (
-        hidden.new_empty((), dtype=wide_dtype),
-        dhidden if need_hidden else hidden.new_empty(0),
-        hidden.new_empty(weight.shape if need_weight else (0,), dtype=wide_dtype),
-        hidden.new_empty(weight.shape[0] if need_bias else 0, dtype=wide_dtype),
-        hidden.new_empty((), dtype=wide_dtype),
-    )
+    loss = hidden.new_empty((), dtype=statistics_dtype(hidden))
+    gradients = KeptGradients.empty(hidden, weight, needs, kept_dtype(hidden))
+    return loss, *gradients, *empty_statistics(hidden, statistics)
 
 
-linear_cross_entropy_op.register_autograd(scaling_backward, setup_context=scaling_context)
+register_scaling(linear_cross_entropy_op, "linear_cross_entropy", arguments=15)

@@ -4,6 +4,8 @@ Formulas and memory are those of kernels/ops/loss/linear_fused.py, except that t
 for those of the losses: the backward makes each chunk's logits again.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,69 @@ from kernels.launch import token_chunks
 from kernels.launch.derivatives import differentiable_once
 from kernels.launch.dtypes import statistics_dtype
 from kernels.ops.loss import crossentropy
+from kernels.ops.loss.criterion import Criterion
+from kernels.ops.loss.linear_fused import empty_statistics, loss_and_gradient_ref
+
+
+def losses_by_chunk(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    class_weight: Tensor | None,
+    criterion: Criterion,
+    on_triton: bool,
+    statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (M,), lse (M,) and correct (M,), the last of no elements without statistics."""
+    losses = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype(hidden))
+    lse, correct = torch.empty_like(losses), empty_statistics(hidden, statistics)[1]
+    for part, logits in token_chunks.logits(hidden, weight, bias):
+        if on_triton:
+            found = crossentropy.forward(
+                logits, targets[part], class_weight, *criterion.options, statistics
+            )
+        else:
+            found = crossentropy.cross_entropy_ref(
+                logits, targets[part], **asdict(criterion), class_weight=class_weight,
+                reduction="none", statistics=True,
+            )  # fmt: skip
+        losses[part], lse[part], top = found
+        if statistics:
+            correct[part] = top
+    return losses, lse, correct
+
+
+def gradients_by_chunk(
+    dlosses: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    lse: Tensor,
+    class_weight: Tensor | None,
+    criterion: Criterion,
+    on_triton: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of hidden, weight and bias, each chunk's logits made again; the last has no
+    elements without a bias."""
+    dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+    dweight = torch.zeros_like(weight, dtype=statistics_dtype(hidden))
+    dbias = dweight.new_zeros(0 if bias is None else weight.shape[0])
+    for part, logits in token_chunks.logits(hidden, weight, bias):
+        g, own = dlosses[part], targets[part]
+        if on_triton:
+            crossentropy.backward(
+                g, logits, own, lse[part], class_weight, *criterion.options, into=logits
+            )
+        else:
+            unused = torch.empty_like(lse[part])
+            loss_and_gradient_ref(logits, own, class_weight, criterion, g, unused)
+        torch.mm(logits, weight, out=dhidden[part])
+        token_chunks.accumulate(dweight, logits, hidden[part])
+        if bias is not None:
+            dbias += logits.sum(0, dtype=dbias.dtype)
+    return dhidden, dweight.to(weight.dtype), dbias.to(weight.dtype)
 
 
 @torch.library.custom_op("lockgate::linear_losses", mutates_args=())
@@ -25,26 +90,19 @@ def linear_losses_op(
     z_loss: float,
     softcap: float | None,
     on_triton: bool,
-) -> tuple[Tensor, Tensor]:
-    """Per-token losses alone, chunk by chunk; returns (losses (M,), lse (M,))."""
-    options = class_weight, ignore_index, label_smoothing, z_loss, softcap
-    losses = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype(hidden))
-    lse = torch.empty_like(losses)
-    for part, logits in token_chunks.logits(hidden, weight, bias):
-        if on_triton:
-            losses[part], lse[part] = crossentropy.forward(logits, targets[part], *options)
-        else:
-            losses[part] = crossentropy.cross_entropy_ref(
-                logits, targets[part], ignore_index=ignore_index, label_smoothing=label_smoothing,
-                z_loss=z_loss, softcap=softcap, class_weight=class_weight, reduction="none",
-            )  # fmt: skip
-    return losses, lse
+    statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The torch op of `losses_by_chunk`."""
+    criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
+    return losses_by_chunk(
+        hidden, weight, bias, targets, class_weight, criterion, on_triton, statistics
+    )
 
 
 @linear_losses_op.register_fake
-def _(hidden, weight, bias, targets, *_):
+def _(hidden, weight, bias, targets, cw, ig, ls, z, cap, on_triton, statistics):
     losses = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype(hidden))
-    return losses, torch.empty_like(losses)
+    return losses, torch.empty_like(losses), empty_statistics(hidden, statistics)[1]
 
 
 @torch.library.custom_op("lockgate::linear_losses_backward", mutates_args=())
@@ -60,22 +118,13 @@ def linear_losses_backward_op(
     label_smoothing: float,
     z_loss: float,
     softcap: float | None,
+    on_triton: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The backward of `lockgate::linear_losses`: the chunks again; returns (dh, dW, db), db with
-    no elements without a bias."""
-    options = class_weight, ignore_index, label_smoothing, z_loss, softcap
-    dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    dweight = torch.zeros_like(weight, dtype=statistics_dtype(hidden))
-    dbias = dweight.new_zeros(0 if bias is None else weight.shape[0])
-    for part, logits in token_chunks.logits(hidden, weight, bias):
-        crossentropy.backward(
-            dlosses[part], logits, targets[part], lse[part], *options, into=logits
-        )
-        torch.mm(logits, weight, out=dhidden[part])
-        token_chunks.accumulate(dweight, logits, hidden[part])
-        if bias is not None:
-            dbias += logits.sum(0, dtype=dbias.dtype)
-    return dhidden, dweight.to(weight.dtype), dbias.to(weight.dtype)
+    """The backward of `lockgate::linear_losses`, as `gradients_by_chunk` returns."""
+    criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
+    return gradients_by_chunk(
+        dlosses, hidden, weight, bias, targets, lse, class_weight, criterion, on_triton
+    )
 
 
 @linear_losses_backward_op.register_fake
@@ -88,19 +137,22 @@ def _(dlosses, hidden, weight, bias, *_):
     )
 
 
-differentiable_once(linear_losses_backward_op, "linear_cross_entropy")
+differentiable_once(
+    linear_losses_backward_op, "linear_cross_entropy, sequence_log_prob, linear_dpo"
+)
 
 
 def _losses_context(ctx, inputs, output):
-    hidden, weight, bias, targets, class_weight, *options, _ = inputs
-    ctx.save_for_backward(hidden, weight, bias, targets, output[1], class_weight)
+    hidden, weight, bias, targets, class_weight, *options, _statistics = inputs
+    _, lse, correct = output
+    ctx.save_for_backward(hidden, weight, bias, targets, lse, class_weight)
     ctx.options = options
-    ctx.mark_non_differentiable(output[1])
+    ctx.mark_non_differentiable(lse, correct)
     ctx.set_materialize_grads(False)
 
 
-def _losses_backward(ctx, dlosses, _):
-    nothing = (None,) * 7
+def _losses_backward(ctx, dlosses, *_):
+    nothing = (None,) * 8
     if dlosses is None:
         return None, None, None, *nothing
     dh, dw, db = linear_losses_backward_op(dlosses, *ctx.saved_tensors, *ctx.options)

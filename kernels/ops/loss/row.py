@@ -6,6 +6,18 @@ A row of an odd vocabulary begins somewhere else than its predecessor, and only 
 that the compiler can see gives 128-bit accesses. A row is therefore taken in three parts: fewer
 than VEC columns up to the next 128-bit boundary, whole vectors, fewer than VEC columns.
 
+One row, VEC = 8, whose first logit lies 5 elements past a boundary (`split_row`):
+
+    memory    |. . . . . x x x|x x x x x x x x|x x x x x x x x|x x . . . . . .|
+    columns             0 1 2  3             10 11          18 19 20
+    part                head=3 |<------- whole = 16 -------->| tail = 2
+    read by              edge   tiles of BLOCK, 128 bits a lane  edge
+                         lanes                                   lanes
+
+`read_row` goes over the tiles and then over both edges at once (2·VEC lanes); `write_row` goes back
+over the same tiles, last one first. What a row leaves behind is four numbers: lse, x at the target,
+Σ ω·x, and whether any logit is ahead of the target's.
+
 Class weights come as `class_table` lays them out: row s is the vector of weights without its first
 s entries, so that whichever column a row's whole vectors begin at, the weights beside them are
 aligned too.
@@ -83,52 +95,76 @@ def settled(top, total):
 
 
 @triton.jit
+def ahead_of(x, own, cols, place):
+    """1 for each of x that argmax takes before `own` in column `place`: a larger one, an equal one
+    further left, a NaN."""
+    return ((x > own) | ((x == own) & (cols < place)) | (x != x)).to(tl.int32)
+
+
+@triton.jit
 def _read_tile(
-    LOGITS, WEIGHT, cols, mask, target, softcap, top, total, hit, weighted,
-    HAS_WEIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, ACC: tl.constexpr, VEC: tl.constexpr,
+    LOGITS, WEIGHT, cols, mask, place, own, softcap, sums,
+    HAS_WEIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, STATISTICS: tl.constexpr,
+    ACC: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
+    """The sums of each lane (top, total, hit, weighted, ahead) after one tile more."""
+    top, total, hit, weighted, ahead = sums
     x = capped(tl.load(LOGITS + cols, mask, other=0.0).to(ACC), softcap, HAS_SOFTCAP)
+    if STATISTICS:
+        flags = ahead_of(tl.where(mask, x, -float("inf")), own, cols, place)
+        ahead |= tl.max(by_vector(flags, VEC), 1)
     top, total = online(by_vector(tl.where(mask, x, -float("inf")), VEC), top, total)
-    hit += tl.sum(by_vector(tl.where(mask & (cols == target), x, 0.0), VEC), 1)
+    hit += tl.sum(by_vector(tl.where(mask & (cols == place), x, 0.0), VEC), 1)
     x = tl.where(mask, x, 0.0)
     if HAS_WEIGHT:
         x *= tl.load(WEIGHT + cols, mask, other=0.0).to(ACC)
-    return top, total, hit, weighted + tl.sum(by_vector(x, VEC), 1)
+    return top, total, hit, weighted + tl.sum(by_vector(x, VEC), 1), ahead
 
 
 @triton.jit
 def read_row(
     LOGITS, WEIGHT, row, stride, n, first_class, classes, target, softcap,
-    HAS_WEIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, ACC: tl.constexpr, VEC: tl.constexpr,
-    BLOCK: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, STATISTICS: tl.constexpr,
+    ACC: tl.constexpr, VEC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """(lse, x at the target or 0, Σ ω·x) over the n columns of a row; column 0 is `first_class`.
-    Nothing is read where n is 0."""
+    """(lse, x at the target or 0, Σ ω·x, whether argmax is the target) over the n columns of a row;
+    column 0 is `first_class`. Nothing is read where n is 0, and the last is False without
+    STATISTICS."""
     aligned, head, whole = split_row(row, stride, n, VEC)
-    local = (target - first_class).to(tl.int32)
+    place = (target - first_class).to(tl.int32)
     vectors = weights_from(WEIGHT, first_class + head, classes, VEC)
+    known = (target >= first_class) & (target < first_class + n)
+    own = tl.zeros((), ACC)
+    if STATISTICS:
+        own = tl.load(LOGITS + row * stride + (target - first_class), known, other=0.0).to(ACC)
+        own = capped(own, softcap, HAS_SOFTCAP)
+    zeros = tl.zeros((BLOCK // VEC,), ACC)
     top = tl.full((BLOCK // VEC,), -float("inf"), ACC)
-    total = tl.zeros((BLOCK // VEC,), ACC)
-    hit = tl.zeros((BLOCK // VEC,), ACC)
-    weighted = tl.zeros((BLOCK // VEC,), ACC)
+    sums = (top, zeros, zeros, zeros, tl.zeros((BLOCK // VEC,), tl.int32))
     for start in range(0, whole, BLOCK):
         cols = start + tl.arange(0, BLOCK)
-        top, total, hit, weighted = _read_tile(
-            LOGITS + aligned, vectors, cols, cols // VEC * VEC < whole, local - head, softcap,
-            top, total, hit, weighted, HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC,
+        sums = _read_tile(
+            LOGITS + aligned, vectors, cols, cols // VEC * VEC < whole, place - head, own, softcap,
+            sums, HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, STATISTICS=STATISTICS, ACC=ACC,
+            VEC=VEC,
         )  # fmt: skip
+    top, total, hit, weighted, ahead = sums
     base, total = settled(top, total)
     # the edges go on from there in one of two lanes
-    lane = tl.arange(0, 2)
+    first = tl.arange(0, 2) == 0
     cols, mask = edge_columns(head, whole, n, VEC)
-    top, total, hit, weighted = _read_tile(
-        LOGITS + row * stride, WEIGHT + first_class, cols, mask, local, softcap,
-        tl.where(lane == 0, tl.max(top, 0), -float("inf")), tl.where(lane == 0, total, 0.0),
-        tl.where(lane == 0, tl.sum(hit, 0), 0.0), tl.where(lane == 0, tl.sum(weighted, 0), 0.0),
-        HAS_WEIGHT, HAS_SOFTCAP, ACC, VEC,
+    sums = (
+        tl.where(first, tl.max(top, 0), -float("inf")), tl.where(first, total, 0.0),
+        tl.where(first, tl.sum(hit, 0), 0.0), tl.where(first, tl.sum(weighted, 0), 0.0),
+        tl.where(first, tl.max(ahead, 0), 0),
+    )  # fmt: skip
+    top, total, hit, weighted, ahead = _read_tile(
+        LOGITS + row * stride, WEIGHT + first_class, cols, mask, place, own, softcap, sums,
+        HAS_WEIGHT=HAS_WEIGHT, HAS_SOFTCAP=HAS_SOFTCAP, STATISTICS=STATISTICS, ACC=ACC, VEC=VEC,
     )  # fmt: skip
     base, total = settled(top, total)
-    return base + tl.log(total), tl.sum(hit, 0), tl.sum(weighted, 0)
+    leads = known & (tl.max(ahead, 0) == 0) & (own > -float("inf"))
+    return base + tl.log(total), tl.sum(hit, 0), tl.sum(weighted, 0), leads
 
 
 @triton.jit
@@ -216,11 +252,12 @@ def write_row(
         cols = last - back + tl.arange(0, BLOCK)
         _write_tile(
             LOGITS + aligned, DLOGITS + aligned_d, vectors, cols, cols // VEC * VEC < whole, kept,
-            local - head, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT, HAS_SOFTCAP,
-            ACC,
+            local - head, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT=HAS_WEIGHT,
+            HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC,
         )  # fmt: skip
     cols, mask = edge_columns(head, whole, n, VEC)
     _write_tile(
         LOGITS + row * stride, DLOGITS + row * stride_d, WEIGHT + first_class, cols, mask, kept,
-        local, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT, HAS_SOFTCAP, ACC,
+        local, lse, target_weight, p_scale, smooth, softcap, HAS_WEIGHT=HAS_WEIGHT,
+        HAS_SOFTCAP=HAS_SOFTCAP, ACC=ACC,
     )  # fmt: skip

@@ -7,6 +7,7 @@ classes, is reduced once at the end. Formulas: kernels/ops/loss/crossentropy.py.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,9 +20,9 @@ from kernels.launch.dtypes import accumulator_type, statistics_dtype
 from kernels.launch.layout import vector_length
 from kernels.ops.loss.criterion import Criterion, denominator
 from kernels.ops.loss.crossentropy import cross_entropy_bwd_kernel, cross_entropy_fwd_kernel
-from kernels.ops.loss.linear_fused import empty_results
+from kernels.ops.loss.linear_fused import empty_results, empty_statistics
 from kernels.ops.loss.row import class_table
-from kernels.ops.loss.saved_gradients import magnification, scaling_backward, scaling_context
+from kernels.ops.loss.saved_gradients import GradientSums, magnification, register_scaling
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ class Shard:
         if self.on_triton:
             cfg = launch_config("cross_entropy_fwd", logits, self.size)
             cross_entropy_fwd_kernel[(logits.shape[0],)](
-                logits, targets, *(self.table or (logits, logits)), sums[1], sums[0],
-                sums[2], *self._options(logits), *self._flags(), True, accumulator_type(logits),
-                vector_length(logits), cfg.block, **cfg.options,
+                **self._arguments(logits, targets), LOSSES=sums[1], LSE=sums[0], CORRECT=sums[0],
+                SUMS=sums[2], STATISTICS=False, PARTS=True, BLOCK=cfg.block, **cfg.options,
             )  # fmt: skip
             return sums
         x, _ = self._capped(logits, sums.dtype)
@@ -74,12 +74,9 @@ class Shard:
         """Overwrite this shard's logits with g·dlogits, lse (C,) of the whole vocabulary."""
         if self.on_triton:
             cfg = launch_config("cross_entropy_bwd", logits, self.size)
-            options = self._options(logits)
             cross_entropy_bwd_kernel[(logits.shape[0],)](
-                logits, targets, *(self.table or (logits, logits)), lse.contiguous(), g,
-                logits, logits.stride(0), *options[:5], 0, *options[5:],
-                *self._flags(), accumulator_type(logits), vector_length(logits), cfg.block,
-                **cfg.options,
+                **self._arguments(logits, targets), LSE=lse.contiguous(), G=g, g_stride=0,
+                DLOGITS=logits, stride_d=logits.stride(0), BLOCK=cfg.block, **cfg.options,
             )  # fmt: skip
             return
         smoothing = self.criterion.label_smoothing
@@ -100,13 +97,24 @@ class Shard:
         d = (d - smoothing / self.classes * even) * kept.unsqueeze(1)
         logits.copy_(d if slope is None else d * slope)
 
-    def _options(self, logits: Tensor) -> tuple:
-        c = self.criterion
-        return (logits.stride(0), self.size, c.ignore_index, self.first, self.classes,
-                c.label_smoothing, c.z_loss, c.softcap or 1.0)  # fmt: skip
+    def top(self, logits: Tensor) -> Tensor:
+        """(2, C): the largest logit of each row of this shard's, and its class, the first of
+        several; one more read of the logits."""
+        largest, place = logits.max(1)
+        dtype = statistics_dtype(logits)
+        return torch.stack((largest.to(dtype), (place + self.first).to(dtype)))
 
-    def _flags(self) -> tuple[bool, bool]:
-        return self.class_weight is not None, self.criterion.softcap is not None
+    def _arguments(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
+        """What both kernels are given."""
+        c, (weight, weight_sum) = self.criterion, self.table or (logits, logits)
+        return {
+            "LOGITS": logits, "TARGETS": targets, "WEIGHT": weight, "WEIGHT_SUM": weight_sum,
+            "stride": logits.stride(0), "n": self.size, "ignore_index": c.ignore_index,
+            "first_class": self.first, "classes": self.classes, "smoothing": c.label_smoothing,
+            "z_loss": c.z_loss, "softcap": c.softcap or 1.0,
+            "HAS_WEIGHT": self.class_weight is not None, "HAS_SOFTCAP": c.softcap is not None,
+            "ACC": accumulator_type(logits), "VEC": vector_length(logits),
+        }  # fmt: skip
 
     def _own_weights(self) -> Tensor:
         assert self.class_weight is not None
@@ -130,6 +138,21 @@ def whole(parts: Tensor) -> Tensor:
     return torch.stack((parts[:, 0].logsumexp(0), parts[:, 1].sum(0), parts[:, 2].sum(0)))
 
 
+def whole_top(tops: Tensor) -> Tensor:
+    """The class (C,) of the largest logit from `Shard.top` of every rank (ranks, 2, C); -1 beside a
+    NaN. The first rank of several has the first class. A class is exact up to 2^24."""
+    largest, rank = tops[:, 0].max(0)
+    place = tops[:, 1].gather(0, rank.unsqueeze(0)).squeeze(0).to(torch.int64)
+    return place.where(~largest.isnan(), -1)
+
+
+def gathered(own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """`own` of every rank, (ranks, *own.shape)."""
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, own, group=group)
+    return torch.stack(parts)
+
+
 @torch.library.custom_op("lockgate::vocab_parallel_cross_entropy", mutates_args=())
 def vocab_parallel_op(
     hidden: Tensor,
@@ -146,49 +169,52 @@ def vocab_parallel_op(
     need_weight: bool,
     need_bias: bool,
     on_triton: bool,
+    statistics: bool,
     group_name: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The torch op of `linear_cross_entropy` over a group of equal shards; returns (loss, dh,
-    dW and db of this shard, the power of two that they are too large by). class_weight is the
-    whole vocabulary's."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The torch op of `linear_cross_entropy` over a group of equal shards; returns the loss, the
+    `KeptGradients` of this shard, lse and correct. class_weight is the whole vocabulary's."""
     group = _resolve_process_group(GroupName(group_name))
     ranks, size = dist.get_world_size(group), weight.shape[0]
     criterion = Criterion(ignore_index, label_smoothing, z_loss, softcap)
     first = dist.get_rank(group) * size
     table = class_table(class_weight, hidden) if on_triton else None
     shard = Shard(first, size, ranks * size, class_weight, table, criterion, on_triton)
-    m, dtype = hidden.shape[0], statistics_dtype(hidden)
-    losses = hidden.new_empty(m, dtype=dtype)
-    dhidden = torch.empty_like(hidden) if need_hidden else hidden.new_empty(0)
-    dweight = hidden.new_zeros(weight.shape if need_weight else (0,), dtype=dtype)
-    dbias = hidden.new_zeros(size if need_bias else 0, dtype=dtype)
+    dtype, needs = statistics_dtype(hidden), (need_hidden, need_weight, need_bias)
+    losses = hidden.new_empty(hidden.shape[0], dtype=dtype)
+    lse, correct = empty_statistics(hidden, statistics)
     g = torch.ones((), dtype=dtype, device=hidden.device)
     if mean:
         g = g / denominator(targets, ignore_index, class_weight)
     magnified = magnification(hidden, g, class_weight)
-    scale = g * magnified
-    for part, logits in token_chunks.logits(hidden, weight, bias):
-        own = shard.sums(logits, targets[part])
-        parts = [torch.empty_like(own) for _ in range(ranks)]
-        dist.all_gather(parts, own, group=group)
-        sums = whole(torch.stack(parts))
-        losses[part] = shard.losses(sums, targets[part])
-        if need_hidden or need_weight or need_bias:
-            shard.gradient(logits, targets[part], sums[0], scale)
-        if need_hidden:
-            torch.mm(logits, weight, out=dhidden[part])
-        if need_weight:
-            token_chunks.accumulate(dweight, logits, hidden[part])
-        if need_bias:
-            dbias += logits.sum(0, dtype=dtype)
+    scale, gradients = g * magnified, GradientSums(hidden, weight, needs, magnified)
+
+    def walk() -> None:  # a function, for the buffer of the logits to end with it
+        for part, logits in token_chunks.logits(hidden, weight, bias):
+            own = targets[part]
+            sums = whole(gathered(shard.sums(logits, own), group))
+            losses[part] = shard.losses(sums, own)
+            if statistics:
+                kept = own != ignore_index
+                lse[part] = sums[0].where(kept, 0.0)
+                correct[part] = kept & (whole_top(gathered(shard.top(logits), group)) == own)
+            if any(needs):
+                shard.gradient(logits, own, sums[0], scale)
+            gradients.add(part, logits)
+
+    walk()
+    kept_gradients = gradients.kept()
     if need_hidden:
-        dist.all_reduce(dhidden, group=group)
-    return losses.sum() * g, dhidden, dweight, dbias, magnified
+        dist.all_reduce(kept_gradients.dhidden, group=group)
+    return losses.sum() * g, *kept_gradients, lse, correct
 
 
 @vocab_parallel_op.register_fake
-def _(hidden, weight, bias, targets, cw, ig, ls, z, cap, mean, need_h, need_w, need_b, on, group):
-    return empty_results(hidden, weight, need_h, need_w, need_b)
+def _(
+    hidden, weight, bias, targets, cw, ig, ls, z, cap, mean, need_h, need_w, need_b, on, statistics,
+    group,
+):  # fmt: skip
+    return empty_results(hidden, weight, (need_h, need_w, need_b), statistics)
 
 
-vocab_parallel_op.register_autograd(scaling_backward, setup_context=scaling_context)
+register_scaling(vocab_parallel_op, "linear_cross_entropy", arguments=16)

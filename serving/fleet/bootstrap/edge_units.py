@@ -18,9 +18,11 @@ from serving.fleet.bootstrap.hardened_unit import (
     NODE_EXPORTER,
     RUNS_AGAIN,
     command_line,
+    environment_lines,
     node_exporter_unit,
     unit_text,
 )
+from serving.fleet.haproxy.request_rules import BUFFER_ENVIRONMENT
 
 EDGE = "lockgate-edge.service"
 EDGE_LOG = "lockgate-edge-log.service"
@@ -48,6 +50,7 @@ def _edge(layout: EdgeLayout) -> str:
         [
             "Type=notify",
             f"User={layout.haproxy_user}",
+            *environment_lines(BUFFER_ENVIRONMENT),
             f"ExecStart={command_line(start)}",
             # A config with which it would not start ends the reload before anything is changed.
             f"ExecReload={command_line([HAPROXY, '-c', '-q', '-f', layout.config])}",

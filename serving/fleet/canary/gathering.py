@@ -39,14 +39,6 @@ _LOST_AFTER = 3
 """Questions in a row that did not reach a host; then it is asked no more."""
 
 
-class HostMemory(Protocol):
-    """The part of a host's state that is read here."""
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """Resident memory of Triton and its stubs; None where the host did not report it."""
-
-
 class ProbedFleet(Protocol):
     """The fleet as the watch sees it. Methods raise FleetError."""
 
@@ -56,8 +48,8 @@ class ProbedFleet(Protocol):
     def counters(self) -> Mapping[int, VersionCounters]:
         """Requests of clients by version, summed over the edges."""
 
-    def read_host(self, host: Host) -> HostMemory:
-        """The host as it is."""
+    def memory_bytes(self, host: Host) -> int | None:
+        """Resident memory of Triton and its stubs; None where the host did not report it."""
 
 
 @dataclass
@@ -198,7 +190,7 @@ def _ask_version(watch: _Watch, asked: _Asked, version: int) -> bool:
 
 def _read_memory(watch: _Watch, asked: _Asked) -> None:
     try:
-        resident_bytes = watch.fleet.read_host(asked.host).memory_bytes
+        resident_bytes = watch.fleet.memory_bytes(asked.host)
     except FleetError:
         return  # the next question finds out whether the host is lost
     if resident_bytes is not None:

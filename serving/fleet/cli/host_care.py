@@ -1,17 +1,19 @@
-"""`fab logs`, `fab verify` and `fab gc`: a host by its own verbs, out of every rollout's way."""
+"""`fab logs`, `verify`, `exec-check` and `gc`: a host by its own verbs, beside every rollout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from conf.names import check_name
 from serving.fleet.cli.command import Controls, held
-from serving.fleet.errors import FleetConfigError
+from serving.fleet.errors import FleetConfigError, FleetError
 from serving.fleet.rollout.rollout_run import Progress
 from serving.fleet.ssh.connection import open_shell
 from serving.fleet.ssh.transfer import fault_sentence
 from serving.fleet.ssh.verbs import HostVerbs
+from serving.host.requests import ALL
 
 MOST_LINES = 1000
 _VERIFY_S = 900.0
@@ -32,6 +34,48 @@ def verify_host(on: Controls, host: str) -> list[str]:
     with _verbs(on, "verify", host) as verbs:
         record = verbs.call("verify", "all", timeout_s=_VERIFY_S)
     return [f"{host}: {fault_sentence(fault)}" for fault in record["faults"]]
+
+
+@dataclass(frozen=True)
+class ExecutionCheck:
+    """One golden question to a version on a host: `fault` is "" where its answer was the golden
+    one, `seconds` those of the answer (None where the host put no question)."""
+
+    model: str
+    version: int
+    seconds: float | None = None
+    fault: str = ""
+
+
+def check_execution(on: Controls, host: str) -> list[ExecutionCheck]:
+    """Have every version that the host has ready answer a golden question now, on the host itself.
+
+    Past edges and agents, and whatever the traffic is. Raises FleetError where the host or its
+    Triton does not answer, or Triton has no version ready.
+    """
+    with _verbs(on, "exec-check", host) as verbs:
+        found = verbs.call("facts", ALL)
+        if found["control"]:
+            raise FleetError(f"{host}: {found['control']}. Type: fab restart --host {host}")
+        ready = [
+            (model, int(version))
+            for model, facts in sorted(found["models"].items())
+            for version, (state, _) in sorted(facts["states"].items(), key=lambda one: int(one[0]))
+            if state == "READY"
+        ]
+        if not ready:
+            raise FleetError(f"{host}: its Triton has no version ready. Type: fab heal")
+        return [_execution(verbs, model, version) for model, version in ready]
+
+
+def _execution(verbs: HostVerbs, model: str, version: int) -> ExecutionCheck:
+    """A version that fails, or has no golden questions, hides no other."""
+    try:
+        found = verbs.call("probe", model, version)
+    except FleetError as error:
+        return ExecutionCheck(model, version, fault=str(error))
+    fault = "" if found["ok"] is True else str(found["detail"]) or "its answer is another one"
+    return ExecutionCheck(model, version, float(found["seconds"]), fault)
 
 
 def collect_garbage(on: Controls, host: str, progress: Progress) -> str:

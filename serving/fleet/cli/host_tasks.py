@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add",
     "bootstrap",
+    "exec_check",
     "gc",
     "logs",
     "pin",
@@ -208,6 +209,25 @@ def verify(_: Context, host: str, set: list[str] | None = None) -> None:
     faults = run_fleet(set, lambda on: verify_host(on, host))
     print_result({}, False, faults or [f"{host}: every file is as it was signed"])
     if faults:
+        raise Exit(code=FAILED)
+
+
+@task(iterable=["set"], help={**_HOST, "json": "print one JSON object, no lines"})
+def exec_check(_: Context, host: str, json: bool = False, set: list[str] | None = None) -> None:
+    """Have a host put a golden question to every version it serves; exit 1 at a wrong answer."""
+    from invoke.exceptions import Exit
+
+    from conf.errors import FAILED
+    from serving.fleet.cli.host_care import check_execution
+
+    checks = run_fleet(set, lambda on: check_execution(on, host))
+    lines = [
+        f"{host}: {one.model}/{one.version} "
+        + (f"FAILED: {one.fault}" if one.fault else f"answered in {one.seconds * 1e3:.1f} ms")
+        for one in checks
+    ]
+    print_result({"host": host, "checks": [asdict(one) for one in checks]}, json, lines)
+    if any(one.fault for one in checks):
         raise Exit(code=FAILED)
 
 

@@ -174,6 +174,9 @@ class FleetDriver(Protocol):
         the version does with the question is in the sample.
         """
 
+    def memory_bytes(self, host: Host) -> int | None:
+        """Resident memory of the host's Triton and its stubs, None where it does not run."""
+
     def watch(self, host: Host) -> Traffic:
         """Count what the host answers for the settling time."""
 

@@ -95,6 +95,11 @@ class SimulatedDriver(SimulatedEdges):
             wrong = version in self.wrong
             return ProbeSample(0.001, "another answer" if wrong else "", wrong)
 
+    def memory_bytes(self, host: Host) -> int | None:
+        """None: no memory is simulated."""
+        self._reach(host)
+        return None
+
     def stage(self, host: Host, shipment: Shipment, rollback: bool) -> str:
         """Accept the package, unless it is older than the highest and this is no rollback."""
         self._reach(host)

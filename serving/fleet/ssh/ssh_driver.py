@@ -216,6 +216,9 @@ class SshDriver(FleetEdges):
             self._probes[key] = probe
         return probe.sample()
 
+    def memory_bytes(self, host: Host) -> int | None:
+        return transfer.read_memory(self._verbs(host))
+
     def watch(self, host: Host) -> Traffic:
         first = self._at_edges(host)
         time.sleep(self.config.settle_s)

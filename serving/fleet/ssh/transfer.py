@@ -99,6 +99,15 @@ def read_facts(verbs: HostVerbs, model: str) -> Facts:
         ) from error
 
 
+def read_memory(verbs: HostVerbs) -> int | None:
+    """Resident bytes of the host's Triton, None where it does not run. Raises FleetError."""
+    found = verbs.call("memory").get("memory_bytes")
+    try:
+        return _number(found)
+    except (TypeError, ValueError):
+        raise FleetError(f"{verbs.shell.host.name}: {found!r:.40} is no memory in bytes.") from None
+
+
 def parse_facts(content: dict[str, Any], model: str) -> Facts:
     """The content of an answer to `facts`. Raises KeyError, TypeError, ValueError."""
     found = content["models"][model]

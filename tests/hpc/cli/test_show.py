@@ -10,7 +10,9 @@ import pytest
 
 from conf import compose, options
 from hpc.cli.main import main
+from hpc.jobs.run.files import write_run_file
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.operators import OperatorCount, OperatorsFile
 from hpc.jobs.spec.job_spec import Environment, Source
 from hpc.jobs.spec.resolve import resolve
 from serving.artifact.lineage import DatasetRef
@@ -67,6 +69,25 @@ def test_show_has_what_a_run_is_and_became(site, capsys):
         assert words in text
     assert "BROKEN" not in text
     assert "\x1b" not in text
+
+
+def test_show_has_a_row_for_each_operator_and_none_without(site, capsys):
+    run = trained(site, ONE, 0.8)
+    assert "operator" not in shown(capsys, "show", ONE)
+    run.operators.mkdir()
+    for rank, served in enumerate(({"triton": 8}, {"reference": 8, "reason": "no GPU\x1b[31m"})):
+        counts = {"rope": OperatorCount(**served), "swiglu": OperatorCount(triton=5)}
+        write_run_file(run.operators / f"{rank}.json", OperatorsFile(rank, 10, counts))
+    out = shown(capsys, "show", ONE)
+    rows = [line.split("  ") for line in out.splitlines() if line.startswith(("rope", "swiglu"))]
+    assert [[cell.strip() for cell in row if cell] for row in rows] == [
+        ["rope", "triton on 1 rank, torch on 1 rank", "16", "no GPU\\x1b[31m"],
+        ["swiglu", "triton", "10"],
+    ]
+    (run.operators / "1.json").write_text("{")
+    assert "BROKEN" in shown(capsys, "show", ONE)
+    found = json.loads(shown(capsys, "show", ONE, "--json"))["operators"]
+    assert [(one["operator"], one["calls"]) for one in found] == [("rope", 8), ("swiglu", 5)]
 
 
 def test_show_as_json(site, capsys):

@@ -88,7 +88,8 @@ def test_cancel_of_what_is_over_changes_nothing(site, capsys):
         ("seed", "override 'seed' does not parse"),
         ("seed=1,2", "seed=1,2 names several values; a sweep wants -m"),
         ("cluster.partition=a,b", "a text with a comma wants quotes: 'cluster.partition=\"a,b\"'"),
-        ("+init=a=b", "where its value is one text, quote it: '+init=\"a=b\"'"),
+        ("+init=a=b c", "where its value is one text, quote it: '+init=\"a=b c\"'"),
+        ("init=ckpt/epoch=9-step=1.pt", "init: there is no such key in train. Nearest: init_from"),
         ("cluster.exclude='n1','n2'", "a sweep never runs over nodes"),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc.jobs.run.files import RankFailure
+from hpc.jobs.run.files import RankFailure, write_run_file
+from hpc.jobs.run.operators import OperatorCount, OperatorsFile
 from hpc.report.logged_metrics import LoggedMetrics
 from hpc.report.notes import ReportNotes
 from hpc.report.page import LIMIT_BYTES, report_page
@@ -70,6 +71,18 @@ def test_one_run_says_how_it_ended_and_how_it_is_repeated(tmp_path):
     assert text.count('class="requeue"') >= 2 * text.count("<figure>") - 2
     assert "script" not in found.tags and "script-src" not in text
     assert "/secret/place" not in text  # the site is no setting of the run
+
+
+def test_the_operators_of_a_run_are_a_table_and_those_of_none_are_not(tmp_path):
+    run = write_run(tmp_path, NAME.format(1))
+    assert "Operators" not in page(reported_runs([run]))
+    run.operators.mkdir()
+    counts = {HOSTILE: OperatorCount(reference=1200, reason=f"no GPU {HOSTILE}")}
+    write_run_file(run.operators / "0.json", OperatorsFile(0, 10, counts))
+    text = page(reported_runs([run]))
+    found = Elements(text)
+    assert "Operators" in found.text and "1,200" in found.text and "no GPU <img" in found.text
+    assert not {"img", "script"} & set(found.tags)
 
 
 @pytest.mark.parametrize(

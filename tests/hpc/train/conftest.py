@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from hpc.data.lineage import FILE, DatasetLineage
-from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source
 from serving.artifact.lineage import DatasetRef
 
 REPO = Path(__file__).resolve().parents[3]
@@ -72,12 +72,21 @@ def text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def new_run(tmp_path: Path, text_dataset: Path) -> Callable[..., Path]:
     """new_run(name, *overrides): a run folder with its spec, as `lockgate train` leaves it."""
+    return run_maker(tmp_path, text_dataset)
 
+
+@pytest.fixture(scope="module")
+def new_runs(tmp_path_factory: pytest.TempPathFactory, text_dataset: Path) -> Callable[..., Path]:
+    """The same for runs that the tests of a module share."""
+    return run_maker(tmp_path_factory.mktemp("runs"), text_dataset)
+
+
+def run_maker(tmp_path: Path, text_dataset: Path) -> Callable[..., Path]:
     def make(name: str, *overrides: str) -> Path:
         config = OmegaConf.to_container(compose("train", [*TINY, *overrides]), resolve=True)
         spec = JobSpec(
             task="lm",
-            config=frozen(config),
+            plain=config,
             source=Source("0" * 64, None, False),
             project=None,
             dataset=DatasetRef("toytext", "0" * 64, str(text_dataset)),
@@ -96,33 +105,49 @@ def attempt() -> Callable[..., Ended]:
     """attempt(run, *arguments of rank 0, then of rank 1): one attempt of its ranks, to its end."""
 
     def start(
-        run: Path, first: Sequence[str] = (), second: Sequence[str] = (), ranks: int = 2
+        run: Path,
+        first: Sequence[str] = (),
+        second: Sequence[str] = (),
+        ranks: int = 2,
+        program: str = "rank.py",
     ) -> Ended:
-        port = _free_port()
-        started = [
-            subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("rank.py")), str(run), *arguments],
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(REPO),
-                    "OMP_NUM_THREADS": "1",
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(ranks),
-                    "LOCAL_WORLD_SIZE": str(ranks),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank, arguments in enumerate((first, second)[:ranks])
-        ]
-        logs = [rank.communicate(timeout=240)[0] for rank in started]
-        return Ended([rank.returncode for rank in started], "".join(logs))
+        words = [[str(run), *arguments] for arguments in (first, second)[:ranks]]
+        return run_ranks(program, words)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def attempt_of() -> Callable[..., Ended]:
+    """attempt_of(program, *arguments): both ranks of another program of this folder."""
+    return lambda program, *arguments: run_ranks(program, [list(arguments)] * 2)
+
+
+def run_ranks(program: str, arguments: Sequence[Sequence[str]]) -> Ended:
+    """A process for each list of arguments, rank 0 first, to its end."""
+    port = _free_port()
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name(program)), *words],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(REPO),
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(len(arguments)),
+                "LOCAL_WORLD_SIZE": str(len(arguments)),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank, words in enumerate(arguments)
+    ]
+    logs = [rank.communicate(timeout=240)[0] for rank in started]
+    return Ended([rank.returncode for rank in started], "".join(logs))
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from hpc.data.publish import Published
-from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source
 from hpc.train import metrics_log
 from serving.artifact import golden
 from serving.artifact.candidate import read_candidate
@@ -34,7 +34,7 @@ def new_run(folder: Path, config: DictConfig, dataset: Published) -> Path:
     plain = OmegaConf.to_container(config, resolve=True)
     spec = JobSpec(
         task=config.task.name,
-        config=frozen(plain),
+        plain=plain,
         source=Source("0" * 64, None, False),
         project=None,
         dataset=DatasetRef(dataset.name, dataset.lineage.digest, str(dataset.path)),

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hpc.jobs.spec.settings import flat_settings
 from hpc.train import metrics_log
 from hpc.train.metrics import served
+from kernels import OperatorCalls
 
 
 def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
@@ -37,6 +38,7 @@ def test_metrics_are_served_where_the_target_says_until_the_end(
     target = tmp_path / "metrics_target.json"
     with served(target, "lm-1", "lm", "tokens") as metrics:
         metrics.loss.set(2.5)
+        metrics.set_operators({"rope": OperatorCalls(triton=3, refused=1)})
         metrics.units.inc(4096)
         metrics.seconds.observe(0.3)
         address = json.loads(target.read_text())["target"]
@@ -45,6 +47,11 @@ def test_metrics_are_served_where_the_target_says_until_the_end(
     assert families["lockgate_train_loss"].samples[0].value == 2.5
     counted = families["lockgate_train_units"].samples[0]
     assert (counted.labels, counted.value) == ({"unit": "tokens"}, 4096)
+    served_by = {
+        (one.labels["operator"], one.labels["backend"]): one.value
+        for one in families["lockgate_train_operator_calls"].samples
+    }
+    assert served_by == {("rope", "triton"): 3, ("rope", "torch"): 0, ("rope", "refused"): 1}
     assert families["lockgate_train_step_seconds"].type == "histogram"
     assert 0 <= families["lockgate_train_checkpoint_age_seconds"].samples[0].value < 60
     assert not target.exists()

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hpc.jobs.run.folder import Run
+from hpc.jobs.run.operators import operator_rows, read_operators
 from hpc.jobs.spec.config import train_config
 from hpc.jobs.spec.job_spec import read_spec
 from hpc.optim.schedule import Rates
@@ -51,6 +53,18 @@ def without_deepspeed(run: Path) -> tuple[list[float], torch.nn.Module]:
     return curve, model
 
 
+def assert_the_ranks_counted_their_operators(run: Path, log: str) -> None:
+    found, problems = read_operators(Run(run))
+    assert problems == [] and [(one.rank, one.step) for one in found] == [(0, 6), (1, 6)]
+    rows = {row.operator: row for row in operator_rows(found)}
+    assert set(rows) == {"rms_norm", "add_rms_norm", "rope", "swiglu", "linear_cross_entropy"}
+    assert {(row.backend, row.reason, row.refused) for row in rows.values()} == {
+        ("torch", "no GPU", 0)
+    }
+    assert rows["linear_cross_entropy"].calls == 2 * 6  # a loss of each rank's every step
+    assert "operators: torch (no GPU): " in log
+
+
 @pytest.mark.parametrize("tied", ["true", "false"])
 @pytest.mark.parametrize("clipping", ["0", "0.1"])
 def test_it_trains_as_one_process_does(
@@ -60,6 +74,7 @@ def test_it_trains_as_one_process_does(
     run = new_run("split", *EXACT, "optim=adamw", *words)
     ended = attempt(run)
     assert ended.codes == [0, 0], ended.log
+    assert_the_ranks_counted_their_operators(run, ended.log)
     expected, model = without_deepspeed(run)
     assert expected[-1] < expected[0] - 0.1
     # Two ranks add in another order than one: some roundoffs of fp32, 6e-8, in each sum.

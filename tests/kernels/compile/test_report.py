@@ -1,5 +1,6 @@
 """The report: rows for this library and for Liger, as data; what a process says and how it ends."""
 
+import io
 import json
 import os
 import signal
@@ -9,16 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from kernels.analysis import bench, liger, report
+from kernels.analysis import bench, liger, quack, report
 from kernels.analysis.case import LigerLaunch
 from kernels.analysis.cases import LIGER, WORKLOADS
 from kernels.analysis.fake_driver import FakeDriver
+from kernels.analysis.progress import _bars, progress
 from kernels.analysis.tune import PROCESSORS
 
 
-def test_rows_of_both_libraries(capsys):
-    assert report.main(["--json", "--arch", "sm_90", "--op", "swiglu_fwd"]) == 0
+def test_rows_of_both_libraries(capsys, tmp_path):
+    page = tmp_path / "report.html"
+    words = ["--json", "--html", str(page), "--records", str(tmp_path / "records")]
+    assert report.main([*words, "--arch", "sm_90", "--op", "swiglu_fwd"]) == 0
     out, err = capsys.readouterr()
     rows = json.loads(out)
     sizes = WORKLOADS["swiglu_fwd"].sizes
@@ -32,7 +37,56 @@ def test_rows_of_both_libraries(capsys):
         assert row["bytes_ratio"] == 1.0, "the formula counts two reads and one write"
         assert row["issued_ratio"] == 1.0, "no vector is shared"
         assert row["spills"] == 0
-    assert "1/1 swiglu_fwd sm_90" in err
+    assert "compiled 1/1 swiglu_fwd sm_90: 3 rows, 0 spills, 1 binary; liger-kernel 3 rows" in err
+    assert "counted 1/1 swiglu_fwd sm_90" in err and "6 rows in" in err
+    assert "3 rows of Lockgate" in page.read_text() and "swiglu_fwd" in page.read_text()
+    assert (tmp_path / "records/definitions/swiglu/swiglu_n11008.json").is_file()
+
+
+def test_a_page_without_its_folder_is_refused_before_the_work(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        report.main(["--html", str(tmp_path / "none" / "page.html")])
+    assert ended.value.code == 2 and "there is no folder" in capsys.readouterr().err
+
+
+def test_a_terminal_has_bars_and_anything_else_lines(capsys):
+    with progress({"compiled": 2}) as done:
+        done("compiled", "one")
+        done("compiled", "other")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(",")[0] for line in lines] == ["compiled 1/2 one", "compiled 2/2 other"]
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with _bars(terminal, {"compiled": 2}) as done:
+        done("compiled", "one")
+    assert "compiled one" in terminal.file.getvalue() and "1/2" in terminal.file.getvalue()
+
+
+def test_an_operator_that_lacks_a_form_is_the_exit_code(capsys, monkeypatch):
+    monkeypatch.setattr(report, "report_rows", lambda arches, ops: [])
+    assert report.main([]) == 0
+    monkeypatch.setattr(report, "missing_forms", lambda: ["gone: no gone_ref"])
+    assert report.main([]) == 1
+    assert "kernels.analysis.report: gone: no gone_ref" in capsys.readouterr().err
+
+
+def test_quack_is_beside_only_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(quack, "installed_quack", lambda: None)
+    assert quack.quack_rows("rms_norm_fwd", "sm_90") == []
+    assert "pip install quack-kernels" in quack.quack_note(None)
+    assert "0.9 is installed" in quack.quack_note("0.9")
+    monkeypatch.setattr(quack, "installed_quack", lambda: "0.6.5")
+    assert quack.quack_rows("rope", "sm_90") == quack.quack_rows("rms_norm_fwd", "gfx942") == []
+
+
+def test_quack_in_a_process_of_its_own_has_a_row_or_an_error_of_each_size(monkeypatch):
+    wrote = '{"size": 1024, "registers": 70, "spills": 0, "binaries": 1}\nnoise\n'
+    monkeypatch.setattr(quack, "installed_quack", lambda: "0.6.5")
+    ended = subprocess.CompletedProcess([], 1, wrote, "Traceback\nImportError: no libcuda\n")
+    monkeypatch.setattr(quack.subprocess, "run", lambda *_, **__: ended)
+    rows = quack.quack_rows("rms_norm_fwd", "sm_90")
+    assert [row["size"] for row in rows] == list(WORKLOADS["rms_norm_fwd"].sizes)
+    assert rows[0]["registers"] == 70 and rows[0]["library"] == "quack-kernels"
+    assert {row["error"] for row in rows[1:]} == {"ImportError: no libcuda"}
 
 
 def binaries(op, size, launcher, arch="sm_90"):

@@ -25,6 +25,7 @@ def inputs():
     torch.manual_seed(3)
     hidden, weight = torch.randn(2, 5, 16), torch.randn(42, 16)
     targets = torch.randint(0, 42, (2, 5))
+    targets[:, 3] = (hidden @ weight.T)[:, 3].argmax(-1)
     targets[0, 2] = -100
     return hidden, weight, targets
 
@@ -52,6 +53,14 @@ def vocab_parallel(rank):
             torch.testing.assert_close(got[0], dh)
             torch.testing.assert_close(got[1], dw[mine])
             torch.testing.assert_close(got[2], db[mine])
+            found = kernels.linear_cross_entropy(
+                hidden, shard, targets, bias=own, group=dist.group.WORLD, statistics=True, **options
+            )
+            whole_found = linear_cross_entropy_ref(
+                hidden, whole, targets, bias=bias, statistics=True, **options
+            )
+            assert whole_found.correct.any() and not whole_found.correct.all()
+            torch.testing.assert_close(tuple(found), tuple(whole_found))
 
 
 def zero3(tied):

@@ -69,6 +69,10 @@ def test_cross_entropies(chosen):
 
 SMALL_TARGETS = torch.tensor([4, -100])
 SMALL_COS, SMALL_SIN = torch.tensor([[[0.6, 0.8]], [[0.8, -0.6]]], dtype=torch.float64)
+TEACHER = (
+    torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 4),
+    torch.linspace(1, -1, 28, dtype=torch.float64).view(7, 4),
+)
 FEW = {
     "label_smoothing": 0.2, "z_loss": 0.01, "softcap": 3.0,
     "class_weight": torch.linspace(0.5, 2, 7, dtype=torch.float64),
@@ -108,6 +112,16 @@ WHOLE = {
     "linear losses": (
         lambda h, w: kernels.linear_cross_entropy(h, w, SMALL_TARGETS, reduction="none", **FEW),
         (2, 3), (7, 3),
+    ),
+    "linear_jsd": (
+        lambda h, w, b: kernels.linear_jsd(h, w, *TEACHER, bias=b, beta=0.25),
+        (2, 3), (7, 3), (7,),
+    ),
+    "linear_dpo": (
+        lambda h, w, b: kernels.linear_dpo(
+            h, w, SMALL_TARGETS[:, None].clamp(min=0), None, bias=b, label_smoothing=0.25
+        ),
+        (2, 1, 3), (7, 3), (7,),
     ),
 }  # fmt: skip
 

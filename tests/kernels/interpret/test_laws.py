@@ -17,6 +17,9 @@ from kernels.ops.addnorm import add_rms_norm_ref
 from kernels.ops.gated import geglu_ref, swiglu_ref
 from kernels.ops.loss.crossentropy import cross_entropy_ref
 from kernels.ops.loss.linear_crossentropy import linear_cross_entropy_ref
+from kernels.ops.loss.linear_dpo import linear_dpo_ref
+from kernels.ops.loss.linear_jsd import linear_jsd_ref
+from kernels.ops.loss.linear_kl import linear_kl_ref
 from kernels.ops.rmsnorm import rms_norm_ref
 from kernels.ops.rotary import rope_ref
 from tests.kernels.calls import Call, as_tuple
@@ -58,7 +61,9 @@ class Draw:
             return Call(*pair[name], ((m, n), (m, n)))
         if name == "rope":
             return self.rotation(m, 2 * self.pick([1, 3, 4]))
-        return self.loss(name, m, n)
+        if name in ("linear_kl", "linear_jsd"):
+            return self.divergence(name, m, n)
+        return self.preference(n) if name == "linear_dpo" else self.loss(name, m, n)
 
     def norm(self, name: str, m: int, n: int) -> Call:
         weights = self.pick([(), ((n,),)])
@@ -106,6 +111,46 @@ class Draw:
             lambda h, w, b=None: kernels.linear_cross_entropy(h, w, targets, bias=b, **options),
             lambda h, w, b=None: linear_cross_entropy_ref(h, w, targets, bias=b, **options),
             ((m, 4), (v, 4), *bias),
+        )
+
+    def divergence(self, name: str, m: int, v: int) -> Call:
+        teacher, layer = self.tensor((m, 3)), self.tensor((v, 3))
+        options = {
+            "temperature": self.pick([1.0, 2.0]), "reduction": self.pick(["mean", "sum"]),
+            "kept": self.pick([None, torch.rand(m) < 0.7]),
+        }  # fmt: skip
+        if name == "linear_kl":
+            options["reverse"] = self.pick([False, True])
+            pair = kernels.linear_kl, linear_kl_ref
+        else:
+            options["beta"] = self.pick([0.0, 0.25, 0.5, 1.0])
+            pair = kernels.linear_jsd, linear_jsd_ref
+        shifts = self.pick([None, values(v)])
+
+        def spec(h, w, b=None):
+            bias = None if shifts is None else shifts.to(h.dtype)
+            wide = teacher.to(h.dtype), layer.to(h.dtype)
+            return pair[1](h, w, *wide, bias=b, teacher_bias=bias, **options)
+
+        def ours(h, w, b=None):
+            return pair[0](h, w, teacher, layer, bias=b, teacher_bias=shifts, **options)
+
+        return Call(ours, spec, ((m, 4), (v, 4), *self.pick([(), ((v,),)])))
+
+    def preference(self, v: int) -> Call:
+        pairs, tokens = self.pick([1, 2]), self.pick([1, 3])
+        targets = torch.randint(0, v, (2 * pairs, tokens))
+        targets[0, 0] = self.pick([0, -100])
+        reference = self.pick([None, -torch.rand(2 * pairs) * tokens])
+        options = {
+            "beta": self.pick([0.125, 1.0]), "label_smoothing": self.pick([0.0, 0.25]),
+            "softcap": self.pick([None, 3.0]), "shift": self.pick([False, True]),
+            "reduction": self.pick(["mean", "sum", "none"]),
+        }  # fmt: skip
+        return Call(
+            lambda h, w, b=None: kernels.linear_dpo(h, w, targets, reference, bias=b, **options),
+            lambda h, w, b=None: linear_dpo_ref(h, w, targets, reference, bias=b, **options),
+            ((2 * pairs, tokens, 4), (v, 4), *self.pick([(), ((v,),)])),
         )
 
     def tensor(self, shape: tuple[int, ...]) -> Tensor:
@@ -186,14 +231,18 @@ ASKED = {
 PLAIN = {compiled: backward, under_autocast: backward}
 OPERATORS = [
     "rms_norm", "add_rms_norm", "swiglu", "geglu", "rope", "cross_entropy", "linear_cross_entropy",
+    "linear_kl", "linear_jsd", "linear_dpo",
 ]  # fmt: skip
 
 
 def cases():
-    """A few examples, one where each is compiled; the wide run is `full`."""
+    """A few examples, one where each is compiled or launches no kernel of its own; the wide run is
+    `full`, and so is all of linear_kl, which is linear_jsd at beta 0 and 1."""
     for asked, name in product(ASKED, OPERATORS):
         few, many = (1, 6) if asked is compiled else (3, 40)
-        yield pytest.param(asked, name, few, id=f"{asked.__name__}-{name}-{few}")
+        few = 1 if name in ("linear_jsd", "linear_dpo") else few
+        marks = pytest.mark.full if name == "linear_kl" else ()
+        yield pytest.param(asked, name, few, id=f"{asked.__name__}-{name}-{few}", marks=marks)
         yield pytest.param(
             asked, name, many, id=f"{asked.__name__}-{name}-{many}", marks=pytest.mark.full
         )

@@ -11,9 +11,10 @@ from torch.utils.checkpoint import (
 
 import kernels
 from kernels.ops import addnorm, gated, rmsnorm, rotation
-from kernels.ops.loss import crossentropy, linear_fused, linear_losses
+from kernels.ops.loss import crossentropy, linear_fused, linear_jsd, linear_kl, linear_losses
 
 LOSS = (-100, 0.1, 1e-3, 5.0)
+FUSED = (True, True, True, True, True)  # mean, gradients of all three, on Triton
 
 
 def t(*shape, grad=True):
@@ -28,6 +29,9 @@ def samples():
     padded = torch.randn(3, 40)[:, :33].requires_grad_()
     stat = t(3, grad=False)
     plain = t(3, 33, grad=False)
+    teacher = t(3, 5, grad=False), t(33, 5, grad=False), None
+    models = t(3, 8), t(33, 8), t(33), *teacher
+    kept = torch.tensor([True, False, True])
     return {
         "rms_norm": (rmsnorm.rms_norm_op, (t(3, 8), t(8), 1e-6, 0.0, torch.float32)),
         "rms_norm of 1 + weight": (
@@ -60,26 +64,29 @@ def samples():
         "swiglu": (gated.glu_op, (t(3, 7), t(3, 7), False)),
         "geglu": (gated.glu_op, (t(3, 7), t(3, 7), True)),
         "glu_backward": (gated.glu_backward_op, (*(t(3, 7, grad=False) for _ in range(3)), False)),
-        "cross_entropy": (crossentropy.cross_entropy_op, (padded, targets, None, *LOSS)),
+        "cross_entropy": (crossentropy.cross_entropy_op, (padded, targets, None, *LOSS, True)),
         "cross_entropy_backward": (
             crossentropy.cross_entropy_backward_op, (stat, plain, targets, stat, None, *LOSS)
         ),
         "linear_cross_entropy": (
             linear_fused.linear_cross_entropy_op,
-            (t(3, 8), t(33, 8), None, targets, None, *LOSS, True, True, True, False, True),
+            (t(3, 8), t(33, 8), None, targets, None, *LOSS, True, True, True, False, True, False),
         ),
         "linear_cross_entropy with a bias": (
             linear_fused.linear_cross_entropy_op,
-            (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True, True, True, True, True),
+            (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True, True, True, True, True, True),
         ),
         "linear_losses": (
-            linear_losses.linear_losses_op, (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True)
+            linear_losses.linear_losses_op,
+            (t(3, 8), t(33, 8), t(33), targets, None, *LOSS, True, True),
         ),
         "linear_losses_backward": (
             linear_losses.linear_losses_backward_op,
             (stat, *(t(*shape, grad=False) for shape in ((3, 8), (33, 8), (33,))), targets, stat,
-             None, *LOSS),
+             None, *LOSS, True),
         ),
+        "linear_kl": (linear_kl.linear_kl_op, (*models, kept, "forward", 2.0, 0.5, *FUSED)),
+        "linear_jsd": (linear_jsd.linear_jsd_op, (*models, kept, "jsd", 1.0, 0.3, *FUSED)),
     }  # fmt: skip
 
 

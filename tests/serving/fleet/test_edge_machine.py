@@ -26,6 +26,7 @@ from serving.fleet.bootstrap.facts import (
 from serving.fleet.bootstrap.layout import BootstrapSettings
 from serving.fleet.cli.bootstrap import machine, setup
 from serving.fleet.errors import FleetConfigError
+from serving.fleet.haproxy.request_rules import BUFFER_ENVIRONMENT
 from serving.fleet.haproxy.server_states import FIRST_FILES
 from tests.serving.fleet.machine_checks import (
     check_hardened,
@@ -119,6 +120,8 @@ def test_the_request_log_is_read_by_the_edges_account_where_haproxy_alone_writes
 
 
 def test_haproxy_may_bind_a_low_port_only_where_it_has_one() -> None:
+    for key, value in BUFFER_ENVIRONMENT.items():
+        assert f'Environment="{key}={value}"\n' in edge_unit_texts(layout())[EDGE]
     assert "CAP_NET_BIND" not in edge_unit_texts(layout())[EDGE]
     low = edge_unit_texts(layout("site.edges.us-east.http_port=80"))[EDGE]
     assert low.count("=CAP_NET_BIND_SERVICE") == 2

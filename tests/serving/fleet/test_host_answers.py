@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from serving.fleet.cli import command
+from serving.fleet.cli.host_care import check_execution
 from serving.fleet.errors import FleetError, StuckVersion
 from serving.fleet.ssh import transfer
 from serving.fleet.ssh.connection import open_shell
@@ -97,6 +98,7 @@ def test_facts_show_what_triton_has(bed, verbs):
     found = facts(verbs)
     assert found.states == {1: ("READY", ""), 2: ("READY", "")}
     assert found.control == "" and 30 << 20 < found.memory_bytes < 4 << 30
+    assert abs(transfer.read_memory(verbs) - found.memory_bytes) < 64 << 20
     beds.wait_for(lambda: {v for v, one in facts(verbs).golden.items() if one.ok} == {1, 2}, 20)
     assert all(0 < one.seconds < 5 for one in facts(verbs).golden.values())
     began = time.monotonic()
@@ -120,10 +122,18 @@ def test_a_dead_stub_takes_the_host_out_and_a_restart_brings_it_back(bed, verbs)
     assert not found.golden[2].ok and found.golden[2].detail and found.golden[1].ok
     probed = verbs.call("probe", "toy", 2, timeout_s=60)
     assert not probed["ok"] and "500" in probed["detail"]
+    good, dead = check_execution(on(bed), "a")
+    assert (good.version, good.fault) == (1, "") and dead.version == 2 and "500" in dead.fault
     verbs.call("restart", timeout_s=60)
     # Live comes before proven: at no moment between is there an `up`.
     comes(bed, b"up")
     assert facts(verbs).golden[2].ok
+    checks = check_execution(on(bed), "a")
+    assert [(one.model, one.version, one.fault) for one in checks] == [
+        ("toy", 1, ""),
+        ("toy", 2, ""),
+    ]
+    assert all(0 < one.seconds < 5 for one in checks)
 
 
 def test_a_version_loaded_beside_that_answers_wrongly_is_shown_and_takes_nobody_out(bed, verbs):

@@ -239,8 +239,8 @@ command.deploy(on, "toy", int(sys.argv[2]), lambda *told: print(*told, flush=Tru
 @pytest.mark.parametrize(
     ("strategy", "step"),
     [
-        ("restart", "a restart"),
         ("load", "us-east route"),
+        pytest.param("restart", "a restart", marks=pytest.mark.full),
         pytest.param("load", "a load", marks=pytest.mark.full),
         pytest.param("load", "b check ", marks=pytest.mark.full),
     ],

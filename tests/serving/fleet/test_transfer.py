@@ -128,6 +128,19 @@ def test_facts_of_a_host():
     assert facts.verification.faults == ("toy/1 in its repository: changed-file: model.py differs",)
 
 
+@pytest.mark.parametrize(("found", "read"), [(7, 7), (None, None)])
+def test_the_memory_of_a_triton(found, read):
+    verbs = HostVerbs(ScriptedShell({"ok": True, "content": {"memory_bytes": found}}))
+    assert transfer.read_memory(verbs) == read
+
+
+@pytest.mark.parametrize("found", ["much", [1], {"bytes": 1}])
+def test_memory_that_is_no_number_is_an_error_of_that_host(found):
+    verbs = HostVerbs(ScriptedShell({"ok": True, "content": {"memory_bytes": found}}))
+    with pytest.raises(FleetError, match="is no memory in bytes"):
+        transfer.read_memory(verbs)
+
+
 @given(noise=st.text(max_size=200), number=st.integers())
 def test_whatever_came_before_an_answer_is_no_part_of_it(noise, number):
     document = json.dumps({"number": number})

@@ -475,6 +475,7 @@ def test_without_a_triton_the_refusal_names_it(host):
     host.accept(1)
     facts = host.done("facts toy")
     assert "no Triton listens" in facts["control"] and facts["memory_bytes"] is None
+    assert host.done("memory") == {"memory_bytes": None}
     assert facts["models"]["toy"]["states"] == {} and facts["models"]["toy"]["golden"] == {}
     assert host.refused("serve toy 1 --timeout 20") == "triton"
     assert host.refused("withdraw toy --timeout 20") == "triton"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,11 @@ from conf import LockgateError
 from hpc.jobs.resume.plan import resume_plan
 from hpc.jobs.run.folder import Run
 from hpc.train.manifest import FILE, checkpoint_fault, read_manifest, seal_checkpoint
+
+OLDER_THAN = (
+    *("compile", "prefetch_batches", "deepspeed", "hang_timeout_s", "keep_best"),
+    "cluster.preflight_s",
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -78,6 +85,49 @@ def test_a_run_goes_on_from_one_that_ended(checkout):
     assert current.spec.source.digest != parent.spec.source.digest
     assert checkout.wait(current).returncode == 0
     assert json.loads((current.folder / "seen-0.json").read_text())["word"] == "as edited"
+
+
+def test_a_run_of_before_some_keys_goes_on(checkout):
+    parent = checkout.train()
+    assert checkout.wait(parent).returncode == 0
+    spec = parent.spec
+    plain = deepcopy(spec.content()["config"])
+    for key in OLDER_THAN:
+        group, _, name = key.rpartition(".")
+        del (plain[group] if group else plain)[name]
+    replace(spec, plain=plain).write(parent.spec_path)
+    leave_checkpoint(Run(parent.folder), 3)
+
+    # Its own code may refuse a key that it does not have, so none is added.
+    done = checkout.lockgate("resume", parent.name, "steps=9", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    (note,) = (one for one in shown["notes"] if "goes on without them" in one)
+    assert note == f"older than these keys, it goes on without them: {', '.join(OLDER_THAN)}"
+    assert shown["changed"] == {"steps": [5, 9]}
+    run = Run(Path(shown["folder"]))
+    assert run.spec.content()["config"] == {**plain, "steps": 9}
+    assert checkout.wait(run).returncode == 0
+
+    with pytest.raises(LockgateError) as refused:
+        resume_plan(Run(parent.folder), ["keep_best=1"], "run", checkpoint_fault)
+    assert str(refused.value).endswith(
+        "is of code that is older than keep_best and goes on without it. To set it, go on with "
+        f"the code as it stands now: lockgate resume {parent.name} keep_best=1 --source current"
+    )
+
+    # The code as it stands gets all keys, with what was done before them.
+    done = checkout.lockgate(
+        "resume", parent.name, "steps=9", "keep_best=1", "--source", "current", "--dry-run",
+        "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["changed"] == {"keep_best": [0, 1], "steps": [5, 9]}
+    config = shown["spec"]["config"]
+    assert (config["prefetch_batches"], config["hang_timeout_s"]) == (0, None)
+    assert config["cluster"]["preflight_s"] == 0
+    assert any("older than these keys, which get" in one for one in shown["notes"])
 
 
 def test_what_cannot_go_on_is_refused_with_what_to_type(checkout):

@@ -202,7 +202,7 @@ def test_a_spec_comes_back_exactly_or_is_refused(run, task, value):
     fresh = Run(run.folder)
     spec = fresh.spec
     changed = job_spec.JobSpec(
-        task, job_spec.frozen({"value": value}), spec.source, None, spec.dataset, spec.environment
+        task, {"value": value}, spec.source, None, spec.dataset, spec.environment
     )
     try:
         run.spec_path.unlink()

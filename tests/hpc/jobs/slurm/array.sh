@@ -31,7 +31,10 @@ code=$?
 if decided=$(/venv/bin/python -m hpc.jobs.cause.attempt_end . "$((${SLURM_RESTART_COUNT:-0} + 1))" "$code"); then code=$decided; elif [ -e log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit ]; then code=$(cat log/$((${SLURM_RESTART_COUNT:-0} + 1)).exit); fi
 if [ "$code" -eq 75 ]; then
 trap '' TERM
-scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+until answer=$(scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" 2>&1); do
+echo "$answer" >&2
+case "$answer" in *'nable to contact'*|*onnection*|*'imed out'*|*failure*|*'were transmitted'*|*'nexpected message'*) sleep 5 ;; *) break ;; esac
+done
 if [ -e nodes/exclude ]; then scontrol update "JobId=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" "ExcNodeList=$(cat nodes/exclude)"; fi
 fi
 exit "$code"

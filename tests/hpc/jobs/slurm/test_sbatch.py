@@ -156,3 +156,36 @@ def test_an_own_error_is_not(tmp_path):
 def test_without_the_program_the_ranks_code_counts(tmp_path, srun, left, ends_with, requeues):
     ended = end_batch(tmp_path, made_run(tmp_path, left), srun, program=False)
     assert ended == (ends_with, "requeue 12\n" if requeues else "")
+
+
+@pytest.mark.parametrize(
+    ("words", "tries"),
+    [
+        ("slurm_requeue error: Unable to contact slurm controller (connect failure)", 3),
+        ("slurm_requeue error: Socket timed out on send/recv operation", 3),
+        ("slurm_requeue error: Zero Bytes were transmitted or received", 3),
+        ("slurm_requeue error: Communication connection failure", 3),
+        ("Unexpected message received for job 12", 3),  # seen while slurmctld came back
+        ("slurm_requeue error: Job is pending execution", 1),  # an operator was faster
+        ("slurm_requeue error: Access/permission denied", 1),
+    ],
+)
+def test_a_requeue_waits_for_slurmctld_and_for_nothing_else(tmp_path, words, tries):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    scontrol = (
+        f'echo "$@" >> "{tmp_path}/asked"\n[ $(wc -l < "{tmp_path}/asked") -ge 3 ] || '
+        f'{{ echo "{words}" >&2; exit 1; }}\n'
+    )
+    for name, text in (("scontrol", scontrol), ("sleep", "exit 0\n")):
+        (programs / name).write_text(f"#!/bin/sh\n{text}")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(["(exit 75)", *sbatch.ending(made_run(tmp_path, 75))])],
+        env={"PATH": f"{programs}:/usr/bin:/bin", "PYTHONHOME": "/nowhere",
+             "SLURM_RESTART_COUNT": "1", "SLURM_JOB_ID": "12"},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 75
+    assert (tmp_path / "asked").read_text() == "requeue 12\n" * tries
+    assert done.stderr.count(words) == min(tries, 2)

@@ -91,7 +91,7 @@ def test_other_refusals(override: str, sentence: str) -> None:
         ("steps=1,2", "goes on with one value"),
         ("~steps", "goes on with one value"),
         ("+other=1", "only cluster.additional_parameters.NAME can be added"),
-        ("steps=a=b", "does not parse"),
+        ("steps=a=b c", "does not parse"),
     ],
 )
 def test_a_mistake_is_answered_with_what_there_is(override: str, sentence: str) -> None:

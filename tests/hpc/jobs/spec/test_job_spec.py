@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conf import ConfigError
 from hpc.jobs.errors import SpecChanged
-from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, frozen, read_spec
+from hpc.jobs.spec.job_spec import Environment, JobSpec, Source, read_spec
 from serving.artifact.lineage import DatasetRef
 
 KEYS = st.text(alphabet="abcdefgh_", min_size=1, max_size=6)
@@ -35,7 +35,7 @@ CONFIGS = st.dictionaries(
 def spec_of(config: dict, **changes: object) -> JobSpec:
     parts = {
         "task": "flights",
-        "config": frozen(config),
+        "plain": config,
         "source": Source("a" * 64, "c0ffee", False),
         "project": None,
         "dataset": DatasetRef("flights", "b" * 64, "/data/flights/bbbb"),

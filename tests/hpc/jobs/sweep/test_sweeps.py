@@ -17,11 +17,16 @@ from hpc.jobs.backend import BACKENDS
 from hpc.jobs.errors import SchedulerUnavailable, SubmitRefused
 from hpc.jobs.local.backend import LocalBackend
 from hpc.jobs.run.array import RunArray
-from hpc.jobs.run.files import JobFile, StatusFile, TrialFile, read_run_file, write_run_file
+from hpc.jobs.run.files import (
+    JobFile,
+    StatusFile,
+    TrialFile,
+    read_run_file,
+    write_cancelled,
+    write_run_file,
+)
 from hpc.jobs.run.folder import Run
-from hpc.jobs.submit import InstalledCode, read_installed
 from hpc.jobs.sweep.ledger import append_lines, ledger_path, one_writer, read_ledger
-from tests.hpc.jobs.standin import publish_toy
 
 LINE = ["train", "-m", f"task={options('task')[0]}", "task.dataset=toy", "cluster=local"]
 
@@ -54,22 +59,6 @@ class Scheduler(LocalBackend):
 
     def _job(self) -> JobFile:
         return JobFile("local", "1", "2026-01-01T00:00:00+00:00", user_name(), 2, None, 1)
-
-
-@pytest.fixture(scope="module")
-def installed() -> InstalledCode:
-    return read_installed()
-
-
-@pytest.fixture()
-def site(tmp_path: Path, monkeypatch, installed) -> Path:
-    """A site; code is read once for all tests, and no snapshot of it is taken."""
-    monkeypatch.setenv("LOCKGATE_SITE", str(tmp_path))
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.setattr("hpc.jobs.submit.read_installed", lambda: installed)
-    monkeypatch.setattr("hpc.jobs.submit.take_snapshot", lambda *_: None)
-    publish_toy(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture()
@@ -144,6 +133,17 @@ def test_the_same_line_sends_only_what_is_missing(site, scheduler, capsys, monke
     retried, _ = train(capsys, "seed=1,2,3,4", "sweep=s", "--retry-failed")
     assert outcomes(retried) == ["already in", "submitted", "submitted", "already in"]
     assert {one["run"] for one in retried[1:3]} & {one["run"] for one in first} == set()
+
+
+def test_one_that_was_stopped_early_is_never_sent_again(site, scheduler, capsys, monkeypatch):
+    monkeypatch.setattr("hpc.jobs.local.backend.job_is_alive", lambda _: False)
+    first, _ = train(capsys, "seed=1,2", "sweep=e")
+    for one, early_stop in zip(first, ("stopped early: worse", ""), strict=True):
+        write_cancelled(Run(site / "runs" / one["run"]), early_stop)
+    again, _ = train(capsys, "seed=1,2", "sweep=e")
+    assert outcomes(again) == ["stopped early", "ended"]
+    retried, _ = train(capsys, "seed=1,2", "sweep=e", "--retry-failed")
+    assert outcomes(retried) == ["stopped early", "submitted"]
 
 
 def _standing(record, alive: str):
@@ -286,7 +286,9 @@ def test_a_dry_run_shows_the_array_and_writes_nothing(site, scheduler, capsys):
     )
     text = capsys.readouterr().out
     assert text.count("#SBATCH --array=0-2%2\n") == 1
-    assert [f"#   seed={number}\n" in text for number in (1, 2, 3)] == [True] * 3
+    assert "3 trials (nothing was submitted)\n#   seed = 1, 2, 3 (3 values)\n" in text
+    assert text.count("\n# sweep ") == 1  # a line of its own after the script
+    assert text.count("\n#   ") == 1  # folded: neither each trial nor the spec is there
     assert "# asks for at most 6 GPU-hours\n" in text
     assert not (site / "runs").exists()
 
