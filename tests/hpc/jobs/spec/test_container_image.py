@@ -41,8 +41,9 @@ def test_words_that_name_an_image(image: str | None, runtime: str) -> None:
     "image",
     [
         "", "torch", "./torch", "images/torch", "--container=/x", "-x", "/", "//x", "/x/",
-        "/x/../y", "/x/.", "/x\n#SBATCH --uid=0", "/x y", "/x,y", "/x:y", "/x;id", "/x$(id)", "/x`id`",
-        "/x'y",        "/x\u2028y", "/x%j", "~/x", "docker:///x", "docker://x y", "docker://-x", "docker://x;id",
+        "/x/../y", "/x/.", "/x\n#SBATCH --uid=0", "/x y", "/x,y", "/x:y", "/x;id", "/x$(id)",
+        "/x`id`",
+        "/x'y", "/x\u2028y", "/x%j", "~/x", "docker:///x", "docker://x y", "docker://-x", "docker://x;id",
         "docker://x@sha256:abc", "docker://x\n", f"docker://x@sha256:{SHA}\n", f"docker://x@sha1:{SHA}",
         "http://x", f"docker://{'x:' * 3}y@sha256:{SHA}",
     ],

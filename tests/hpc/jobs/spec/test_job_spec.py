@@ -130,9 +130,9 @@ def test_what_is_no_spec_is_refused_by_name(tmp_path: Path, text):
 
 def test_a_later_format_is_refused(tmp_path: Path):
     path = tmp_path / "spec.yaml"
-    document = {"digest": "x", "spec": {**spec_of({}).content(), "format": 4}}
+    document = {"digest": "x", "spec": {**spec_of({}).content(), "format": 5}}
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(SpecChanged, match="spec format 4"):
+    with pytest.raises(SpecChanged, match="spec format 5"):
         read_spec(path)
 
 
