@@ -1,4 +1,4 @@
-"""Containers of the box: oci.conf, by which a node's slurmd starts a rank with --container in crun.
+"""Containers of the box: oci.conf, by which a node's slurmd starts a rank with --container in runc.
 
 See https://slurm.schedmd.com/oci.conf.html
 """
@@ -8,20 +8,23 @@ from __future__ import annotations
 from conf.site_schema import Site
 from scripts.box.program import File, Folder
 
-CRUN = "/usr/bin/crun"
+RUNC = "/usr/sbin/runc"
 
 
 def oci_conf(site: Site) -> str:
-    """Text of oci.conf: crun as the job's own user, and without cgroups, as the box's Slurm is."""
-    crun = f"{CRUN} --rootless=true --cgroup-manager=disabled --root={state_folder(site).path}"
+    """Text of oci.conf: runc as the job's own user, who may make no control groups.
+
+    Not crun: it starts nothing where control groups are of both versions, as on older kernels.
+    """
+    runc = f"{RUNC} --rootless=true --root={state_folder(site).path}"
     container = "%n.%u.%j.%s.%t"  # node, user, job, step, task
     return "\n".join(
         [
             "# Written by scripts/site up; edit conf/site, not this file.",
-            f'RunTimeQuery="{crun} state {container}"',
-            f'RunTimeKill="{crun} kill -a {container}"',
-            f'RunTimeDelete="{crun} delete --force {container}"',
-            f'RunTimeRun="{crun} run --bundle=%b {container}"',
+            f'RunTimeQuery="{runc} state {container}"',
+            f'RunTimeKill="{runc} kill -a {container}"',
+            f'RunTimeDelete="{runc} delete --force {container}"',
+            f'RunTimeRun="{runc} run --bundle=%b {container}"',
             "",
         ]
     )
@@ -33,6 +36,6 @@ def file(site: Site) -> File:
 
 
 def state_folder(site: Site) -> Folder:
-    """crun's own folder: of the training user, the only one who may submit here."""
+    """runc's own folder: of the training user, the only one who may submit here."""
     user = site.users.train
-    return Folder(site.paths.run / "crun", user, user, 0o700)
+    return Folder(site.paths.run / "runc", user, user, 0o700)

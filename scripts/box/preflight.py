@@ -27,7 +27,7 @@ PACKAGE_OF = {
     "/usr/bin/prometheus-node-exporter": "prometheus-node-exporter",
     "/usr/bin/setpriv": "util-linux",
     "/usr/bin/bwrap": "bubblewrap",
-    "/usr/bin/crun": "crun",
+    "/usr/sbin/runc": "runc",
     "/usr/bin/sudo": "sudo",
     "/usr/sbin/visudo": "sudo",
 }

@@ -45,6 +45,10 @@ STAGES = "tests/scripts/test_run_tests.py::test_all_stages_run_and_those_of_the_
 RESUME = "tests/hpc/jobs/resume/test_resume.py::test_a_run_goes_on_from_one_that_ended"
 TESTED = {
     "lockgate resume RUN": RESUME,
+    "lockgate train task=flights cluster.container=": (
+        "tests/hpc/jobs/slurm/test_site_container.py::"
+        "test_ranks_work_in_the_container_hear_signals_and_come_back"
+    ),
     "scripts/punish train": (
         "tests/site/test_punish.py::"
         "test_a_run_is_bit_equal_although_a_rank_slurmctld_and_mlflow_were_killed"

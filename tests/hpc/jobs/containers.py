@@ -13,11 +13,14 @@ def bind(folder: str, *options: str) -> dict[str, Any]:
 
 
 def bundle_config(folders: Sequence[str], uid: int = 1000, gid: int = 1000) -> dict[str, Any]:
-    """config.json of a bundle with the host's /usr and /etc, and `folders` to work in."""
+    """config.json of a bundle with the host's /usr and /etc, and `folders` to work in.
+
+    Its root is the user outside: runc without root has no other user to map.
+    """
     return {
         "ociVersion": "1.0.0",
         "process": {
-            "user": {"uid": uid, "gid": gid}, "args": ["true"], "cwd": "/",
+            "user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/",
             "env": ["PATH=/usr/bin"], "noNewPrivileges": True,
         },
         "root": {"path": "rootfs", "readonly": True},
@@ -35,8 +38,8 @@ def bundle_config(folders: Sequence[str], uid: int = 1000, gid: int = 1000) -> d
         ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "user")],
-            "uidMappings": [{"containerID": uid, "hostID": uid, "size": 1}],
-            "gidMappings": [{"containerID": gid, "hostID": gid, "size": 1}],
+            "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
         },
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A run in a container on the box's real Slurm: srun --container, started by crun."""
+"""A run in a container on the box's real Slurm: srun --container, started by runc."""
 
 from __future__ import annotations
 
