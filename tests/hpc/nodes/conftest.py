@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import socket
 
 import pytest
@@ -10,8 +11,9 @@ from hpc.nodes.collective import other_port
 
 @pytest.fixture
 def free_port() -> int:
-    """A port for training whose counterpart for the checks is free."""
-    for port in PORTS:
+    """A port for training whose counterpart for the checks is free: any, as another stage's tests
+    look for one at the same time."""
+    for port in random.sample(PORTS, 50):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", other_port(port))):
                 return port
