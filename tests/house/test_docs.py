@@ -47,7 +47,7 @@ TESTED = {
     "lockgate resume RUN": RESUME,
     "lockgate train task=flights cluster.container=": (
         "tests/hpc/jobs/slurm/test_site_container.py::"
-        "test_ranks_work_in_the_container_hear_signals_and_come_back"
+        "test_a_rank_works_in_the_container_hears_a_signal_and_comes_back"
     ),
     "scripts/punish train": (
         "tests/site/test_punish.py::"

@@ -38,6 +38,7 @@ from hpc.jobs.run.states import (
 )
 from hpc.jobs.slurm import limits, sbatch
 from hpc.jobs.slurm.commands import controller_is_up, query, require_controller, sbatch_test
+from hpc.jobs.slurm.container import check_version
 from hpc.jobs.slurm.jobs import SlurmJob, find_jobs, wanted_job
 from hpc.jobs.spec.config import ClusterConfig
 
@@ -78,6 +79,7 @@ class SlurmBackend:
 
     def check_size(self, cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
         """Refuse what no node or partition can give; a Slurm that does not answer refuses none."""
+        check_version(cluster, variables)
         limits.check_size(cluster, variables)
 
     def expected_start(self, script: str, variables: Mapping[str, str]) -> str | None:

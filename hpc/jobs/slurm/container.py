@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping
 
+from conf.errors import ConfigError
 from conf.project import VARIABLE
+from hpc.jobs.errors import SchedulerUnavailable
+from hpc.jobs.slurm.commands import query
 from hpc.jobs.spec.config import ClusterConfig
 from hpc.jobs.spec.container_image import REGISTRY, reference_parts
 
@@ -13,6 +18,29 @@ OURS = (
     *("LOCKGATE_SITE", VARIABLE, "SUBMITIT_EXECUTOR"),
 )
 """Variables of `hpc.jobs.variables` that count in a container too, whatever its image sets."""
+
+VERSION = re.compile(r"\b([0-9]{2})\.([0-9]{2})\.")
+EACH_RANK_ITSELF = (23, 2)
+"""Version of Slurm from which each rank of a container has variables of its own: 22.05 gives all of
+them those of the batch script, so that each takes itself for rank 0."""
+
+
+def check_version(cluster: ClusterConfig, variables: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for more ranks in containers of Slurm's own than its version can tell
+    apart. Where Slurm does not answer, nothing is known and nothing is refused."""
+    if cluster.container is None or cluster.container_runtime != "oci" or cluster.ranks == 1:
+        return
+    try:
+        words = query(["sinfo", "--version"], variables).strip()
+    except SchedulerUnavailable:
+        return
+    found = VERSION.search(words)
+    if found and (int(found[1]), int(found[2])) < EACH_RANK_ITSELF:
+        raise ConfigError(
+            f"cluster.container={cluster.container} with {cluster.ranks} ranks: {words} gives all "
+            "ranks of a container the variables of one. Ask for one, cluster.nodes=1 "
+            "cluster.tasks_per_node=1, or set cluster.container_runtime=pyxis or apptainer"
+        )
 
 
 def srun_options(cluster: ClusterConfig) -> list[str]:

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
+from conf import ConfigError
 from hpc.jobs.cause import container_check
-from hpc.jobs.errors import JobError, SpecChanged
+from hpc.jobs.errors import JobError, SchedulerUnavailable, SpecChanged
 from hpc.jobs.rank.contained import require_container
 from hpc.jobs.rank.exit_codes import REFUSED
 from hpc.jobs.resume.image import resumed_image
 from hpc.jobs.run.array import RunArray
 from hpc.jobs.run.files import AttemptEndFile, FailureFile, read_run_file
 from hpc.jobs.run.folder import Run
-from hpc.jobs.slurm import sbatch
+from hpc.jobs.slurm import container, sbatch
 from hpc.jobs.spec.container_image import frozen_image
 from hpc.jobs.spec.job_spec import ContainerImage
 from tests.hpc.jobs.clusters import slurm_cluster
@@ -66,6 +67,37 @@ def test_the_line_of_each_runtime(
     assert f"{shlex.quote(sys.executable)} -m {check} || exit $?\n" in text
     # The batch script calls scontrol, and stays outside.
     assert "#SBATCH --container" not in text
+
+
+@pytest.mark.parametrize(
+    ("version", "changes", "refused"),
+    [
+        ("slurm-wlm 22.05.8", {}, True),
+        ("slurm 21.08.8-2", {}, True),
+        ("slurm 23.02.3", {}, False),
+        ("slurm 25.05.1", {}, False),
+        ("words", {}, False),
+        (None, {}, False),
+        ("slurm-wlm 22.05.8", {"nodes": 1}, False),
+        ("slurm-wlm 22.05.8", {"container": None}, False),
+        ("slurm-wlm 22.05.8", {"container_runtime": "pyxis"}, False),
+    ],
+)
+def test_a_slurm_that_cannot_tell_ranks_apart_is_given_one(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, changes: dict[str, Any], refused: bool
+) -> None:
+    def answer(*_: object) -> str:
+        if version is None:
+            raise SchedulerUnavailable("sinfo is not on this machine")
+        return f"{version}\n"
+
+    monkeypatch.setattr(container, "query", answer)
+    cluster = slurm_cluster(**{"nodes": 2, "container": "/images/torch", **changes})
+    if refused:
+        with pytest.raises(ConfigError, match=f"with 2 ranks: {version} gives all ranks"):
+            container.check_version(cluster, {})
+    else:
+        container.check_version(cluster, {})
 
 
 def test_a_sweep_checks_the_image_of_each_trial(tmp_path: Path, monkeypatch) -> None:
