@@ -58,7 +58,10 @@ def check_finished(run: Path, log: str) -> dict[str, float]:
     return read_candidate(run / "candidate").metrics
 
 
-@pytest.mark.parametrize(("precision", "zero_stage"), [("auto", 2), ("fp32", 3), ("bf16", 1)])
+@pytest.mark.parametrize(
+    ("precision", "zero_stage"),
+    [("fp32", 3), ("bf16", 1), pytest.param("auto", 2, marks=pytest.mark.full)],
+)
 def test_a_convolution_with_torchs_sgd(
     tmp_path: Path, digits: Published, attempt: Callable, precision: str, zero_stage: int
 ) -> None:
