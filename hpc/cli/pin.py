@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     run = find_run(runs_folder(overrides), word)
     step = int(steps[0]) if steps else None
     done = unpin_checkpoint(run, step) if options.off else pin_checkpoint(run, step)
-    pinned = sorted(pinned_steps(run.folder / "checkpoints"))
+    pinned = sorted(pinned_steps(run.checkpoints))
     if options.json:
         print(json.dumps({"run": run.name, "step": done, "pinned": pinned}, indent=2))
         return 0

@@ -51,7 +51,7 @@ class InstalledCode:
     packages: tuple[str, ...]
     fitting: set[str] = field(default_factory=set)
     """Of the runs planned with it, see `hpc.jobs.spec.submit_checks.check_fit`."""
-    images: dict[str, ContainerImage | None] = field(default_factory=dict)
+    images: dict[tuple[str | None, ...], ContainerImage | None] = field(default_factory=dict)
     """By the words that name them: a sweep digests its image once."""
 
 
@@ -243,9 +243,10 @@ def _dataset(config: DictConfig) -> DatasetRef:
 
 
 def _image(cluster: ClusterConfig, installed: InstalledCode) -> ContainerImage | None:
-    key = f"{cluster.container_runtime} {cluster.container} {cluster.container_python} " + " ".join(
-        cluster.container_mounts
-    )
+    key = (
+        cluster.container, cluster.container_runtime, cluster.container_python,
+        *cluster.container_mounts,
+    )  # fmt: skip
     if key not in installed.images:
         installed.images[key] = frozen_image(cluster)
     return installed.images[key]

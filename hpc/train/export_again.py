@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     configure_logging()
     run = Run(Path(spec_path).parent)
     spec = read_spec(run.spec_path, digest)
-    checkpoints = Checkpoints(run.folder / "checkpoints", Retention(1), spec.digest)
+    checkpoints = Checkpoints(run.checkpoints, Retention(1), spec.digest)
     step = checkpoints.newest()
     if step != spec.config.steps:
         print(

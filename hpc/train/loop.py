@@ -60,14 +60,14 @@ def train(
     receives the progress. Raises `Diverged`, `CheckpointError`, and `ConfigError` for settings that
     do not fit together.
     """
-    watch = watch or Unwatched()
+    watch, here = watch or Unwatched(), Run(run_dir)
     config = train_config(spec.config)
     run, task = config.run, config.task
     kernels.use(run.kernels)
     with distributed.join() as world:
         randomness.seed_generators(run.seed)  # every rank makes the same model
         checkpoints = Checkpoints(
-            run_dir / "checkpoints",
+            here.checkpoints,
             retention(run),
             spec.digest,
             store=open_checkpoint_store(run.checkpoint_store) if run.checkpoint_store else None,
@@ -88,21 +88,17 @@ def train(
         watch.resumed(done)
         account = step_account(world.device, recording=world.leads)
         with (
-            reporting(spec, task.unit, Run(run_dir), done)
-            if world.leads
-            else nullcontext() as report,
+            reporting(spec, task.unit, here, done) if world.leads else nullcontext() as report,
             saving(checkpoints, world, done, run.checkpoint_async) as saves,
         ):
             if report:
                 report.log_start(engine.engine_summary(model, world), done)
                 report.columns = StepColumns(account, model, world, config.cluster)
-            job = Job(
-                spec, config, model, rates, world, saves, report, stop, watch, account, Run(run_dir)
-            )  # fmt: skip
+            job = Job(spec, config, model, rates, world, saves, report, stop, watch, account, here)
             try:
                 outcome = _steps(job, done, saved_state(start.folder, world.rank))
             finally:
-                write_operators(job.folder, world.rank, model.global_steps)
+                write_operators(job.here, world.rank, model.global_steps)
             if outcome == "finished":
                 outcome = _finish(job, run_dir / "candidate")
             saves.hand_over(STORE_WAIT_SECONDS[outcome], watch)
@@ -127,7 +123,7 @@ class Job:
     stop: Callable[[], bool]
     watch: Watch
     account: StepAccount
-    folder: Run
+    here: Run
 
     def stopping(self) -> bool:
         """True on every rank once any of them has a stop signal; collective."""
@@ -201,9 +197,9 @@ def _steps(job: Job, done: int, loader_state: bytes | None) -> str:
                 job.saves.finish()
             if report:
                 report.log_stall(done, time.perf_counter() - began)
-            write_operators(job.folder, world.rank, done)
+            write_operators(job.here, world.rank, done)
         elif done == first:
-            write_operators(job.folder, world.rank, done)
+            write_operators(job.here, world.rank, done)
         if report:
             report.log_saves(job.saves.ended())
         if stopping:

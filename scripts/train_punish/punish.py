@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from conf.site_schema import Site
 from hpc.jobs.run.folder import Run
+from hpc.jobs.run.states import OVER
 from scripts.train_punish import runs
 from scripts.train_punish.drawn_faults import DrawnFault
 from scripts.train_punish.failure import PunisherFailed
@@ -53,7 +54,7 @@ class Punished:
 
 @dataclass
 class _Broken:
-    """What is broken now: kind -> (fault as it was hit, time at which it is healed)."""
+    """The faults not yet healed: kind -> (fault as it was hit, time at which it is healed)."""
 
     target: PunishedJob
     now: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -105,7 +106,7 @@ def punished(
 
     The plan's clock begins with the run's first step.
     """
-    broken = _Broken(PunishedJob(site, runs.job_id(run), run.folder / "checkpoints"))
+    broken = _Broken(PunishedJob(site, runs.job_id(run), run.checkpoints))
     looks: list[Look] = []
     injected: list[Injected] = []
     left = list(plan)
@@ -193,7 +194,7 @@ def _watch(
             if word in GIVEN_UP:
                 look, state = runs.look_at(run)  # its last words may have come in between
                 looks.append(look)
-                return state if state in runs.ENDED else f"{state}, and its job {word}"
+                return state if state in OVER else f"{state}, and its job {word}"
         if now >= deadline:
             return f"{state} after {limit_s:.0f} s"
         time.sleep(POLL_S)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from conf.site_schema import Site
+from hpc.jobs.regular_file import open_regular_file
 from hpc.jobs.run.files import JobFile, StatusFile, read_run_file
 from hpc.jobs.run.folder import Run
 from hpc.jobs.run.metric_lines import metrics_object
@@ -31,7 +32,6 @@ HELD = "+cluster.additional_parameters.hold=true"
 COMMAND_LIMIT_S = 300
 TAIL_BYTES = 1 << 13
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUE_HOLD")
-ENDED = ("finished", "failed", "cancelled", "stopped")
 
 
 def check_site(site: Site) -> None:
@@ -109,11 +109,11 @@ def look_at(run: Run) -> tuple[Look, str]:
 
 def _last_step(path: Path) -> tuple[int, float]:
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             lines = file.read().splitlines(keepends=True)
-    except FileNotFoundError:
+    except OSError:
         return 0, 0.0
     for line in reversed(lines):
         content = metrics_object(line) if line.endswith(b"\n") else None

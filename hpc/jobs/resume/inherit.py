@@ -22,7 +22,7 @@ def inherit(checkpoint: KeptCheckpoint, parent: Run, run: Run) -> None:
     Files of a checkpoint never change, so both runs have the same ones; they are copied where the
     file system does not link them. The job verifies the checkpoint once more before it uses it.
     """
-    checkpoints = run.folder / "checkpoints"
+    checkpoints = run.checkpoints
     checkpoints.mkdir()
     shutil.copytree(
         checkpoint.folder, checkpoints / checkpoint.folder.name, copy_function=_link_or_copy

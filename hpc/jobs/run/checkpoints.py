@@ -28,11 +28,11 @@ class KeptCheckpoint:
 def kept_checkpoints(run: Run) -> tuple[KeptCheckpoint, ...]:
     """The sealed checkpoints of a run, oldest first; none where their folder cannot be read."""
     try:
-        with os.scandir(run.folder / "checkpoints") as items:
+        with os.scandir(run.checkpoints) as items:
             names = [item.name for item in items if item.name.isascii() and item.name.isdigit()]
     except OSError:
         return ()
-    found = [KeptCheckpoint(int(name), run.folder / "checkpoints" / name) for name in names]
+    found = [KeptCheckpoint(int(name), run.checkpoints / name) for name in names]
     sealed = [one for one in found if os.path.isfile(one.folder / MANIFEST)]  # noqa: PTH113
     return tuple(sorted(sealed, key=lambda one: one.step))
 

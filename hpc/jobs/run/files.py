@@ -157,7 +157,7 @@ class CancelFile:
     """ISO time."""
     state: Literal["cancelled"] = "cancelled"
     early_stop: str = ""
-    """Why its sweep ended it, in words for people; empty for every other cancel."""
+    """The reason why its sweep ended it, for people; empty for every other cancel."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class RunRecord:
     trial: TrialFile | None = None
     """None for a run that is part of no sweep."""
     early_stop: str = ""
-    """Why its sweep ended it; empty for a run that no sweep ended."""
+    """The reason why its sweep ended it; empty for a run that no sweep ended."""
 
     @property
     def job_name(self) -> str:

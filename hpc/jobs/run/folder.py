@@ -88,6 +88,11 @@ class Run:
         return self.nodes / "exclude"
 
     @property
+    def checkpoints(self) -> Path:
+        """A folder of each checkpoint, by its step, and the files about them."""
+        return self.folder / "checkpoints"
+
+    @property
     def operators(self) -> Path:
         """`OperatorsFile` of each rank, by its number; see hpc.jobs.run.operators."""
         return self.folder / "operators"

@@ -63,7 +63,7 @@ class OperatorRow:
     """Calls that torch.compile took into a graph."""
     refused: int
     reason: str
-    """Why plain torch served it, or why it was refused."""
+    """The reason why plain torch served it, or why it was refused."""
 
     @property
     def calls_text(self) -> str:

@@ -92,7 +92,7 @@ def run_overview(run: Run, state: RunState) -> RunOverview:
     ranks, unread = read_operators(run)
     problems = [*record.problems, curve.problem, candidate.problem, *unread]
     try:
-        pinned = frozenset(pinned_steps(run.folder / "checkpoints"))
+        pinned = frozenset(pinned_steps(run.checkpoints))
     except OSError as error:
         pinned = frozenset()
         problems.append(f"{PINNED} cannot be read: {error.strerror}")
@@ -112,7 +112,7 @@ def run_overview(run: Run, state: RunState) -> RunOverview:
         operators=tuple(operator_rows(ranks)),
         problems=tuple(one for one in problems if one),
         pinned=pinned,
-        stored=confirmed_steps(run.folder / "checkpoints"),
+        stored=confirmed_steps(run.checkpoints),
     )
 
 

@@ -36,7 +36,7 @@ def pin_checkpoint(run: Run, step: int | None) -> int:
             f"{run.name} has no checkpoint of step {wanted}. Nearest: "
             f"{nearest_steps(kept, wanted)}. As in lockgate pin {run.name}@{kept[-1].step}"
         )
-    folder = run.folder / "checkpoints"
+    folder = run.checkpoints
     if wanted not in pinned_steps(folder):
         _write(folder, [*_lines(folder), str(wanted)])
     if wanted not in {one.step for one in kept_checkpoints(run)}:  # its job was faster
@@ -50,7 +50,7 @@ def unpin_checkpoint(run: Run, step: int | None) -> int:
 
     The checkpoint stays until the run's own retention removes it. Raises `UsageError`.
     """
-    folder = run.folder / "checkpoints"
+    folder = run.checkpoints
     pinned = sorted(pinned_steps(folder))
     listed = ", ".join(map(str, pinned)) or "none"
     if step is None and len(pinned) != 1:

@@ -58,8 +58,7 @@ def kept(run: Run, fault: Fault) -> Progress:
     """The progress of a run that its checkpoints keep."""
     step = last_metrics(run.metrics).get("step")
     last_step = step if type(step) is int and step > 0 else 0
-    # Where hpc.train.loop keeps them.
-    return progress(run.folder / "checkpoints", last_step, fault)
+    return progress(run.checkpoints, last_step, fault)
 
 
 def slurm_state(ends: list[JobEnd], detail: str) -> str:

@@ -14,5 +14,5 @@ def restore_newest(run: Run) -> int:
     Returns its step, 0 for none. No job of the run may be there. Raises `CheckpointError`.
     """
     store = open_checkpoint_store(run.spec.config.checkpoint_store)
-    folder = run.folder / "checkpoints"
+    folder = run.checkpoints
     return Checkpoints(folder, Retention(1), run.spec.digest, store=store).newest()

@@ -105,7 +105,7 @@ class Shard:
         return torch.stack((largest.to(dtype), (place + self.first).to(dtype)))
 
     def _arguments(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
-        """What both kernels are given."""
+        """The arguments that both kernels take."""
         c, (weight, weight_sum) = self.criterion, self.table or (logits, logits)
         return {
             "LOGITS": logits, "TARGETS": targets, "WEIGHT": weight, "WEIGHT_SUM": weight_sum,
